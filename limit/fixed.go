@@ -1,0 +1,22 @@
+package limit
+
+// Fixed is a limit that stays where it is put: the right one where capacity is
+// known and constant, such as a pool of connections.
+type Fixed struct{ n int }
+
+// NewFixed returns a limit of n calls, 1 to Max; otherwise an error that wraps
+// ErrConfig.
+func NewFixed(n int) (*Fixed, error) {
+	var bad checks
+	bad.that(n >= 1 && n <= Max, "limit: got %d, want 1 to %d", n, Max)
+	if err := bad.err(); err != nil {
+		return nil, err
+	}
+	return &Fixed{n: n}, nil
+}
+
+// Limit implements Algorithm.
+func (f *Fixed) Limit() int { return f.n }
+
+// Update implements Algorithm: it changes nothing.
+func (f *Fixed) Update(Window) int { return f.n }

@@ -1,0 +1,112 @@
+// Package limit decides how many calls may run at once.
+//
+// It is pure arithmetic: an [Algorithm] is told, window by window, what a gate
+// saw, and answers with the number of calls to let run next. It takes no lock,
+// starts no goroutine and reads no clock, so a law can be simulated in virtual
+// time exactly as it runs in production. Package admit owns the windows, the
+// waiting and the concurrency.
+package limit
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Max is the largest limit that any algorithm accepts or returns. A process
+// that runs more calls than this at once is not protected by a limit.
+const Max = 1 << 20
+
+// ErrConfig is wrapped by every error that a constructor of this package
+// returns. Such an error names each wrong value at once, with what was wanted.
+var ErrConfig = errors.New("limit: invalid configuration")
+
+// An Algorithm turns what a gate saw into how many calls may run.
+//
+// An Algorithm belongs to one gate, which serialises its calls; it need not be
+// safe for concurrent use, and must not be given to two gates.
+type Algorithm interface {
+	// Limit returns the current limit, from 1 to Max. A gate calls it once,
+	// before the first window.
+	Limit() int
+	// Update takes the window that just closed and returns the limit to use
+	// from now on. A result outside 1..Max is clamped by the gate. It must not
+	// block: it is called with the gate's lock held.
+	Update(w Window) int
+}
+
+// A Window is what a gate saw between two moments. Times and counts are those
+// of the calls that ended within the window. The zero Window carries no
+// information and leaves every algorithm as it was.
+type Window struct {
+	// Duration is the window's length.
+	Duration time.Duration
+	// Limit is the limit that was in force.
+	Limit int
+	// InFlight is the mean number of calls in flight: by Little's law the sum
+	// of the times spent running, divided by Duration.
+	InFlight float64
+	// MaxInFlight is the largest number of calls in flight at any moment.
+	MaxInFlight int
+	// Arrived counts the calls that asked for a permit, Pressed those of them
+	// that found none free: the share Pressed/Arrived says how hard demand
+	// pushes against the limit.
+	Arrived, Pressed int
+
+	// Succeeded, Overloaded and Ignored count the calls that ended, by outcome.
+	Succeeded, Overloaded, Ignored int
+	// MeanLatency, MinLatency and LatencyDeviation (the standard deviation of
+	// single latencies) are those of the calls that succeeded; zero if none.
+	MeanLatency, MinLatency, LatencyDeviation time.Duration
+}
+
+// Completed is the number of calls that ended in the window.
+func (w Window) Completed() int { return w.Succeeded + w.Overloaded + w.Ignored }
+
+// pressed reports whether demand pushed against the limit: only then may an
+// algorithm raise it, or a limit would drift up while nothing tests it.
+func (w Window) pressed() bool { return w.Pressed > 0 || w.MaxInFlight >= w.Limit }
+
+// checks gathers every wrong value of a configuration.
+type checks []error
+
+func (c *checks) that(ok bool, format string, args ...any) {
+	if !ok {
+		*c = append(*c, fmt.Errorf(format, args...))
+	}
+}
+
+// between checks lo <= got <= hi; it is false for NaN.
+func (c *checks) between(name string, got, lo, hi float64) {
+	c.that(got >= lo && got <= hi, "%s: got %v, want %v to %v", name, got, lo, hi)
+}
+
+func (c checks) err() error {
+	if len(c) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrConfig, errors.Join(c...))
+}
+
+// bounds checks the three limits that every moving algorithm has.
+func (c *checks) bounds(initial, lo, hi int) {
+	c.that(lo >= 1 && lo <= Max, "Min: got %d, want 1 to %d", lo, Max)
+	c.that(hi >= lo && hi <= Max, "Max: got %d, want Min (%d) to %d", hi, lo, Max)
+	c.that(initial >= lo && initial <= hi, "Initial: got %d, want Min (%d) to Max (%d)", initial, lo, hi)
+}
+
+// or returns v, or def when v is the zero value.
+func or[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// WindowCalls and WindowLength are the least that a window holds: a gate closes
+// one when both are reached. One quick health check is no evidence.
+const (
+	WindowCalls  = 10
+	WindowLength = 10 * time.Millisecond
+)
