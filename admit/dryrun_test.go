@@ -1,0 +1,100 @@
+package admit_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weir-go/weir/admit"
+)
+
+// In a dry run of a gate with two permits and three places, eight calls run at once:
+// two would have run, three waited, three been refused.
+func TestDryRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r record
+		g := newGate(t, 2, queue(3, admit.DropOldest, admit.FIFO), admit.WithDryRun(true), admit.WithHooks(r.hooks()))
+		permits := takeN(t, g, 8)
+		s := g.Stats()
+		if !s.DryRun || s.InFlight != 8 || s.Queue != 0 || s.Utilization() != 4 {
+			t.Errorf("got dry run %v, %d in flight, %d waiting, utilization %v, want true, 8, 0, 4", s.DryRun, s.InFlight, s.Queue, s.Utilization())
+		}
+		if got := s.Refused[admit.Default][admit.QueueFull]; s.Waited != 3 || got != 3 {
+			t.Errorf("got %d that would wait, %d that would be refused, want 3, 3", s.Waited, got)
+		}
+		const want = "default refused queue_full 0s; default refused queue_full 0s; default refused queue_full 0s; " +
+			"default waited 0s; default waited 0s; default waited 0s"
+		if got := r.take(); got != want {
+			t.Errorf("hooks: got %q, want %q", got, want)
+		}
+		if g.Full() {
+			t.Error("Full: got true, want false: nobody is refused")
+		}
+		time.Sleep(time.Second)
+		for _, p := range permits {
+			p.Release(admit.Success)
+		}
+		if s := g.Stats(); s.InFlight != 0 || s.Ended[admit.Success] != 8 || s.Running != 8*time.Second {
+			t.Errorf("at the end: got %d in flight, ended %v in %v, want 0, 8 successes in 8s", s.InFlight, s.Ended, s.Running)
+		}
+		update(t, g, admit.WithDryRun(false))
+		wantWhole(t, g, 2)
+	})
+}
+
+func TestDryRunLetsWaitersIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 1, queue(9, admit.Reject, admit.FIFO))
+		p := take(t, g)
+		var calls []*call
+		for i := range 9 {
+			calls = append(calls, start(t.Context(), g, admit.Class(i%4)))
+		}
+		time.Sleep(5 * ms)
+		update(t, g, admit.WithDryRun(true))
+		synctest.Wait()
+		for _, a := range calls {
+			wantState(t, "a waiter", a, runs)
+			if a.took != 5*ms {
+				t.Errorf("waited: got %v, want 5ms", a.took)
+			}
+		}
+		if s := g.Stats(); s.InFlight != 10 || s.Queue != 0 {
+			t.Errorf("got %d in flight, %d waiting, want 10, 0", s.InFlight, s.Queue)
+		}
+		// Back to earnest: what runs above the limit runs on, newcomers wait for it.
+		update(t, g, admit.WithDryRun(false))
+		next := start(t.Context(), g, admit.Default)
+		for _, a := range calls {
+			wantState(t, "a newcomer", next, waits)
+			a.permit.Release(admit.Ignored)
+			synctest.Wait()
+		}
+		wantState(t, "a newcomer with the first call still running", next, waits)
+		p.Release(admit.Ignored)
+		synctest.Wait()
+		wantState(t, "a newcomer at its turn", next, runs)
+		next.permit.Release(admit.Ignored)
+		wantWhole(t, g, 1)
+	})
+}
+
+func TestDryRunTurnsNobodyAwayWhoHasTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 1, admit.WithoutQueue())
+		teach(t, g, 100*ms)
+		update(t, g, admit.WithDryRun(true))
+		p := take(t, g)
+		ctx, cancel := context.WithTimeout(t.Context(), ms) // too close, in earnest
+		defer cancel()
+		a := start(ctx, g, admit.Background)
+		wantState(t, "a call with little time", a, runs)
+		a.permit.Release(admit.Ignored)
+		cancel()
+		if _, err := g.Acquire(ctx, admit.Critical); err != context.Canceled {
+			t.Errorf("a call that is over: got %v, want context.Canceled", err)
+		}
+		p.Release(admit.Ignored)
+	})
+}

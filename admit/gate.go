@@ -1,0 +1,541 @@
+package admit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weir-go/weir/limit"
+)
+
+// A Gate bounds how many calls run and how many wait. It is safe for
+// concurrent use. Use [New]; the zero Gate is not usable.
+//
+// While permits are free, a call takes and returns one with a single atomic
+// operation each. Once one has to wait, every call goes through the lock, in
+// the queue's order, until nobody waits.
+type Gate struct {
+	// state holds the number of calls in flight, the limit, and whether calls
+	// must take the lock: see word.
+	state atomic.Uint64
+	// peak is the most calls in flight since the last window.
+	peak atomic.Int64
+	_    [48]byte // what follows is only read by most calls: not on the line that all of them write
+
+	// crowd is the number of processors. Where calls are nothing but work for
+	// them, those that have begun would keep all processors, others would wait
+	// for one before they reach the gate, and no limit above that number would
+	// ever be reached. So a call that makes it a crowd lets others go first,
+	// with its clock running: they wait here, where it is seen. Calls that are
+	// over before a yield would pay do not bother.
+	crowd   int
+	yields  atomic.Bool
+	epoch   time.Time
+	shards  []shard
+	foldAt  atomic.Int64 // when to look at the shards again, on the gate's clock
+	panics  atomic.Uint64
+	waiters sync.Pool // of *waiter; per gate, for their channels and timers
+
+	pushback atomic.Int64 // the mean delay that refusals ask for
+
+	mu         sync.Mutex // guards what follows
+	cfg        config
+	queue      queue
+	queueSince time.Duration // since when the queue has not been empty
+	youngest   time.Duration // when the newest waiter began to wait
+	pace       time.Duration // mean time between two permits returned at the limit
+	draining   bool
+	window     window
+	totals     totals
+}
+
+// New returns a gate, by default with an adaptive limit and a short queue: the
+// right one for a service about which nothing is known. It returns an error
+// that wraps ErrConfig and names every wrong option.
+func New(opts ...Option) (*Gate, error) {
+	cfg := config{name: "default"}
+	for _, o := range opts {
+		o.apply(&cfg)
+	}
+	if !cfg.algorithmSet {
+		a, err := limit.NewAdaptive(limit.AdaptiveConfig{})
+		if err != nil {
+			return nil, err
+		}
+		cfg.algorithm = a
+	}
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	g := &Gate{crowd: runtime.GOMAXPROCS(0), epoch: time.Now(), shards: newShards(), cfg: cfg}
+	g.waiters.New = func() any { return &waiter{ready: make(chan *Refusal, 1)} }
+	g.state.Store(uint64(newWord(cfg.algorithm.Limit())))
+	g.window.limit = cfg.algorithm.Limit()
+	g.pushback.Store(int64(usualDelay))
+	g.yields.Store(true)
+	g.mu.Lock()
+	g.settleLocked()
+	g.mu.Unlock()
+	return g, nil
+}
+
+// Name returns the gate's name.
+func (g *Gate) Name() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.cfg.name
+}
+
+// now is the gate's clock: monotonic, and cheaper to read than time.Now.
+func (g *Gate) now() time.Duration { return time.Since(g.epoch) }
+
+// Acquire takes a permit for a call of class c. When none is free it waits as
+// the queue is configured, until its turn, ctx ends, or the gate refuses.
+//
+// The error is ctx's own, unchanged, when ctx ended first; otherwise it is a
+// *[Refusal]. On success release the permit exactly once, in a defer:
+//
+//	permit, err := gate.Acquire(ctx, admit.Default)
+//	if err != nil {
+//		return err
+//	}
+//	outcome := admit.Ignored
+//	defer func() { permit.Release(outcome) }()
+func (g *Gate) Acquire(ctx context.Context, c Class) (Permit, error) {
+	if err := ctx.Err(); err != nil {
+		return Permit{}, g.left(c, 0, err)
+	}
+	for {
+		s := g.load()
+		if s.slow() || !s.free() {
+			return g.acquireSlow(ctx, c)
+		}
+		if g.swap(s, s.plus(1)) {
+			g.sawInFlight(s.inFlight() + 1)
+			start := g.now()
+			if s.inFlight()+1 >= g.crowd && g.yields.Load() {
+				runtime.Gosched() // let those who are on their way arrive: see crowd
+			}
+			return Permit{gate: g, start: start}, nil
+		}
+	}
+}
+
+func (g *Gate) sawInFlight(n int) {
+	for {
+		p := g.peak.Load()
+		if int64(n) <= p || g.peak.CompareAndSwap(p, int64(n)) {
+			return
+		}
+	}
+}
+
+func (g *Gate) acquireSlow(ctx context.Context, c Class) (Permit, error) {
+	g.mu.Lock()
+	now := g.now()
+	if g.draining {
+		return g.refuseAndUnlock(c, Draining)
+	}
+	if g.takeLocked() {
+		g.mu.Unlock()
+		return Permit{gate: g, start: now}, nil
+	}
+	g.window.pressed++
+	if g.cfg.dryRun {
+		return g.passAndUnlock(c, now)
+	}
+	deadline, why, ok := g.mayWaitLocked(ctx, c, now)
+	if !ok {
+		return g.refuseAndUnlock(c, why)
+	}
+	if !g.closeOrTakeLocked() { // a permit came free meanwhile
+		g.mu.Unlock()
+		return Permit{gate: g, start: now, pressed: true}, nil
+	}
+	w := g.enqueueLocked(c, now, deadline)
+	patience := g.cfg.maxWait()
+	g.mu.Unlock()
+	return g.wait(ctx, w, patience)
+}
+
+// takeLocked takes a permit if one is free. Nobody waits while one is.
+func (g *Gate) takeLocked() bool {
+	for {
+		s := g.load()
+		if !s.free() {
+			return false
+		}
+		if g.swap(s, s.plus(1)) {
+			g.sawInFlight(s.inFlight() + 1)
+			return true
+		}
+	}
+}
+
+// closeOrTakeLocked sends later calls to the lock and reports true; or takes a
+// permit that has come free since, and reports false. Both in one atomic step:
+// a release after it finds the lock, one before it left a permit.
+func (g *Gate) closeOrTakeLocked() bool {
+	for {
+		s := g.load()
+		if s.free() {
+			if g.swap(s, s.plus(1)) {
+				g.sawInFlight(s.inFlight() + 1)
+				return false
+			}
+			continue
+		}
+		if g.swap(s, s.withSlow(true)) {
+			return true
+		}
+	}
+}
+
+// mayWaitLocked says whether a call may join the queue, making room if the
+// policy wants it, and its deadline on the gate's clock (0 for none).
+func (g *Gate) mayWaitLocked(
+	ctx context.Context, c Class, now time.Duration,
+) (deadline time.Duration, why Reason, ok bool) {
+	capacity := g.cfg.capacity(g.load().limit())
+	if d, has := ctx.Deadline(); has {
+		deadline = d.Sub(g.epoch)
+		if now+g.turnLocked(c, capacity)+g.window.fastest >= deadline {
+			return 0, DeadlineTooClose, false
+		}
+	}
+	if g.cfg.queue.Policy == Block || g.queue.n < capacity {
+		return deadline, 0, true
+	}
+	victim := g.queue.oldestOfLast()
+	switch {
+	case victim == nil, victim.class.rank() < c.rank():
+		return 0, QueueFull, false
+	case victim.class.rank() == c.rank() && g.cfg.queue.Policy == Reject:
+		return 0, QueueFull, false
+	}
+	g.refuseLocked(victim, Displaced)
+	return deadline, 0, true
+}
+
+// turnLocked estimates how long a newcomer of class c waits for its turn:
+// permits come back at the limit divided by the mean latency (Little's law).
+// It is 0 before anything is known.
+func (g *Gate) turnLocked(c Class, capacity int) time.Duration {
+	ahead := g.queue.ahead(c)
+	if g.newestFirstLocked(g.queue.n+1, capacity) {
+		ahead -= g.queue.ranks[c.rank()].n
+	}
+	return time.Duration(ahead) * g.pace
+}
+
+func (g *Gate) newestFirstLocked(n, capacity int) bool {
+	return g.cfg.queue.Order == AdaptiveLIFO && 2*n > capacity
+}
+
+func (g *Gate) enqueueLocked(c Class, now, deadline time.Duration) *waiter {
+	w := g.waiters.Get().(*waiter) //nolint:forcetypeassert // the pool makes nothing else
+	w.class, w.since, w.deadline = c, now, deadline
+	if g.queue.n == 0 {
+		g.queueSince = now
+	}
+	g.queue.push(w)
+	g.youngest = now
+	return w
+}
+
+// wait waits for the verdict on w, at most for patience if that is not 0.
+func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration) (Permit, error) {
+	var late <-chan time.Time
+	if patience > 0 && (w.deadline == 0 || w.since+patience < w.deadline) {
+		late = w.startTimer(patience)
+	}
+	var refused *Refusal
+	select {
+	case refused = <-w.ready:
+	case <-ctx.Done():
+		refused = g.withdraw(w, WaitedTooLong)
+	case <-late:
+		refused = g.withdraw(w, WaitedTooLong)
+	}
+	c, since, granted := w.class, w.since, w.granted
+	waited := g.now() - since
+	w.stopTimer()
+	g.waiters.Put(w)
+
+	err := ctx.Err()
+	switch {
+	case err != nil && refused == nil: // the permit goes to the next one
+		g.giveBack()
+		return Permit{}, g.left(c, waited, err)
+	case err != nil && refused.Reason == WaitedTooLong:
+		return Permit{}, g.left(c, waited, err)
+	case refused != nil:
+		g.countRefusal(c, refused.Reason, waited)
+		return Permit{}, refused
+	}
+	g.holding(func() { g.countWaited(c, waited) })
+	return Permit{gate: g, start: granted, pressed: true, waited: granted - since}, nil
+}
+
+func (w *waiter) startTimer(d time.Duration) <-chan time.Time {
+	if w.timer == nil {
+		w.timer = time.NewTimer(d)
+	} else {
+		w.timer.Reset(d)
+	}
+	return w.timer.C
+}
+
+func (w *waiter) stopTimer() {
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+}
+
+// withdraw takes w out of the queue. If its verdict was faster, that stands.
+func (g *Gate) withdraw(w *waiter, why Reason) *Refusal {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !w.queued {
+		return <-w.ready // sent before the lock was released: does not block
+	}
+	g.queue.remove(w)
+	g.settleLocked()
+	return g.refusal(why)
+}
+
+// refuseLocked takes w out of the queue and tells it why.
+func (g *Gate) refuseLocked(w *waiter, why Reason) {
+	g.queue.remove(w)
+	w.ready <- g.refusal(why)
+}
+
+func (g *Gate) refusal(why Reason) *Refusal {
+	base := time.Duration(g.pushback.Load())
+	if why == Draining {
+		base = drainDelay
+	}
+	return refusal(why, base)
+}
+
+func (g *Gate) refuseAndUnlock(c Class, why Reason) (Permit, error) {
+	g.mu.Unlock()
+	r := g.refusal(why)
+	g.countRefusal(c, why, 0)
+	return Permit{}, r
+}
+
+// passAndUnlock lets a call in that found no permit free, in a dry run, and
+// counts what would have become of it: calls beyond the limit stand for those
+// that would wait.
+func (g *Gate) passAndUnlock(c Class, now time.Duration) (Permit, error) {
+	s := g.load()
+	over := s.inFlight() - s.limit()
+	full := over >= g.cfg.capacity(s.limit())
+	g.addLocked(1)
+	g.mu.Unlock()
+	g.holding(func() {
+		if full {
+			g.countRefusal(c, QueueFull, 0)
+		} else {
+			g.countWaited(c, 0)
+		}
+	})
+	return Permit{gate: g, start: now, pressed: true}, nil
+}
+
+// addLocked changes the number of calls in flight, whatever the limit.
+func (g *Gate) addLocked(d int) {
+	for {
+		s := g.load()
+		if g.swap(s, s.plus(d)) {
+			g.sawInFlight(s.inFlight() + d)
+			return
+		}
+	}
+}
+
+// giveBack returns a permit: to the next waiter, if there is one.
+func (g *Gate) giveBack() {
+	for {
+		s := g.load()
+		if s.slow() {
+			break
+		}
+		if g.swap(s, s.plus(-1)) {
+			return
+		}
+	}
+	g.mu.Lock()
+	g.addLocked(-1)
+	g.dispatchLocked()
+	g.mu.Unlock()
+}
+
+// dispatchLocked hands free permits to waiters.
+func (g *Gate) dispatchLocked() {
+	for g.queue.n > 0 && g.load().free() {
+		now := g.now()
+		newest := g.newestFirstLocked(g.queue.n, g.cfg.capacity(g.load().limit()))
+		w := g.queue.next(newest)
+		switch {
+		case w.deadline > 0 && now+g.window.fastest >= w.deadline:
+			g.refuseLocked(w, DeadlineTooClose)
+		case g.staleLocked(w, now):
+			g.refuseLocked(w, WaitedTooLong)
+		default:
+			g.grantLocked(w, now)
+		}
+	}
+	g.settleLocked()
+}
+
+// grantLocked gives w a permit. Its latency counts from here: the time that its
+// goroutine takes to wake up is part of what a permit is held for.
+func (g *Gate) grantLocked(w *waiter, now time.Duration) {
+	g.addLocked(1)
+	g.queue.remove(w)
+	w.granted = now
+	w.ready <- nil
+}
+
+const (
+	codelInterval = 100 * time.Millisecond
+	codelTarget   = 5 * time.Millisecond
+)
+
+func (g *Gate) staleLocked(w *waiter, now time.Duration) bool {
+	return g.cfg.queue.Order == CoDel && now-g.queueSince > codelInterval && now-w.since > codelTarget
+}
+
+// settleLocked lets calls past the lock again if nothing needs them at it.
+func (g *Gate) settleLocked() {
+	slow := g.queue.n > 0 || g.draining || g.cfg.dryRun
+	for {
+		s := g.load()
+		if s.slow() == slow || g.swap(s, s.withSlow(slow)) {
+			return
+		}
+	}
+}
+
+func (g *Gate) setLimitLocked(n int) {
+	for {
+		s := g.load()
+		if g.swap(s, s.withLimit(n)) {
+			break
+		}
+	}
+	g.window.limit = n
+	g.dispatchLocked()
+}
+
+// Full reports whether a call that came now would be refused or would only take
+// another's place: the gate is draining, or every permit is taken, the queue is
+// full, and (unless it rejects newcomers) a waiter has come so recently that it
+// will get the next permit in any case. It is a cheap early check, for a tap
+// handle; Acquire decides.
+func (g *Gate) Full() bool {
+	s := g.load()
+	if !s.slow() && s.free() {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch s := g.load(); {
+	case g.draining:
+		return true
+	case g.cfg.dryRun || s.free() || g.cfg.queue.Policy == Block || g.queue.n < g.cfg.capacity(s.limit()):
+		return false
+	case g.cfg.queue.Policy == Reject || g.queue.n == 0:
+		return true
+	}
+	return g.now()-g.youngest < g.pace
+}
+
+// TurnAway counts a call of class c as refused, with Draining or QueueFull: one
+// that was turned away because of Full before it could ask.
+func (g *Gate) TurnAway(c Class) {
+	why := QueueFull
+	g.mu.Lock()
+	g.window.pressed++
+	if g.draining {
+		why = Draining
+	}
+	g.mu.Unlock()
+	g.countRefusal(c, why, 0)
+}
+
+// Update changes the gate's configuration while calls run, and keeps what it is
+// not told to change. A lower limit drains what runs above it; a smaller queue
+// refuses those that no longer fit. The name cannot be changed. When an option
+// is wrong it returns an error that wraps ErrConfig, and changes nothing.
+func (g *Gate) Update(opts ...Option) error {
+	from, to, hooks, err := g.update(opts)
+	g.limitChanged(hooks, from, to)
+	return err
+}
+
+func (g *Gate) update(opts []Option) (from, to int, hooks []Hooks, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	from = g.window.limit
+	err = g.updateLocked(opts)
+	return from, g.window.limit, g.cfg.hooks, err
+}
+
+func (g *Gate) updateLocked(opts []Option) error {
+	next := g.cfg
+	next.algorithmSet = false
+	for _, o := range opts {
+		o.apply(&next)
+	}
+	err := next.validate()
+	if next.name != g.cfg.name {
+		err = errors.Join(err, fmt.Errorf("%w: a gate cannot be renamed: got %q, want %q", ErrConfig, next.name, g.cfg.name))
+	}
+	if err != nil {
+		return err
+	}
+	g.cfg = next
+	if next.algorithmSet {
+		g.gatherLocked() // what ended before is not the new algorithm's
+		g.window.clear(g.now())
+		g.peak.Store(int64(g.load().inFlight()))
+		g.setLimitLocked(next.algorithm.Limit())
+	}
+	capacity := next.capacity(g.load().limit())
+	for g.queue.n > capacity && next.queue.Policy != Block {
+		g.refuseLocked(g.queue.oldestOfLast(), Displaced)
+	}
+	if next.dryRun {
+		g.releaseWaitersLocked()
+	}
+	g.settleLocked()
+	return nil
+}
+
+// releaseWaitersLocked lets every waiter in, whatever the limit.
+func (g *Gate) releaseWaitersLocked() {
+	now := g.now()
+	for w := g.queue.next(false); w != nil; w = g.queue.next(false) {
+		g.grantLocked(w, now)
+	}
+}
+
+// Drain refuses every waiter and every later call with Draining; calls that run
+// go on. It does not block and cannot be undone. Call it before
+// grpc.Server.GracefulStop, which would wait for the whole queue.
+func (g *Gate) Drain() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.draining = true
+	for w := g.queue.next(false); w != nil; w = g.queue.next(false) {
+		g.refuseLocked(w, Draining)
+	}
+	g.settleLocked()
+}

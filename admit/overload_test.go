@@ -1,0 +1,89 @@
+package admit_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weir-go/weir/admit"
+)
+
+// A server of a size that one can afford to simulate for an hour: two workers, 50 ms a
+// call, and slower for every call that it holds beyond them, so that it collapses if
+// everybody is let in.
+const (
+	workers  = 2
+	service  = 50 * ms
+	slowing  = 0.05
+	patience = time.Second // of the callers
+)
+
+// An hour with four times what a server can do, through a gate as New makes it: in the
+// end the heap and the goroutines are what they were after the first minutes, and every
+// call is accounted for.
+func TestAnHourOfOverload(t *testing.T) {
+	const rate = 4 * workers * float64(time.Second/service) // calls a second
+	synctest.Test(t, func(t *testing.T) {
+		g, err := admit.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		random := rand.New(rand.NewPCG(1, 2))
+		calls := 0
+		overload := func(d time.Duration) {
+			for end := time.Now().Add(d); time.Now().Before(end); {
+				time.Sleep(time.Duration(random.ExpFloat64() / rate * float64(time.Second)))
+				calls++
+				class := admit.Class(calls % 4)
+				go simulate(t.Context(), g, class, time.Duration(random.ExpFloat64()*float64(service)))
+			}
+			time.Sleep(time.Minute) // all have ended or given up
+			synctest.Wait()
+		}
+		overload(5 * time.Minute / slowdown)
+		before := goroutines(0)
+		heap, stacks := memory()
+		overload(time.Hour / slowdown)
+		if got := goroutines(before); got > before {
+			t.Errorf("goroutines: got %d, want %d as before", got, before)
+		}
+		heapAfter, stacksAfter := memory()
+		if heapAfter > heap+512<<10 || stacksAfter > stacks+512<<10 {
+			t.Errorf("after the hour: got heap %d and stacks %d, want about %d and %d as before", heapAfter, stacksAfter, heap, stacks)
+		}
+		s := g.Stats()
+		if accounted(s) != calls || s.InFlight != 0 || s.Queue != 0 {
+			t.Errorf("got %d accounted for, %d in flight, %d waiting, want %d, 0, 0", accounted(s), s.InFlight, s.Queue, calls)
+		}
+		// Not what the algorithm is measured by: only that this was an overload,
+		// and that the server worked all along.
+		if got := float64(s.Ended[admit.Success]) / float64(calls); got < 0.15 || got > 0.3 {
+			t.Errorf("succeeded: got %.3f of %d calls, want about a quarter", got, calls)
+		}
+		t.Logf("%d calls, %d succeeded, %d failed, %d left, refused %v, limit %d",
+			calls, s.Ended[admit.Success], s.Ended[admit.Overload], s.Left, s.Refused, s.Limit)
+		wantWhole(t, g, s.Limit)
+	})
+}
+
+// simulate makes a call whose caller has patience.
+func simulate(ctx context.Context, g *admit.Gate, c admit.Class, work time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	permit, err := g.Acquire(ctx, c)
+	if err != nil {
+		return
+	}
+	outcome := admit.Overload
+	defer func() { permit.Release(outcome) }()
+	// What each gets of two workers that n share, and what sharing costs.
+	n := float64(g.Stats().InFlight)
+	share := max(1, n/workers) * (1 + slowing*max(0, n-workers))
+	select {
+	case <-time.After(time.Duration(float64(work) * share)):
+		outcome = admit.Success
+	case <-ctx.Done():
+	}
+}

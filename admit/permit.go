@@ -1,0 +1,39 @@
+package admit
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// A Permit is leave to run one call. It must not be copied. The zero Permit
+// holds nothing, and releasing it does nothing.
+type Permit struct {
+	gate     *Gate
+	start    time.Duration
+	pressed  bool          // it had not been free on arrival
+	waited   time.Duration // for it, in the queue
+	released atomic.Bool
+}
+
+// Release gives the permit back and tells the limit how the call ended. It does
+// not block and is safe for concurrent use; the first call counts, further ones
+// do nothing. Call it in a defer: then a panic or runtime.Goexit in between
+// frees the permit too.
+//
+// An Overload of a call that waited here for longer than it then ran counts as
+// Ignored: a deadline that the queue used up says nothing about the server.
+func (p *Permit) Release(o Outcome) {
+	if p.gate == nil || !p.released.CompareAndSwap(false, true) {
+		return
+	}
+	g := p.gate
+	now := g.now()
+	g.giveBack()
+	if o == Overload && p.waited > now-p.start {
+		o = Ignored // it was our queue that made it late, not the server
+	}
+	g.record(p, o, now-p.start)
+	if int64(now) >= g.foldAt.Load() {
+		g.fold(now)
+	}
+}

@@ -1,0 +1,115 @@
+package admit
+
+import "time"
+
+// totals are counted since the gate was made. The gate's lock guards them.
+type totals struct {
+	tally
+	waited   uint64
+	waitTime time.Duration
+	left     uint64
+	refused  [classes][reasons]uint64
+}
+
+// Stats is what a gate does now and has done since it was made.
+type Stats struct {
+	// Name is the gate's name.
+	Name string
+	// Limit is how many calls may run; InFlight how many do. InFlight is above
+	// Limit for a while after the limit was lowered, and in a dry run.
+	Limit, InFlight int
+	// Queue is how many calls wait, QueueCapacity how many may. With Block more
+	// may wait than the capacity says.
+	Queue, QueueCapacity int
+	// Draining reports whether Drain was called, DryRun whether nothing is refused.
+	Draining, DryRun bool
+
+	// Ended counts the calls that ran, by Outcome.
+	Ended [outcomes]uint64
+	// Refused counts the calls that were refused, by Class and Reason; in a dry
+	// run those that would have been.
+	Refused [classes][reasons]uint64
+	// Waited counts the calls that waited and were let in, WaitTime how long
+	// they waited together.
+	Waited   uint64
+	WaitTime time.Duration
+	// Left counts the calls whose context ended before their turn.
+	Left uint64
+	// Running is the time that all calls that ended have run, together.
+	Running time.Duration
+	// Panics counts the panics of hooks and of the algorithm.
+	Panics uint64
+}
+
+// Utilization is the share of the limit that is in use: 1 is full.
+func (s Stats) Utilization() float64 {
+	if s.Limit == 0 {
+		return 0
+	}
+	return float64(s.InFlight) / float64(s.Limit)
+}
+
+// Stats returns a consistent snapshot. It takes the gate's lock for a moment;
+// it is meant for scrapes and pages, not for every call.
+func (g *Gate) Stats() Stats {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.gatherLocked()
+	s := g.load()
+	return Stats{
+		Name:          g.cfg.name,
+		Limit:         s.limit(),
+		InFlight:      s.inFlight(),
+		Queue:         g.queue.n,
+		QueueCapacity: g.cfg.capacity(s.limit()),
+		Draining:      g.draining,
+		DryRun:        g.cfg.dryRun,
+		Ended:         g.totals.ended,
+		Refused:       g.totals.refused,
+		Waited:        g.totals.waited,
+		WaitTime:      g.totals.waitTime,
+		Left:          g.totals.left,
+		Running:       g.totals.residence,
+		Panics:        g.panics.Load(),
+	}
+}
+
+// countRefusal counts a refusal and tells the hooks.
+func (g *Gate) countRefusal(c Class, why Reason, waited time.Duration) {
+	g.mu.Lock()
+	g.totals.refused[min(c, classes-1)][why]++
+	hooks := g.cfg.hooks
+	g.mu.Unlock()
+	g.each(hooks, func(h *Hooks) {
+		if h.Refused != nil {
+			h.Refused(c, why, waited)
+		}
+	})
+}
+
+func (g *Gate) countWaited(c Class, waited time.Duration) {
+	g.mu.Lock()
+	g.totals.waited++
+	g.totals.waitTime += waited
+	hooks := g.cfg.hooks
+	g.mu.Unlock()
+	g.each(hooks, func(h *Hooks) {
+		if h.Waited != nil {
+			h.Waited(c, waited)
+		}
+	})
+}
+
+// left counts a call that left by itself and returns err.
+func (g *Gate) left(c Class, waited time.Duration, err error) error {
+	g.mu.Lock()
+	g.totals.left++
+	hooks := g.cfg.hooks
+	g.mu.Unlock()
+	g.each(hooks, func(h *Hooks) {
+		if h.Left != nil {
+			h.Left(c, waited, err)
+		}
+	})
+	return err
+}

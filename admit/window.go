@@ -1,0 +1,194 @@
+package admit
+
+import (
+	"math"
+	"runtime"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/weir-go/weir/limit"
+)
+
+// A tally is what is known of calls that ended.
+type tally struct {
+	ended     [outcomes]uint64
+	unpressed uint64        // found a permit free
+	residence time.Duration // of all calls
+	sum       float64       // of the latencies of successes, in seconds
+	squares   float64
+	fastest   time.Duration // of the successes; meaningless if there are none
+}
+
+func (t *tally) add(o *tally) {
+	if o.ended[Success] > 0 && (t.ended[Success] == 0 || o.fastest < t.fastest) {
+		t.fastest = o.fastest
+	}
+	for i := range t.ended {
+		t.ended[i] += o.ended[i]
+	}
+	t.unpressed += o.unpressed
+	t.residence += o.residence
+	t.sum += o.sum
+	t.squares += o.squares
+}
+
+func (t *tally) calls() int {
+	return int(t.ended[Ignored] + t.ended[Success] + t.ended[Overload])
+}
+
+// A shard is where some of the calls leave their samples, so that they need
+// neither the gate's lock nor one another's cache line.
+type shard struct {
+	mu sync.Mutex // guards tally
+	tally
+	_ [128 - 72]byte
+}
+
+func newShards() []shard {
+	n := 4
+	for n < 4*runtime.GOMAXPROCS(0) && n < 64 {
+		n *= 2
+	}
+	return make([]shard, n)
+}
+
+// shard chooses a shard by where the permit lies, which is as a rule the stack
+// of the goroutine that runs the call: the next call on that stack is likely to
+// run on the same core, and finds the shard in its cache.
+func (g *Gate) shard(p *Permit) *shard {
+	const golden = 0x9e3779b97f4a7c15
+	page := uint64(uintptr(unsafe.Pointer(p))) >> 11 //nolint:gosec // a number to hash, never a pointer again
+	return &g.shards[page*golden>>32&uint64(len(g.shards)-1)]
+}
+
+// record leaves a sample in a shard.
+func (g *Gate) record(p *Permit, o Outcome, latency time.Duration) {
+	if o >= outcomes {
+		o = Ignored
+	}
+	s := g.shard(p)
+	s.mu.Lock()
+	if o == Success {
+		f := latency.Seconds()
+		if s.ended[Success] == 0 || latency < s.fastest {
+			s.fastest = latency
+		}
+		s.sum += f
+		s.squares += f * f
+	}
+	s.ended[o]++
+	s.residence += latency
+	if !p.pressed {
+		s.unpressed++
+	}
+	s.mu.Unlock()
+}
+
+// A window is what has been collected for the algorithm since the last one, and
+// what the last one taught. The gate's lock guards it.
+type window struct {
+	tally
+	start   time.Duration
+	limit   int
+	pressed int
+	fastest time.Duration // of the last window that had a success
+}
+
+func (w *window) clear(now time.Duration) {
+	w.tally, w.start, w.pressed = tally{}, now, 0
+}
+
+// fold moves the shards' samples into the window, and closes it when it is
+// full. If another goroutine holds the lock, the next call will do.
+func (g *Gate) fold(now time.Duration) {
+	if !g.mu.TryLock() {
+		return
+	}
+	from, to, hooks := g.window.limit, 0, g.cfg.hooks
+	var failure any
+	func() {
+		defer g.mu.Unlock() // also after Goexit in an algorithm
+		failure = g.foldLocked(now)
+		to = g.window.limit
+	}()
+	if failure != nil {
+		g.panicked(hooks, failure)
+	}
+	g.limitChanged(hooks, from, to)
+}
+
+func (g *Gate) limitChanged(hooks []Hooks, from, to int) {
+	if from == to {
+		return
+	}
+	g.each(hooks, func(h *Hooks) {
+		if h.LimitChanged != nil {
+			h.LimitChanged(from, to)
+		}
+	})
+}
+
+// foldLocked returns what the algorithm panicked with, if it did.
+func (g *Gate) foldLocked(now time.Duration) (failure any) {
+	g.gatherLocked()
+	g.foldAt.Store(int64(now + limit.WindowLength))
+	w := &g.window
+	if now-w.start < limit.WindowLength || w.calls() < limit.WindowCalls {
+		return nil
+	}
+	closed := g.closeLocked(now)
+	defer func() { failure = recover() }() // the limit stays what it was
+	if n := min(max(g.cfg.algorithm.Update(closed), 1), limit.Max); n != w.limit {
+		g.setLimitLocked(n)
+	}
+	return nil
+}
+
+// gatherLocked empties the shards into the window and the totals.
+func (g *Gate) gatherLocked() {
+	var all tally
+	for i := range g.shards {
+		s := &g.shards[i]
+		s.mu.Lock()
+		all.add(&s.tally)
+		s.tally = tally{}
+		s.mu.Unlock()
+	}
+	g.window.add(&all)
+	g.totals.add(&all)
+}
+
+// worthYielding is the latency from which on a yield, some hundred nanoseconds,
+// is nothing.
+const worthYielding = 100 * time.Microsecond
+
+// closeLocked ends the window and returns it as the algorithm sees it.
+func (g *Gate) closeLocked(now time.Duration) limit.Window {
+	w := &g.window
+	length := now - w.start
+	out := limit.Window{
+		Duration:    length,
+		Limit:       w.limit,
+		MaxInFlight: int(g.peak.Swap(int64(g.load().inFlight()))),
+		Arrived:     int(w.unpressed) + w.pressed,
+		Pressed:     w.pressed,
+		Succeeded:   int(w.ended[Success]),
+		Overloaded:  int(w.ended[Overload]),
+		Ignored:     int(w.ended[Ignored]),
+		InFlight:    w.residence.Seconds() / length.Seconds(),
+	}
+	if n := float64(out.Succeeded); n > 0 {
+		mean := w.sum / n
+		out.MeanLatency = time.Duration(mean * float64(time.Second))
+		out.MinLatency = w.tally.fastest
+		out.LatencyDeviation = time.Duration(math.Sqrt(max(0, w.squares/n-mean*mean)) * float64(time.Second))
+		w.fastest = out.MinLatency
+		g.pace = out.MeanLatency / time.Duration(w.limit)
+		g.yields.Store(out.MeanLatency >= worthYielding)
+	}
+	ratio := float64(out.Arrived) / float64(max(1, out.Completed()))
+	g.pushback.Store(int64(min(float64(usualDelay)*max(1, ratio), float64(longestDelay)/2)))
+	w.clear(now)
+	return out
+}
