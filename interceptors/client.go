@@ -1,0 +1,142 @@
+package interceptors
+
+import (
+	"context"
+	"slices"
+
+	"google.golang.org/grpc"
+
+	"github.com/weir-go/weir/admit"
+)
+
+// UnaryClient returns an interceptor that lets a call go out when it has a
+// permit of the gate. Whether a call waits for it or is refused is the gate's
+// configuration: with admit.Block the caller waits, for as long as its context
+// allows, and is slowed down to what the other side can do. The call's time and
+// end, retries by gRPC included, are a sample for the limit.
+//
+// With a nil gate every call fails with INTERNAL.
+func UnaryClient(g *admit.Gate, opts ...ClientOption) grpc.UnaryClientInterceptor {
+	if g == nil {
+		return func(context.Context, string, any, any, *grpc.ClientConn, grpc.UnaryInvoker, ...grpc.CallOption) error {
+			return errNoGate
+		}
+	}
+	c := &client{config: clientConfig(opts), member: join(g, unaryClient)}
+	return c.unary
+}
+
+// StreamClient returns an interceptor that bounds how many streams are open. It
+// takes a permit before it opens the stream. The permit comes free when the
+// stream is over, as gRPC defines that for its own resources: RecvMsg returned
+// an error, io.EOF included, or the only response of a stream that has but one;
+// the context is done; SendMsg or Header failed for good; the connection was
+// closed; or the stream could not be opened. A stream that is dropped without
+// any of that keeps its permit, as it keeps gRPC's buffers. Streams teach the
+// limit nothing.
+//
+// With a nil gate every call fails with INTERNAL.
+func StreamClient(g *admit.Gate, opts ...ClientOption) grpc.StreamClientInterceptor {
+	if g == nil {
+		return func(
+			context.Context, *grpc.StreamDesc, *grpc.ClientConn, string, grpc.Streamer, ...grpc.CallOption,
+		) (grpc.ClientStream, error) {
+			return nil, errNoGate
+		}
+	}
+	c := &client{config: clientConfig(opts), member: join(g, streamClient)}
+	return c.stream
+}
+
+type client struct {
+	config
+	*member
+}
+
+func (c *client) unary(
+	ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
+	invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
+) error {
+	class, subject := c.clientClass(ctx, method, nil, req)
+	if !subject || c.inside(ctx) {
+		return invoker(ctx, method, req, reply, cc, opts...)
+	}
+	permit, err := c.gate.Acquire(ctx, class)
+	if err != nil {
+		return stop(err, &c.codes)
+	}
+	m := c.sometimes(ctx)
+	if m != nil {
+		ctx = m
+	}
+	well, outcome := false, admit.Ignored
+	defer func() {
+		m.unwind(well)
+		permit.Release(outcome)
+	}()
+	err = invoker(ctx, method, req, reply, cc, opts...)
+	well = err == nil
+	outcome = c.outcome(err)
+	return err
+}
+
+func (c *client) stream(
+	ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
+	streamer grpc.Streamer, opts ...grpc.CallOption,
+) (grpc.ClientStream, error) {
+	class, subject := c.clientClass(ctx, method, desc, nil)
+	if !subject || c.inside(ctx) {
+		return streamer(ctx, desc, cc, method, opts...)
+	}
+	s := &clientStream{single: !desc.ServerStreams}
+	var err error
+	if s.permit, err = c.gate.Acquire(ctx, class); err != nil {
+		return nil, stop(err, &c.codes)
+	}
+	s.mark = c.mark(ctx)
+	s.forget = context.AfterFunc(ctx, s.release)
+	opened := false
+	defer func() { // also when an interceptor further in panics
+		if !opened {
+			s.over()
+		}
+	}()
+	s.ClientStream, err = streamer(s.mark, desc, cc, method, append(slices.Clip(opts), grpc.OnFinish(s.finished))...)
+	if err != nil {
+		return nil, err
+	}
+	opened = true
+	return s, nil
+}
+
+// A clientStream holds a permit until it is over. That is seen from several
+// sides, so that a streamer that is not gRPC's own will do: the first counts.
+// It never asks for the stream's own context, because gRPC does not retry a
+// stream whose context was asked for.
+type clientStream struct {
+	grpc.ClientStream
+	mark   *mark
+	permit admit.Permit
+	forget func() bool // of context.AfterFunc
+	single bool        // there is but one response
+}
+
+func (s *clientStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if err != nil || s.single {
+		s.over()
+	}
+	return err
+}
+
+func (s *clientStream) finished(error) { s.over() }
+
+func (s *clientStream) over() {
+	s.forget()
+	s.release()
+}
+
+func (s *clientStream) release() {
+	s.mark.unwind(false)
+	s.permit.Release(admit.Ignored)
+}

@@ -1,0 +1,60 @@
+// Package interceptors brings gRPC calls to a gate of package admit, and turns
+// its refusals into statuses that the caller's machinery understands.
+//
+// [UnaryServer] and [StreamServer] guard a server, [Tap] turns calls away
+// before they are read, [UnaryClient] and [StreamClient] bound what a client
+// has under way. One gate can serve all interceptors of a server. All of them
+// are safe for concurrent use; none starts a goroutine.
+//
+// # Order
+//
+// From the outside to the inside: the ORCA server option, stats handler,
+// metrics, recovery, authentication, this package, validation, whatever sets
+// headers, the handler. What stands outside sees refusals as errors with a
+// status; what stands inside runs only for calls that were let in.
+//
+// Two things go wrong in another order. A client obeys the delay in
+// grpc-retry-pushback-ms only if the refusal is the whole answer (Trailers-Only
+// in HTTP/2): an interceptor further out that called grpc.SetHeader or
+// grpc.SendHeader turns it into headers and trailers, and grpc-go then does not
+// retry at all. And recovery must be outside, because a matcher, classifier or
+// handler that panics is not caught here: its permit comes free, the panic goes
+// on.
+//
+// # Refusals
+//
+// A server refuses with UNAVAILABLE: it is full or draining, and another may
+// take the call. A client's interceptor refuses with RESOURCE_EXHAUSTED: the
+// caller's own limit is used up (and with UNAVAILABLE when its gate drains). A
+// call whose context ends while it waits gets DEADLINE_EXCEEDED or CANCELED.
+// [WithCode] changes the code of a reason.
+//
+// Each refusal carries the details errdetails.RetryInfo, with the delay after
+// which to come back, and errdetails.ErrorInfo, with the reason (such as
+// QUEUE_FULL) and the domain "weir"; a server's refusal also has the trailer
+// grpc-retry-pushback-ms with the same delay, which a grpc-go client uses as it
+// is when its retryPolicy lists the code. The delay has its jitter already.
+// Nothing tells the caller about limits, queues or other callers. In the process
+// that refused, errors.Is(err, admit.ErrRefused) is true for the error and
+// errors.As finds the *admit.Refusal in it.
+//
+// # What a call teaches the limit
+//
+// A unary call that ends with OK is a success; with DEADLINE_EXCEEDED,
+// RESOURCE_EXHAUSTED or UNAVAILABLE it is an overload; anything else is ignored
+// ([WithOutcome] changes that). An error that a gate in this process made, in any
+// place of the chain or before a call that the handler wanted to make, is always
+// ignored. The lifetime of a stream is not a latency: streams are always ignored.
+//
+// # One gate, one permit
+//
+// A call takes one permit of a gate, even if interceptors of that gate stand in
+// its chain twice; the inner ones let it pass. So does a call that a handler
+// makes, with its own context, through a client whose gate is also its
+// server's. Interceptors recognise such calls by a mark in the context, which
+// costs one small allocation. A gate whose unary interceptor was made once,
+// which is the usual case, stops marking when it has seen that it stands alone
+// (and marks one call of a thousand to notice if that changes), so that an
+// admitted call allocates nothing. To give two servers one gate at that price,
+// give both the same interceptor value.
+package interceptors

@@ -1,0 +1,274 @@
+package interceptors_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+
+	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/examples/demopb"
+	"github.com/weir-go/weir/interceptors"
+)
+
+// serve runs a server in memory and returns a client of it.
+func serve(server *grpc.Server, opts ...grpc.DialOption) (client demopb.DemoServiceClient, stop func()) {
+	demopb.RegisterDemoServiceServer(server, &service{})
+	lis := bufconn.Listen(1 << 16)
+	served := make(chan error)
+	go func() { served <- server.Serve(lis) }()
+	conn, err := grpc.NewClient("passthrough:///memory", append(opts,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))...)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return demopb.NewDemoServiceClient(conn), func() {
+		_ = conn.Close()
+		server.Stop()
+		<-served
+	}
+}
+
+// A server with one gate: the default one finds its limit by itself.
+func Example() {
+	gate, err := admit.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	server := grpc.NewServer(
+		grpc.ChainUnaryInterceptor(interceptors.UnaryServer(gate)),   // after recovery and authentication
+		grpc.ChainStreamInterceptor(interceptors.StreamServer(gate)), // streams count as calls
+		grpc.MaxConcurrentStreams(1000),                              // for each connection; unlimited otherwise
+	)
+	client, stop := serve(server)
+	defer stop()
+
+	resp, err := client.Work(context.Background(), &demopb.WorkRequest{Name: "hello"})
+	fmt.Println(resp.GetMessage(), err)
+
+	gate.Drain() // before GracefulStop, which would wait for the queue
+	_, err = client.Work(context.Background(), &demopb.WorkRequest{Name: "hello"})
+	fmt.Println(status.Code(err), status.Convert(err).Message())
+	// Output:
+	// hello <nil>
+	// Unavailable weir: refused: draining
+}
+
+// What a refusal tells its caller.
+func ExampleUnaryServer() {
+	gate, err := admit.New(admit.WithoutQueue())
+	if err != nil {
+		log.Fatal(err)
+	}
+	gate.Drain()
+	client, stop := serve(grpc.NewServer(grpc.UnaryInterceptor(interceptors.UnaryServer(gate))))
+	defer stop()
+
+	_, err = client.Work(context.Background(), &demopb.WorkRequest{})
+	for _, detail := range status.Convert(err).Details() {
+		switch d := detail.(type) {
+		case *errdetails.ErrorInfo:
+			fmt.Println(d.GetReason(), d.GetDomain())
+		case *errdetails.RetryInfo:
+			fmt.Println("come back later:", d.GetRetryDelay().AsDuration() > 0)
+		}
+	}
+	// Output:
+	// DRAINING weir
+	// come back later: true
+}
+
+// Callers wait for their turn, and are slowed down to what the other side can
+// do; a call that the gate refuses has not left the process.
+func ExampleUnaryClient() {
+	gate, err := admit.New(admit.WithName("to-demo"), admit.WithQueue(admit.QueueConfig{Policy: admit.Block}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	client, stop := serve(grpc.NewServer(), grpc.WithUnaryInterceptor(interceptors.UnaryClient(gate)))
+	defer stop()
+
+	resp, err := client.Work(context.Background(), &demopb.WorkRequest{Name: "hello"})
+	fmt.Println(resp.GetMessage(), err)
+
+	gate.Drain()
+	_, err = client.Work(context.Background(), &demopb.WorkRequest{})
+	fmt.Println(errors.Is(err, admit.ErrRefused))
+	// Output:
+	// hello <nil>
+	// true
+}
+
+// Open streams are bounded; the permit is free again when the stream is over.
+func ExampleStreamClient() {
+	gate, err := admit.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	client, stop := serve(grpc.NewServer(), grpc.WithStreamInterceptor(interceptors.StreamClient(gate)))
+	defer stop()
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stream, err := client.Exchange(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("open:", gate.Stats().InFlight)
+	cancel()
+	_, err = stream.Recv()
+	fmt.Println(status.Code(err), gate.Stats().InFlight)
+	// Output:
+	// open: 1
+	// Canceled 0
+}
+
+// Streams that live long get a gate of their own, with a queue that suits them.
+func ExampleStreamServer() {
+	streams, err := admit.New(admit.WithName("streams"), admit.WithoutQueue())
+	if err != nil {
+		log.Fatal(err)
+	}
+	streams.Drain()
+	client, stop := serve(grpc.NewServer(grpc.StreamInterceptor(interceptors.StreamServer(streams))))
+	defer stop()
+
+	stream, err := client.Exchange(context.Background())
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = stream.Recv() // a stream is refused when it is first read
+	fmt.Println(status.Code(err))
+	// Output:
+	// Unavailable
+}
+
+// While the gate is full, calls are turned away before they are read.
+func ExampleTap() {
+	gate, err := admit.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	client, stop := serve(grpc.NewServer(
+		grpc.InTapHandle(interceptors.Tap(gate)),
+		grpc.UnaryInterceptor(interceptors.UnaryServer(gate)), // decides; the tap is an addition
+	))
+	defer stop()
+
+	gate.Drain()
+	_, err = client.Work(context.Background(), &demopb.WorkRequest{})
+	fmt.Println(status.Convert(err).Message())
+	// Output:
+	// weir: refused: full
+}
+
+// Only what is expensive is subject to the gate.
+func ExampleWithMatcher() {
+	expensive := selector.MatchFunc(func(_ context.Context, c middleware.CallMeta) bool { return c.Method != "Work" })
+	gate, err := admit.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	client, stop := serve(grpc.NewServer(grpc.UnaryInterceptor(
+		interceptors.UnaryServer(gate, interceptors.WithMatcher(expensive)))))
+	defer stop()
+
+	gate.Drain()
+	_, err = client.Work(context.Background(), &demopb.WorkRequest{})
+	fmt.Println(err)
+	// Output:
+	// <nil>
+}
+
+// The class comes from what the server knows, here the method.
+func ExampleWithClassifier() {
+	classify := func(_ context.Context, c middleware.CallMeta) admit.Class {
+		if c.Method == "Work" {
+			return admit.Sheddable
+		}
+		return admit.Default
+	}
+	gate, err := admit.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	client, stop := serve(grpc.NewServer(grpc.UnaryInterceptor(
+		interceptors.UnaryServer(gate, interceptors.WithClassifier(classify)))))
+	defer stop()
+
+	gate.Drain()
+	_, _ = client.Work(context.Background(), &demopb.WorkRequest{})
+	fmt.Println(gate.Stats().Refused[admit.Sheddable][admit.Draining])
+	// Output:
+	// 1
+}
+
+// A handler's NOT_FOUND costs as much as its OK: let the limit learn from both.
+func ExampleWithOutcome() {
+	outcome := func(err error) admit.Outcome {
+		switch status.Code(err) {
+		case codes.OK, codes.NotFound:
+			return admit.Success
+		case codes.DeadlineExceeded, codes.ResourceExhausted, codes.Unavailable:
+			return admit.Overload
+		default:
+			return admit.Ignored
+		}
+	}
+	gate, err := admit.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	call := interceptors.UnaryServer(gate, interceptors.WithOutcome(outcome))
+	_, _ = call(context.Background(), nil, workInfo, func(context.Context, any) (any, error) {
+		return nil, status.Error(codes.NotFound, "no such thing")
+	})
+	fmt.Println(gate.Stats().Ended[admit.Success])
+	// Output:
+	// 1
+}
+
+// Whose share is used up, the caller's or the server's: the code says it.
+func ExampleWithCode() {
+	gate, err := admit.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	client, stop := serve(grpc.NewServer(grpc.UnaryInterceptor(
+		interceptors.UnaryServer(gate, interceptors.WithCode(admit.Draining, codes.Aborted)))))
+	defer stop()
+
+	gate.Drain()
+	_, err = client.Work(context.Background(), &demopb.WorkRequest{})
+	fmt.Println(status.Code(err))
+	// Output:
+	// Aborted
+}
+
+// Health checks pass, unless they are told to queue like everybody.
+func ExampleWithoutExemptions() {
+	gate, err := admit.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	gate.Drain()
+	health := &grpc.UnaryServerInfo{FullMethod: "/grpc.health.v1.Health/Check"}
+	_, err = interceptors.UnaryServer(gate)(context.Background(), nil, health, succeed)
+	fmt.Println(err)
+	_, err = interceptors.UnaryServer(gate, interceptors.WithoutExemptions())(context.Background(), nil, health, succeed)
+	fmt.Println(status.Code(err))
+	// Output:
+	// <nil>
+	// Unavailable
+}

@@ -1,0 +1,151 @@
+package interceptors
+
+import (
+	"context"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"weak"
+
+	"github.com/weir-go/weir/admit"
+)
+
+// A kind of interceptor. One chain has interceptors of one kind only.
+type kind uint8
+
+const (
+	unaryServer kind = iota
+	streamServer
+	unaryClient
+	streamClient
+
+	kinds
+)
+
+func (k kind) client() bool { return k >= unaryClient }
+
+// A family is what the interceptors of one gate share, to recognise a call that
+// another of them has let in already: that one passes, or it would wait for
+// itself.
+//
+// A mark in the context says so. Streams are always marked. Marking a unary
+// call allocates, so it is done only when it can matter: always, once a gate has
+// a second interceptor of a kind, or interceptors of both sides; and otherwise,
+// since the same value may stand in a chain twice, until a marked call has gone
+// through the whole chain without being recognised. A value may stand twice in
+// the chain of some calls and once in that of others, so one in sampleEvery is
+// marked even then. To recognise one is to mark always.
+type family struct {
+	members [kinds]atomic.Int32
+	always  atomic.Bool
+	// marked counts the marked calls that run: while there are none, nobody
+	// need look for a mark.
+	marked [kinds]atomic.Int64
+}
+
+const sampleEvery = 1024
+
+// families holds one family for each gate in use, by weak.Pointer[admit.Gate]:
+// it keeps no gate alive.
+var families sync.Map // of *family
+
+func familyOf(g *admit.Gate) *family {
+	key := weak.Make(g)
+	v, loaded := families.LoadOrStore(key, new(family))
+	if !loaded {
+		runtime.AddCleanup(g, func(key weak.Pointer[admit.Gate]) { families.Delete(key) }, key)
+	}
+	return v.(*family) //nolint:forcetypeassert // the map holds nothing else
+}
+
+func (f *family) has(a, b kind) bool { return f.members[a].Load()+f.members[b].Load() > 0 }
+
+// A member is one interceptor of a gate.
+type member struct {
+	gate   *admit.Gate
+	kind   kind
+	key    any // a markKey; boxed once
+	family *family
+	// alone: a marked call went through the whole chain and met no other member.
+	alone atomic.Bool
+}
+
+func join(g *admit.Gate, k kind) *member {
+	f := familyOf(g)
+	several := f.members[k].Add(1) > 1
+	if several || f.has(unaryServer, streamServer) && f.has(unaryClient, streamClient) {
+		f.always.Store(true)
+	}
+	return &member{gate: g, kind: k, key: markKey{g, k}, family: f}
+}
+
+// inside reports whether the call holds a permit of the gate already.
+func (m *member) inside(ctx context.Context) bool {
+	f := m.family
+	if !f.always.Load() && f.marked[m.kind].Load() == 0 {
+		return false
+	}
+	if ctx.Value(m.key) == nil {
+		return false
+	}
+	if !f.always.Load() {
+		f.always.Store(true)
+	}
+	return true
+}
+
+// mark returns a marked context.
+func (m *member) mark(ctx context.Context) *mark {
+	m.family.marked[m.kind].Add(1)
+	return &mark{Context: ctx, member: m}
+}
+
+// sometimes marks a unary call if it has to be, and returns nil if not.
+func (m *member) sometimes(ctx context.Context) *mark {
+	if m.alone.Load() && !m.family.always.Load() && rand.Uint32()%sampleEvery != 0 {
+		return nil
+	}
+	return m.mark(ctx)
+}
+
+// A mark is the context of a call that holds a permit. Once the permit is
+// released it marks nothing any more: what a handler has left behind must take
+// its own.
+type mark struct {
+	context.Context
+	member   *member
+	released atomic.Bool
+}
+
+// A markKey asks for a mark of a gate, from an interceptor of a kind: it finds
+// those of its own kind, and a client's those of the call that it is made for.
+type markKey struct {
+	gate *admit.Gate
+	kind kind
+}
+
+// Value implements context.Context.
+func (m *mark) Value(key any) any {
+	if k, ok := key.(markKey); ok && m.answers(k) {
+		return m
+	}
+	return m.Context.Value(key)
+}
+
+func (m *mark) answers(k markKey) bool {
+	seen := m.member.kind == k.kind || k.kind.client() && !m.member.kind.client()
+	return seen && m.member.gate == k.gate && !m.released.Load()
+}
+
+// unwind ends a mark with its call: well, if it got to the end of the chain. A
+// nil mark is none.
+func (m *mark) unwind(well bool) {
+	if m == nil || !m.released.CompareAndSwap(false, true) {
+		return
+	}
+	m.member.family.marked[m.member.kind].Add(-1)
+	if well {
+		m.member.alone.Store(true)
+	}
+}

@@ -1,0 +1,125 @@
+package interceptors
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/weir-go/weir/admit"
+)
+
+// UnaryServer returns an interceptor that lets a call run when it has a permit
+// of the gate. A call may wait for it, as the gate is configured; the time that
+// the handler takes after that, and how it ends, is a sample for the limit. The
+// permit comes free when the handler has returned, panicked or called
+// runtime.Goexit. It runs after gRPC has read and decoded the request.
+//
+// With a nil gate every call fails with INTERNAL.
+func UnaryServer(g *admit.Gate, opts ...ServerOption) grpc.UnaryServerInterceptor {
+	if g == nil {
+		return func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
+			return nil, errNoGate
+		}
+	}
+	s := &server{config: serverConfig(opts), member: join(g, unaryServer)}
+	return s.unary
+}
+
+// StreamServer returns an interceptor that bounds how many streams are open. A
+// stream holds a permit from before its handler is called until it has
+// returned, panicked or called runtime.Goexit; it teaches the limit nothing, so
+// give streams a gate of their own with a fixed limit if their handlers live
+// long.
+//
+// With a nil gate every call fails with INTERNAL.
+func StreamServer(g *admit.Gate, opts ...ServerOption) grpc.StreamServerInterceptor {
+	if g == nil {
+		return func(any, grpc.ServerStream, *grpc.StreamServerInfo, grpc.StreamHandler) error {
+			return errNoGate
+		}
+	}
+	s := &server{config: serverConfig(opts), member: join(g, streamServer)}
+	return s.stream
+}
+
+type server struct {
+	config
+	*member
+}
+
+func (s *server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	class, subject := s.serverClass(ctx, info.FullMethod, nil, req)
+	if !subject || s.inside(ctx) {
+		return handler(ctx, req)
+	}
+	permit, err := s.gate.Acquire(ctx, class)
+	if err != nil {
+		return nil, s.refuse(ctx, nil, err)
+	}
+	m := s.sometimes(ctx)
+	if m != nil {
+		ctx = m
+	}
+	well, outcome := false, admit.Ignored
+	defer func() { // also after a panic or Goexit, of the handler or of WithOutcome's function
+		m.unwind(well)
+		permit.Release(outcome)
+	}()
+	resp, err := handler(ctx, req)
+	well = err == nil
+	outcome = s.outcome(err)
+	return resp, err
+}
+
+func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	ctx := ss.Context()
+	class, subject := s.serverClass(ctx, info.FullMethod, info, nil)
+	if !subject || s.inside(ctx) {
+		return handler(srv, ss)
+	}
+	permit, err := s.gate.Acquire(ctx, class)
+	if err != nil {
+		return s.refuse(ctx, ss, err)
+	}
+	m := s.mark(ctx)
+	defer func() {
+		m.unwind(false)
+		permit.Release(admit.Ignored)
+	}()
+	return handler(srv, &serverStream{ServerStream: ss, ctx: m})
+}
+
+// refuse returns the error for a call that was not let in, and sends the delay
+// that it asks for. The stream is nil for a unary call.
+func (s *server) refuse(ctx context.Context, ss grpc.ServerStream, err error) error {
+	stopped := stop(err, &s.codes)
+	if stopped.trailer == nil {
+		return stopped
+	}
+	// Not grpc.SetTrailer, which makes an error when there is no stream.
+	transport := grpc.ServerTransportStreamFromContext(ctx)
+	switch {
+	case pushedBack(transport):
+	case ss != nil:
+		ss.SetTrailer(stopped.trailer)
+	case transport != nil:
+		_ = transport.SetTrailer(stopped.trailer) // it fails when the call is over: nobody is left to be told
+	}
+	return stopped
+}
+
+// pushedBack reports whether somebody has asked this call's client for a delay
+// already. Trailers add up, and a client that finds two delays does not retry.
+func pushedBack(s grpc.ServerTransportStream) bool {
+	t, ok := s.(interface{ Trailer() metadata.MD })
+	return ok && len(t.Trailer()[pushbackKey]) > 0
+}
+
+// A serverStream is a stream whose context is marked.
+type serverStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *serverStream) Context() context.Context { return s.ctx }

@@ -1,0 +1,55 @@
+package interceptors
+
+import (
+	"context"
+
+	"google.golang.org/grpc/tap"
+
+	"github.com/weir-go/weir/admit"
+)
+
+// Tap returns a handle for grpc.InTapHandle that turns calls away while the gate
+// is full (see admit.Gate.Full), before gRPC reads their message or starts a
+// goroutine for them. It is an addition to the interceptors, which decide: they
+// take the permits. What the tap turns away counts as refused. It never waits.
+//
+// gRPC allows a tap little, so it does little. Its status has the code of
+// admit.QueueFull, with no details and no trailer, hence no delay: the client's
+// own backoff applies. A matcher or classifier finds the metadata in the
+// context, but not the message, and every call looks unary. Calls of the class
+// admit.Critical are not turned away, since they may take another's place. A
+// matcher or classifier that panics here, where nothing could recover it, lets
+// the call go on to the interceptors.
+//
+// A call with a deadline that is turned away keeps its context's timer, some
+// 300 bytes, until that deadline, because grpc-go 1.85 does not cancel it.
+//
+// With a nil gate every call fails with INTERNAL.
+func Tap(g *admit.Gate, opts ...ServerOption) tap.ServerInHandle {
+	if g == nil {
+		return func(ctx context.Context, _ *tap.Info) (context.Context, error) { return ctx, errNoGate }
+	}
+	c := serverConfig(opts)
+	full := fullError(c.codes.of(admit.QueueFull))
+	return func(ctx context.Context, info *tap.Info) (context.Context, error) {
+		if !g.Full() {
+			return ctx, nil
+		}
+		class, ok := c.mayTurnAway(ctx, info.FullMethodName)
+		if !ok {
+			return ctx, nil
+		}
+		g.TurnAway(class)
+		return ctx, full
+	}
+}
+
+func (c *config) mayTurnAway(ctx context.Context, method string) (class admit.Class, ok bool) {
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	class, subject := c.serverClass(ctx, method, nil, nil)
+	return class, subject && class != admit.Critical
+}

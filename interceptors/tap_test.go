@@ -1,0 +1,97 @@
+package interceptors_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/tap"
+
+	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/examples/demopb"
+	"github.com/weir-go/weir/interceptors"
+)
+
+func tapInfo(method string) *tap.Info { return &tap.Info{FullMethodName: method} }
+
+// A full or draining gate turns calls away before anything else sees them.
+func TestTap(t *testing.T) {
+	g := newGate(t, admit.WithLimit(fixed(1)), admit.WithoutQueue())
+	reached := 0
+	r := start(t, &service{}, append(unaryServers(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+		reached++
+		return h(ctx, req)
+	}, interceptors.UnaryServer(g)), grpc.InTapHandle(interceptors.Tap(g))))
+	call := func(want codes.Code) {
+		t.Helper()
+		var trailer metadata.MD
+		_, err := r.Work(t.Context(), &demopb.WorkRequest{}, grpc.Trailer(&trailer))
+		wantCode(t, err, want)
+		if len(trailer[pushback]) != 0 {
+			t.Errorf("trailer: got %v, want none from a tap", trailer)
+		}
+	}
+	call(codes.OK)
+	release := hold(t, g)
+	call(codes.Unavailable)
+	release()
+	call(codes.OK)
+	g.Drain()
+	call(codes.Unavailable)
+	if reached != 2 {
+		t.Errorf("calls that reached the interceptors: got %d, want 2", reached)
+	}
+	s := g.Stats()
+	if got, want := s.Refused, ([4][5]uint64{{admit.QueueFull: 1, admit.Draining: 1}}); got != want {
+		t.Errorf("refused: got %v, want %v: what the tap turns away counts", got, want)
+	}
+	atRest(t, g, 1, 2, 0)
+}
+
+// The tap runs in the connection's reader: it may not wait, even where the gate
+// would let the call wait, nor may a panic get out of it.
+func TestTapNeverWaits(t *testing.T) {
+	for name, q := range map[string]admit.QueueConfig{
+		"room in the queue": {Capacity: 100, MaxWait: time.Hour},
+		"block":             {Policy: admit.Block},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGate(t, admit.WithLimit(fixed(1)), admit.WithQueue(q))
+				fill(t, g)
+				began := time.Now()
+				ctx, err := interceptors.Tap(g)(t.Context(), tapInfo(work))
+				if ctx != t.Context() || err != nil || time.Since(began) != 0 {
+					t.Errorf("got %v after %v, want the same context and nil at once", err, time.Since(began))
+				}
+			})
+		})
+	}
+	full := strict(t, 1)
+	fill(t, full)
+	for name, o := range map[string]interceptors.ServerOption{
+		"matcher panics":    interceptors.WithMatcher(selector.MatchFunc(func(context.Context, middleware.CallMeta) bool { panic("boom") })),
+		"classifier panics": interceptors.WithClassifier(func(context.Context, middleware.CallMeta) admit.Class { panic("boom") }),
+		"critical":          interceptors.WithClassifier(func(context.Context, middleware.CallMeta) admit.Class { return admit.Critical }),
+	} {
+		if _, err := interceptors.Tap(full, o)(t.Context(), tapInfo(work)); err != nil {
+			t.Errorf("%s: got %v, want nil: the interceptors decide", name, err)
+		}
+	}
+}
+
+// Why Tap makes a status: gRPC takes a plain error for a lack of permission.
+func TestTapPlainError(t *testing.T) {
+	r := start(t, &service{}, []grpc.ServerOption{grpc.InTapHandle(func(ctx context.Context, _ *tap.Info) (context.Context, error) {
+		return ctx, errors.New("full")
+	})})
+	_, err := r.Work(t.Context(), &demopb.WorkRequest{})
+	wantCode(t, err, codes.PermissionDenied)
+}
