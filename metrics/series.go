@@ -1,0 +1,173 @@
+package metrics
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weir-go/weir/admit"
+)
+
+const namespace = "weir"
+
+// A reading is one number of a gate.
+type reading struct {
+	name, help string
+	kind       prometheus.ValueType
+	value      func(*admit.Stats) float64
+}
+
+var readings = []reading{
+	{
+		"left_total", "Calls whose caller gave up before their turn.",
+		prometheus.CounterValue, func(s *admit.Stats) float64 { return float64(s.Left) },
+	},
+	{
+		"limit", "Calls that may run at once.",
+		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.Limit) },
+	},
+	{
+		"in_flight", "Calls that run now.",
+		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.InFlight) },
+	},
+	{
+		"utilization_ratio", "Calls that run now, divided by the limit.",
+		prometheus.GaugeValue, func(s *admit.Stats) float64 { return s.Utilization() },
+	},
+	{
+		"queue_length", "Calls that wait now.",
+		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.Queue) },
+	},
+	{
+		"queue_capacity", "Calls that may wait at once.",
+		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.QueueCapacity) },
+	},
+	{
+		"running_seconds_total", "Time that the calls that have ended ran, together.",
+		prometheus.CounterValue, func(s *admit.Stats) float64 { return s.Running.Seconds() },
+	},
+	{
+		"panics_total", "Panics of hooks and of the algorithm, all survived.",
+		prometheus.CounterValue, func(s *admit.Stats) float64 { return float64(s.Panics) },
+	},
+	{
+		"draining", "1 if the gate drains: every new call is refused.",
+		prometheus.GaugeValue, func(s *admit.Stats) float64 { return oneIf(s.Draining) },
+	},
+	{
+		"dry_run", "1 if the gate decides and counts, but refuses nothing.",
+		prometheus.GaugeValue, func(s *admit.Stats) float64 { return oneIf(s.DryRun) },
+	},
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// waitBuckets reach beyond a queue's default bound of one second.
+var waitBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}
+
+// Bounds of the native histogram: what its memory and its scrapes cost at most,
+// and how soon an odd hour may be forgotten to stay within them.
+const (
+	nativeFactor     = 1.1
+	nativeBuckets    = 160
+	nativeResetAfter = time.Hour
+)
+
+// A series is all that one gate shows. The gate's name is part of the
+// descriptors, so that a registry notices two gates of one name.
+type series struct {
+	gate     *admit.Gate
+	calls    *prometheus.Desc
+	refusals *prometheus.Desc
+	changes  *prometheus.Desc
+	readings []*prometheus.Desc // in the order of readings
+
+	waits        *prometheus.HistogramVec
+	limitChanges atomic.Uint64
+}
+
+func newSeries(g *admit.Gate) *series {
+	gate := prometheus.Labels{"gate": g.Name()}
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, gate)
+	}
+	s := &series{
+		gate:  g,
+		calls: desc("calls_total", "Calls that ran and have ended, by how they ended.", "outcome"),
+		refusals: desc("refusals_total",
+			"Calls refused, or in a dry run those that would have been.", "class", "reason"),
+		changes: desc("limit_changes_total", "Changes of the limit by its algorithm."),
+		waits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace:                       namespace,
+			Name:                            "wait_seconds",
+			Help:                            "How long calls waited that had to, by what came of it.",
+			ConstLabels:                     gate,
+			Buckets:                         waitBuckets,
+			NativeHistogramBucketFactor:     nativeFactor,
+			NativeHistogramMaxBucketNumber:  nativeBuckets,
+			NativeHistogramMinResetDuration: nativeResetAfter,
+		}, []string{"result"}),
+	}
+	for _, r := range readings {
+		s.readings = append(s.readings, desc(r.name, r.help))
+	}
+	return s
+}
+
+// hooks returns what feeds the series. The histograms are looked up here, once:
+// in a call there is nothing left that could fail.
+func (s *series) hooks() admit.Hooks {
+	admitted := s.waits.WithLabelValues("admitted")
+	refused := s.waits.WithLabelValues("refused")
+	left := s.waits.WithLabelValues("left")
+	return admit.Hooks{
+		Waited: func(_ admit.Class, wait time.Duration) { admitted.Observe(wait.Seconds()) },
+		Refused: func(_ admit.Class, _ admit.Reason, wait time.Duration) {
+			if wait > 0 { // not refused on arrival
+				refused.Observe(wait.Seconds())
+			}
+		},
+		Left: func(_ admit.Class, wait time.Duration, _ error) {
+			if wait > 0 { // not over on arrival
+				left.Observe(wait.Seconds())
+			}
+		},
+		LimitChanged: func(int, int) { s.limitChanges.Add(1) },
+	}
+}
+
+func (s *series) describe(ch chan<- *prometheus.Desc) {
+	ch <- s.calls
+	ch <- s.refusals
+	ch <- s.changes
+	for _, d := range s.readings {
+		ch <- d
+	}
+	s.waits.Describe(ch)
+}
+
+func (s *series) collect(ch chan<- prometheus.Metric) {
+	now := s.gate.Stats()
+	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	for o, n := range now.Ended {
+		counter(s.calls, n, admit.Outcome(o).String())
+	}
+	for c := range now.Refused {
+		for why, n := range now.Refused[c] {
+			counter(s.refusals, n, admit.Class(c).String(), admit.Reason(why).String())
+		}
+	}
+	counter(s.changes, s.limitChanges.Load())
+	for i, r := range readings {
+		ch <- prometheus.MustNewConstMetric(s.readings[i], r.kind, r.value(&now))
+	}
+	s.waits.Collect(ch)
+}
