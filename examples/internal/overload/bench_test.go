@@ -1,0 +1,242 @@
+package overload_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/examples/internal/overload"
+	"github.com/weir-go/weir/interceptors"
+)
+
+// BenchmarkGoodput measures, over real gRPC on a loopback socket, which share of
+// a server's capacity is served in time when callers ask for one to eight times
+// as much, with weir's defaults and without. Each takes WEIR_BENCH_SECONDS
+// (default 2) after half as long to warm up:
+//
+//	WEIR_BENCH_SECONDS=8 go test -run=^$ -bench=Goodput -benchtime=1x -count=5 ./examples/internal/overload
+func BenchmarkGoodput(b *testing.B) {
+	services := []struct {
+		name string
+		cfg  overload.Config
+	}{
+		{"exponential", overload.Config{Workers: 8, Mean: 5 * time.Millisecond}},
+		{"constant", overload.Config{Workers: 8, Mean: 5 * time.Millisecond, Shape: overload.Constant}},
+		{"bimodal", overload.Config{Workers: 8, Mean: 5 * time.Millisecond, Shape: overload.Bimodal}},
+		{"K=1", overload.Config{Workers: 1, Mean: 2 * time.Millisecond}},
+		{"K=256", overload.Config{Workers: 256, Mean: 160 * time.Millisecond}},
+	}
+	for _, s := range services {
+		for _, load := range []float64{1, 2, 4, 8} {
+			b.Run(fmt.Sprintf("service=%s/load=%g/gate=default", s.name, load), func(b *testing.B) {
+				for range b.N {
+					measure(b, s.cfg, load, newGate(b))
+				}
+			})
+		}
+	}
+	for _, load := range []float64{1, 2, 8} {
+		b.Run(fmt.Sprintf("service=exponential/load=%g/gate=none", load), func(b *testing.B) {
+			for range b.N {
+				measure(b, services[0].cfg, load, nil)
+			}
+		})
+	}
+}
+
+func newGate(b *testing.B) *admit.Gate {
+	b.Helper()
+	g, err := admit.New()
+	if err != nil {
+		b.Fatal(err)
+	}
+	return g
+}
+
+func seconds() time.Duration {
+	if s, err := strconv.ParseFloat(os.Getenv("WEIR_BENCH_SECONDS"), 64); err == nil {
+		return time.Duration(s * float64(time.Second))
+	}
+	return 2 * time.Second
+}
+
+func seed() uint64 {
+	n, err := strconv.ParseUint(os.Getenv("WEIR_BENCH_SEED"), 10, 64)
+	if err != nil {
+		n = uint64(time.Now().UnixNano())
+	}
+	return n
+}
+
+func measure(b *testing.B, cfg overload.Config, load float64, gate *admit.Gate) {
+	b.Helper()
+	cfg.Slowdown, cfg.Seed = 0.01, seed()
+	service := overload.NewService(cfg)
+	defer service.Close()
+	patience := max(100*time.Millisecond, 12*cfg.Mean)
+	run(b, service.Serve, service.Capacity(), load*service.Capacity(), patience, gate)
+}
+
+// run measures goodput as a share of capacity, at a rate of callers a second.
+func run(b *testing.B, work func(context.Context), capacity, rate float64, patience time.Duration, gate *admit.Gate) {
+	b.Helper()
+	server := serve(b, work, gate)
+	l := &overload.Load{Rate: rate, Patience: patience, Seed: seed()}
+	l.Call = func(ctx context.Context) error { return server.Call(ctx, l.Arrived.Load()) }
+	warm, length := max(seconds()/2, 10*patience/2), seconds()
+	stop := watch(gate)
+	l.Run(b.Context(), warm+length)
+	limit := stop()
+	r := l.Between(warm, warm+length)
+	b.ReportMetric(r.Goodput()/capacity, "goodput/capacity")
+	b.ReportMetric(r.P50.Seconds()*1e3, "p50-ms")
+	b.ReportMetric(r.P99.Seconds()*1e3, "p99-ms")
+	b.ReportMetric(limit, "limit")
+	b.ReportMetric(0, "ns/op")
+}
+
+func serve(b *testing.B, work func(context.Context), gate *admit.Gate) *overload.Server {
+	b.Helper()
+	var opts []grpc.ServerOption
+	if gate != nil {
+		opts = append(opts, grpc.ChainUnaryInterceptor(interceptors.UnaryServer(gate)))
+	}
+	server, err := overload.Serve(work, 4, nil, opts...)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = server.Stop() })
+	return server
+}
+
+// watch samples a gate's limit; the function that it returns stops it and
+// returns the mean.
+func watch(gate *admit.Gate) func() float64 {
+	done := make(chan struct{})
+	var sum, n float64
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for gate != nil {
+			select {
+			case <-done:
+				return
+			case <-time.After(10 * time.Millisecond):
+				sum += float64(gate.Stats().Limit)
+				n++
+			}
+		}
+	})
+	return func() float64 {
+		close(done)
+		wg.Wait()
+		return sum / max(1, n)
+	}
+}
+
+// BenchmarkStep measures how long it takes after the capacity has halved, and
+// after it has returned, until goodput stays within 10 % of it for half a
+// second.
+func BenchmarkStep(b *testing.B) {
+	for range b.N {
+		service := overload.NewService(overload.Config{Workers: 8, Mean: 5 * time.Millisecond, Slowdown: 0.01, Seed: seed()})
+		full := service.Capacity()
+		server := serve(b, service.Serve, newGate(b))
+		l := &overload.Load{Rate: 2 * full, Patience: 100 * time.Millisecond, Seed: seed()}
+		l.Call = func(ctx context.Context) error { return server.Call(ctx, l.Arrived.Load()) }
+		third := max(seconds(), 4*time.Second)
+		time.AfterFunc(third, func() { service.SetWorkers(4) })
+		time.AfterFunc(2*third, func() { service.SetWorkers(8) })
+		l.Run(b.Context(), 3*third)
+		b.ReportMetric(recovery(l, third, 2*third, full/2).Seconds(), "down-s")
+		b.ReportMetric(recovery(l, 2*third, 3*third, full).Seconds(), "up-s")
+		b.ReportMetric(0, "ns/op")
+		service.Close()
+	}
+}
+
+// recovery is how long after a step goodput is within 10 % of capacity, over
+// half a second.
+func recovery(l *overload.Load, from, to time.Duration, capacity float64) time.Duration {
+	const span, stride = 500 * time.Millisecond, 100 * time.Millisecond
+	for at := from; at+span <= to; at += stride {
+		if l.Between(at, at+span).Goodput() >= 0.9*capacity {
+			return at - from
+		}
+	}
+	return to - from
+}
+
+// BenchmarkCPU is a handler that burns a core. Its capacity is what as many
+// closed-loop callers as there are cores get out of it, before.
+func BenchmarkCPU(b *testing.B) {
+	work := func(context.Context) { burn(2 * time.Millisecond) }
+	for _, load := range []float64{1, 2, 4} {
+		for _, name := range []string{"default", "none"} {
+			b.Run(fmt.Sprintf("load=%g/gate=%s", load, name), func(b *testing.B) {
+				for range b.N {
+					capacity := closedLoop(b, work)
+					var gate *admit.Gate
+					if name == "default" {
+						gate = newGate(b)
+					}
+					run(b, work, capacity, load*capacity, 100*time.Millisecond, gate)
+					b.ReportMetric(capacity, "capacity/s")
+				}
+			})
+		}
+	}
+}
+
+var burnRounds = sync.OnceValue(func() float64 { // rounds a nanosecond
+	const rounds = 200000
+	start := time.Now()
+	spin(rounds)
+	return rounds / float64(time.Since(start))
+})
+
+// burn does as much work as takes d when nobody else wants the core.
+func burn(d time.Duration) { spin(int(burnRounds() * float64(d))) }
+
+func spin(rounds int) {
+	var sum [32]byte
+	for range rounds {
+		sum = sha256.Sum256(sum[:])
+	}
+	runtime.KeepAlive(sum)
+}
+
+func closedLoop(b *testing.B, work func(context.Context)) float64 {
+	b.Helper()
+	server := serve(b, work, nil)
+	burnRounds()
+	const length = time.Second
+	var wg sync.WaitGroup
+	counts := make([]int, runtime.GOMAXPROCS(0))
+	stop := time.Now().Add(length)
+	for i := range counts {
+		wg.Go(func() {
+			for time.Now().Before(stop) {
+				if err := server.Call(b.Context(), int64(i)); err != nil {
+					b.Error(err)
+					return
+				}
+				counts[i]++
+			}
+		})
+	}
+	wg.Wait()
+	total := 0
+	for _, n := range counts {
+		total += n
+	}
+	return float64(total) / length.Seconds()
+}
