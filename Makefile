@@ -1,0 +1,112 @@
+# The workshop. `make` lists what it can do. It needs Go, make, git and, for the
+# race detector, a C compiler; every other tool is built by Go from the versions
+# that tools/go.mod, tools/buf/go.mod and tools/lint/go.mod pin.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+GO         ?= go
+PKGS       ?= ./...
+TESTFLAGS  ?=
+BENCH      ?= .
+BENCHTIME  ?= 200ms
+BENCHCOUNT ?= 6
+FUZZTIME   ?= 20s
+ARGS       ?=
+
+# The tools work in any directory of the tree. buf and golangci-lint have modules
+# of their own because their requirements differ from everybody else's.
+BUF        := $(GO) tool -modfile=$(CURDIR)/tools/buf/go.mod buf
+LINT       := $(GO) tool -modfile=$(CURDIR)/tools/lint/go.mod golangci-lint
+GOTESTSUM  := $(GO) tool -modfile=$(CURDIR)/tools/go.mod gotestsum
+BENCHSTAT  := $(GO) tool -modfile=$(CURDIR)/tools/go.mod benchstat
+
+# The module of the library, and the examples that are modules of their own.
+MODULES    := . $(patsubst ./%/go.mod,%,$(shell find ./examples -name go.mod 2>/dev/null | sort))
+ifneq ($(PKGS),./...)
+MODULES    := . # packages named one by one are packages of the library
+endif
+TOOLMODS   := tools tools/buf tools/lint
+SCRIPTS    := .ci/run tools/testall tools/benchall tools/fuzzall tools/generatecheck
+OUT        := out
+
+export GO MODULES
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo 'Variables: PKGS=./admit/... TESTFLAGS="-run Gate -count=1" BENCH=Acquire BENCHTIME=1s BENCHCOUNT=10'
+	@echo '           FUZZTIME=1m (or 100000x) ARGS="-duration 5s" (for demo)'
+
+# One run over every module, and so one line that counts them all.
+each-test = $(GOTESTSUM) --format pkgname --format-hide-empty-pkg --raw-command -- tools/testall
+
+.PHONY: test
+test: ## Test every module
+	@$(each-test) -timeout 10m $(TESTFLAGS) $(PKGS)
+
+.PHONY: race
+race: ## Test every module with the race detector, in random order
+	@$(each-test) -race -shuffle=on -timeout 15m $(TESTFLAGS) $(PKGS)
+
+.PHONY: cover
+cover: ## Test the library and show which lines were reached (out/cover.html)
+	@mkdir -p $(OUT)
+	@$(GO) test -count=1 -coverprofile=$(OUT)/cover.out -coverpkg="$$($(GO) list ./... | grep -v -e /examples/ -e /internal/ | paste -sd, -)" ./...
+	@$(GO) tool cover -html=$(OUT)/cover.out -o $(OUT)/cover.html
+	@$(GO) tool cover -func=$(OUT)/cover.out | tail -n 1
+
+.PHONY: lint lint-go lint-mod lint-proto lint-sh
+lint: lint-go lint-mod lint-proto lint-sh ## Run every check that is not a test (-k: do not stop at the first that fails)
+
+lint-go:
+	@for m in $(MODULES); do echo "lint: golangci-lint, go vet in $$m"; \
+		(cd $$m && $(LINT) run --config=$(CURDIR)/.golangci.yml ./... && $(GO) vet ./...); done
+
+lint-mod:
+	@for m in $(MODULES) $(TOOLMODS); do echo "lint: go mod tidy -diff in $$m"; (cd $$m && $(GO) mod tidy -diff); done
+
+lint-proto:
+	@echo 'lint: buf lint, buf format'
+	@$(BUF) lint
+	@$(BUF) format --diff --exit-code
+
+lint-sh:
+	@if command -v shellcheck >/dev/null; then echo 'lint: shellcheck'; shellcheck $(SCRIPTS); \
+		else echo 'lint: shell scripts were not checked, since shellcheck is not installed'; fi
+
+.PHONY: fmt
+fmt: ## Format Go and proto files
+	@for m in $(MODULES); do (cd $$m && $(LINT) fmt --config=$(CURDIR)/.golangci.yml ./...); done
+	@$(BUF) format --write
+
+.PHONY: bench
+bench: ## Run every benchmark BENCHCOUNT times, interleaved, and summarise (out/bench.txt)
+	@mkdir -p $(OUT)
+	@BENCH='$(BENCH)' BENCHTIME='$(BENCHTIME)' BENCHCOUNT='$(BENCHCOUNT)' tools/benchall $(PKGS) | tee $(OUT)/bench.txt
+	@if grep -q '^Benchmark' $(OUT)/bench.txt; then $(BENCHSTAT) $(OUT)/bench.txt; else echo 'bench: there are no benchmarks'; fi
+
+.PHONY: fuzz
+fuzz: ## Fuzz every target for FUZZTIME
+	@FUZZTIME='$(FUZZTIME)' tools/fuzzall $(PKGS)
+
+.PHONY: generate
+generate: ## Generate Go code from the proto files
+	@$(BUF) generate
+
+.PHONY: generate-check
+generate-check: ## Fail where committed generated code is not what the proto files say
+	@BUF='$(BUF)' tools/generatecheck
+
+.PHONY: breaking
+breaking: ## Fail where the wire contract breaks with the last release
+	@tag="$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || true)"; \
+	if [ -z "$$tag" ]; then echo 'breaking: not checked, since there is no release tag yet'; \
+	else $(BUF) breaking --against ".git#tag=$$tag"; fi
+
+.PHONY: demo
+demo: ## Overload a server without weir and with it (ARGS="-duration 5s")
+	@$(GO) run ./examples/overload $(ARGS)

@@ -1,0 +1,238 @@
+package archtest_test
+
+import (
+	"fmt"
+	"go/ast"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// A rule is one row of the import table in DESIGN.md. Tests are not subject to
+// it: they may use whatever the module requires.
+type rule struct {
+	dir string // the package; dir/... is the package and all below it
+
+	// may lists what it may import besides the standard library: import paths,
+	// those of this module without the module's path. A trailing /... includes
+	// all below, and "..." alone is anything.
+	may []string
+	// not lists packages of the standard library that it may not import.
+	not []string
+	// pure forbids reading a clock, waiting and starting goroutines.
+	pure bool
+}
+
+const grpc, protobuf = "google.golang.org/grpc", "google.golang.org/protobuf"
+
+// rules is the import table. A package that no row names may not exist; the
+// first row that names it decides.
+var rules = []rule{
+	{dir: "limit", not: []string{"context", "sync/..."}, pure: true},
+	{dir: "admit", may: []string{"limit"}},
+	{dir: "streamcredit", may: []string{
+		"proto/...", protobuf + "/...",
+		grpc + "/codes", grpc + "/metadata", grpc + "/status",
+	}},
+	{dir: "interceptors", may: []string{
+		"admit", "limit", grpc + "/...",
+		"github.com/grpc-ecosystem/go-grpc-middleware/v2/...", "github.com/sony/gobreaker/v2",
+		protobuf + "/types/known/durationpb", protobuf + "/types/known/anypb", protobuf + "/protoadapt",
+		"google.golang.org/genproto/googleapis/rpc/errdetails",
+	}},
+	{dir: "metrics", may: watchers},
+	{dir: "debug", may: watchers},
+	{dir: "proto/...", may: []string{grpc + "/...", protobuf + "/..."}}, // generated
+	{dir: "internal/grpctest", may: []string{grpc + "/..."}},
+	{dir: "internal/archtest"},
+	{dir: "examples/...", may: []string{"..."}},
+}
+
+// watchers is what the packages may import that only watch. Nobody may import
+// them back, which the other rows see to.
+var watchers = []string{
+	"admit", "interceptors", "limit", "streamcredit",
+	"github.com/prometheus/client_golang/...",
+}
+
+// matches reports whether name is what the pattern names.
+func matches(pattern, name string) bool {
+	if pattern == "..." {
+		return true
+	}
+	if base, below := strings.CutSuffix(pattern, "/..."); below {
+		return name == base || strings.HasPrefix(name, base+"/")
+	}
+	return name == pattern
+}
+
+func anyMatches(patterns []string, name string) bool {
+	for _, p := range patterns {
+		if matches(p, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// checkImports returns what the packages in root import against the rules.
+func checkImports(t *testing.T, root fs.FS) (problems []string) {
+	t.Helper()
+	for _, p := range packages(t, root) {
+		r, ok := ruleOf(p.dir)
+		if !ok {
+			problems = append(problems, p.dir+": no row of the import table names this package")
+			continue
+		}
+		for _, f := range sorted(p.files) {
+			problems = append(problems, r.check(p, f)...)
+		}
+	}
+	return problems
+}
+
+func ruleOf(dir string) (rule, bool) {
+	for _, r := range rules {
+		if matches(r.dir, dir) {
+			return r, true
+		}
+	}
+	return rule{}, false
+}
+
+func (r rule) check(p *pkg, f *ast.File) (problems []string) {
+	for _, spec := range f.Imports {
+		name, err := strconv.Unquote(spec.Path.Value)
+		if err != nil || !r.allows(name) {
+			problems = append(problems, fmt.Sprintf("%s: %s imports %s, which the import table does not allow",
+				p.fset.Position(spec.Pos()), p.dir, name))
+		}
+	}
+	if r.pure {
+		problems = append(problems, impurities(p, f)...)
+	}
+	return problems
+}
+
+func (r rule) allows(name string) bool {
+	first, _, _ := strings.Cut(name, "/")
+	if standard := !strings.Contains(first, "."); standard {
+		return !anyMatches(r.not, name) && name != "C"
+	}
+	// Without the module's path, a package of the module cannot be mistaken for
+	// any other: no domain is without a dot.
+	return anyMatches(r.may, strings.TrimPrefix(name, module+"/"))
+}
+
+// clock is what package time offers to read the time or to wait for it.
+var clock = map[string]bool{
+	"Now": true, "Since": true, "Until": true, "Sleep": true,
+	"After": true, "AfterFunc": true, "Tick": true, "NewTicker": true, "NewTimer": true,
+}
+
+// impurities returns where f reads the clock, waits for it or starts a goroutine.
+func impurities(p *pkg, f *ast.File) (problems []string) {
+	complain := func(n ast.Node, what string) {
+		problems = append(problems, fmt.Sprintf("%s: %s %s", p.fset.Position(n.Pos()), p.dir, what))
+	}
+	local := "" // what f calls package time
+	for _, spec := range f.Imports {
+		if spec.Path.Value != `"time"` {
+			continue
+		}
+		local = "time"
+		if spec.Name != nil {
+			local = spec.Name.Name
+		}
+		if local == "." {
+			complain(spec, "imports time with a dot, which hides a reading of the clock")
+		}
+	}
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.GoStmt:
+			complain(n, "starts a goroutine")
+		case *ast.SelectorExpr:
+			if x, ok := n.X.(*ast.Ident); ok && local != "" && x.Name == local && clock[n.Sel.Name] {
+				complain(n, "uses time."+n.Sel.Name)
+			}
+		}
+		return true
+	})
+	return problems
+}
+
+// checkTestPackages returns the tests that live inside of the package that they
+// test. A file named export_test.go may, to show others what they need, and so
+// may the tests of a program, which nobody can import.
+func checkTestPackages(t *testing.T, root fs.FS) (problems []string) {
+	t.Helper()
+	for _, p := range packages(t, root) {
+		for name, f := range p.tests {
+			exempt := f.Name.Name == "main" || path.Base(name) == "export_test.go"
+			if !exempt && !strings.HasSuffix(f.Name.Name, "_test") {
+				problems = append(problems, fmt.Sprintf("%s: its package is %s, want the external %[2]s_test", name, f.Name.Name))
+			}
+		}
+	}
+	return problems
+}
+
+func TestImports(t *testing.T)                 { report(t, checkImports(t, tree())) }
+func TestTestPackagesAreExternal(t *testing.T) { report(t, checkTestPackages(t, tree())) }
+
+func TestImportsCheck(t *testing.T) {
+	for name, c := range map[string]struct {
+		file, src string
+		want      []string
+	}{
+		"limit, sync":        {"limit/x.go", `package limit; import "sync"`, []string{"limit imports sync,"}},
+		"limit, sync/atomic": {"limit/x.go", `package limit; import "sync/atomic"`, []string{"imports sync/atomic"}},
+		"limit, context":     {"limit/x.go", `package limit; import "context"`, []string{"imports context"}},
+		"limit, admit":       {"limit/x.go", `package limit; import "` + module + `/admit"`, []string{"imports " + module + "/admit"}},
+		"limit, math":        {"limit/x.go", `package limit; import ("math"; "time"); const d = math.Pi * time.Second`, nil},
+		"limit, now":         {"limit/x.go", "package limit\nimport \"time\"\nvar x = time.Now()", []string{"limit/x.go:3:9: limit uses time.Now"}},
+		"limit, now unused":  {"limit/x.go", "package limit\nimport clk \"time\"\nvar now = clk.Now", []string{"uses time.Now"}},
+		"limit, time by dot": {"limit/x.go", "package limit\nimport . \"time\"\nvar x = Now()", []string{"with a dot"}},
+		"limit, not time":    {"limit/x.go", "package limit\nimport \"time\"\nvar clk struct{ Now time.Time }\nvar x = clk.Now", nil},
+		"limit, goroutine":   {"limit/x.go", "package limit\nfunc f() { go f() }", []string{"starts a goroutine"}},
+		"limit, test":        {"limit/x_test.go", `package limit_test; import "sync"`, nil},
+		"admit, limit":       {"admit/x.go", `package admit; import ("sync"; "` + module + `/limit")`, nil},
+		"admit, grpc":        {"admit/x.go", `package admit; import "google.golang.org/grpc/codes"`, []string{"imports google.golang.org/grpc/codes"}},
+		"admit, back":        {"admit/x.go", `package admit; import "` + module + `/metrics"`, []string{"/metrics"}},
+		"admit, below limit": {"admit/x.go", `package admit; import "` + module + `/limit/x"`, []string{"/limit/x"}},
+		"interceptors, all": {"interceptors/x.go", `package interceptors; import (
+			"google.golang.org/grpc"; "google.golang.org/grpc/tap"; "github.com/sony/gobreaker/v2"; "` + module + `/admit")`, nil},
+		"interceptors, back":       {"interceptors/x.go", `package interceptors; import "` + module + `/debug"`, []string{"/debug"}},
+		"interceptors, not ours":   {"interceptors/x.go", `package interceptors; import "google.golang.org/grpcx"`, []string{"grpcx"}},
+		"interceptors, genproto":   {"interceptors/x.go", `package interceptors; import "google.golang.org/genproto/googleapis/api"`, []string{"api"}},
+		"interceptors, rapid":      {"interceptors/x.go", `package interceptors; import "pgregory.net/rapid"`, []string{"rapid"}},
+		"streamcredit, all of it":  {"streamcredit/x.go", `package s; import ("google.golang.org/grpc/status"; "` + module + `/proto/weir/credit/v1")`, nil},
+		"streamcredit, grpc":       {"streamcredit/x.go", `package s; import "google.golang.org/grpc"`, []string{"imports google.golang.org/grpc,"}},
+		"metrics, all":             {"metrics/x.go", `package metrics; import ("` + module + `/limit"; "github.com/prometheus/client_golang/prometheus")`, nil},
+		"metrics, debug":           {"metrics/x.go", `package metrics; import "` + module + `/debug"`, []string{"/debug"}},
+		"grpctest, library":        {"internal/grpctest/x.go", `package grpctest; import "` + module + `/admit"`, []string{"/admit"}},
+		"library, examples":        {"interceptors/x.go", `package interceptors; import "` + module + `/examples/demopb"`, []string{"demopb"}},
+		"examples, anything":       {"examples/a/b/x.go", `package main; import ("example.com/x"; "` + module + `/debug")`, nil},
+		"a package without a row":  {"limit/internal/x.go", `package x`, []string{"limit/internal: no row"}},
+		"a package at the root":    {"x.go", `package weir`, []string{"no row"}},
+		"assembly by the back way": {"limit/x.go", `package limit; import "C"`, []string{"imports C"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wantProblems(t, checkImports(t, synthetic(map[string]string{c.file: c.src})), c.want...)
+		})
+	}
+}
+
+func TestTestPackagesCheck(t *testing.T) {
+	root := synthetic(map[string]string{
+		"a/a_test.go":      "package a_test",
+		"a/export_test.go": "package a",
+		"b/b_test.go":      "package b",
+		"c/c.go":           "package main",
+		"c/c_test.go":      "package main",
+	})
+	wantProblems(t, checkTestPackages(t, root), "b/b_test.go: its package is b, want the external b_test")
+}
