@@ -224,7 +224,7 @@ func TestLimitChangesAndPanicsAreCounted(t *testing.T) {
 			# HELP weir_limit Calls that may run at once.
 			# TYPE weir_limit gauge
 			weir_limit{gate="api"} 3
-			# HELP weir_limit_changes_total Changes of the limit by its algorithm.
+			# HELP weir_limit_changes_total Changes of the limit, by its algorithm or by Update.
 			# TYPE weir_limit_changes_total counter
 			weir_limit_changes_total{gate="api"} 2
 			# HELP weir_panics_total Panics of hooks and of the algorithm, all survived.

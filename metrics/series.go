@@ -102,7 +102,7 @@ func newSeries(g *admit.Gate) *series {
 		calls: desc("calls_total", "Calls that ran and have ended, by how they ended.", "outcome"),
 		refusals: desc("refusals_total",
 			"Calls refused, or in a dry run those that would have been.", "class", "reason"),
-		changes: desc("limit_changes_total", "Changes of the limit by its algorithm."),
+		changes: desc("limit_changes_total", "Changes of the limit, by its algorithm or by Update."),
 		waits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace:                       namespace,
 			Name:                            "wait_seconds",
