@@ -177,7 +177,7 @@ func TestCancelRacesHandOver(t *testing.T) {
 			if s.Waited == 0 || s.Left == 0 || s.Ended[admit.Success] == s.Waited {
 				t.Errorf("got %d let in after waiting, %d left, %d ran, want some of each", s.Waited, s.Left, s.Ended[admit.Success])
 			}
-			t.Logf("%d ran, %d of them after waiting; %d left", s.Ended[admit.Success], s.Waited, s.Left)
+			t.Logf("%d calls: %d ran, %d of them after waiting; %d left", rounds, s.Ended[admit.Success], s.Waited, s.Left)
 			wantWhole(t, g, tt.permits)
 		})
 	}

@@ -66,15 +66,15 @@ func New(opts ...Option) (*Gate, error) {
 		if err != nil {
 			return nil, err
 		}
-		cfg.algorithm = a
+		cfg.algorithm, cfg.algorithmSet = a, true
 	}
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
 	g := &Gate{crowd: runtime.GOMAXPROCS(0), epoch: time.Now(), shards: newShards(), cfg: cfg}
 	g.waiters.New = func() any { return &waiter{ready: make(chan *Refusal, 1)} }
-	g.state.Store(uint64(newWord(cfg.algorithm.Limit())))
-	g.window.limit = cfg.algorithm.Limit()
+	g.state.Store(uint64(newWord(cfg.initial)))
+	g.window.limit = cfg.initial
 	g.pushback.Store(int64(usualDelay))
 	g.yields.Store(true)
 	g.mu.Lock()
@@ -431,7 +431,16 @@ func (g *Gate) setLimitLocked(n int) {
 		}
 	}
 	g.window.limit = n
+	g.trimLocked()
 	g.dispatchLocked()
+}
+
+// trimLocked refuses the waiters for whom there is no place any more.
+func (g *Gate) trimLocked() {
+	capacity := g.cfg.capacity(g.load().limit())
+	for g.queue.n > capacity && g.cfg.queue.Policy != Block {
+		g.refuseLocked(g.queue.oldestOfLast(), Displaced)
+	}
 }
 
 // Full reports whether a call that came now would be refused or would only take
@@ -506,12 +515,9 @@ func (g *Gate) updateLocked(opts []Option) error {
 		g.gatherLocked() // what ended before is not the new algorithm's
 		g.window.clear(g.now())
 		g.peak.Store(int64(g.load().inFlight()))
-		g.setLimitLocked(next.algorithm.Limit())
+		g.setLimitLocked(next.initial)
 	}
-	capacity := next.capacity(g.load().limit())
-	for g.queue.n > capacity && next.queue.Policy != Block {
-		g.refuseLocked(g.queue.oldestOfLast(), Displaced)
-	}
+	g.trimLocked()
 	if next.dryRun {
 		g.releaseWaitersLocked()
 	}

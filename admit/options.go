@@ -128,6 +128,7 @@ type config struct {
 	name         string
 	algorithm    limit.Algorithm
 	algorithmSet bool
+	initial      int // limit of a new algorithm, asked for once
 	queue        QueueConfig
 	noQueue      bool
 	hooks        []Hooks
@@ -151,6 +152,7 @@ func (c *config) validate() error {
 	check(q.Order < orders, "queue order: got %d, want AdaptiveLIFO, FIFO or CoDel", q.Order)
 	if c.algorithmSet && c.algorithm != nil {
 		n := c.algorithm.Limit()
+		c.initial = n
 		check(n >= 1 && n <= limit.Max, "limit: got %d from the algorithm, want 1 to %d", n, limit.Max)
 	}
 	if len(errs) == 0 {

@@ -3,6 +3,7 @@ package admit_test
 import (
 	"context"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,6 +67,74 @@ func TestAnHourOfOverload(t *testing.T) {
 			calls, s.Ended[admit.Success], s.Ended[admit.Overload], s.Left, s.Refused, s.Limit)
 		wantWhole(t, g, s.Limit)
 	})
+}
+
+// A gate as New makes it, before a server with eight workers, exponential service times of
+// 5 ms and 1 % more for each call that waits inside, at four times what it can do: callers
+// give up after 100 ms, and what ends in time is nearly all that the server can do.
+func TestDefaultsKeepTheGoodput(t *testing.T) {
+	const (
+		workers, service = 8, 5 * ms
+		capacity         = workers * float64(time.Second/service)
+		warmUp, measured = 2 * time.Second, 8 * time.Second
+	)
+	for seed := range uint64(2) {
+		synctest.Test(t, func(t *testing.T) {
+			g, err := admit.New()
+			if err != nil {
+				t.Fatal(err)
+			}
+			random := rand.New(rand.NewPCG(seed, 7))
+			server := &pool{workers: make(chan struct{}, workers)}
+			begin, good := time.Now(), atomic.Int64{}
+			for time.Since(begin) < warmUp+measured {
+				time.Sleep(time.Duration(random.ExpFloat64() / (4 * capacity) * float64(time.Second)))
+				work := time.Duration(random.ExpFloat64() * float64(service))
+				go func() {
+					if server.call(t.Context(), g, work) && time.Since(begin) > warmUp && time.Since(begin) <= warmUp+measured {
+						good.Add(1)
+					}
+				}()
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			share := float64(good.Load()) / (capacity * measured.Seconds())
+			if share < 0.95 {
+				t.Errorf("seed %d: goodput at four times the load: got %.3f of capacity, want at least 0.95", seed, share)
+			}
+			s := g.Stats()
+			t.Logf("seed %d: goodput %.3f of capacity, limit %d, refused %v", seed, share, s.Limit, s.Refused[admit.Default])
+			wantWhole(t, g, s.Limit)
+		})
+	}
+}
+
+// A pool is a server whose workers are few, and slower the more calls wait for them.
+type pool struct {
+	workers chan struct{}
+	waiting atomic.Int64
+}
+
+// call makes a call through g and reports whether it succeeded within 100 ms.
+func (s *pool) call(ctx context.Context, g *admit.Gate, work time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, 100*ms)
+	defer cancel()
+	permit, err := g.Acquire(ctx, admit.Default)
+	if err != nil {
+		return false
+	}
+	outcome := admit.Overload
+	defer func() { permit.Release(outcome) }()
+	s.waiting.Add(1)
+	s.workers <- struct{}{} // who has come this far takes a worker's time, in time or not
+	slow := 1 + 0.01*float64(s.waiting.Add(-1))
+	time.Sleep(time.Duration(float64(work) * slow))
+	<-s.workers
+	if ctx.Err() != nil {
+		return false
+	}
+	outcome = admit.Success
+	return true
 }
 
 // simulate makes a call whose caller has patience.
