@@ -2,12 +2,14 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -97,6 +99,46 @@ func TestAllFlagsChecked(t *testing.T) {
 			t.Errorf("three mistakes: got %q, want it to contain %q", err, want)
 		}
 	}
+}
+
+// A machine that is too busy to tell is said to be so, and a quiet one is not.
+func TestWarning(t *testing.T) {
+	s := newShow()
+	s.addRow(Row{Run: bare, Load: 8, Late: 1}) // it does that to itself
+	s.addRow(Row{Run: withWeir, Load: 8, Late: tooMany})
+	if got := s.warning(); got != "" {
+		t.Errorf("warning of a quiet machine: got %q, want none", got)
+	}
+	s.finish()
+	if part, _ := s.since(0, 0); part.Warning != "" {
+		t.Errorf("page of a quiet machine: got warning %q, want none", part.Warning)
+	}
+	s.addRow(Row{Run: withWeir, Load: 4, Late: 0.4})
+	s.finish()
+	if got, want := s.reading(), "40 % of the callers at 4x with weir set off more than 10ms late"; !strings.Contains(got, want) {
+		t.Errorf("reading of a busy machine: got %q, want it to contain %q", got, want)
+	}
+	if part, _ := s.since(0, 0); part.Warning != s.warning() {
+		t.Errorf("page of a busy machine: got warning %q, want %q", part.Warning, s.warning())
+	}
+}
+
+// A caller is late by what is missing of its patience.
+func TestNoteLateness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, tt := range []struct {
+			left time.Duration
+			want int64
+		}{{patience, 0}, {patience - heldUp, 0}, {patience - heldUp - 1, 1}} {
+			ctx, cancel := context.WithTimeout(t.Context(), tt.left)
+			var s stage
+			s.noteLateness(ctx)
+			if got := s.late.Load(); got != tt.want {
+				t.Errorf("late callers, %v of %v left: got %d, want %d", tt.left, patience, got, tt.want)
+			}
+			cancel()
+		}
+	})
 }
 
 // Asking whether a file can be written leaves no trace.

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"runtime/metrics"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -20,6 +21,11 @@ const (
 
 	patience = 100 * time.Millisecond // of a caller, from when it meant to call
 	sampling = 100 * time.Millisecond
+
+	// A caller that sets off later than this was held up by the machine. If
+	// more than tooMany were, the figures are the machine's, not the server's.
+	heldUp  = patience / 10
+	tooMany = 0.1
 )
 
 // A Row is what one load came to.
@@ -34,6 +40,7 @@ type Row struct {
 	Refused float64 `json:"refused"` // a second
 	Wasted  float64 `json:"wasted"`  // share of the work that was for nobody
 	Heap    float64 `json:"heap"`    // MiB, at most; callers included
+	Late    float64 `json:"late"`    // share of the callers that the machine held up
 }
 
 // A Sample is what was seen at one moment.
@@ -55,6 +62,7 @@ type stage struct {
 	service *overload.Service
 	gate    *admit.Gate // nil: bare
 	callers *overload.Load
+	late    atomic.Int64 // callers that the machine held up
 }
 
 func newStage(run string, load float64, seed uint64) (*stage, *overload.Server, error) {
@@ -76,8 +84,19 @@ func newStage(run string, load float64, seed uint64) (*stage, *overload.Server, 
 		return nil, nil, err
 	}
 	s.callers = &overload.Load{Rate: load * s.service.Capacity(), Patience: patience, Seed: seed}
-	s.callers.Call = func(ctx context.Context) error { return server.Call(ctx, s.callers.Arrived.Load()) }
+	s.callers.Call = func(ctx context.Context) error {
+		s.noteLateness(ctx)
+		return server.Call(ctx, s.callers.Arrived.Load())
+	}
 	return s, server, nil
+}
+
+// noteLateness counts a caller that sets off late. Its deadline is its patience
+// after it meant to.
+func (s *stage) noteLateness(ctx context.Context) {
+	if deadline, ok := ctx.Deadline(); ok && patience-time.Until(deadline) > heldUp {
+		s.late.Add(1)
+	}
 }
 
 // measure puts a fresh server under a load for a step, and reports on all but
@@ -102,6 +121,7 @@ func measure(ctx context.Context, show *show, run string, load float64, step tim
 		Refused: float64(s.refused()) / step.Seconds(),
 		Wasted:  work.Wasted.Seconds() / max(1e-9, (work.Wasted+work.Useful).Seconds()),
 		Heap:    peak,
+		Late:    float64(s.late.Load()) / float64(max(1, s.callers.Arrived.Load())),
 	}
 	s.service.Close()
 	return row, server.Stop()

@@ -28,7 +28,28 @@ func (s *show) reading() string {
 		text += fmt.Sprintf("\nThe bare one breaks at %gx: %.0f %% of its work at %gx is for callers that have "+
 			"given up; with weir %.0f %%.", knee, without.Wasted*100, top, with.Wasted*100)
 	}
+	if w := s.warning(); w != "" {
+		text += "\n" + w
+	}
 	return text
+}
+
+// warning says if the machine was too busy for what it was to show: then calls
+// wait for a core before they reach the server, which no server can help. Only
+// the rows with weir count: a bare server that collapses keeps the machine busy
+// by itself.
+func (s *show) warning() string {
+	var worst Row
+	for _, load := range loads {
+		if r := s.row(withWeir, load); r.Late > worst.Late {
+			worst = r
+		}
+	}
+	if worst.Late <= tooMany {
+		return ""
+	}
+	return fmt.Sprintf("But this machine was too busy to tell: %.0f %% of the callers at %gx with weir set off more than %v late. "+
+		"Run it again when it is quiet.", worst.Late*100, worst.Load, heldUp)
 }
 
 // firstBelow is the first load at which a run served less than this share of

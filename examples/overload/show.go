@@ -37,6 +37,7 @@ type state struct {
 	Rows     []Row     `json:"rows"`
 	Samples  []Sample  `json:"samples"`
 	Done     bool      `json:"done"`
+	Warning  string    `json:"warning"` // about the machine, when done
 }
 
 func newShow() *show {
@@ -61,7 +62,12 @@ func (s *show) clock(run string) func() float64 {
 
 func (s *show) addRow(r Row)       { s.change(func(st *state) { st.Rows = append(st.Rows, r) }) }
 func (s *show) addSample(x Sample) { s.change(func(st *state) { st.Samples = append(st.Samples, x) }) }
-func (s *show) finish()            { s.change(func(st *state) { st.Done = true }) }
+
+// finish says that nothing more comes.
+func (s *show) finish() {
+	warning := s.warning()
+	s.change(func(st *state) { st.Done, st.Warning = true, warning })
+}
 
 func (s *show) change(f func(*state)) {
 	s.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,7 +42,7 @@ func saturate(t *testing.T, s *overload.Service, n int, d time.Duration) float64
 
 func within(t *testing.T, what string, got, want, tolerance float64) {
 	t.Helper()
-	if math.Abs(got-want) > tolerance*want {
+	if off := math.Abs(got - want); off > tolerance*want || math.IsNaN(off) {
 		t.Errorf("%s: got %.1f, want %.1f within %.0f %%", what, got, want, tolerance*100)
 	}
 }
@@ -115,7 +116,11 @@ func TestOpenLoop(t *testing.T) {
 			<-ctx.Done()
 			return status.FromContextError(ctx.Err()).Err()
 		}
+		begin := time.Now()
 		l.Run(t.Context(), 10*time.Second)
+		if took := time.Since(begin); took > 11*time.Second {
+			t.Errorf("Run: took %v, want 10s and the patience of the last: the callers waited for one another", took)
+		}
 		got := l.Between(0, 10*time.Second)
 		within(t, "callers", float64(got.Offered), 10000, 0.03) // 3 standard deviations of a Poisson count
 		if got.Good != 0 || got.P50 != 0 {
@@ -199,7 +204,8 @@ func TestRunEndsWithContext(t *testing.T) {
 func TestServe(t *testing.T) {
 	s := overload.NewService(overload.Config{Workers: 1, Mean: time.Microsecond})
 	defer s.Close()
-	server, err := overload.Serve(s.Serve, 2, nil)
+	var served atomic.Int64
+	server, err := overload.Serve(func(ctx context.Context) { served.Add(1); s.Serve(ctx) }, 2, nil)
 	if err != nil {
 		t.Fatalf("Serve: got %v, want a server", err)
 	}
@@ -207,6 +213,9 @@ func TestServe(t *testing.T) {
 		if err := server.Call(t.Context(), i); err != nil {
 			t.Errorf("call %d: got %v, want no error", i, err)
 		}
+	}
+	if got := served.Load(); got != 4 {
+		t.Errorf("calls that were served: got %d, want 4", got)
 	}
 	if err := server.Stop(); err != nil {
 		t.Errorf("Stop: got %v, want no error", err)
