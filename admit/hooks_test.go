@@ -298,7 +298,7 @@ func TestPanickedOfTheAlgorithmMayUseTheGate(t *testing.T) {
 func statsNow(g *admit.Gate) admit.Stats {
 	stats := make(chan admit.Stats, 1)
 	go func() { stats <- g.Stats() }()
-	for range 10_000 {
+	for range forbearance {
 		select {
 		case s := <-stats:
 			return s

@@ -44,7 +44,7 @@ func TestAnHourOfOverload(t *testing.T) {
 			synctest.Wait()
 		}
 		overload(5 * time.Minute / slowdown)
-		before := goroutines(0)
+		before := settled()
 		heap, stacks := memory()
 		overload(time.Hour / slowdown)
 		if got := goroutines(before); got > before {
