@@ -43,7 +43,8 @@ func WithHooks(h Hooks) Option {
 }
 
 // WithDryRun decides and counts everything and refuses nothing: every call runs
-// at once. Use it to see what a gate would do before it does it.
+// at once. Use it to see what a gate would do before it does it. Only a gate that
+// drains refuses even then.
 func WithDryRun(on bool) Option { return option(func(c *config) { c.dryRun = on }) }
 
 // A Policy says what happens to a call that finds the queue full.

@@ -71,44 +71,52 @@ func TestAnHourOfOverload(t *testing.T) {
 
 // A gate as New makes it, before a server with eight workers, exponential service times of
 // 5 ms and 1 % more for each call that waits inside, at four times what it can do: callers
-// give up after 100 ms, and what ends in time is nearly all that the server can do. Thirty
-// runs gave 0.94 or more; the goroutines of a bubble run in another order each time, so
-// the bound leaves room.
+// give up after 100 ms, and what ends in time is nearly all that the server can do. The
+// goroutines of a bubble run in another order each time: 80 runs gave 0.971 with a standard
+// deviation of 0.008, and 0.938 at worst, so the bound is on the mean of several.
 func TestDefaultsKeepTheGoodput(t *testing.T) {
+	const seeds, want = 4, 0.95
+	sum := 0.0
+	for seed := range uint64(seeds) {
+		sum += goodput(t, seed)
+	}
+	if got := sum / seeds; got < want {
+		t.Errorf("goodput at four times the load, mean of %d runs: got %.3f of capacity, want at least %v", seeds, got, want)
+	}
+}
+
+// goodput returns which share of a server's capacity ends in time at four times its load.
+func goodput(t *testing.T, seed uint64) (share float64) {
 	const (
 		workers, service = 8, 5 * ms
 		capacity         = workers * float64(time.Second/service)
 		warmUp, measured = 2 * time.Second, 8 * time.Second
 	)
-	for seed := range uint64(2) {
-		synctest.Test(t, func(t *testing.T) {
-			g, err := admit.New()
-			if err != nil {
-				t.Fatal(err)
-			}
-			random := rand.New(rand.NewPCG(seed, 7))
-			server := &pool{workers: make(chan struct{}, workers)}
-			begin, good := time.Now(), atomic.Int64{}
-			for time.Since(begin) < warmUp+measured {
-				time.Sleep(time.Duration(random.ExpFloat64() / (4 * capacity) * float64(time.Second)))
-				work := time.Duration(random.ExpFloat64() * float64(service))
-				go func() {
-					if server.call(t.Context(), g, work) && time.Since(begin) > warmUp && time.Since(begin) <= warmUp+measured {
-						good.Add(1)
-					}
-				}()
-			}
-			time.Sleep(time.Second)
-			synctest.Wait()
-			share := float64(good.Load()) / (capacity * measured.Seconds())
-			if share < 0.85 {
-				t.Errorf("seed %d: goodput at four times the load: got %.3f of capacity, want at least 0.85", seed, share)
-			}
-			s := g.Stats()
-			t.Logf("seed %d: goodput %.3f of capacity, limit %d, refused %v", seed, share, s.Limit, s.Refused[admit.Default])
-			wantWhole(t, g, s.Limit)
-		})
-	}
+	synctest.Test(t, func(t *testing.T) {
+		g, err := admit.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		random := rand.New(rand.NewPCG(seed, 7))
+		server := &pool{workers: make(chan struct{}, workers)}
+		begin, good := time.Now(), atomic.Int64{}
+		for time.Since(begin) < warmUp+measured {
+			time.Sleep(time.Duration(random.ExpFloat64() / (4 * capacity) * float64(time.Second)))
+			work := time.Duration(random.ExpFloat64() * float64(service))
+			go func() {
+				if server.call(t.Context(), g, work) && time.Since(begin) > warmUp && time.Since(begin) <= warmUp+measured {
+					good.Add(1)
+				}
+			}()
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		share = float64(good.Load()) / (capacity * measured.Seconds())
+		s := g.Stats()
+		t.Logf("seed %d: goodput %.3f of capacity, limit %d, refused %v", seed, share, s.Limit, s.Refused[admit.Default])
+		wantWhole(t, g, s.Limit)
+	})
+	return share
 }
 
 // A pool is a server whose workers are few, and slower the more calls wait for them.
