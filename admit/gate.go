@@ -180,19 +180,12 @@ func (g *Gate) takeLocked() bool {
 // permit that has come free since, and reports false. Both in one atomic step:
 // a release after it finds the lock, one before it left a permit.
 func (g *Gate) closeOrTakeLocked() bool {
-	for {
-		s := g.load()
-		if s.free() {
-			if g.swap(s, s.plus(1)) {
-				g.sawInFlight(s.inFlight() + 1)
-				return false
-			}
-			continue
-		}
-		if g.swap(s, s.withSlow(true)) {
+	for !g.takeLocked() {
+		if s := g.load(); !s.free() && g.swap(s, s.withSlow(true)) {
 			return true
 		}
 	}
+	return false
 }
 
 // mayWaitLocked says whether a call may join the queue, making room if the
