@@ -29,7 +29,7 @@ ifneq ($(PKGS),./...)
 MODULES    := . # packages named one by one are packages of the library
 endif
 TOOLMODS   := tools tools/buf tools/lint
-SCRIPTS    := .ci/run tools/testall tools/benchall tools/fuzzall tools/generatecheck
+SCRIPTS    := .ci/run tools/testall tools/benchall tools/fuzzall tools/generatecheck proto/model/check
 OUT        := out
 
 export GO MODULES
@@ -102,10 +102,24 @@ generate-check: ## Fail where committed generated code is not what the proto fil
 	@BUF='$(BUF)' tools/generatecheck
 
 .PHONY: breaking
-breaking: ## Fail where the wire contract breaks with the last release
-	@tag="$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || true)"; \
-	if [ -z "$$tag" ]; then echo 'breaking: not checked, since there is no release tag yet'; \
-	else $(BUF) breaking --against ".git#tag=$$tag"; fi
+breaking: ## Fail where the wire contract breaks with what is frozen
+	@$(BUF) breaking proto --against proto/frozen.binpb
+
+.PHONY: freeze
+freeze: breaking ## Freeze what was added to the wire contract
+	@$(BUF) build proto --exclude-source-info -o proto/frozen.binpb
+
+.PHONY: model
+model: ## Search all states of the credit protocol's model (needs spin and a C compiler)
+	@proto/model/check
+
+.PHONY: conformance
+conformance: ## Run the conformance suite against weir itself (ARGS="-target host:port" for another)
+	@$(GO) run ./conformance $(ARGS)
+
+.PHONY: node
+node: ## Install what the Node client of the tests needs
+	@cd conformance/node && npm ci --no-audit --no-fund --ignore-scripts
 
 .PHONY: demo
 demo: ## Overload a server without weir and with it (ARGS="-duration 5s")

@@ -35,6 +35,7 @@ var rules = []rule{
 	{dir: "streamcredit", may: []string{
 		"proto/...", protobuf + "/...",
 		grpc + "/codes", grpc + "/metadata", grpc + "/status",
+		"google.golang.org/genproto/googleapis/rpc/errdetails",
 	}},
 	{dir: "interceptors", may: []string{
 		"admit", "limit", grpc + "/...",
@@ -45,6 +46,7 @@ var rules = []rule{
 	{dir: "metrics", may: watchers},
 	{dir: "debug", may: watchers},
 	{dir: "proto/...", may: []string{grpc + "/...", protobuf + "/..."}}, // generated
+	{dir: "conformance/...", may: []string{"..."}},
 	{dir: "internal/grpctest", may: []string{grpc + "/..."}},
 	{dir: "internal/archtest"},
 	{dir: "examples/...", may: []string{"..."}},
