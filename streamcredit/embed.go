@@ -1,0 +1,177 @@
+package streamcredit
+
+import (
+	"context"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
+)
+
+// embedded is the wire of a stream whose messages have a field for Control. Its
+// elements are the messages.
+type embedded[Out, In any] struct {
+	stream    Stream[Out, In]
+	closeSend func() error // nil on a server
+	out, in   protoreflect.FieldDescriptor
+}
+
+func newEmbedded[Out, In any](stream Stream[Out, In]) (*embedded[Out, In], error) {
+	out, err := controlFieldOf((*Out)(nil))
+	if err != nil {
+		return nil, err
+	}
+	in, err := controlFieldOf((*In)(nil))
+	if err != nil {
+		return nil, err
+	}
+	return &embedded[Out, In]{stream: stream, out: out, in: in}, nil
+}
+
+func (w *embedded[Out, In]) control(c *creditpb.Control) error {
+	return w.carry(c, reflected(new(Out)))
+}
+
+// element does not change m, which others may be reading.
+func (w *embedded[Out, In]) element(m *Out, c *creditpb.Control) error {
+	if c == nil {
+		return w.stream.Send(m)
+	}
+	c.WithData = true
+	return w.carry(c, shallow(reflected(m)))
+}
+
+func (w *embedded[Out, In]) carry(c *creditpb.Control, m protoreflect.Message) error {
+	m.Set(w.out, protoreflect.ValueOfMessage(c.ProtoReflect()))
+	return w.stream.Send(any(m.Interface()).(*Out)) //nolint:forcetypeassert // it was made from one
+}
+
+func (w *embedded[Out, In]) read(into []*In) (*creditpb.Control, []*In, error) {
+	m, err := w.stream.Recv()
+	if err != nil {
+		return nil, into, err
+	}
+	if !has(m, w.in) {
+		return nil, append(into, m), nil
+	}
+	r := reflected(m)
+	c, ok := r.Get(w.in).Message().Interface().(*creditpb.Control)
+	if !ok { // a dynamic message, which generated streams do not make
+		return nil, into, invalid("got a Control of type %T, want %T", r.Get(w.in).Message().Interface(), c)
+	}
+	if !c.GetWithData() {
+		return c, into, nil
+	}
+	r.Clear(w.in)
+	return c, append(into, m), nil
+}
+
+func (w *embedded[Out, In]) half() error { return w.closeSend() }
+
+// What is written here is in the transport's hands at once, one by one.
+func (*embedded[Out, In]) flush(context.Context) error { return nil }
+func (*embedded[Out, In]) batch()                      {}
+func (*embedded[Out, In]) bind(func(error))            {}
+
+func (*embedded[Out, In]) sizeOut(m *Out) int { return proto.Size(reflected(m).Interface()) }
+func (*embedded[Out, In]) sizeIn(m *In) int   { return proto.Size(reflected(m).Interface()) }
+
+// check returns why m cannot be an element.
+func (w *embedded[Out, In]) check(m *Out) error {
+	if m == nil {
+		return invalid("got a nil %s, want a message", w.out.Parent().FullName())
+	}
+	if has(m, w.out) {
+		return invalid("got a %s with %s set, want it unset: it is the protocol's", w.out.Parent().FullName(), w.out.Name())
+	}
+	return nil
+}
+
+// setup returns what WithSetup was given as an element.
+func (*embedded[Out, In]) setup(m any) (*Out, error) {
+	e, ok := m.(*Out)
+	if !ok || e == nil {
+		return nil, invalid("got a setup element of type %T, want a %T", m, e)
+	}
+	return e, nil
+}
+
+// has reports whether m has Control. Where the field has its usual name, that takes no
+// reflection.
+func has(m any, field protoreflect.FieldDescriptor) bool {
+	if g, ok := m.(interface{ GetCredit() *creditpb.Control }); ok && field.Name() == "credit" {
+		return g.GetCredit() != nil
+	}
+	return reflected(m).Has(field)
+}
+
+// reflected returns the message m. That its type is one was checked when the wire
+// was made.
+func reflected(m any) protoreflect.Message {
+	return m.(proto.Message).ProtoReflect() //nolint:forcetypeassert // see above
+}
+
+// shallow returns a copy of m that shares everything below its own fields.
+func shallow(m protoreflect.Message) protoreflect.Message {
+	c := m.New()
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		c.Set(f, v)
+		return true
+	})
+	if unknown := m.GetUnknown(); len(unknown) > 0 {
+		c.SetUnknown(unknown)
+	}
+	return c
+}
+
+// controlFields holds what findControl found, by descriptor. The types of a
+// program bound it.
+var controlFields sync.Map
+
+type controlField struct {
+	field protoreflect.FieldDescriptor
+	err   error
+}
+
+// controlFieldOf returns the field for Control in the messages of m's type, and
+// an error that says what to add where there is none.
+func controlFieldOf(m any) (protoreflect.FieldDescriptor, error) {
+	msg, ok := m.(proto.Message)
+	if !ok {
+		return nil, invalid("got a stream of %T, want one of protobuf messages", m)
+	}
+	md := msg.ProtoReflect().Descriptor()
+	known, ok := controlFields.Load(md)
+	if !ok {
+		f, err := findControl(md)
+		known, _ = controlFields.LoadOrStore(md, controlField{field: f, err: err})
+	}
+	found := known.(controlField) //nolint:forcetypeassert // the map holds nothing else
+	return found.field, found.err
+}
+
+// findControl finds the one plain field of type Control.
+func findControl(md protoreflect.MessageDescriptor) (protoreflect.FieldDescriptor, error) {
+	control := (*creditpb.Control)(nil).ProtoReflect().Descriptor().FullName()
+	var found protoreflect.FieldDescriptor
+	for i := range md.Fields().Len() {
+		f := md.Fields().Get(i)
+		if f.Message() == nil || f.Message().FullName() != control || f.IsMap() {
+			continue
+		}
+		switch {
+		case f.IsList() || f.ContainingOneof() != nil && !f.ContainingOneof().IsSynthetic():
+			return nil, invalid("got field %s of type %s repeated or in a oneof, want it plain", f.FullName(), control)
+		case found != nil:
+			return nil, invalid("got two fields of type %s in %s (%s and %s), want one", control, md.FullName(), found.Name(), f.Name())
+		}
+		found = f
+	}
+	if found == nil {
+		return nil, invalid("message %s has no field of type %[2]s: import weir/credit/v1/credit.proto and add \"%[2]s credit = 15;\"",
+			md.FullName(), control)
+	}
+	return found, nil
+}

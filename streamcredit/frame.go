@@ -1,0 +1,256 @@
+package streamcredit
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
+)
+
+const (
+	// batchElement is the size up to which elements share a message. Larger ones cost
+	// more to copy than a message of their own.
+	batchElement = 1 << 10
+	// batchBytes is the size at which a message is full.
+	batchBytes = 32 << 10
+	// batchCost is what an element adds to a message besides its bytes.
+	batchCost = 4
+	// queuedBytes is how much waits for the transport before writers do.
+	queuedBytes = 128 << 10
+)
+
+// framed is the wire of a stream of Frames. Its elements are bytes. A goroutine of its
+// own writes, while there is something to write: what is written meanwhile shares the
+// next message. It never waits for more.
+type framed struct {
+	stream    Stream[creditpb.Frame, creditpb.Frame]
+	closeSend func() error // nil on a server
+	broke     func(error)  // told of an error that the read loop does not learn of
+
+	mu      sync.Mutex // guards what follows
+	batched bool       // the peer takes batches
+	queue   queue[*outFrame]
+	queued  int           // bytes
+	tail    *outFrame     // the last one in the queue, if it can take more
+	err     error         // of the first write that failed
+	idle    chan struct{} // closed when the goroutine has ended; nil: none runs
+	room    chan struct{} // closed when there is room; nil: nobody waits
+}
+
+// An outFrame is a Frame that is being filled.
+type outFrame struct {
+	frame *creditpb.Frame // nil: half-close
+	size  int
+}
+
+func newFramed(stream Stream[creditpb.Frame, creditpb.Frame]) *framed { return &framed{stream: stream} }
+
+func (w *framed) bind(broke func(error)) { w.broke = broke }
+
+func (w *framed) batch() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.batched = true
+}
+
+func (w *framed) control(c *creditpb.Control) error {
+	return w.enqueue(&creditpb.Frame{Body: &creditpb.Frame_Control{Control: c}})
+}
+
+func (w *framed) half() error { return w.enqueue(nil) }
+
+func (w *framed) enqueue(f *creditpb.Frame) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return w.err
+	}
+	w.enqueueLocked(&outFrame{frame: f})
+	w.tail = nil
+	return nil
+}
+
+func (w *framed) element(e []byte, c *creditpb.Control) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.awaitRoomLocked(); err != nil {
+		return err
+	}
+	if w.joinLocked(e, c) {
+		return nil
+	}
+	f := &outFrame{frame: &creditpb.Frame{Body: &creditpb.Frame_Data{Data: e}, Piggyback: c}, size: len(e) + batchCost}
+	w.enqueueLocked(f)
+	w.tail = nil
+	if w.batched && len(e) <= batchElement {
+		w.tail = f
+	}
+	return nil
+}
+
+// joinLocked puts e into the last message that waits, if it may.
+func (w *framed) joinLocked(e []byte, c *creditpb.Control) bool {
+	f := w.tail
+	if f == nil || len(e) > batchElement || f.size+len(e) > batchBytes || c != nil && f.frame.GetPiggyback() != nil {
+		return false
+	}
+	switch body := f.frame.GetBody().(type) {
+	case *creditpb.Frame_Batch:
+		body.Batch.Data = append(body.Batch.Data, e)
+	case *creditpb.Frame_Data:
+		f.frame.Body = &creditpb.Frame_Batch{Batch: &creditpb.Batch{Data: [][]byte{body.Data, e}}}
+	}
+	if c != nil {
+		f.frame.Piggyback = c
+	}
+	f.size += len(e) + batchCost
+	w.queued += len(e) + batchCost
+	return true
+}
+
+func (w *framed) enqueueLocked(f *outFrame) {
+	w.queue.push(f)
+	w.queued += f.size
+	if w.idle == nil {
+		w.idle = make(chan struct{})
+		go w.drain(w.idle) // flush waits for it; the end of the stream ends it
+	}
+}
+
+// awaitRoomLocked waits while too much waits for the transport.
+func (w *framed) awaitRoomLocked() error {
+	for w.err == nil && w.queued >= queuedBytes {
+		if w.room == nil {
+			w.room = make(chan struct{})
+		}
+		room := w.room
+		w.mu.Unlock()
+		<-room
+		w.mu.Lock()
+	}
+	return w.err
+}
+
+// drain writes what waits, until nothing does.
+func (w *framed) drain(idle chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	defer close(idle)
+	for w.err == nil && w.queue.len() > 0 {
+		f := w.queue.pop()
+		if f == w.tail {
+			w.tail = nil
+		}
+		w.mu.Unlock()
+		err := w.write(f)
+		w.mu.Lock()
+		w.queued -= f.size
+		if err != nil {
+			w.err = io.EOF
+		}
+		if w.room != nil && (w.queued < queuedBytes || w.err != nil) {
+			close(w.room)
+			w.room = nil
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			w.mu.Unlock()
+			w.broke(err)
+			w.mu.Lock()
+		}
+	}
+	w.idle = nil
+}
+
+func (w *framed) write(f *outFrame) error {
+	if f.frame == nil {
+		return w.closeSend()
+	}
+	return w.stream.Send(f.frame)
+}
+
+func (w *framed) flush(ctx context.Context) error {
+	w.mu.Lock()
+	idle := w.idle
+	w.mu.Unlock()
+	if idle == nil {
+		return nil
+	}
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (w *framed) read(into [][]byte) (*creditpb.Control, [][]byte, error) {
+	f, err := w.stream.Recv()
+	if err != nil {
+		return nil, into, err
+	}
+	switch body := f.GetBody().(type) {
+	case *creditpb.Frame_Control:
+		return body.Control, into, nil
+	case *creditpb.Frame_Data:
+		return f.GetPiggyback(), append(into, body.Data), nil
+	case *creditpb.Frame_Batch:
+		w.mu.Lock()
+		batched := w.batched
+		w.mu.Unlock()
+		if !batched {
+			return nil, into, violation(UnexpectedFrame, "none: FEATURE_BATCH is not used", "a batch")
+		}
+		return f.GetPiggyback(), append(into, body.Batch.GetData()...), nil
+	}
+	return f.GetPiggyback(), into, nil
+}
+
+func (*framed) check([]byte) error   { return nil }
+func (*framed) sizeOut(e []byte) int { return len(e) }
+func (*framed) sizeIn(e []byte) int  { return len(e) }
+
+func (*framed) setup(m any) ([]byte, error) {
+	e, ok := m.([]byte)
+	if !ok {
+		return nil, invalid("got a setup element of type %T, want []byte", m)
+	}
+	return e, nil
+}
+
+// ServeFrames makes a handler of CreditStream.Channel sender and receiver of bytes.
+// Small elements share messages, as many as there are when one can be written. With
+// [SendOnly] or [ReceiveOnly] it does one of the two, and the other field is nil. An
+// element must not be changed after Send. Otherwise it is like [ServeSend].
+func ServeFrames(stream Stream[creditpb.Frame, creditpb.Frame], opts ...DuplexOption) (*Duplex[[]byte, []byte], []byte, error) {
+	c, err := newConfig(role{server: true, sends: true, receives: true}, opts)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := serve(stream.Context(), newFramed(stream), headerOf(stream), c)
+	if err != nil {
+		return nil, nil, err
+	}
+	return newDuplex(s), s.setup, nil
+}
+
+// DialFrames opens a stream of bytes; open is the method Channel of a client of
+// CreditStream. It is to [ServeFrames] what [Dial] is to [Serve].
+func DialFrames[CallOption any, S ClientStream[creditpb.Frame, creditpb.Frame]](
+	ctx context.Context, open func(context.Context, ...CallOption) (S, error), opts ...DuplexOption,
+) (*Duplex[[]byte, []byte], error) {
+	c, err := newConfig(role{sends: true, receives: true}, opts)
+	if err != nil {
+		return nil, err
+	}
+	s, err := dial(ctx, open, c, func(stream S) wire[[]byte, []byte] {
+		w := newFramed(stream)
+		w.closeSend = stream.CloseSend
+		return w
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newDuplex(s), nil
+}

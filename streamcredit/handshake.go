@@ -1,0 +1,184 @@
+package streamcredit
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
+)
+
+const (
+	version = 1
+	// header is the response header that tells a client of a server that is aware.
+	header = "weir-credit-version"
+	// minHeartbeat is the shortest interval that is honoured.
+	minHeartbeat = 100 * time.Millisecond
+	// missedHeartbeats is how many intervals of silence mean that the peer is gone.
+	missedHeartbeats = 3
+)
+
+// features returns what this end knows.
+func (s *session[O, I]) features() []creditpb.Feature {
+	return []creditpb.Feature{
+		creditpb.Feature_FEATURE_CONSUMED, creditpb.Feature_FEATURE_DRAIN,
+		creditpb.Feature_FEATURE_HEARTBEAT, creditpb.Feature_FEATURE_BATCH,
+	}
+}
+
+// hello returns this end's Open.
+func (s *session[O, I]) hello() *creditpb.Control {
+	o := &creditpb.Open{
+		MinVersion: version, MaxVersion: version, Features: s.features(),
+		WillSend: s.role.sends, WillReceive: s.role.receives,
+		MaxMessageBytes: s.cfg.maxMessage, MaxBufferedBytes: s.cfg.byteWindow,
+	}
+	if s.cfg.heartbeat > 0 {
+		o.Heartbeat = durationpb.New(s.cfg.heartbeat)
+	}
+	if s.in != nil {
+		n, held := s.in.first()
+		if n > 0 {
+			o.Initial = &creditpb.Request{N: n}
+		}
+		o.HeldMessages = held
+	}
+	return &creditpb.Control{Kind: &creditpb.Control_Open{Open: o}}
+}
+
+// open acts on the peer's first message.
+func (s *session[O, I]) open(c *creditpb.Control, elements []I) error {
+	o := c.GetOpen()
+	if c != nil {
+		s.controls.in.Add(1)
+	}
+	switch {
+	case o == nil && s.role.server && s.cfg.unaware && c == nil:
+		return s.openUnaware(elements)
+	case o == nil:
+		return violation(UnexpectedFrame, "Open, from a peer that speaks the credit protocol", "a first message without it")
+	case s.role.server && len(elements) > 1, !s.role.server && len(elements) > 0:
+		return violation(UnexpectedFrame, "Open, from a client with one element at most", "Open with %d elements", len(elements))
+	}
+	if v := s.agree(o); v != nil {
+		return v
+	}
+	if len(elements) == 1 {
+		s.setup, s.hasSetup = elements[0], true
+	}
+	s.peer = o
+	if r := o.GetInitial(); r != nil {
+		if v := s.request(r); v != nil {
+			return v
+		}
+	}
+	s.beats(o.GetHeartbeat().AsDuration())
+	close(s.opened)
+	return nil
+}
+
+// agree checks what the peer's Open asks for against what this end does.
+func (s *session[O, I]) agree(o *creditpb.Open) *ProtocolError {
+	lowest, highest := max(1, o.GetMinVersion()), max(1, o.GetMaxVersion())
+	switch {
+	case lowest > version || highest < version || lowest > highest:
+		return violation(VersionMismatch, fmt.Sprintf("version %d", version), "versions %d to %d", lowest, highest)
+	case s.out != nil && s.in == nil && !o.GetWillReceive():
+		return violation(UnexpectedFrame, "a peer that receives: its Open must say will_receive", "one that does not")
+	case s.in != nil && s.out == nil && !o.GetWillSend():
+		return violation(UnexpectedFrame, "a peer that sends: its Open must say will_send", "one that does not")
+	case s.in != nil && s.out != nil && (!o.GetWillSend() || !o.GetWillReceive()):
+		return violation(UnexpectedFrame, "a peer that sends and receives: its Open must say will_send and will_receive",
+			"will_send %t, will_receive %t", o.GetWillSend(), o.GetWillReceive())
+	case o.GetMaxMessageBytes() < 0 || o.GetMaxBufferedBytes() < 0:
+		return violation(InvalidDemand, "bounds of 0 or more", "max_message_bytes %d, max_buffered_bytes %d",
+			o.GetMaxMessageBytes(), o.GetMaxBufferedBytes())
+	}
+	known := func(f creditpb.Feature) bool { return slices.Contains(o.GetFeatures(), f) }
+	s.drains = known(creditpb.Feature_FEATURE_DRAIN)
+	reports := known(creditpb.Feature_FEATURE_CONSUMED)
+	if known(creditpb.Feature_FEATURE_BATCH) {
+		s.wire.batch()
+	}
+	s.pulse = known(creditpb.Feature_FEATURE_HEARTBEAT)
+	if s.out != nil {
+		s.out.agree(o, reports)
+	}
+	if s.in != nil {
+		s.in.agree(reports, s.drains)
+	}
+	return nil
+}
+
+// openUnaware begins a session with a client that knows nothing of the protocol.
+func (s *session[O, I]) openUnaware(elements []I) error {
+	s.quiet, s.peer = true, &creditpb.Open{WillSend: true, WillReceive: true}
+	if s.out != nil {
+		_, _ = s.out.demand(&creditpb.Request{N: unbounded})
+		s.out.hush()
+	}
+	if s.in == nil {
+		s.setup, s.hasSetup = elements[0], true
+		close(s.opened)
+		return nil
+	}
+	s.in.unleash()
+	close(s.opened)
+	if v := s.in.push(elements); v != nil {
+		return v
+	}
+	return nil
+}
+
+// beats starts the heartbeats: those that the peer asked for every d, and the watch on
+// its own.
+func (s *session[O, I]) beats(d time.Duration) {
+	if !s.pulse {
+		return
+	}
+	if d > 0 {
+		s.every(max(d, minHeartbeat), s.wrote.Load, func(silent int) {
+			if silent > 0 {
+				s.pending.heartbeat(s.beat())
+				s.write()
+			}
+		})
+	}
+	if s.cfg.heartbeat > 0 {
+		s.every(s.cfg.heartbeat, s.read.Load, func(silent int) {
+			if silent >= missedHeartbeats {
+				s.fail(violation(PeerStalled, "a message or a heartbeat every "+s.cfg.heartbeat.String(),
+					"nothing for %d times that", silent))
+			}
+		})
+	}
+}
+
+// every calls f each d with the number of times in a row that count has not changed, until
+// the session or the read loop has ended.
+func (s *session[O, I]) every(d time.Duration, count func() uint64, f func(silent int)) {
+	last, silent := count(), 0
+	var again *time.Timer
+	s.mu.Lock() // so that again is set before it is used
+	defer s.mu.Unlock()
+	again = s.afterLocked(d, func() {
+		select {
+		case <-s.done: // half-closed: the peer can say nothing any more
+			return
+		default:
+		}
+		if now := count(); now != last {
+			last, silent = now, 0
+		} else {
+			silent++
+		}
+		f(silent)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.err == nil {
+			again.Reset(d)
+		}
+	})
+}

@@ -1,0 +1,61 @@
+package streamcredit_test
+
+import (
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+
+	"github.com/weir-go/weir/examples/demopb"
+	"github.com/weir-go/weir/internal/grpctest"
+	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv("WEIR_BENCH_SERVE") != "" {
+		serveElsewhere()
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// The streams of a server, and what generated code calls them.
+type (
+	subscribeServer = grpc.BidiStreamingServer[demopb.SubscribeRequest, demopb.SubscribeResponse]
+	uploadServer    = grpc.BidiStreamingServer[demopb.UploadRequest, demopb.UploadResponse]
+	convertServer   = grpc.BidiStreamingServer[demopb.ConvertRequest, demopb.ConvertResponse]
+)
+
+// handlers is a StreamService made of functions.
+type handlers struct {
+	demopb.UnimplementedStreamServiceServer
+
+	subscribe func(subscribeServer) error
+	upload    func(uploadServer) error
+	convert   func(convertServer) error
+}
+
+func (h handlers) Subscribe(s subscribeServer) error { return h.subscribe(s) }
+func (h handlers) Upload(s uploadServer) error       { return h.upload(s) }
+func (h handlers) Convert(s convertServer) error     { return h.convert(s) }
+
+// start serves h and returns a client of it.
+func (h handlers) start(t testing.TB, opts ...grpctest.Option) demopb.StreamServiceClient {
+	t.Helper()
+	p := grpctest.Start(t, func(r grpc.ServiceRegistrar) { demopb.RegisterStreamServiceServer(r, h) }, opts...)
+	return demopb.NewStreamServiceClient(p.Conn)
+}
+
+// event is the n-th element of a subscription.
+func event(n int) *demopb.SubscribeResponse { return &demopb.SubscribeResponse{Number: int64(n)} }
+
+// frames is a CreditStream made of a function.
+type frames struct {
+	creditpb.UnimplementedCreditStreamServer
+
+	channel func(grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error
+}
+
+func (f frames) Channel(s grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
+	return f.channel(s)
+}

@@ -1,0 +1,289 @@
+package streamcredit
+
+import (
+	"errors"
+	"math"
+	"time"
+)
+
+// Options are sealed, and typed by what they act on: one that means nothing to a
+// Sender does not compile there. A Duplex takes all of them.
+type (
+	// A DuplexOption configures either direction, or both.
+	DuplexOption interface{ apply(c *config) }
+	// A SendOption configures the sending direction.
+	SendOption interface {
+		DuplexOption
+		sends()
+	}
+	// A ReceiveOption configures the receiving direction.
+	ReceiveOption interface {
+		DuplexOption
+		receives()
+	}
+	// An Option is for all constructors.
+	Option interface {
+		SendOption
+		receives()
+	}
+)
+
+type (
+	bothOption    func(*config)
+	sendOption    func(*config)
+	receiveOption func(*config)
+)
+
+func (o bothOption) apply(c *config)    { o(c) }
+func (o sendOption) apply(c *config)    { o(c) }
+func (o receiveOption) apply(c *config) { o(c) }
+func (bothOption) sends()               {}
+func (bothOption) receives()            {}
+func (sendOption) sends()               {}
+func (receiveOption) receives()         {}
+
+// windowMode is how a receiver finds out how much to ask for.
+type windowMode uint8
+
+const (
+	autoWindow windowMode = iota
+	fixedWindow
+	manualDemand
+)
+
+// config is what the options say, both directions of it.
+type config struct {
+	role      role
+	handshake time.Duration
+	heartbeat time.Duration
+	meter     *Meter
+	setup     any  // a client's first element
+	unaware   bool // a server talks to clients that know nothing of this
+
+	firstRequest time.Duration
+	stall        time.Duration
+	maxCredit    int64
+	rejectCredit bool
+	onConsumed   func(uint64)
+
+	mode        windowMode
+	windows     int // options that set it
+	size        int // of a fixed window
+	low         *int
+	auto        AutoWindow
+	byteWindow  int64
+	maxMessage  int64
+	budget      *Budget
+	explicit    bool
+	errorAtOnce bool
+}
+
+const (
+	defaultHandshake    = 10 * time.Second
+	defaultFirstRequest = 30 * time.Second
+	// largestWindow keeps a window from being mistaken for unbounded demand.
+	largestWindow = math.MaxInt32
+)
+
+// WithHandshakeTimeout bounds how long to wait for the peer's Open; the default is
+// 10 s. It must be positive.
+func WithHandshakeTimeout(d time.Duration) Option {
+	return bothOption(func(c *config) { c.handshake = d })
+}
+
+// WithHeartbeat asks the peer to show life when it has sent nothing for d, at least
+// 100 ms. A peer from which nothing comes for three times d ends the stream with
+// UNAVAILABLE, PEER_STALLED. Zero, the default: no heartbeats. It finds a peer whose
+// machine is gone while TCP has not noticed; grpc.keepalive does so for a whole
+// connection.
+func WithHeartbeat(d time.Duration) Option {
+	return bothOption(func(c *config) { c.heartbeat = d })
+}
+
+// WithMeter counts the stream in m.
+func WithMeter(m *Meter) Option { return bothOption(func(c *config) { c.meter = m }) }
+
+// WithSetup sends message, one of the client's stream, with the client's Open: the
+// query of a subscription, say. It costs no credit and no round trip. The server's
+// constructor returns it. For clients only.
+func WithSetup(message any) Option { return bothOption(func(c *config) { c.setup = message }) }
+
+// AllowUnaware lets a server talk to clients that know nothing of the protocol, whose
+// first message has no Control: they are sent elements without bound, and what
+// they send is bound by HTTP/2's flow control alone. Without it they are refused with
+// FAILED_PRECONDITION. For servers only.
+func AllowUnaware() Option { return bothOption(func(c *config) { c.unaware = true }) }
+
+// SendOnly has a Duplex send only: its In is nil.
+func SendOnly() DuplexOption { return bothOption(func(c *config) { c.role.receives = false }) }
+
+// ReceiveOnly has a Duplex receive only: its Out is nil.
+func ReceiveOnly() DuplexOption { return bothOption(func(c *config) { c.role.sends = false }) }
+
+// WithFirstRequestTimeout bounds how long a receiver may take to ask for anything at
+// all; then the stream ends with DEADLINE_EXCEEDED, FIRST_REQUEST_TIMEOUT. Zero: no
+// bound. The default is 30 s for servers and none for clients.
+func WithFirstRequestTimeout(d time.Duration) SendOption {
+	return sendOption(func(c *config) { c.firstRequest = d })
+}
+
+// WithSendStallTimeout bounds how long one Send may wait for credit; then the stream
+// ends with DEADLINE_EXCEEDED, CREDIT_STARVED. Zero, the default: no bound.
+func WithSendStallTimeout(d time.Duration) SendOption {
+	return sendOption(func(c *config) { c.stall = d })
+}
+
+// WithMaxPeerCredit bounds the credit that a sender keeps to n elements: what is asked
+// for beyond is ignored, or, with reject, ends the stream with RESOURCE_EXHAUSTED,
+// DEMAND_TOO_LARGE. By default there is no bound, and demand may be unbounded.
+func WithMaxPeerCredit(n int64, reject bool) SendOption {
+	return sendOption(func(c *config) { c.maxCredit, c.rejectCredit = n, reject })
+}
+
+// WithOnConsumed calls f with the number of elements that the receiver is done with,
+// each time that it grows: where the elements come from a broker, it can be told now.
+// f is called by one goroutine at a time, not for each element, and may block; a
+// panic in it ends the stream with INTERNAL.
+func WithOnConsumed(f func(consumed uint64)) SendOption {
+	return sendOption(func(c *config) { c.onConsumed = f })
+}
+
+// WithWindow has the receiver ask for up to n elements ahead of what is consumed,
+// from 1 to 2^31-1. The default is [WithAutoWindow].
+func WithWindow(n int) ReceiveOption {
+	return receiveOption(func(c *config) { c.mode, c.size = fixedWindow, n; c.windows++ })
+}
+
+// WithLowWater has the receiver ask for more when what was asked for and is not consumed has
+// fallen to n, which makes each Request at least the window less n. The default is half of
+// the window up to 64 elements, three quarters to 512, and seven eighths beyond. For
+// a fixed window only.
+func WithLowWater(n int) ReceiveOption {
+	return receiveOption(func(c *config) { c.low = &n })
+}
+
+// AutoWindow bounds a window that finds its size by itself. Zero fields mean the
+// defaults.
+type AutoWindow struct {
+	Min   int   // elements; default 16
+	Max   int   // elements; default 65536
+	Bytes int64 // payload of a full window; default 16 MiB
+}
+
+// WithAutoWindow has the window grow while the sender waits for demand and the
+// consumer for elements, and shrink when elements only queue, within bounds. The
+// default, with its defaults.
+func WithAutoWindow(a AutoWindow) ReceiveOption {
+	return receiveOption(func(c *config) { c.mode, c.auto = autoWindow, a; c.windows++ })
+}
+
+// WithManualDemand leaves all demand to [Receiver.Request].
+func WithManualDemand() ReceiveOption {
+	return receiveOption(func(c *config) { c.mode = manualDemand; c.windows++ })
+}
+
+// WithByteWindow bounds the bytes that were sent and are not consumed: at n the sender
+// waits, whatever the credit. One element may exceed it. Zero, the default: no bound.
+func WithByteWindow(n int64) ReceiveOption {
+	return receiveOption(func(c *config) { c.byteWindow = n })
+}
+
+// WithMaxMessageBytes has the peer not send elements larger than n bytes: its Send
+// fails without harm, while gRPC's own limit ends the stream. Zero, the default: no
+// bound.
+func WithMaxMessageBytes(n int64) ReceiveOption {
+	return receiveOption(func(c *config) { c.maxMessage = n })
+}
+
+// WithBudget has the receiver ask for no more than b has room for.
+func WithBudget(b *Budget) ReceiveOption {
+	return receiveOption(func(c *config) { c.budget = b })
+}
+
+// WithExplicitDone has elements count as consumed when [Receiver.Done] says so, and not
+// when Recv returns them or the body of All has ended.
+func WithExplicitDone() ReceiveOption {
+	return receiveOption(func(c *config) { c.explicit = true })
+}
+
+// WithErrorAtOnce has Recv return an error as soon as it has arrived, and not after the
+// elements that were sent before it.
+func WithErrorAtOnce() ReceiveOption {
+	return receiveOption(func(c *config) { c.errorAtOnce = true })
+}
+
+// A role is what one end of a stream does.
+type role struct{ server, sends, receives bool }
+
+func newConfig[O DuplexOption](r role, opts []O) (*config, error) {
+	c := &config{role: r, handshake: defaultHandshake}
+	if r.server {
+		c.firstRequest = defaultFirstRequest
+	}
+	for _, o := range opts {
+		o.apply(c)
+	}
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// validate checks everything, so that all that is wrong is said at once.
+func (c *config) validate() error {
+	var errs []error
+	want := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, invalid(format, args...))
+		}
+	}
+	r := c.role
+	want(r.sends || r.receives, "got SendOnly and ReceiveOnly, want one of them")
+	want(c.handshake > 0, "got a handshake timeout of %v, want it positive", c.handshake)
+	want(c.heartbeat == 0 || c.heartbeat >= minHeartbeat, "got a heartbeat of %v, want 0 or at least %v", c.heartbeat, minHeartbeat)
+	want(c.firstRequest >= 0 && c.stall >= 0, "got timeouts %v and %v, want none negative", c.firstRequest, c.stall)
+	want(c.maxCredit >= 0, "got a largest peer credit of %d, want it positive, or 0 for no bound", c.maxCredit)
+	want(c.byteWindow >= 0 && c.maxMessage >= 0, "got bounds of %d and %d bytes, want none negative", c.byteWindow, c.maxMessage)
+	want(c.setup == nil || !r.server, "got a setup element on a server, want it on the client")
+	want(!c.unaware || r.server, "got AllowUnaware on a client, want it on the server")
+	want(c.windows <= 1, "got %d options that set the window, want one", c.windows)
+	want(c.mode != fixedWindow || c.size >= 1 && c.size <= largestWindow, "got a window of %d, want 1 to %d", c.size, largestWindow)
+	want(c.low == nil || c.mode == fixedWindow && *c.low >= 0 && *c.low < c.size,
+		"got a low-water mark, want it with a fixed window, and below it")
+	a := c.auto.defaults()
+	want(a.Min >= 1 && a.Min <= a.Max && a.Max <= largestWindow && a.Bytes > 0,
+		"got an automatic window %+v, want 1 <= Min <= Max <= %d and Bytes positive", c.auto, largestWindow)
+	return errors.Join(errs...)
+}
+
+// newWindow returns the window that the options ask for.
+func (c *config) newWindow() window {
+	switch c.mode {
+	case manualDemand:
+		return window{}
+	case fixedWindow:
+		w := window{size: int64(c.size), low: -1}
+		if c.low != nil {
+			w.low = int64(*c.low)
+		}
+		return w
+	default:
+		a := c.auto.defaults()
+		w := window{auto: true, low: -1, min: int64(a.Min), max: int64(a.Max), bytes: a.Bytes}
+		w.resize(autoStart)
+		return w
+	}
+}
+
+func (a AutoWindow) defaults() AutoWindow {
+	if a.Min == 0 {
+		a.Min = autoMin
+	}
+	if a.Max == 0 {
+		a.Max = max(autoMax, a.Min)
+	}
+	if a.Bytes == 0 {
+		a.Bytes = autoBytes
+	}
+	return a
+}

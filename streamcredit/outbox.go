@@ -1,0 +1,246 @@
+package streamcredit
+
+import (
+	"context"
+	"errors"
+	"sync"
+)
+
+// A Policy says what an [Outbox] does with an element when it is full.
+type Policy uint8
+
+const (
+	// Block has Put wait. The default; not for a [Topic].
+	Block Policy = iota
+	// DropOldest drops the element that has waited longest.
+	DropOldest
+	// DropNewest drops the element that was to be put.
+	DropNewest
+	// Latest keeps only the newest element, whatever the size: for values that replace
+	// each other.
+	Latest
+	// Fail has Put return ErrOutboxFull; a [Topic] ends the subscription.
+	Fail
+)
+
+// ErrOutboxFull is what Put returns for an element that was not taken because of [Fail].
+var ErrOutboxFull = errors.New("streamcredit: the outbox is full: the receiver asks for less than there is")
+
+// OutboxConfig configures an [Outbox].
+type OutboxConfig struct {
+	// Size is how many elements wait at most; the default is 64.
+	Size int
+	// Policy is what happens then.
+	Policy Policy
+}
+
+func (c *OutboxConfig) validate() error {
+	if c.Size < 0 || c.Policy > Fail {
+		return invalid("got an outbox of size %d and policy %d, want a positive size, and a policy up to %d", c.Size, c.Policy, Fail)
+	}
+	if c.Size == 0 {
+		c.Size = 64
+	}
+	if c.Policy == Latest {
+		c.Size = 1
+	}
+	return nil
+}
+
+// An Outbox stands between a producer that cannot be slowed down and a [Sender]: it holds a
+// bounded number of elements until the receiver asks for them, and its policy says what
+// becomes of the others. What is dropped is counted, here and in the meter of the
+// stream. An element leaves it only when there is demand for it, so that what a
+// receiver gets is as new as its policy allows. Safe for concurrent use.
+type Outbox[T any] struct {
+	out    *Sender[T]
+	config OutboxConfig
+	cancel context.CancelFunc
+	ended  chan struct{} // closed when the goroutine that sends has ended
+
+	mu      sync.Mutex // guards what follows
+	queue   queue[T]
+	put     uint64
+	dropped uint64
+	closed  bool
+	err     error         // why nothing is sent any more
+	changed chan struct{} // closed at the next change; nil: nobody waits
+}
+
+// NewOutbox returns an outbox that sends to out until ctx ends, the receiver cancels or it
+// is closed. Nobody else should send to out. Close must be called.
+func NewOutbox[T any](ctx context.Context, out *Sender[T], c OutboxConfig) (*Outbox[T], error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx) //nolint:gosec // Close calls it
+	o := &Outbox[T]{out: out, config: c, cancel: cancel, ended: make(chan struct{})}
+	go o.run(ctx) // Close waits for it
+	return o, nil
+}
+
+// Put takes e, which it may drop as the policy says. Only with [Block] it waits, until there
+// is room or ctx ends. It returns ErrOutboxFull, the context's error, ErrClosed after
+// Close, or, once the receiver has ended, what Send returned.
+func (o *Outbox[T]) Put(ctx context.Context, e T) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for {
+		switch {
+		case o.err != nil:
+			return o.err
+		case o.closed:
+			return ErrClosed
+		case o.queue.len() < o.config.Size:
+			o.put++
+			o.queue.push(e)
+			o.wakeLocked()
+			return nil
+		}
+		switch o.config.Policy {
+		case Fail:
+			o.dropLocked(1)
+			return ErrOutboxFull
+		case DropNewest:
+			o.dropLocked(1)
+			return nil
+		case DropOldest, Latest:
+			o.queue.pop()
+			o.dropLocked(1)
+			continue
+		case Block:
+		}
+		if err := o.waitLocked(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// Close takes no more elements, waits until what is in the outbox was sent or ctx has
+// ended, and closes the sender. What was not sent then counts as dropped. It returns nil,
+// the context's error, or what Send returned. Closing twice is closing once.
+func (o *Outbox[T]) Close(ctx context.Context) error {
+	o.shut()
+	var err error
+	select {
+	case <-o.ended:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	o.cancel()
+	<-o.ended
+	o.mu.Lock()
+	left := o.queue.len()
+	o.dropLocked(left)
+	o.queue.clear()
+	if err == nil || left == 0 {
+		err = o.err
+	}
+	o.mu.Unlock()
+	if closed := o.out.Close(); err == nil {
+		err = closed
+	}
+	return err
+}
+
+// shut takes no more elements.
+func (o *Outbox[T]) shut() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	o.wakeLocked()
+}
+
+// OutboxStats is the state of an [Outbox].
+type OutboxStats struct {
+	Queued  int    // elements that wait
+	Put     uint64 // elements that were taken
+	Dropped uint64 // elements that were dropped, whether taken before or not
+}
+
+// Stats returns the state of the outbox. It does not block.
+func (o *Outbox[T]) Stats() OutboxStats {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return OutboxStats{Queued: o.queue.len(), Put: o.put, Dropped: o.dropped}
+}
+
+// run sends what is in the outbox.
+func (o *Outbox[T]) run(ctx context.Context) {
+	defer close(o.ended)
+	err := o.drain(ctx)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.err = err
+	o.wakeLocked()
+}
+
+func (o *Outbox[T]) drain(ctx context.Context) error {
+	for {
+		if open, err := o.await(ctx); !open || err != nil {
+			return err
+		}
+		if err := o.out.Ready(ctx); err != nil {
+			return err
+		}
+		o.mu.Lock()
+		if o.queue.len() == 0 { // the policy cannot have emptied it, but nobody need know that
+			o.mu.Unlock()
+			continue
+		}
+		e := o.queue.pop()
+		o.wakeLocked()
+		o.mu.Unlock()
+		if err := o.out.Send(ctx, e); err != nil {
+			o.mu.Lock()
+			o.dropLocked(1)
+			o.mu.Unlock()
+			return err
+		}
+	}
+}
+
+// await waits for an element. It returns false when there will be none.
+func (o *Outbox[T]) await(ctx context.Context) (bool, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.queue.len() == 0 {
+		if o.closed {
+			return false, nil
+		}
+		if err := o.waitLocked(ctx); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+func (o *Outbox[T]) dropLocked(n int) {
+	o.dropped += uint64(n)
+	o.out.s.drop(n)
+}
+
+func (o *Outbox[T]) wakeLocked() {
+	if o.changed != nil {
+		close(o.changed)
+		o.changed = nil
+	}
+}
+
+// waitLocked waits for the next change, or the end of ctx or of the receiver.
+func (o *Outbox[T]) waitLocked(ctx context.Context) error {
+	if o.changed == nil {
+		o.changed = make(chan struct{})
+	}
+	changed := o.changed
+	o.mu.Unlock()
+	defer o.mu.Lock()
+	select {
+	case <-changed:
+		return nil
+	case <-o.out.Done():
+		return o.out.s.ledger().why()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

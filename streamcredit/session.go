@@ -1,0 +1,488 @@
+package streamcredit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
+)
+
+// A wire carries control and elements on a gRPC stream. O and I are the types of the
+// elements that go out and come in. Reading and writing may go on at once; each by
+// one goroutine at a time.
+type wire[O, I any] interface {
+	writer[O]
+	reader[I]
+}
+
+type writer[O any] interface {
+	// control writes c alone.
+	control(c *creditpb.Control) error
+	// element writes e, with c on it if c is not nil.
+	element(e O, c *creditpb.Control) error
+	// half half-closes a client's stream. Nothing is written after it.
+	half() error
+	// flush waits until what was written is in the transport's hands.
+	flush(ctx context.Context) error
+	// batch allows it to put several elements into one message.
+	batch()
+	// bind tells it whom to tell of a failed write that its caller cannot be told of.
+	bind(broke func(error))
+	// check returns why e cannot be an element.
+	check(e O) error
+	// setup returns m as an element.
+	setup(m any) (O, error)
+	sizeOut(e O) int
+}
+
+type reader[I any] interface {
+	// read returns the next message, its elements appended to into.
+	read(into []I) (*creditpb.Control, []I, error)
+	sizeIn(e I) int
+}
+
+// A session is one end of one stream: a read loop, a write lock and a ledger for each
+// direction in which there are elements.
+//
+// The read loop is the only goroutine that reads. It waits for nothing but the
+// transport: neither for the application nor for credit, and it never writes, since a
+// peer whose read loop wrote as well could wait for this one. What it has to say it
+// leaves in pending, and write sees to it.
+//
+// Whoever holds the write lock writes pending control first. Whoever leaves some and
+// does not get the lock can go: the holder looks again after it has let go.
+type session[O, I any] struct {
+	wire  wire[O, I]
+	ctx   context.Context
+	abort context.CancelFunc // ends the RPC; nil on a server
+	role  role
+	cfg   *config
+
+	out *outgoing    // nil: this end does not send
+	in  *incoming[I] // nil: this end does not receive
+
+	pending pending
+	w       *lock
+	halved  bool // under w
+	quiet   bool // the peer knows nothing of the protocol; set before opened is closed
+
+	opened  chan struct{} // closed when the peer's Open is in
+	peer    *creditpb.Open
+	drains  bool
+	pulse   bool // heartbeats are known to both
+	started bool
+
+	setup    I // what came with the client's Open
+	hasSetup bool
+
+	flood bucket
+	read  atomic.Uint64 // messages that came
+	wrote atomic.Uint64 // messages that went
+
+	mu     sync.Mutex // guards what follows
+	err    error      // why the session is over; io.EOF: in peace
+	timers []*time.Timer
+
+	helpers sync.WaitGroup // goroutines that write or call hooks
+	alone   bool           // under mu: no more of them
+	writing atomic.Bool    // one that writes is about to
+	done    chan struct{}  // closed when the read loop has ended
+
+	notifying atomic.Bool // a goroutine calls the hook
+	told      uint64      // its last argument; that goroutine's
+
+	controls control // counts, for the meter
+	sent     sent    // likewise, of what was written
+}
+
+func newSession[O, I any](ctx context.Context, wr wire[O, I], abort context.CancelFunc, c *config) *session[O, I] {
+	r := c.role
+	s := &session[O, I]{
+		wire: wr, ctx: ctx, abort: abort, role: r, cfg: c,
+		w: newLock(), opened: make(chan struct{}), done: make(chan struct{}), flood: newBucket(),
+	}
+	if r.sends {
+		s.out = newOutgoing(c)
+	}
+	if r.receives {
+		s.in = newIncoming(c, &s.pending, wr.sizeIn)
+		s.in.report = s.flush
+	}
+	if c.meter != nil {
+		c.meter.join(s)
+	}
+	wr.bind(s.fail)
+	context.AfterFunc(ctx, s.left)
+	return s
+}
+
+// loop is the read loop.
+func (s *session[O, I]) loop() {
+	defer close(s.done)
+	var scratch [1]I
+	for {
+		c, elements, err := s.wire.read(scratch[:0])
+		if err == nil {
+			s.read.Add(1)
+			err = s.take(c, elements)
+		}
+		clear(elements) // the buffer is the only one to hold them
+		if err != nil {
+			s.over(err)
+			return
+		}
+	}
+}
+
+// take acts on one message: control first, then elements.
+func (s *session[O, I]) take(c *creditpb.Control, elements []I) error {
+	if !s.started {
+		s.started = true
+		return s.open(c, elements)
+	}
+	if c != nil || len(elements) == 0 {
+		if err := s.steer(c, len(elements) > 0); err != nil {
+			return err
+		}
+	}
+	if len(elements) == 0 {
+		return nil
+	}
+	if s.in == nil {
+		return violation(UnexpectedFrame, "no elements: Open did not say will_receive", "an element")
+	}
+	if v := s.in.push(elements); v != nil {
+		return v
+	}
+	return nil
+}
+
+// steer acts on control. What rides on an element is free for the flood rule, as the
+// element has paid for it.
+func (s *session[O, I]) steer(c *creditpb.Control, riding bool) error {
+	if !riding && !s.flood.spend(s.elements()) {
+		return violation(ControlFlood,
+			fmt.Sprintf("at most %d at once, and then one for each element and %d a second", floodBurst, floodRate),
+			"more control messages")
+	}
+	s.controls.in.Add(1)
+	if v := s.dispatch(c); v != nil {
+		return v
+	}
+	return nil
+}
+
+func (s *session[O, I]) dispatch(c *creditpb.Control) *ProtocolError {
+	switch k := c.GetKind().(type) {
+	case *creditpb.Control_Request:
+		return s.request(k.Request)
+	case *creditpb.Control_Cancel:
+		if s.out == nil {
+			return violation(UnexpectedFrame, "none: Open did not say will_send", "Cancel")
+		}
+		s.out.end(&canceled{reason: clip(k.Cancel.GetReason())})
+		s.settle()
+		s.write()
+	case *creditpb.Control_Complete:
+		end := io.EOF
+		if k.Complete.GetGoingAway() {
+			end = ErrGoingAway
+		}
+		return s.finish(end, k.Complete.GetTotal())
+	case *creditpb.Control_Error:
+		return s.finish(remoteError(k.Error), k.Error.GetTotal())
+	case *creditpb.Control_Drained:
+		if s.in == nil {
+			return violation(UnexpectedFrame, "none: Open did not say will_receive", "Drained")
+		}
+		v := s.in.drained(k.Drained)
+		s.write()
+		return v
+	case *creditpb.Control_Heartbeat:
+		if k.Heartbeat.GetEcho() {
+			s.pending.heartbeat(s.beat())
+			s.write()
+		}
+	case *creditpb.Control_Open:
+		return violation(UnexpectedFrame, "Open as the first message only", "a second Open")
+	}
+	return nil // of a kind that is not known
+}
+
+// clip keeps what a peer says for people from filling logs.
+func clip(s string) string {
+	const most = 200
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "..."
+}
+
+// request acts on demand.
+func (s *session[O, I]) request(r *creditpb.Request) *ProtocolError {
+	switch {
+	case s.out == nil:
+		return violation(UnexpectedFrame, "none: Open did not say will_send", "Request")
+	case !s.peer.GetWillReceive():
+		return violation(UnexpectedFrame, "none: the peer's Open did not say will_receive", "Request")
+	case r.GetN() < 0:
+		return violation(InvalidDemand, "n of at least 1", "n %d", r.GetN())
+	case r.GetN() == 0 && !r.GetDrain() && r.GetConsumed() == 0:
+		return violation(InvalidDemand, "n of at least 1, drain or consumed", "none of them")
+	case r.GetDrain() && !s.drains:
+		return violation(UnexpectedFrame, "none: FEATURE_DRAIN is not used", "Request with drain")
+	}
+	clamped, v := s.out.demand(r)
+	if v != nil {
+		return v
+	}
+	if clamped && s.cfg.rejectCredit {
+		return violation(DemandTooLarge, fmt.Sprintf("at most %d outstanding", s.cfg.maxCredit), "demand for %d more", r.GetN())
+	}
+	if r.GetDrain() {
+		s.pending.drain()
+		s.write()
+	}
+	s.notifyConsumed(r.GetConsumed())
+	return nil
+}
+
+// finish acts on the peer's terminal.
+func (s *session[O, I]) finish(end error, total uint64) *ProtocolError {
+	if s.in == nil {
+		return violation(UnexpectedFrame, "none: Open did not say will_receive", "Complete or Error")
+	}
+	v := s.in.finish(end, &total)
+	s.settle()
+	s.write()
+	return v
+}
+
+// remoteError is what Recv returns for an Error.
+func remoteError(e *creditpb.Error) error {
+	code := codes.Code(e.GetCode())
+	if code == codes.OK || code > codes.Unauthenticated {
+		code = codes.Unknown
+	}
+	p := status.New(code, e.GetMessage()).Proto()
+	p.Details = e.GetDetails()
+	return status.FromProto(p).Err()
+}
+
+func (s *session[O, I]) elements() (n uint64) {
+	if s.out != nil {
+		s.out.mu.Lock()
+		n += s.out.sent
+		s.out.mu.Unlock()
+	}
+	if s.in != nil {
+		s.in.mu.Lock()
+		n += uint64(s.in.received)
+		s.in.mu.Unlock()
+	}
+	return n
+}
+
+// beat returns a Heartbeat with what this end knows.
+func (s *session[O, I]) beat() *creditpb.Heartbeat {
+	if s.out == nil {
+		return &creditpb.Heartbeat{}
+	}
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	return &creditpb.Heartbeat{Sent: s.out.sent, Credit: s.out.credit}
+}
+
+// write has pending control written by another goroutine: for the read loop and for
+// timers.
+func (s *session[O, I]) write() {
+	if !s.pending.waits.Load() || !s.writing.CompareAndSwap(false, true) {
+		return
+	}
+	s.help(func() {
+		s.writing.Store(false) // before it looks: what comes later starts another
+		s.flush()
+	})
+}
+
+// flush writes pending control, or leaves it to the holder of the write lock.
+func (s *session[O, I]) flush() {
+	for s.pending.waits.Load() && s.w.tryLock() {
+		err := s.writeControl()
+		s.w.unlock()
+		if err != nil {
+			return // the read loop learns why
+		}
+	}
+}
+
+// writeControl writes all pending control. s.w is held.
+func (s *session[O, I]) writeControl() error {
+	for {
+		c, half := s.pending.take(s.out)
+		switch {
+		case s.quiet || s.halved: // nobody would read it
+		case half:
+			s.halved = true
+			return s.wire.half()
+		case c != nil:
+			if err := s.put(c); err != nil {
+				return err
+			}
+		}
+		if c == nil {
+			return nil
+		}
+	}
+}
+
+// settle has a client half-close once it has nothing more to write.
+func (s *session[O, I]) settle() {
+	if !s.role.server && s.cause() == nil && (s.out == nil || s.out.ended()) && (s.in == nil || s.in.spent()) {
+		s.pending.halfClose()
+	}
+}
+
+// put writes c alone. s.w is held.
+func (s *session[O, I]) put(c *creditpb.Control) error {
+	s.wrote.Add(1)
+	s.controls.out.Add(1)
+	return s.wire.control(c)
+}
+
+// fail ends the session with err. The first wins.
+func (s *session[O, I]) fail(err error) {
+	s.mu.Lock()
+	first := s.err == nil
+	if first {
+		s.err = err
+	}
+	timers := s.timers
+	s.timers = nil
+	s.mu.Unlock()
+	for _, t := range timers {
+		t.Stop()
+	}
+	if !first {
+		return
+	}
+	if s.cfg.meter != nil {
+		s.cfg.meter.failed(err)
+	}
+	if s.abort != nil {
+		s.abort() // first: a half-close of what wakes up now would look like Complete
+	}
+	if s.out != nil {
+		s.out.end(err)
+	}
+	if s.in != nil {
+		s.in.end(err)
+	}
+}
+
+// over ends the session as the read loop has found it to end. A server's may go on
+// sending after a client's half-close.
+func (s *session[O, I]) over(err error) {
+	switch {
+	case !errors.Is(err, io.EOF):
+		s.fail(err)
+	case !s.started:
+		s.fail(violation(UnexpectedFrame, "Open", "the end of the stream"))
+	default:
+		if s.in != nil {
+			_ = s.in.finish(io.EOF, nil) // it may have ended before, which is in order
+		}
+		if !s.role.server {
+			s.fail(errPeace)
+		} else if s.out != nil {
+			s.out.desert()
+		}
+	}
+}
+
+// errPeace is how a session ends whose call has ended with OK.
+var errPeace = &canceled{reason: "the server has ended the call"}
+
+// left runs when the stream's context ends: on a server when the handler has
+// returned, on a client at the end of the call.
+func (s *session[O, I]) left() {
+	s.fail(status.FromContextError(s.ctx.Err()).Err())
+	if s.cfg.meter != nil {
+		<-s.done // gRPC hands over what it has
+		s.cfg.meter.leave(s)
+	}
+	if s.role.server && s.in != nil {
+		s.in.release() // the handler has returned: nobody else will
+	}
+}
+
+// after has f called once, d from now, if the session is not over by then.
+func (s *session[O, I]) after(d time.Duration, f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.afterLocked(d, f)
+}
+
+func (s *session[O, I]) afterLocked(d time.Duration, f func()) *time.Timer {
+	if s.err != nil {
+		return nil
+	}
+	t := time.AfterFunc(d, f)
+	s.timers = append(s.timers, t)
+	return t
+}
+
+// help runs f in a goroutine that await waits for; not at all once that has begun.
+func (s *session[O, I]) help(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.alone {
+		s.helpers.Go(f)
+	}
+}
+
+// await waits for all goroutines of a client's session, which is over. Nobody has a hold of
+// the read loop of a server's: it ends with the stream, when the handler has returned.
+func (s *session[O, I]) await() {
+	<-s.done
+	s.mu.Lock()
+	s.alone = true
+	s.mu.Unlock()
+	s.helpers.Wait()
+	_ = s.wire.flush(context.Background()) // what waits fails now
+}
+
+// notifyConsumed calls the hook, from a goroutine of its own.
+func (s *session[O, I]) notifyConsumed(consumed uint64) {
+	if s.cfg.onConsumed == nil || consumed == 0 || !s.notifying.CompareAndSwap(false, true) {
+		return
+	}
+	s.help(func() {
+		defer func() {
+			if p := recover(); p != nil {
+				s.fail(status.Errorf(codes.Internal, "streamcredit: the hook for consumed elements panicked: %v", p))
+			}
+		}()
+		for {
+			now := s.out.stats().Consumed
+			if now > s.told {
+				s.told = now
+				s.cfg.onConsumed(now)
+				continue
+			}
+			s.notifying.Store(false)
+			if s.out.stats().Consumed == now || !s.notifying.CompareAndSwap(false, true) {
+				return
+			}
+		}
+	})
+}

@@ -1,0 +1,277 @@
+package streamcredit
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+)
+
+// A Stream is what grpc.BidiStreamingServer and grpc.BidiStreamingClient have in
+// common: a stream on which *Out is sent and *In received.
+type Stream[Out, In any] interface {
+	// Send, Recv and Context are those of gRPC.
+	Send(m *Out) error
+	Recv() (*In, error)
+	Context() context.Context
+}
+
+// A ClientStream is the client's end of one, as grpc.BidiStreamingClient.
+type ClientStream[Out, In any] interface {
+	Stream[Out, In]
+	// CloseSend is that of gRPC.
+	CloseSend() error
+}
+
+// ServeSend makes a handler the sender of its stream. It waits for the client's Open,
+// at most the handshake timeout, answers it, and returns the element that came with it
+// ([WithSetup]), nil if there was none. Errors are for the handler to return. The
+// handler must end with Finish, Close or an error. Nobody else may use the stream.
+func ServeSend[Out, In any](stream Stream[Out, In], opts ...SendOption) (*Sender[*Out], *In, error) {
+	s, err := serveEmbedded(stream, role{server: true, sends: true}, opts)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &Sender[*Out]{s}, s.setup, nil
+}
+
+// ServeReceive makes a handler the receiver of its stream. Otherwise it is like
+// [ServeSend].
+func ServeReceive[Out, In any](stream Stream[Out, In], opts ...ReceiveOption) (*Receiver[*In], *In, error) {
+	s, err := serveEmbedded(stream, role{server: true, receives: true}, opts)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &Receiver[*In]{s}, s.setup, nil
+}
+
+// Serve makes a handler sender and receiver of its stream. Otherwise it is like
+// [ServeSend].
+func Serve[Out, In any](stream Stream[Out, In], opts ...DuplexOption) (*Duplex[*Out, *In], *In, error) {
+	s, err := serveEmbedded(stream, role{server: true, sends: true, receives: true}, opts)
+	if err != nil {
+		return nil, nil, err
+	}
+	return newDuplex(s), s.setup, nil
+}
+
+// DialSend opens a stream as its sender. open is the method of a generated client, such
+// as client.Upload, or a function that calls it with call options of its own. Like it,
+// DialSend does not wait for the server: what is wrong there is an error of the first
+// Send. The call ends when ctx does, and when Finish has returned.
+func DialSend[Out, In, CallOption any, S ClientStream[Out, In]](
+	ctx context.Context, open func(context.Context, ...CallOption) (S, error), opts ...SendOption,
+) (*Sender[*Out], error) {
+	s, err := dialEmbedded(ctx, open, role{sends: true}, opts)
+	if err != nil {
+		return nil, err
+	}
+	return &Sender[*Out]{s}, nil
+}
+
+// DialReceive opens a stream as its receiver. The call ends when ctx does, or with
+// Close. Otherwise it is like [DialSend].
+func DialReceive[Out, In, CallOption any, S ClientStream[Out, In]](
+	ctx context.Context, open func(context.Context, ...CallOption) (S, error), opts ...ReceiveOption,
+) (*Receiver[*In], error) {
+	s, err := dialEmbedded(ctx, open, role{receives: true}, opts)
+	if err != nil {
+		return nil, err
+	}
+	return &Receiver[*In]{s}, nil
+}
+
+// Dial opens a stream as its sender and receiver. The call ends when ctx does, or with
+// Close. Otherwise it is like [DialSend].
+func Dial[Out, In, CallOption any, S ClientStream[Out, In]](
+	ctx context.Context, open func(context.Context, ...CallOption) (S, error), opts ...DuplexOption,
+) (*Duplex[*Out, *In], error) {
+	s, err := dialEmbedded(ctx, open, role{sends: true, receives: true}, opts)
+	if err != nil {
+		return nil, err
+	}
+	return newDuplex(s), nil
+}
+
+func serveEmbedded[Out, In any, P DuplexOption](stream Stream[Out, In], r role, opts []P) (*session[*Out, *In], error) {
+	c, err := newConfig(r, opts)
+	if err != nil {
+		return nil, err
+	}
+	w, err := newEmbedded(stream)
+	if err != nil {
+		return nil, err
+	}
+	return serve(stream.Context(), w, headerOf(stream), c)
+}
+
+// headerOf returns how to set a response header on a server's stream; nil: not at all.
+func headerOf(stream any) func(metadata.MD) error {
+	if h, ok := stream.(interface{ SetHeader(md metadata.MD) error }); ok {
+		return h.SetHeader
+	}
+	return nil
+}
+
+// serve begins a session on a server.
+func serve[O, I any](ctx context.Context, w wire[O, I], setHeader func(metadata.MD) error, c *config) (*session[O, I], error) {
+	s := newSession(ctx, w, nil, c)
+	if err := s.join(); err != nil {
+		close(s.done) // there is no read loop
+		s.fail(err)
+		return nil, err
+	}
+	_ = s.w.lock(ctx) // free: nothing is written before Open
+	go s.loop()       // ends with the stream, which the handler's return ends
+	if err := s.awaitOpen(); err != nil {
+		s.w.unlock()
+		s.fail(err)
+		return nil, err
+	}
+	if err := s.answer(setHeader); err != nil {
+		s.w.unlock()
+		s.fail(err)
+		return nil, err
+	}
+	s.w.unlock()
+	s.flush() // what has become pending meanwhile
+	if s.out != nil && !s.quiet && c.firstRequest > 0 {
+		s.awaitDemand()
+	}
+	return s, nil
+}
+
+// awaitOpen waits for the client's Open.
+func (s *session[O, I]) awaitOpen() error {
+	timeout := time.NewTimer(s.cfg.handshake)
+	defer timeout.Stop()
+	select {
+	case <-s.opened:
+		return nil
+	case <-s.done:
+		select {
+		case <-s.opened: // it is to be answered, whatever came after it
+			return nil
+		default:
+			return s.cause()
+		}
+	case <-timeout.C:
+		return s.lateOpen()
+	}
+}
+
+func (s *session[O, I]) lateOpen() error {
+	return violation(HandshakeTimeout, "Open within "+s.cfg.handshake.String(), "none")
+}
+
+// answer writes the server's Open. s.w is held.
+func (s *session[O, I]) answer(setHeader func(metadata.MD) error) error {
+	if s.quiet {
+		return nil
+	}
+	if setHeader != nil {
+		_ = setHeader(metadata.Pairs(header, strconv.Itoa(version))) // too late if an interceptor has sent headers: Open says it, too
+	}
+	return s.put(s.hello())
+}
+
+// awaitDemand ends the session if the peer asks for nothing for too long.
+func (s *session[O, I]) awaitDemand() {
+	s.after(s.cfg.firstRequest, func() {
+		if !s.out.asked() {
+			s.fail(violation(FirstRequestTimeout, "a Request within "+s.cfg.firstRequest.String(), "none"))
+		}
+	})
+}
+
+func dialEmbedded[Out, In, CallOption any, S ClientStream[Out, In], P DuplexOption](
+	ctx context.Context, open func(context.Context, ...CallOption) (S, error), r role, opts []P,
+) (*session[*Out, *In], error) {
+	c, err := newConfig(r, opts)
+	if err != nil {
+		return nil, err
+	}
+	w, err := newEmbedded[Out, In](nil) // so that no call is made of a stream that cannot work
+	if err != nil {
+		return nil, err
+	}
+	return dial(ctx, open, c, func(stream S) wire[*Out, *In] {
+		w.stream, w.closeSend = stream, stream.CloseSend
+		return w
+	})
+}
+
+// dial begins a session on a client.
+func dial[O, I, CallOption any, S any](
+	ctx context.Context, open func(context.Context, ...CallOption) (S, error), c *config, carry func(S) wire[O, I],
+) (*session[O, I], error) {
+	ctx, cancel := context.WithCancel(ctx)
+	stream, err := open(ctx)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	s := newSession(ctx, carry(stream), cancel, c)
+	_ = s.w.lock(ctx) // free: nothing is written before Open
+	err = s.join()
+	if err == nil {
+		err = s.greet()
+	}
+	if err != nil {
+		close(s.done) // there is no read loop
+		s.w.unlock()
+		s.fail(err)
+		return nil, err
+	}
+	s.after(c.handshake, func() {
+		select {
+		case <-s.opened:
+		default:
+			s.fail(s.lateOpen())
+		}
+	})
+	if s.out != nil && c.firstRequest > 0 {
+		s.awaitDemand()
+	}
+	go s.loop() // ends with the call, which Close and Finish wait for
+	s.w.unlock()
+	return s, nil
+}
+
+// greet writes the client's Open. s.w is held. An error of the transport is left to
+// the read loop, which learns the call's status.
+func (s *session[O, I]) greet() error {
+	if s.cfg.setup == nil {
+		_ = s.put(s.hello())
+		return nil
+	}
+	e, err := s.wire.setup(s.cfg.setup)
+	if err == nil {
+		err = s.wire.check(e)
+	}
+	if err != nil {
+		return err
+	}
+	s.wrote.Add(1)
+	s.controls.out.Add(1)
+	_ = s.wire.element(e, s.hello())
+	return nil
+}
+
+// join opens the receiver's account of the budget, which must not wait for this stream's
+// transport: others share it.
+func (s *session[O, I]) join() (err error) {
+	if s.in == nil || s.cfg.budget == nil {
+		return nil
+	}
+	s.in.account, err = s.cfg.budget.open(s.in.retry(s.write), s.in.reclaim(s.write))
+	return err
+}
+
+// cause returns why the session is over.
+func (s *session[O, I]) cause() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
