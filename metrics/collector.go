@@ -27,7 +27,7 @@ var _ prometheus.Collector = (*Collector)(nil)
 // touched any of them. It also returns the errors of Update. Collectors of
 // different gates can share a registry, which refuses a second gate of a name.
 func NewCollector(gates ...*admit.Gate) (*Collector, error) {
-	if err := validate(gates); err != nil {
+	if err := validate(aGate, gates); err != nil {
 		return nil, err
 	}
 	c := &Collector{}
@@ -45,27 +45,40 @@ func NewCollector(gates ...*admit.Gate) (*Collector, error) {
 	return c, nil
 }
 
-func validate(gates []*admit.Gate) error {
+// A subject is what validate calls the kind of thing that a collector watches.
+type subject struct{ noun, want, nameless, option string }
+
+var aGate = subject{"gate", "one from admit.New", "a zero Gate", "admit.WithName"}
+
+// validate checks the things that a collector is to watch. Their names become
+// label values.
+func validate[T interface {
+	comparable
+	Name() string
+}](what subject, watched []T) error {
 	var errs []error
-	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf("metrics: "+format, args...)) }
-	if len(gates) == 0 {
-		wrong("gates: got none, want at least one")
+	wrong := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("metrics: "+what.noun+format, args...))
 	}
-	uses := make(map[string]int, len(gates))
-	for i, g := range gates {
-		if g == nil {
-			wrong("gate %d of %d: got nil, want one from admit.New", i+1, len(gates))
+	if len(watched) == 0 {
+		wrong("s: got none, want at least one")
+	}
+	var none T
+	uses := make(map[string]int, len(watched))
+	for i, w := range watched {
+		if w == none {
+			wrong(" %d of %d: got nil, want %s", i+1, len(watched), what.want)
 			continue
 		}
-		name := g.Name()
+		name := w.Name()
 		uses[name]++
 		switch {
-		case name == "": // only a zero Gate has no name
-			wrong("gate %d of %d: got a zero Gate, want one from admit.New", i+1, len(gates))
+		case name == "":
+			wrong(" %d of %d: got %s, want %s", i+1, len(watched), what.nameless, what.want)
 		case uses[name] == 2:
-			wrong("gate name: got %q more than once, want one for each gate (admit.WithName)", name)
+			wrong(" name: got %q more than once, want one for each %s (%s)", name, what.noun, what.option)
 		case uses[name] == 1 && !utf8.ValidString(name):
-			wrong("gate name: got %q, want valid UTF-8", name)
+			wrong(" name: got %q, want valid UTF-8", name)
 		}
 	}
 	return errors.Join(errs...)

@@ -1,4 +1,7 @@
-// Package metrics shows gates of package admit to Prometheus.
+// Package metrics shows gates of package admit and streams of package
+// streamcredit to Prometheus.
+//
+// # Gates
 //
 // Gauges and counters are read from [admit.Gate.Stats] when somebody scrapes:
 // a call that is let in at once costs nothing. Only the time waited is measured
@@ -14,8 +17,6 @@
 // alerts see the first event. Every metric has the label gate, the name that
 // admit.WithName gave; all other labels are closed sets of package admit.
 // Nothing that a caller sends becomes a label.
-//
-// # Metrics
 //
 // What each tells whoever is on call:
 //
@@ -62,4 +63,78 @@
 //
 // weir_limit_changes_total and weir_wait_seconds begin with [NewCollector];
 // everything else counts since the gate was made.
+//
+// # Streams
+//
+// Streams are counted by meters of package streamcredit: one for each kind of
+// stream, not for each stream. All is read from [streamcredit.Meter.Stats] when
+// somebody scrapes, once for each meter, so that the numbers of one scrape are
+// of one moment for each stream.
+//
+//	meter := streamcredit.NewMeter("orders")
+//	...
+//	out, query, err := streamcredit.ServeSend(stream, streamcredit.WithMeter(meter))
+//	...
+//	collector, err := metrics.NewStreamCollector(meter)
+//	...
+//	err = prometheus.Register(collector)
+//
+// Here, too, every series exists from the first scrape. Every metric has the
+// label meter, the name that NewMeter was given; the only other label is a closed
+// set of package streamcredit. A stream is one end of one: if both ends are in
+// this process, give each a meter of its own, or everything is there twice. What a
+// stream has counted stays when it has ended.
+//
+//	name                      type       labels  what it tells
+//	weir_stream_open          gauge              How many streams are open. Climbing at an equal number of clients:
+//	                                             handlers that do not return, or clients that do not Close.
+//	weir_stream_opened_total  counter            Its rate, high while weir_stream_open is level: streams that break and
+//	                                             are opened again, each with a new handshake.
+//	weir_stream_sent_elements_total, weir_stream_received_elements_total
+//	                          counter            Throughput. Sent that stands still while weir_stream_starving_senders is
+//	                                             not 0: the receivers do not keep up; while it is 0: the source is dry.
+//	weir_stream_sent_bytes_total, weir_stream_received_bytes_total
+//	                          counter            The same in bytes; by elements, their mean size. Received ones count only
+//	                                             where the receiver bounds sizes: WithByteWindow, WithMaxMessageBytes or
+//	                                             WithBudget.
+//	weir_stream_sent_controls_total, weir_stream_received_controls_total
+//	                          counter            What the protocol costs. Near one for each element: windows of one or
+//	                                             two. Much received without elements: a peer that floods.
+//	weir_stream_credit        gauge              Elements that senders may send at once. 0 with starving senders: demand
+//	                                             is the bottleneck. High for long: there is nothing to send.
+//	weir_stream_unbounded_senders
+//	                          gauge              Senders whose receiver asked for all there is, or knows nothing of credit:
+//	                                             nothing slows them down but HTTP/2. They are not in weir_stream_credit.
+//	weir_stream_starved_seconds_total
+//	                          counter            Its rate is the mean number of senders that wait for demand, which a
+//	                                             scrape of the gauge can miss; by weir_stream_open it is their share of
+//	                                             the time. Near 1: the receivers are the bottleneck.
+//	                                             Ready and SendSeq wait for demand even when there is nothing to send.
+//	weir_stream_starving_senders
+//	                          gauge              Senders that wait for demand now. The same ones for long: a consumer
+//	                                             hangs (WithSendStallTimeout ends its stream).
+//	weir_stream_demand        gauge              Elements that receivers have asked for and not received. As high as
+//	                                             weir_stream_window: the senders, or the network, are the bottleneck.
+//	weir_stream_window        gauge              The sum of the receivers' windows, and with it the most elements that they
+//	                                             hold: what to size memory by. Manual demand has none.
+//	weir_stream_lag           gauge              Elements that have arrived and whose consumers are not done with them. As
+//	                                             high as weir_stream_window: the consumers are the bottleneck.
+//	weir_stream_waited_seconds_total
+//	                          counter            The mirror of starved seconds: its rate is the mean number of receivers
+//	                                             whose consumer waits for elements. Both near 0: all is well matched.
+//	                                             Both high: the window is too small for the way between them.
+//	weir_stream_dropped_elements_total
+//	                          counter            Elements that outboxes dropped, as their policies say: subscribers that are
+//	                                             too slow for their source.
+//	weir_stream_violations_total
+//	                          counter    reason  Streams that this end has ended. credit_starved, first_request_timeout and
+//	                                             peer_stalled: peers that hang. budget_exhausted: this process is full.
+//	                                             Any other: a peer with a bug, or a hostile one.
+//
+// reason is a [streamcredit.Reason] in lower case: invalid_demand,
+// demand_too_large, unexpected_frame, version, credit_exceeded, bytes_exceeded,
+// message_too_large, after_terminal, count_mismatch, invalid_consumed,
+// control_flood, handshake_timeout, first_request_timeout, credit_starved,
+// peer_stalled or budget_exhausted. It is counted where it was found: the peer
+// sees an error of its stream.
 package metrics

@@ -11,14 +11,14 @@ import (
 
 const namespace = "weir"
 
-// A reading is one number of a gate.
-type reading struct {
+// A reading is one number of what is watched, out of its Stats.
+type reading[Stats any] struct {
 	name, help string
 	kind       prometheus.ValueType
-	value      func(*admit.Stats) float64
+	value      func(*Stats) float64
 }
 
-var readings = []reading{
+var readings = []reading[admit.Stats]{
 	{
 		"left_total", "Calls whose caller gave up before their turn.",
 		prometheus.CounterValue, func(s *admit.Stats) float64 { return float64(s.Left) },

@@ -1,0 +1,49 @@
+package metrics
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weir-go/weir/streamcredit"
+)
+
+// A StreamCollector shows streams to Prometheus, by the meters that count them;
+// register it with a prometheus.Registerer. It is safe for concurrent use. Use
+// [NewStreamCollector]; the zero StreamCollector shows nothing.
+type StreamCollector struct{ meters []*streamSeries }
+
+var _ prometheus.Collector = (*StreamCollector)(nil)
+
+// NewStreamCollector returns a collector for meters. It does not change them;
+// streams may be in use already.
+//
+// It returns an error that names everything wrong with the meters: none at all,
+// a nil one, two of one name, a name that cannot be a label. Collectors of
+// different meters can share a registry, which refuses a second meter of a name.
+func NewStreamCollector(meters ...*streamcredit.Meter) (*StreamCollector, error) {
+	if err := validate(aMeter, meters); err != nil {
+		return nil, err
+	}
+	c := &StreamCollector{}
+	for _, m := range meters {
+		c.meters = append(c.meters, newStreamSeries(m))
+	}
+	return c, nil
+}
+
+var aMeter = subject{"meter", "a named one from streamcredit.NewMeter", "one without a name", "streamcredit.NewMeter"}
+
+// Describe implements prometheus.Collector.
+func (c *StreamCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, s := range c.meters {
+		s.describe(ch)
+	}
+}
+
+// Collect implements prometheus.Collector. It takes the locks of each open
+// stream for a moment, one after the other; meanwhile none of its meter's can
+// open or end.
+func (c *StreamCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, s := range c.meters {
+		s.collect(ch)
+	}
+}

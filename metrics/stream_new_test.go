@@ -1,0 +1,79 @@
+package metrics_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weir-go/weir/metrics"
+	"github.com/weir-go/weir/streamcredit"
+)
+
+func TestNewStreamCollectorNamesEveryMistake(t *testing.T) {
+	feed := streamcredit.NewMeter("feed")
+	for _, test := range []struct {
+		name   string
+		meters []*streamcredit.Meter
+		want   []string
+	}{
+		{"none", nil, []string{"meters: got none, want at least one"}},
+		{"nil", []*streamcredit.Meter{nil}, []string{"meter 1 of 1: got nil"}},
+		{"zero", []*streamcredit.Meter{{}}, []string{"meter 1 of 1: got one without a name"}},
+		{"nameless", []*streamcredit.Meter{streamcredit.NewMeter("")}, []string{"meter 1 of 1: got one without a name"}},
+		{"not text", []*streamcredit.Meter{streamcredit.NewMeter("a\xff")}, []string{`meter name: got "a\xff", want valid UTF-8`}},
+		{"one twice", []*streamcredit.Meter{feed, feed}, []string{`meter name: got "feed" more than once`}},
+		{
+			"two of a name, and three of another, and nil",
+			[]*streamcredit.Meter{
+				feed, nil, streamcredit.NewMeter("db"), streamcredit.NewMeter("feed"),
+				streamcredit.NewMeter("db"), streamcredit.NewMeter("fine"), streamcredit.NewMeter("db"),
+			},
+			[]string{
+				"meter 2 of 7: got nil",
+				`meter name: got "feed" more than once`,
+				`meter name: got "db" more than once`,
+			},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c, err := metrics.NewStreamCollector(test.meters...)
+			if err == nil || c != nil {
+				t.Fatalf("got %v, %v, want no collector and an error", c, err)
+			}
+			lines := strings.Split(err.Error(), "\n")
+			if len(lines) != len(test.want) {
+				t.Errorf("got %d mistakes, want %d: %v", len(lines), len(test.want), err)
+			}
+			for i, want := range test.want {
+				if i < len(lines) && (!strings.Contains(lines[i], want) || !strings.HasPrefix(lines[i], "metrics: ")) {
+					t.Errorf("mistake %d: got %q, want it to say %q", i+1, lines[i], want)
+				}
+			}
+		})
+	}
+}
+
+func TestStreamCollectorsShareARegistry(t *testing.T) {
+	r := collect(t, newGate(t)) // with a collector of gates, too
+	register := func(name string) error {
+		c, err := metrics.NewStreamCollector(streamcredit.NewMeter(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Register(c)
+	}
+	if err := register("a"); err != nil {
+		t.Errorf("first collector: got %v, want no error", err)
+	}
+	if err := register("b"); err != nil {
+		t.Errorf("collector of another meter: got %v, want no error", err)
+	}
+	if err := register("a"); !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
+		t.Errorf("collector of another meter of the same name: got %v, want AlreadyRegisteredError", err)
+	}
+	if got := len(find(t, r, "weir_stream_open")); got != 2 {
+		t.Errorf("weir_stream_open: got %d series, want 2", got)
+	}
+}
