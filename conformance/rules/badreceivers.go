@@ -1,0 +1,295 @@
+package rules
+
+import (
+	"math"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/weir-go/weir/conformance/conformancepb"
+	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
+)
+
+// nothing is a sender that waits.
+func nothing() *conformancepb.Send {
+	return &conformancepb.Send{Ending: conformancepb.Ending_ENDING_NOTHING}
+}
+
+// both runs something with an end that sends and then with one that receives.
+func (t *T) both(o *creditpb.Open, f func(p *Peer)) {
+	f(t.Sender(nothing(), o))
+	f(t.Receiver(&conformancepb.Receive{Window: 4}, o))
+}
+
+// unknown is control of a kind that is not known: that which a later version has, and none.
+func unknown() []*creditpb.Control {
+	later := &creditpb.Control{}
+	later.ProtoReflect().SetUnknown(protowire.AppendBytes(protowire.AppendTag(nil, 9, protowire.BytesType), []byte("later")))
+	return []*creditpb.Control{later, {}}
+}
+
+// badReceivers is what a sender does with receivers that do what they should not, or much of
+// what they may.
+var badReceivers = []Rule{{
+	Number: 16, Name: "a request for none",
+	Proves: "n = 0, with neither drain nor consumed, is INVALID_DEMAND.",
+	Run: func(t *T) {
+		p := t.Sender(&conformancepb.Send{Count: 9}, initial(1))
+		p.Want(1)
+		p.Request(0)
+		p.Violation("INVALID_DEMAND")
+	},
+}, {
+	Number: 17, Name: "a negative request",
+	Proves: "n = -1 and the smallest n are INVALID_DEMAND, in Open as well.",
+	Run: func(t *T) {
+		for _, n := range []int64{-1, math.MinInt64} {
+			p := t.Sender(&conformancepb.Send{Count: 9}, nil)
+			p.Request(n)
+			p.Violation("INVALID_DEMAND")
+			p = t.Begin(&conformancepb.Script{Send: &conformancepb.Send{Count: 9}})
+			p.Greet(opening(p.defaults(initial(n))))
+			p.Violation("INVALID_DEMAND")
+		}
+	},
+}, {
+	Number: 18, Name: "no demand in Open is none",
+	Proves: "Without Open.initial there is no demand, and with it there is so much.",
+	Run: func(t *T) {
+		p := t.Sender(&conformancepb.Send{Count: 9}, nil)
+		p.Quiet()
+		p = t.Sender(&conformancepb.Send{Count: 9}, initial(4))
+		p.Want(4)
+		p.Quiet()
+	},
+}, {
+	Number: 19, Name: "unbounded demand",
+	Proves: "2^63-1 brings all elements; a sender with a largest credit keeps only so much, or refuses with DEMAND_TOO_LARGE.",
+	Run: func(t *T) {
+		p := t.Sender(&conformancepb.Send{Count: 1000}, nil)
+		p.Request(unbounded)
+		p.Complete(1000)
+		p.Leave()
+		p = t.Sender(&conformancepb.Send{Count: 1000, MaxPeerCredit: 10}, nil)
+		p.Request(unbounded)
+		p.Want(10)
+		p.Quiet()
+		p.Request(5)
+		p.Want(5)
+		p.Quiet()
+		p = t.Sender(&conformancepb.Send{Count: 1000, MaxPeerCredit: 10, RejectBeyond: true}, nil)
+		p.Request(10)
+		p.Want(10)
+		p.Request(11)
+		p.Violation("DEMAND_TOO_LARGE")
+	},
+}, {
+	Number: 20, Name: "sums saturate",
+	Proves: "Demand whose sum is over 2^63-1 is unbounded demand, and no violation.",
+	Run: func(t *T) {
+		p := t.Sender(&conformancepb.Send{Count: 500}, nil)
+		p.Say(request(unbounded-1), request(unbounded-1), request(unbounded))
+		p.Complete(500)
+		p.Leave()
+	},
+}, {
+	Number: 21, Name: "later demand never lowers unbounded",
+	Proves: "After unbounded demand and some elements, request(1) leaves it unbounded.",
+	Run: func(t *T) {
+		p := t.Sender(&conformancepb.Send{Count: 500}, nil)
+		p.Request(unbounded)
+		p.Want(1)
+		p.Request(1)
+		p.Request(unbounded)
+		p.Complete(500)
+		p.Leave()
+	},
+}, {
+	Number: 22, Name: "a flood of requests",
+	Proves: "A million requests of a sender with nothing to send, or heartbeats to a receiver, are CONTROL_FLOOD, soon; " +
+		"a thousand at once are not.",
+	Run: func(t *T) {
+		p := t.Sender(nothing(), nil)
+		for range 1000 {
+			p.Request(1)
+		}
+		p.Quiet()
+		flood(p, request(1))
+		flood(t.Receiver(&conformancepb.Receive{Window: 4}, nil), heartbeat(false))
+	},
+}, {
+	Number: 23, Name: "a request for each element",
+	Proves: "request(1) after each element, at full rate, is no flood.",
+	Run: func(t *T) {
+		n := int64(t.times(20_000))
+		p := t.Sender(&conformancepb.Send{Count: n}, initial(16))
+		for range n {
+			p.Want(1)
+			p.Request(1)
+		}
+		p.Complete(n)
+		p.Leave()
+	},
+}, {
+	Number: 24, Name: "unknown kinds",
+	Proves: "Control of a kind that is not known is ignored, and counts as control.",
+	Run: func(t *T) {
+		p := t.Sender(&conformancepb.Send{Count: 9}, nil)
+		p.Say(unknown()...)
+		p.Quiet()
+		p.Request(2)
+		p.Want(2)
+		p = t.Receiver(&conformancepb.Receive{Window: 4}, nil)
+		p.Say(unknown()...)
+		p.Flow(5)
+		p.Say(complete(5))
+		p.Leave()
+		t.both(nil, func(p *Peer) { flood(p, unknown()[0]) })
+	},
+}, {
+	Number: 25, Name: "a second Open",
+	Proves: "Open is the first message only: UNEXPECTED_FRAME.",
+	Run: func(t *T) {
+		t.both(nil, func(p *Peer) {
+			p.Say(opening(p.defaults(nil)))
+			p.Violation("UNEXPECTED_FRAME")
+		})
+	},
+}, {
+	Number: 26, Name: "no Open",
+	Proves: "Demand or a heartbeat as the first message is UNEXPECTED_FRAME, and silence HANDSHAKE_TIMEOUT.",
+	Run: func(t *T) {
+		for _, c := range []*creditpb.Control{request(1), heartbeat(false), complete(0)} {
+			p := t.Begin(&conformancepb.Script{Send: &conformancepb.Send{Count: 9}})
+			p.Say(c)
+			p.WithoutScript("UNEXPECTED_FRAME")
+		}
+		silence := t.Begin(&conformancepb.Script{Send: &conformancepb.Send{Count: 9}, HandshakeTimeoutMs: 300})
+		if t.is(ServerEnds) && !t.Exact {
+			return // a server that has no script waits for its usual 10 s, which only a bubble has
+		}
+		silence.WithoutScript("HANDSHAKE_TIMEOUT")
+	},
+}, {
+	Number: 27, Name: "versions",
+	Proves: "Without a common version: VERSION. Versions 1 to 99, or none said, have 1 in common.",
+	Run: func(t *T) {
+		p := t.Begin(&conformancepb.Script{Send: &conformancepb.Send{Count: 9}})
+		p.Greet(opening(p.defaults(&creditpb.Open{MinVersion: 99, MaxVersion: 99})))
+		p.Violation("VERSION")
+		p = t.Sender(&conformancepb.Send{Count: 9}, &creditpb.Open{MinVersion: 1, MaxVersion: 99, Initial: &creditpb.Request{N: 100}})
+		p.Complete(9)
+		p = t.Begin(&conformancepb.Script{Send: &conformancepb.Send{Count: 9}})
+		p.Greet(opening(&creditpb.Open{WillReceive: true, Initial: &creditpb.Request{N: 100}}))
+		p.Opened()
+		p.Complete(9)
+	},
+}, {
+	Number: 28, Name: "a role not announced",
+	Proves: "Elements for one who does not receive, demand of one who does not send, either from one who did not announce it, " +
+		"and drain that was not negotiated: UNEXPECTED_FRAME.",
+	Run: func(t *T) {
+		p := t.Sender(nothing(), nil)
+		p.Elements(1)
+		p.Violation("UNEXPECTED_FRAME")
+		p = t.Receiver(&conformancepb.Receive{Window: 4}, nil)
+		p.Request(1)
+		p.Violation("UNEXPECTED_FRAME")
+		p = t.Receiver(&conformancepb.Receive{Window: 4}, nil)
+		p.Say(cancel())
+		p.Violation("UNEXPECTED_FRAME")
+		p = t.Begin(&conformancepb.Script{Send: &conformancepb.Send{Count: 9}})
+		p.Greet(opening(&creditpb.Open{MinVersion: 1, MaxVersion: 1}))
+		p.Request(1)
+		p.Violation("UNEXPECTED_FRAME")
+		p = t.Sender(nothing(), nil)
+		p.Say(demand(&creditpb.Request{N: 1, Drain: true}))
+		p.Violation("UNEXPECTED_FRAME")
+	},
+}, {
+	Number: 29, Name: "consumed beyond what was sent",
+	Proves: "consumed over the number of elements sent is INVALID_CONSUMED, in Open as well; up to it is not.",
+	Run: func(t *T) {
+		p := t.Sender(&conformancepb.Send{Count: 9}, initial(3))
+		p.Want(3)
+		p.Say(demand(&creditpb.Request{Consumed: 3}))
+		p.Quiet()
+		p.Say(demand(&creditpb.Request{N: 1, Consumed: 5}))
+		p.Violation("INVALID_CONSUMED")
+		p = t.Begin(&conformancepb.Script{Send: &conformancepb.Send{Count: 9}})
+		p.Greet(opening(p.defaults(&creditpb.Open{Initial: &creditpb.Request{N: 1, Consumed: 1}})))
+		p.Violation("INVALID_CONSUMED")
+	},
+}, {
+	Number: 30, Name: "consumed that falls",
+	Proves: "consumed that is lower than before is INVALID_CONSUMED; the same again is not.",
+	Run: func(t *T) {
+		p := t.Sender(&conformancepb.Send{Count: 9}, initial(3))
+		p.Want(3)
+		p.Say(demand(&creditpb.Request{Consumed: 3}), demand(&creditpb.Request{Consumed: 3}))
+		p.Quiet()
+		p.Say(demand(&creditpb.Request{Consumed: 2}))
+		p.Violation("INVALID_CONSUMED")
+	},
+}, {
+	Number: 31, Name: "a receiver that never asks",
+	Proves: "FIRST_REQUEST_TIMEOUT after the time for it, and CREDIT_STARVED after that for one send, end the stream and " +
+		"free whoever waits. By default a server gives 30 s.",
+	Deadline: time.Minute,
+	Run: func(t *T) {
+		const limit = 300 * time.Millisecond
+		for reason, s := range map[string]*conformancepb.Send{
+			"FIRST_REQUEST_TIMEOUT": {Count: 9, FirstRequestTimeoutMs: int32(limit.Milliseconds())},
+			"CREDIT_STARVED":        {Count: 9, StallTimeoutMs: int32(limit.Milliseconds())},
+		} {
+			start := time.Now()
+			p := t.Sender(s, nil)
+			p.Violation(reason)
+			t.took(reason, start, limit)
+		}
+		if t.Exact && t.is(ServerEnds) {
+			start := time.Now()
+			t.Sender(&conformancepb.Send{Count: 9}, nil).Violation("FIRST_REQUEST_TIMEOUT")
+			t.took("FIRST_REQUEST_TIMEOUT", start, 30*time.Second)
+		}
+		p := t.Sender(&conformancepb.Send{Count: 9, FirstRequestTimeoutMs: 100, PaceMs: 50}, initial(9))
+		p.Complete(9) // one that asks is given all the time it needs
+	},
+}, {
+	Number: 33, Name: "a receiver that never reads",
+	Proves: "A sender that is stuck in a transport that nobody reads is freed by the end of the stream.",
+	Run: func(t *T) {
+		const n = 1000
+		p := t.Sender(&conformancepb.Send{Count: n, PayloadBytes: 256 << 10}, nil)
+		p.Request(unbounded) // and nothing is read from now on
+		wait := time.NewTimer(t.Settle)
+		defer wait.Stop()
+		<-wait.C
+		if r := p.Report(); r != nil && (r.GetSent() >= n || r.GetSending().GetKind() == inOrder) {
+			t.Fatalf("got %d elements sent and the end {%v} reported, want fewer than %d, and no end in order", r.GetSent(), r.GetSending(), n)
+		}
+	},
+}}
+
+// flood sends c until the end has had enough.
+func flood(p *Peer, c *creditpb.Control) {
+	for range 1_000_000 {
+		if !p.Say(c) {
+			break
+		}
+	}
+	p.Violation("CONTROL_FLOOD")
+}
+
+// WithoutScript is Violation for a session in which a server did not come to know the script, and
+// so cannot be asked for a report.
+func (p *Peer) WithoutScript(reason string) {
+	if p.t.is(ClientEnds) {
+		p.Violation(reason)
+		return
+	}
+	p.over()
+	if reasonOf(p.ended) != reason {
+		p.t.Fatalf("got the end of the stream (%s), want %s", describe(p.ended), reason)
+	}
+}

@@ -1,0 +1,106 @@
+package rules
+
+import (
+	"time"
+
+	"github.com/weir-go/weir/conformance/conformancepb"
+	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
+)
+
+func drain() *creditpb.Control { return demand(&creditpb.Request{Drain: true}) }
+
+// Drained reads until Drained; or, if that comes first, a terminal. Its numbers are checked as it arrives.
+func (p *Peer) Drained() *creditpb.Drained {
+	for p.last = nil; p.last == nil && p.terminal == nil; {
+		p.Recv("Drained")
+	}
+	return p.last
+}
+
+// drains is how credit is given back.
+var drains = []Rule{{
+	Number: 59, Name: "drain when idle",
+	Proves: "A sender that waits answers drain within 100 ms, has no credit then, and goes on with what is asked for later.",
+	Run: func(t *T) {
+		p := t.Sender(&conformancepb.Send{Count: 50, PaceMs: 50}, initial(10, allFeatures...))
+		start := time.Now()
+		p.Say(drain())
+		d := p.Drained()
+		if took := time.Since(start); t.Exact && took > 100*time.Millisecond {
+			t.Fatalf("got Drained after %v, want it within 100ms", took)
+		}
+		if d.GetBurned() == 0 {
+			t.Fatalf("got Drained with burned 0, want the credit of a sender that paces its elements")
+		}
+		p.Quiet()
+		p.Request(5)
+		p.Want(5)
+		p.Quiet()
+	},
+}, {
+	Number: 60, Name: "drain in full flow",
+	Proves: "sent + burned is what was granted, a hundred times in the midst of a flow, with demand on the drain and after it.",
+	Run: func(t *T) {
+		p := t.Sender(&conformancepb.Send{Count: 1_000_000}, initial(50, allFeatures...))
+		for range 100 {
+			p.Want(1)
+			p.Request(10)
+			p.Say(demand(&creditpb.Request{N: 20, Drain: true}))
+			p.Drained()
+			p.Request(30)
+		}
+		p.Want(30)
+		p.Quiet()
+	},
+}, {
+	Number: 61, Name: "after a drain",
+	Proves: "A receiver that drains asks for nothing until it is answered, is told what was given back, and takes one element more " +
+		"for CREDIT_EXCEEDED; a wrong number in the answer is COUNT_MISMATCH, and an answer to nothing UNEXPECTED_FRAME.",
+	Run: func(t *T) {
+		draining := func() *Peer {
+			p := t.Receiver(&conformancepb.Receive{Requests: []int64{10}, DrainAfter: after(3)}, &creditpb.Open{Features: allFeatures})
+			p.Flow(3)
+			for !p.Recv("a Request with drain").Control.GetRequest().GetDrain() {
+			}
+			return p
+		}
+		p := draining()
+		p.Elements(2) // on their way
+		p.GrantedAtMost(10)
+		p.Say(drained(5, 5))
+		p.Quiet()
+		p.Elements(1)
+		r := p.Violation("CREDIT_EXCEEDED")
+		if t.received(r, 5); r != nil && r.GetBurned() != 5 {
+			t.Fatalf("got %d burned reported, want 5", r.GetBurned())
+		}
+		p = draining()
+		p.Say(drained(4, 6))
+		p.Violation("COUNT_MISMATCH")
+		p = t.Receiver(&conformancepb.Receive{Window: 4}, &creditpb.Open{Features: allFeatures})
+		p.Say(drained(0, 4))
+		p.Violation("UNEXPECTED_FRAME")
+	},
+}, {
+	Number: 62, Name: "drain against Complete",
+	Proves: "Where drain and Complete cross, Complete answers, and Drained does not follow it; for a receiver, too.",
+	Run: func(t *T) {
+		for n := range int64(t.times(200)) {
+			p := t.Sender(&conformancepb.Send{Count: 3}, initial(3+n%2, allFeatures...))
+			p.Want(n % 4)
+			p.Say(drain())
+			if p.Drained() != nil {
+				p.Request(3)
+			}
+			p.Complete(3)
+			p.Say(demand(&creditpb.Request{Consumed: 3}))
+			p.Leave()
+		}
+		p := t.Receiver(&conformancepb.Receive{Requests: []int64{10}, DrainAfter: after(3)}, &creditpb.Open{Features: allFeatures})
+		p.Flow(3)
+		p.Elements(1)
+		p.Say(complete(4))
+		p.Leave()
+		p.Received(4, inOrder) // its drain did not wait for ever
+	},
+}}

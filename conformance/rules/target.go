@@ -1,0 +1,237 @@
+package rules
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/status"
+
+	"github.com/weir-go/weir/conformance/conformancepb"
+	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
+)
+
+// A Target is an end under test.
+type Target interface {
+	// Kind returns what kind of an end it is: two of the constants.
+	Kind() Ends
+	// begin begins a session in which the end does what the script says. Nothing was
+	// said yet but, by a client, its first message.
+	begin(ctx context.Context, script *conformancepb.Script) (*line, error)
+}
+
+// A line is the suite's end of a stream.
+type line struct {
+	stream   stream
+	greeting *Message // from a client end: its first message
+
+	half   func() error                                             // a client's half-close; nil on a server
+	hang   func(err error)                                          // ends the stream: a client cancels, a server returns err
+	report func(ctx context.Context) (*conformancepb.Report, error) // waits for it; nil: there is none
+}
+
+type stream interface {
+	Context() context.Context
+	SendMsg(m any) error
+	RecvMsg(m any) error
+}
+
+// methods by envelope.
+const (
+	embeddedMethod = conformancepb.ConformanceService_Run_FullMethodName
+	framedMethod   = creditpb.CreditStream_Channel_FullMethodName
+)
+
+// A ServerEnd is a server under test.
+type ServerEnd struct {
+	// Conn leads to it. It was made with DialOptions.
+	Conn grpc.ClientConnInterface
+	// Framed says that it is to be spoken with in Frames.
+	Framed bool
+}
+
+// Kind returns what kind of an end it is.
+func (s ServerEnd) Kind() Ends { return kindOf(ServerEnds, s.Framed) }
+
+func kindOf(side Ends, framed bool) Ends {
+	if framed {
+		return side | Framed
+	}
+	return side | Embedded
+}
+
+func (s ServerEnd) begin(ctx context.Context, script *conformancepb.Script) (*line, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	method := embeddedMethod
+	if s.Framed {
+		method = framedMethod
+	}
+	both := &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}
+	call, err := s.Conn.NewStream(ctx, both, method)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	return &line{
+		stream: call, half: call.CloseSend,
+		hang: func(error) { cancel() },
+		report: func(ctx context.Context) (*conformancepb.Report, error) {
+			q := &conformancepb.OutcomeRequest{Id: script.GetId()}
+			res, err := conformancepb.NewConformanceServiceClient(s.Conn).Outcome(ctx, q)
+			if status.Code(err) == codes.Unimplemented {
+				return nil, nil //nolint:nilnil // less is tested then
+			}
+			return res.GetReport(), err
+		},
+	}, nil
+}
+
+// Clients are the clients under test that call the suite's server. Register it, and give
+// the server ServerOptions. It is safe for concurrent use.
+type Clients struct {
+	conformancepb.UnimplementedConformanceServiceServer
+	creditpb.UnimplementedCreditStreamServer
+
+	work chan *errand
+	over chan struct{}
+
+	mu      sync.Mutex // guards what follows
+	errands map[string]*errand
+}
+
+// An errand is a script for a client.
+type errand struct {
+	script *conformancepb.Script
+	framed bool
+	lines  chan *line                 // of one place: the stream that it opened
+	report chan *conformancepb.Report // of one place
+}
+
+// NewClients returns a server without any client yet.
+func NewClients() *Clients {
+	return &Clients{work: make(chan *errand), over: make(chan struct{}), errands: map[string]*errand{}}
+}
+
+// smallWindow is HTTP/2's own, which an end that waits for its peer before it reads soon fills.
+const smallWindow = 65535
+
+// ServerOptions returns what the suite's server needs.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2("proto")}), grpc.MaxRecvMsgSize(largest),
+		grpc.StaticStreamWindowSize(smallWindow),
+	}
+}
+
+// DialOptions returns what the suite's client needs.
+func DialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{encoding.GetCodecV2("proto")}), grpc.MaxCallRecvMsgSize(largest)),
+		grpc.WithStaticStreamWindowSize(smallWindow),
+	}
+}
+
+// largest is a message that is larger than any that the suite asks for.
+const largest = 16 << 20
+
+// Register adds the suite's services to r.
+func (c *Clients) Register(r grpc.ServiceRegistrar) {
+	conformancepb.RegisterConformanceServiceServer(r, c)
+	creditpb.RegisterCreditStreamServer(r, c)
+}
+
+// Close tells all clients, now and later, that there is no more to do. It is to be called once.
+func (c *Clients) Close() { close(c.over) }
+
+// End returns the clients as a target.
+func (c *Clients) End(framed bool) Target { return clientEnd{c, framed} }
+
+type clientEnd struct {
+	clients *Clients
+	framed  bool
+}
+
+func (e clientEnd) Kind() Ends { return kindOf(ClientEnds, e.framed) }
+
+func (e clientEnd) begin(ctx context.Context, script *conformancepb.Script) (*line, error) {
+	c := e.clients
+	work := &errand{script: script, framed: e.framed, lines: make(chan *line, 1), report: make(chan *conformancepb.Report, 1)}
+	c.mu.Lock()
+	c.errands[script.GetId()] = work
+	c.mu.Unlock()
+	select {
+	case c.work <- work:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("no client called Next for another script: %w", ctx.Err())
+	}
+	select {
+	case l := <-work.lines:
+		l.report = func(ctx context.Context) (*conformancepb.Report, error) {
+			select {
+			case r := <-work.report:
+				return r, nil
+			case <-ctx.Done():
+				return nil, errors.New("no client called Next with a report of that script")
+			}
+		}
+		return l, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("no client opened a stream for script %s: %w", script.GetId(), ctx.Err())
+	}
+}
+
+// Next gives a client the next script.
+func (c *Clients) Next(ctx context.Context, req *conformancepb.NextRequest) (*conformancepb.NextResponse, error) {
+	if r := req.GetPrevious(); r != nil {
+		c.mu.Lock()
+		if work := c.errands[r.GetId()]; work != nil {
+			delete(c.errands, r.GetId())
+			work.report <- r
+		}
+		c.mu.Unlock()
+	}
+	select {
+	case work := <-c.work:
+		return &conformancepb.NextResponse{Script: work.script, Framed: work.framed}, nil
+	case <-c.over:
+		return &conformancepb.NextResponse{Done: true}, nil
+	case <-ctx.Done():
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+}
+
+// Run takes in a stream with embedded Control.
+func (c *Clients) Run(stream conformancepb.ConformanceService_RunServer) error {
+	return c.take(stream, toClient{})
+}
+
+// Channel takes in a stream of Frames.
+func (c *Clients) Channel(stream creditpb.CreditStream_ChannelServer) error {
+	return c.take(stream, frames{})
+}
+
+// take hands a stream to the rule that waits for it, and returns when that says so.
+func (c *Clients) take(s stream, as envelope) error {
+	first := as.fresh()
+	if err := s.RecvMsg(first); err != nil {
+		return err
+	}
+	m := as.unwrap(first)
+	c.mu.Lock()
+	work := c.errands[m.Script.GetId()]
+	c.mu.Unlock()
+	if work == nil {
+		return status.Errorf(codes.InvalidArgument, "got %v, want Open with the script that Next returned", m)
+	}
+	end := make(chan error, 1)
+	select {
+	case work.lines <- &line{stream: s, greeting: &m, hang: func(err error) { end <- err }}:
+	default:
+		return status.Errorf(codes.InvalidArgument, "got a second stream for script %s, want one", m.Script.GetId())
+	}
+	return <-end
+}
