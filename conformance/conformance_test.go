@@ -1,68 +1,39 @@
-package main
+package main_test
 
 import (
-	"context"
+	"bytes"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
-	"github.com/weir-go/weir/conformance/internal/goend"
+	"github.com/weir-go/weir/conformance/internal/program"
 	"github.com/weir-go/weir/conformance/rules"
-	"github.com/weir-go/weir/internal/grpctest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// ends are the kinds of ends, and how a bubble gets one of weir's.
-var ends = []struct {
-	name  string
-	start func(t *testing.T) rules.Target
-}{
-	{"server/embedded", func(t *testing.T) rules.Target { return server(t, false) }},
-	{"server/frames", func(t *testing.T) rules.Target { return server(t, true) }},
-	{"client/embedded", func(t *testing.T) rules.Target { return client(t, false) }},
-	{"client/frames", func(t *testing.T) rules.Target { return client(t, true) }},
-}
-
-// server returns weir's server end.
-func server(t *testing.T, framed bool) rules.Target {
-	t.Helper()
-	p := grpctest.Start(t, new(goend.Server).Register, grpctest.DialOptions(rules.DialOptions()...))
-	return rules.ServerEnd{Conn: p.Conn, Framed: framed}
-}
-
-// client returns weir's client end.
-func client(t *testing.T, framed bool) rules.Target {
-	t.Helper()
-	clients := rules.NewClients()
-	p := grpctest.Start(t, clients.Register, grpctest.ServerOptions(rules.ServerOptions()...))
-	ended := make(chan error, 1)
-	go func() { ended <- goend.Drive(context.Background(), p.Conn) }()
-	t.Cleanup(func() { // before those of p
-		clients.Close()
-		if err := <-ended; err != nil {
-			t.Errorf("the client ended with %v, want no error", err)
-		}
-	})
-	return clients.End(framed)
+// part is how much less often than the program the tests do what rules do many times.
+func part() int {
+	if raceEnabled || testing.Short() {
+		return 200
+	}
+	return 20
 }
 
 // Each rule has a bubble of its own, with a connection of its own: time is exact, and a goroutine
 // that is left over fails it.
 func TestRules(t *testing.T) {
-	for _, end := range ends {
+	for _, end := range allEnds {
 		t.Run(end.name, func(t *testing.T) {
 			for _, rule := range rules.All() {
 				t.Run(rule.Title(), func(t *testing.T) {
 					var result rules.Result
 					synctest.Test(t, func(t *testing.T) {
-						result = rules.Check(t.Context(), rule, end.start(t), rules.Config{
-							Settle: time.Second, Exact: true, Part: 20,
-						})
-						if result.Err != nil {
-							t.Error(result.Err)
+						c := rules.Config{Settle: time.Second, Exact: true, Part: part()}
+						if result = rules.Check(t.Context(), rule, end.start(t), c); result.Err != nil {
+							t.Errorf("%s\n%v", rule.Proves, result.Err)
 						}
 					})
 					if result.Skipped != "" {
@@ -71,5 +42,77 @@ func TestRules(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// The program does the same over sockets, on one connection for all servers' rules and one for
+// the clients'.
+func TestProgram(t *testing.T) {
+	var out, stderr bytes.Buffer
+	if code := program.Run(t.Context(), []string{"-settle", "10ms", "-part", strconv.Itoa(part())}, &out, &stderr); code != program.ExitOK {
+		t.Errorf("the program exits with %d, want %d; it says %s and:\n%s", code, program.ExitOK, &stderr, bad(out.String()))
+	}
+	notApplicable := 0
+	for _, end := range allEnds {
+		for _, rule := range rules.All() {
+			line := regexp.MustCompile(`(?m)^(ok  |n/a ) ` + end.name + "/" + regexp.QuoteMeta(rule.Title()) + `(:|$)`).FindString(out.String())
+			if line == "" {
+				t.Errorf("got no line that says ok for %s/%s, want one", end.name, rule.Title())
+			}
+			if strings.HasPrefix(line, "n/a") {
+				notApplicable++
+			}
+		}
+	}
+	if notApplicable != 4 { // batches for two ends without frames, and handlers for two servers
+		t.Errorf("got %d rules that are not applicable, want 4", notApplicable)
+	}
+}
+
+// bad returns the lines that do not say ok.
+func bad(out string) string {
+	lines := slices.DeleteFunc(strings.Split(out, "\n"), func(l string) bool { return strings.HasPrefix(l, "ok") })
+	return strings.Join(lines, "\n")
+}
+
+// The numbers are those of the protocol's conformance section. Of those that are missing 32 is a test of its own here, 67 and
+// 68 are tests of streamcredit, 38 is one with 37, and 71 is in another language.
+func TestAllRulesAreThere(t *testing.T) {
+	missing := []int{32, 38, 67, 68, 71}
+	var numbers []int
+	for _, r := range rules.All() {
+		if numbers = append(numbers, r.Number); r.Name == "" || r.Proves == "" || r.Run == nil {
+			t.Errorf("got rule %d with a name %q, proves %q; want all of them", r.Number, r.Name, r.Proves)
+		}
+	}
+	var want []int
+	for n := 1; n <= 71; n++ {
+		if !slices.Contains(missing, n) {
+			want = append(want, n)
+		}
+	}
+	if !slices.Equal(numbers, want) {
+		t.Errorf("got rules %v, want %v", numbers, want)
+	}
+}
+
+func TestProgramSaysWhatIsWrongWithItsArguments(t *testing.T) {
+	for _, args := range [][]string{{"-run", "("}, {"-target"}, {"-listen", "no address"}, {"-nonsense"}} {
+		var out, stderr bytes.Buffer
+		if code := program.Run(t.Context(), args, &out, &stderr); code != program.ExitUsage || stderr.Len() == 0 {
+			t.Errorf("the program with %q exits with %d and says %q, want %d and something", args, code, &stderr, program.ExitUsage)
+		}
+	}
+}
+
+func TestProgramExplains(t *testing.T) {
+	var out bytes.Buffer
+	if code := program.Run(t.Context(), []string{"-explain"}, &out, &out); code != program.ExitOK {
+		t.Errorf("the program exits with %d, want %d", code, program.ExitOK)
+	}
+	for _, r := range rules.All() {
+		if !strings.Contains(out.String(), r.Proves) {
+			t.Errorf("got %q, want it to say what rule %d proves", &out, r.Number)
+		}
 	}
 }

@@ -150,6 +150,7 @@ var badSenders = []Rule{{
 	Proves: "A message that cannot be decoded ends its stream with an error, and no other one.",
 	Run: func(t *T) {
 		other := t.Receiver(&conformancepb.Receive{Window: 4}, nil)
+		other.kept = true
 		other.Flow(2)
 		p := t.Receiver(&conformancepb.Receive{Window: 4}, nil)
 		p.Flow(1)

@@ -102,22 +102,6 @@ func (p *Peer) Granted(total int64) {
 	}
 }
 
-// MoreGranted waits a while for demand beyond what was sent. It reports whether there is some.
-func (p *Peer) MoreGranted() bool {
-	timer := time.NewTimer(p.t.Settle)
-	defer timer.Stop()
-	for p.granted <= p.sent && p.ended == nil {
-		a, ok := p.until(timer.C)
-		if !ok {
-			return false
-		}
-		if p.ended = a.err; a.err == nil {
-			p.check(a.m)
-		}
-	}
-	return p.granted > p.sent
-}
-
 // GrantedAtMost checks, after a while, that the end has not asked for more than so many.
 func (p *Peer) GrantedAtMost(most int64) {
 	p.Quiet()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +32,7 @@ type Peer struct {
 	hung     atomic.Bool
 	expire   func() bool // stops the hanging up at the rule's deadline
 	reported bool
+	kept     bool                  // while others begin
 	report   *conformancepb.Report // once reported; nil: the end has none
 
 	// What the end sent.
@@ -55,8 +57,15 @@ type arrival struct {
 var sessions atomic.Int64
 
 // Begin begins a session in which the end does what the script says. A client has sent its Open
-// then, and nothing else was said.
+// then, and nothing else was said. It ends the sessions before it, but for those that are kept:
+// a client has few at once.
 func (t *T) Begin(s *conformancepb.Script) *Peer {
+	for _, p := range t.peers {
+		if !p.kept {
+			p.close()
+		}
+	}
+	t.peers = slices.DeleteFunc(t.peers, func(p *Peer) bool { return !p.kept })
 	s.Id = fmt.Sprintf("%d", sessions.Add(1))
 	l, err := t.target.begin(t.ctx, s)
 	if err != nil {

@@ -1,0 +1,251 @@
+// Package program is what the program conformance does.
+package program
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/weir-go/weir/conformance/internal/goend"
+	"github.com/weir-go/weir/conformance/rules"
+)
+
+// What the program exits with.
+const (
+	ExitOK = iota
+	ExitFailed
+	ExitUsage
+)
+
+// flags are what the command line says.
+type flags struct {
+	target, listen, serve, connect string
+	pattern                        string
+	config                         rules.Config
+	explain                        bool
+}
+
+// Run is the program, and returns what it is to exit with.
+func Run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int) {
+	var f flags
+	set := flag.NewFlagSet("conformance", flag.ContinueOnError)
+	set.SetOutput(stderr)
+	set.StringVar(&f.target, "target", "", "check the server at this address")
+	set.StringVar(&f.listen, "listen", "", "check clients that call this address")
+	set.StringVar(&f.serve, "serve", "", "be weir's server end at this address")
+	set.StringVar(&f.connect, "connect", "", "be weir's client end, of the suite at this address")
+	set.StringVar(&f.pattern, "run", "", "check only rules whose names, such as server/frames/43_batches, match")
+	set.IntVar(&f.config.Part, "part", 1, "divide how often rules do what they do many times by this")
+	set.DurationVar(&f.config.Settle, "settle", 100*time.Millisecond, "wait so long before saying that nothing comes")
+	set.BoolVar(&f.explain, "explain", false, "print what each rule proves, and check nothing")
+	if err := set.Parse(args); err != nil {
+		return ExitUsage
+	}
+	pattern, err := regexp.Compile(f.pattern)
+	if err == nil {
+		s := &suite{out: stdout, pattern: pattern, config: f.config}
+		err = f.do(ctx, s)
+		code = s.code()
+	}
+	if err != nil {
+		_, _ = fmt.Fprintln(stderr, "conformance:", err)
+		return ExitUsage
+	}
+	return code
+}
+
+// do does one of the things that the program can do.
+func (f flags) do(ctx context.Context, s *suite) error {
+	switch {
+	case f.explain:
+		s.explain()
+		return nil
+	case f.serve != "":
+		return serve(ctx, f.serve)
+	case f.connect != "":
+		return withConn(f.connect, func(conn *grpc.ClientConn) error { return goend.Drive(ctx, conn) })
+	case f.target != "":
+		return checkServer(ctx, f.target, s)
+	case f.listen != "":
+		return checkClients(ctx, f.listen, s, func(string) error { return nil })
+	}
+	return checkItself(ctx, s)
+}
+
+// A suite checks rules and prints the results. It is safe for concurrent use.
+type suite struct {
+	pattern *regexp.Regexp
+	config  rules.Config
+
+	mu     sync.Mutex // guards what follows
+	out    io.Writer
+	failed int
+}
+
+func (s *suite) code() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed > 0 {
+		return ExitFailed
+	}
+	return ExitOK
+}
+
+func (s *suite) printf(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, _ = fmt.Fprintf(s.out, format+"\n", args...)
+}
+
+// explain prints what each rule proves.
+func (s *suite) explain() {
+	for _, r := range rules.All() {
+		s.printf("%2d %s\n   %s", r.Number, r.Name, r.Proves)
+	}
+}
+
+// both checks an end with either envelope, at once: much of the time is spent waiting.
+func (s *suite) both(ctx context.Context, name string, embedded, framed rules.Target) {
+	var wg sync.WaitGroup
+	wg.Go(func() { s.check(ctx, name+"/embedded", embedded) })
+	wg.Go(func() { s.check(ctx, name+"/frames", framed) })
+	wg.Wait()
+}
+
+// check checks all rules against one end.
+func (s *suite) check(ctx context.Context, name string, target rules.Target) {
+	for _, r := range rules.All() {
+		full := name + "/" + r.Title()
+		if !s.pattern.MatchString(full) || ctx.Err() != nil {
+			continue
+		}
+		result := rules.Check(ctx, r, target, s.config)
+		switch {
+		case result.Err != nil:
+			s.printf("FAIL %s: %v", full, result.Err)
+			s.mu.Lock()
+			s.failed++
+			s.mu.Unlock()
+		case result.Skipped != "":
+			s.printf("n/a  %s: %s", full, result.Skipped)
+		default:
+			s.printf("ok   %s", full)
+		}
+	}
+}
+
+// checkServer checks the server at that address.
+func checkServer(ctx context.Context, addr string, s *suite) error {
+	return withConn(addr, func(conn *grpc.ClientConn) error {
+		s.both(ctx, "server", rules.ServerEnd{Conn: conn}, rules.ServerEnd{Conn: conn, Framed: true})
+		return ctx.Err()
+	}, rules.DialOptions()...)
+}
+
+func withConn(addr string, f func(*grpc.ClientConn) error, opts ...grpc.DialOption) error {
+	opts = append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("passthrough:///"+addr, opts...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }() // all is said
+	return f(conn)
+}
+
+// grace is how long clients under test have to leave at the end.
+const grace = 5 * time.Second
+
+// checkClients checks clients that call the given address. Once it listens it calls ready.
+func checkClients(ctx context.Context, addr string, s *suite, ready func(addr string) error) error {
+	clients := rules.NewClients()
+	server := grpc.NewServer(rules.ServerOptions()...)
+	clients.Register(server)
+	stop, err := start(ctx, server, addr, ready)
+	if err != nil {
+		return err
+	}
+	s.both(ctx, "client", clients.End(false), clients.End(true))
+	clients.Close()
+	hurry := time.AfterFunc(grace, server.Stop)
+	defer hurry.Stop()
+	server.GracefulStop()
+	if err := stop(); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+// serve is weir's server, until ctx ends.
+func serve(ctx context.Context, addr string) error {
+	server := grpc.NewServer()
+	new(goend.Server).Register(server)
+	stop, err := start(ctx, server, addr, func(string) error { return nil })
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	server.Stop()
+	return stop()
+}
+
+// start has the server serve. stop waits until it has ended.
+func start(ctx context.Context, server *grpc.Server, addr string, ready func(addr string) error) (stop func() error, err error) {
+	var c net.ListenConfig
+	l, err := c.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }() // stop waits for it
+	stop = func() error {
+		if err := <-served; !errors.Is(err, grpc.ErrServerStopped) { // which it may be before it begins
+			return err
+		}
+		return nil
+	}
+	if err := ready(l.Addr().String()); err != nil {
+		server.Stop()
+		return nil, fmt.Errorf("%w, %w", err, stop())
+	}
+	return stop, nil
+}
+
+// checkItself checks weir's own ends, over sockets, all kinds at once.
+func checkItself(ctx context.Context, s *suite) error {
+	const anyPort = "127.0.0.1:0"
+	server := grpc.NewServer()
+	new(goend.Server).Register(server)
+	var addr string
+	stop, err := start(ctx, server, anyPort, func(a string) error { addr = a; return nil })
+	if err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	var errs [2]error
+	wg.Go(func() { errs[0] = checkServer(ctx, addr, s) })
+	wg.Go(func() {
+		errs[1] = checkClients(ctx, anyPort, s, func(suiteAddr string) error {
+			wg.Go(func() { // that it cannot go on, the rules say
+				_ = withConn(suiteAddr, func(conn *grpc.ClientConn) error { return goend.Drive(ctx, conn) })
+			})
+			return nil
+		})
+	})
+	wg.Wait()
+	server.Stop()
+	for _, err := range append(errs[:], stop()) {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
