@@ -34,7 +34,20 @@ var (
 
 // invalid returns an error that wraps ErrInvalid.
 func invalid(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
+	return &misuse{text: fmt.Sprintf(format, args...)}
+}
+
+// A misuse is an error of this process's program. A handler that returns it tells the
+// client that something is wrong here, and not what.
+type misuse struct{ text string }
+
+func (m *misuse) Error() string { return ErrInvalid.Error() + ": " + m.text }
+
+func (*misuse) Unwrap() error { return ErrInvalid }
+
+// GRPCStatus is how package status finds the status of an error.
+func (*misuse) GRPCStatus() *status.Status {
+	return status.New(codes.Internal, "streamcredit: the server uses the stream in a wrong way")
 }
 
 // domain is the domain of the ErrorInfo in a status.

@@ -1,8 +1,9 @@
 package streamcredit
 
 import (
-	"errors"
+	"fmt"
 	"math"
+	"strings"
 	"time"
 )
 
@@ -231,10 +232,10 @@ func newConfig[O DuplexOption](r role, opts []O) (*config, error) {
 
 // validate checks everything, so that all that is wrong is said at once.
 func (c *config) validate() error {
-	var errs []error
+	var wrong []string
 	want := func(ok bool, format string, args ...any) {
 		if !ok {
-			errs = append(errs, invalid(format, args...))
+			wrong = append(wrong, fmt.Sprintf(format, args...))
 		}
 	}
 	r := c.role
@@ -253,7 +254,10 @@ func (c *config) validate() error {
 	a := c.auto.defaults()
 	want(a.Min >= 1 && a.Min <= a.Max && a.Max <= largestWindow && a.Bytes > 0,
 		"got an automatic window %+v, want 1 <= Min <= Max <= %d and Bytes positive", c.auto, largestWindow)
-	return errors.Join(errs...)
+	if len(wrong) == 0 {
+		return nil
+	}
+	return invalid("%s", strings.Join(wrong, "; "))
 }
 
 // newWindow returns the window that the options ask for.

@@ -137,6 +137,10 @@ func (o *Outbox[T]) Close(ctx context.Context) error {
 		err = o.err
 	}
 	o.mu.Unlock()
+	if err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) { // the receiver must not take it for the end of all
+		_ = o.out.CloseWithError(err) // if the stream has ended already, that is the error
+		return err
+	}
 	if closed := o.out.Close(); err == nil {
 		err = closed
 	}

@@ -53,10 +53,11 @@ func forward[A, B any](ctx context.Context, in *Receiver[A], out *Sender[B]) err
 	for {
 		var more int64
 		if err := o.wait(ctx, func() bool {
-			more = o.granted - asked
-			if o.granted == unbounded {
-				more = min(more, int64(o.sent)+pipeAhead-asked)
+			ahead := o.credit // which may be less than was granted: WithMaxPeerCredit
+			if ahead == unbounded {
+				ahead = pipeAhead
 			}
+			more = int64(o.sent) + ahead - asked
 			return more > 0 || o.over != nil
 		}); err != nil {
 			return err

@@ -23,6 +23,7 @@ type sending[T any] interface {
 	try(e T) (bool, error)
 	terminate(ctx context.Context, terminal func(sent uint64) *creditpb.Control) error
 	rest(ctx context.Context) error
+	whyCanceled(ctx context.Context, err error) error
 	ledger() *outgoing
 	drop(n int)
 }
@@ -133,6 +134,9 @@ func (s *Sender[T]) CloseWithError(err error) error {
 // context's error, or else what Send would have.
 func (s *Sender[T]) Finish(ctx context.Context) error {
 	if err := s.Close(); err != nil {
+		if errors.Is(err, ErrCanceled) {
+			return s.s.whyCanceled(ctx, err)
+		}
 		return err
 	}
 	return s.s.rest(ctx)
@@ -325,6 +329,18 @@ func (s *session[O, I]) rest(ctx context.Context) error {
 		return s.restOfCall(ctx)
 	}
 	return s.out.rest(ctx)
+}
+
+// whyCanceled returns why the receiver has canceled: on a client that only sends, what
+// the handler returned says more than that it did.
+func (s *session[O, I]) whyCanceled(ctx context.Context, err error) error {
+	if s.role.server || s.in != nil {
+		return err
+	}
+	if end := s.restOfCall(ctx); end != nil {
+		return end
+	}
+	return err
 }
 
 // restOfCall waits until the call has ended, and returns its status.

@@ -41,8 +41,9 @@ func (t *Topic[T]) Serve(ctx context.Context, out *Sender[T], c OutboxConfig) er
 		case <-box.ended:
 		}
 	}
-	t.remove(box)
-	return t.end(ctx, box)
+	err = t.end(ctx, box)
+	t.remove(box) // what end has dropped is counted
+	return err
 }
 
 // end closes the outbox of a subscriber, and returns what its handler should.
@@ -97,8 +98,11 @@ func (t *Topic[T]) Publish(e T) {
 	}
 	t.published++
 	for box, stop := range t.subscribers {
-		if err := box.Put(context.Background(), e); errors.Is(err, ErrOutboxFull) {
+		switch err := box.Put(context.Background(), e); {
+		case errors.Is(err, ErrOutboxFull):
 			stop(err)
+		case err != nil: // the subscriber is about to be removed
+			t.dropped++
 		}
 	}
 }

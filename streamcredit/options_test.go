@@ -1,0 +1,118 @@
+package streamcredit_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/weir-go/weir/examples/demopb"
+	"github.com/weir-go/weir/streamcredit"
+)
+
+// What is wrong with options is said by the one that was given them, with what it got and wants.
+func TestWrongOptions(t *testing.T) {
+	for name, c := range map[string]struct {
+		opts []streamcredit.DuplexOption
+		says string
+	}{
+		"no direction":            {opened(streamcredit.SendOnly(), streamcredit.ReceiveOnly()), "got SendOnly and ReceiveOnly"},
+		"handshake timeout":       {opened(streamcredit.WithHandshakeTimeout(-1)), "got a handshake timeout of -1ns"},
+		"heartbeat":               {opened(streamcredit.WithHeartbeat(time.Microsecond)), "got a heartbeat of 1µs"},
+		"first request timeout":   {opened(streamcredit.WithFirstRequestTimeout(-time.Second)), "got timeouts -1s"},
+		"send stall timeout":      {opened(streamcredit.WithSendStallTimeout(-time.Second)), "-1s, want none negative"},
+		"peer credit":             {opened(streamcredit.WithMaxPeerCredit(-5, true)), "got a largest peer credit of -5"},
+		"byte window":             {opened(streamcredit.WithByteWindow(-7)), "got bounds of -7"},
+		"message bytes":           {opened(streamcredit.WithMaxMessageBytes(-8)), "and -8 bytes"},
+		"AllowUnaware":            {opened(streamcredit.AllowUnaware()), "got AllowUnaware on a client"},
+		"two windows":             {opened(streamcredit.WithWindow(8), streamcredit.WithManualDemand()), "got 2 options that set the window"},
+		"window of none":          {opened(streamcredit.WithWindow(0)), "got a window of 0"},
+		"window of far too many":  {opened(streamcredit.WithWindow(1 << 40)), "got a window of 1099511627776"},
+		"low water above":         {opened(streamcredit.WithWindow(8), streamcredit.WithLowWater(8)), "got a low-water mark"},
+		"low water of no window":  {opened(streamcredit.WithLowWater(1)), "got a low-water mark"},
+		"automatic window":        {opened(streamcredit.WithAutoWindow(streamcredit.AutoWindow{Min: 10, Max: 5})), "got an automatic window {Min:10 Max:5"},
+		"automatic window, bytes": {opened(streamcredit.WithAutoWindow(streamcredit.AutoWindow{Bytes: -1})), "Bytes:-1}"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			client := handlers{}.start(t)
+			_, err := streamcredit.Dial(t.Context(), client.Convert, c.opts...)
+			if !errors.Is(err, streamcredit.ErrInvalid) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%s: got %v, want ErrInvalid that says %q", name, err, c.says)
+			}
+		})
+	}
+}
+
+// All that is wrong is said at once.
+func TestAllWrongOptions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, err := streamcredit.Dial(t.Context(), handlers{}.start(t).Convert,
+			streamcredit.WithWindow(-1), streamcredit.WithHeartbeat(-1), streamcredit.WithMaxPeerCredit(-1, false))
+		for _, want := range []string{"window of -1", "heartbeat of -1ns", "peer credit of -1"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want it to say %q", err, want)
+			}
+		}
+	})
+}
+
+// A server that is wrong with its options is not the client's fault, and none of its business.
+func TestAServersWrongOptions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := handlers{convert: func(s convertServer) error {
+			_, _, err := streamcredit.Serve(s, streamcredit.WithWindow(-42))
+			return err
+		}}.start(t)
+		both, err := streamcredit.Dial(t.Context(), client.Convert)
+		if err == nil {
+			defer both.Close()
+			_, err = both.In.Recv(t.Context())
+		}
+		if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "42") {
+			t.Errorf("the client: got %v, want INTERNAL that does not say what", err)
+		}
+	})
+}
+
+// Through a pipe in the middle the source learns with which status the sink has ended.
+func TestTheSourceLearnsWhyTheSinkEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := handlers{upload: func(s uploadServer) error {
+			in, _, err := streamcredit.ServeReceive(s)
+			if err != nil {
+				return err
+			}
+			if _, err = in.Recv(s.Context()); err != nil {
+				return err
+			}
+			return status.Error(codes.FailedPrecondition, "the disk is read-only")
+		}}.start(t)
+		stage := handlers{upload: func(s uploadServer) error {
+			in, _, err := streamcredit.ServeReceive(s, streamcredit.WithManualDemand())
+			if err != nil {
+				return err
+			}
+			out, err := streamcredit.DialSend(s.Context(), sink.Upload)
+			if err != nil {
+				return err
+			}
+			defer out.Close()
+			return streamcredit.Pipe(s.Context(), in, out, func(_ context.Context, e *demopb.UploadRequest) (*demopb.UploadRequest, error) { return e, nil })
+		}}.start(t)
+		out, err := streamcredit.DialSend(t.Context(), stage.Upload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for err == nil {
+			err = out.Send(t.Context(), &demopb.UploadRequest{})
+		}
+		if err := out.Finish(within(t, time.Minute)); status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("Finish of the source: got %v, want the sink's FAILED_PRECONDITION", err)
+		}
+	})
+}
