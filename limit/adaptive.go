@@ -231,6 +231,8 @@ func (a *Adaptive) judgeUnpressed() bool {
 		return true // nothing to learn between idle and full
 	case !a.surprising(s.latency, a.base):
 		return s.latency.n > lookAgain*a.needed()
+	case s.rising():
+		return true // a dip below what was in flight on the mean could be far too deep
 	}
 	// It queues, or the calls have become slower.
 	a.rate = s.rate()
@@ -246,7 +248,7 @@ func (a *Adaptive) steer(l float64) {
 		bar = (l + a.grewFrom) / 2
 	}
 	switch {
-	case a.grewFrom == 0 && knee+room < dipDepth*a.anchor:
+	case a.grewFrom == 0 && knee+room < dipDepth*max(a.anchor, l): // l is above it if the limit was never reached before
 		a.startDip(doubtDepth*l, true)
 	case a.grewFrom == 0 && a.seen.full() && a.dipIsDue(l):
 		a.startDip(a.below(l), false)

@@ -172,6 +172,32 @@ func TestAdaptiveStep(t *testing.T) {
 	}
 }
 
+// TestAdaptiveFallsFromIdle makes calls ten times slower while the limit was never reached: then
+// it suddenly is, at twice the capacity. What was in flight before says nothing about now, and a
+// dip below it, or below the knee of before, would starve the server of samples for seconds. (A
+// limit that was at one or two when it happened still does: the bound is on the mean of 40.)
+func TestAdaptiveFallsFromIdle(t *testing.T) {
+	const seeds, want = 40, 0.9
+	mean := 0.0
+	for seed := uint64(1); seed <= seeds; seed++ {
+		s := standard()
+		s.service = func(r *rand.Rand, at float64) float64 {
+			if at < 4 {
+				return r.ExpFloat64() * .005
+			}
+			return r.ExpFloat64() * .05
+		}
+		s.deadline, s.until, s.seed, s.algorithm = 1, 9, seed, adaptive(t, limit.AdaptiveConfig{})
+		s.rate = steady(320.0)
+		s.run()
+		mean += s.goodput(5, 9) / 160 / seeds
+	}
+	if mean < want {
+		t.Errorf("from 1 s after, mean of %d seeds: got %.3f of capacity, want at least %v", seeds, mean, want)
+	}
+	t.Logf("mean %.3f", mean)
+}
+
 // TestAdaptiveMixShift makes nine calls of ten slow where one in ten was: it
 // looks like an overload and is none.
 func TestAdaptiveMixShift(t *testing.T) {

@@ -22,6 +22,7 @@ type segment struct {
 	residence, time  float64
 	pressed, arrived int
 	overloaded       float64
+	last             Window
 }
 
 func (s *segment) add(w Window) {
@@ -33,12 +34,19 @@ func (s *segment) add(w Window) {
 	s.pressed += w.Pressed
 	s.arrived += w.Arrived
 	s.overloaded += float64(w.Overloaded)
+	s.last = w
 }
 
 func (s *segment) calls() float64 { return s.latency.n + s.overloaded }
 
 // inFlight is the mean number of calls in flight (Little's law).
 func (s *segment) inFlight() float64 { return s.residence / s.time }
+
+// rising reports whether at the end far more calls were in flight than before: a
+// change is under way, and the mean says little about now.
+func (s *segment) rising() bool {
+	return s.last.Pressed > 0 && !s.full() || float64(s.last.MaxInFlight) > 3*s.inFlight()+3
+}
 
 // rate is the throughput that the calls in flight and their latency imply. Of
 // a mix in which some calls fail it is that of as many successes.
