@@ -28,7 +28,8 @@ const (
 // SubscribeRequest comes once, with what to send.
 type SubscribeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many elements to send. Zero: until canceled.
+	// How many elements to send. Zero: until canceled. The ticker always goes on until then, and
+	// takes this as the number of its client.
 	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
 	// How long each one's payload is, in bytes.
 	PayloadBytes int32 `protobuf:"varint,2,opt,name=payload_bytes,json=payloadBytes,proto3" json:"payload_bytes,omitempty"`

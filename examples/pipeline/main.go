@@ -7,12 +7,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log"
+	"math"
 	"net"
 	"os"
 	"os/signal"
@@ -39,11 +41,24 @@ func main() {
 	flag.IntVar(&s.window, "window", 8, "how many jobs the worker asks for ahead")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := show(ctx, os.Stdout, s)
+	err := run(ctx, os.Stdout, s)
 	stop()
 	if err != nil {
 		log.Fatal(err)
 	}
+}
+
+// validate names everything that is wrong at once.
+func (s settings) validate() error {
+	var errs []error
+	check := func(ok bool, name string, got, want any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("pipeline: %s: got %v, want %v", name, got, want))
+		}
+	}
+	check(s.phase >= shortest, "-phase", s.phase, fmt.Sprintf("at least %v", shortest))
+	check(s.window >= 1 && s.window <= math.MaxInt32, "-window", s.window, "1 to 2147483647")
+	return errors.Join(errs...)
 }
 
 type (
@@ -60,6 +75,8 @@ type worker struct {
 	cost   atomic.Int64 // of a job, in nanoseconds
 	done   atomic.Int64 // jobs
 }
+
+func newWorker(s settings) *worker { return &worker{window: s.window} }
 
 // Convert does jobs. One is consumed, and makes room, when the body of the loop has ended.
 func (w *worker) Convert(stream serverStream) error {
@@ -87,6 +104,7 @@ type stage struct {
 	demopb.UnimplementedStreamServiceServer
 
 	worker demopb.StreamServiceClient
+	passed atomic.Int64 // jobs
 }
 
 // Convert connects the streams of one client, one pipe each way.
@@ -100,12 +118,30 @@ func (s *stage) Convert(stream serverStream) error {
 	if err != nil {
 		return err
 	}
+	defer down.Close()
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
 	var pipes sync.WaitGroup
-	var there, back error
-	pipes.Go(func() { there = streamcredit.Pipe(ctx, up.In, down.Out, same[job]) })
-	pipes.Go(func() { back = streamcredit.Pipe(ctx, down.In, up.Out, same[answer]) })
+	pipe := func(connect func() error) {
+		pipes.Go(func() {
+			if err := connect(); err != nil {
+				fail(err) // the other one ends, too, and what it says then is no news
+			}
+		})
+	}
+	pipe(func() error { return streamcredit.Pipe(ctx, up.In, down.Out, s.pass) })
+	pipe(func() error { return streamcredit.Pipe(ctx, down.In, up.Out, same[answer]) })
 	pipes.Wait()
-	return errors.Join(there, back, down.Close())
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return down.Close()
+}
+
+// pass counts a job on its way to the worker.
+func (s *stage) pass(_ context.Context, j *job) (*job, error) {
+	s.passed.Add(1)
+	return j, nil
 }
 
 func same[T any](_ context.Context, e *T) (*T, error) { return e, nil }
@@ -113,41 +149,53 @@ func same[T any](_ context.Context, e *T) (*T, error) { return e, nil }
 const (
 	fast = time.Millisecond
 	slow = 20 * time.Millisecond
+	// shortest is a phase in which there is something to see.
+	shortest = 5 * slow
 )
 
-// show runs the three and prints what was seen.
-func show(ctx context.Context, w io.Writer, s settings) error {
-	last := &worker{window: s.window}
+// A chain is the three.
+type chain struct {
+	src    *source
+	middle *stage
+	last   *worker
+}
+
+// run shows it with each service on a socket of its own.
+func run(ctx context.Context, w io.Writer, s settings) error {
+	if err := s.validate(); err != nil {
+		return err
+	}
+	last := newWorker(s)
 	toWorker, stopWorker, err := serve(last)
 	if err != nil {
 		return err
 	}
 	defer stopWorker()
-	toStage, stopStage, err := serve(&stage{worker: toWorker})
+	middle := &stage{worker: toWorker}
+	toStage, stopStage, err := serve(middle)
 	if err != nil {
 		return err
 	}
 	defer stopStage()
-	both, err := streamcredit.Dial(ctx, toStage.Convert)
-	if err != nil {
-		return err
-	}
-	defer both.Close()
-	fmt.Fprintf(w, "source -> stage -> worker, which asks for %d jobs ahead; the stage asks for what it is asked for.\n\n", s.window)
-	fmt.Fprintf(w, "%-8s %10s %12s %12s %16s\n", "worker", "jobs/s", "done/s", "answers/s", "most in flight")
+	return show(ctx, w, s, chain{newSource(), middle, last}, toStage)
+}
 
-	src := &source{over: make(chan struct{})}
-	var working sync.WaitGroup
-	var sending, receiving error
-	working.Go(func() { sending = src.send(ctx, both.Out) })
-	working.Go(func() { receiving = src.receive(ctx, both.In) })
-	err = watch(ctx, w, s, last, src)
-	close(src.over)
-	working.Wait()
-	fmt.Fprintf(w, "\n%d jobs made, %d done, %d answers. The source never was more than %d jobs ahead of the worker: it made\n"+
+// show has the source work while the worker changes, and prints what was seen.
+func show(ctx context.Context, w io.Writer, s settings, c chain, toStage demopb.StreamServiceClient) error {
+	fmt.Fprintf(w, "source -> stage -> worker, which asks for %d jobs ahead; the stage asks for what it is asked for.\n\n", s.window)
+	fmt.Fprintf(w, "%-8s %27s     %s\n", "", "per second", "most in flight from")
+	fmt.Fprintf(w, "%-8s %8s %8s %9s %16s %16s\n", "worker", "made", "done", "answers", "source to stage", "stage to worker")
+	most := int64(0)
+	if err := c.src.work(ctx, toStage, func(ended <-chan struct{}) (err error) {
+		most, err = c.watch(ctx, w, s.phase, ended)
+		return err
+	}); err != nil {
+		return err // and no conclusion
+	}
+	fmt.Fprintf(w, "\n%d jobs made, %d done, %d answers. The source was at most %d jobs ahead of the worker: it made\n"+
 		"what the worker asked for, two services away, and nothing piled up in between.\n",
-		src.made.Load(), last.done.Load(), src.answers.Load(), src.most)
-	return errors.Join(err, sending, receiving)
+		c.src.made.Load(), c.last.done.Load(), c.src.answers.Load(), most)
+	return nil
 }
 
 // A source makes jobs and takes answers.
@@ -155,12 +203,32 @@ type source struct {
 	over    chan struct{}
 	made    atomic.Int64
 	answers atomic.Int64
-	most    int64 // jobs made and not done, at most; watch's
 }
 
-// send makes a job when there is demand for it, until the show is over.
+func newSource() *source { return &source{over: make(chan struct{})} }
+
+// work makes jobs and takes answers until watch returns, which is told when no more can be sent.
+// It returns the reason of a failure and not what follows from it.
+func (s *source) work(ctx context.Context, toStage demopb.StreamServiceClient, watch func(ended <-chan struct{}) error) error {
+	both, err := streamcredit.Dial(ctx, toStage.Convert)
+	if err != nil {
+		return err
+	}
+	defer both.Close()
+	var working sync.WaitGroup
+	var sending, receiving error
+	working.Go(func() { sending = s.send(ctx, both.Out) })
+	working.Go(func() { receiving = s.receive(ctx, both.In) })
+	watching := watch(both.Out.Done())
+	close(s.over)
+	working.Wait()
+	// That nobody takes jobs any more follows from what has happened to the stream, which the answers end with.
+	return cmp.Or(watching, receiving, sending)
+}
+
+// send makes a job when there is demand for it, until it is over.
 func (s *source) send(ctx context.Context, out *streamcredit.Sender[*job]) error {
-	err := out.SendSeq(ctx, func(yield func(*job) bool) {
+	if err := out.SendSeq(ctx, func(yield func(*job) bool) {
 		for {
 			select {
 			case <-s.over:
@@ -171,8 +239,10 @@ func (s *source) send(ctx context.Context, out *streamcredit.Sender[*job]) error
 				return
 			}
 		}
-	})
-	return errors.Join(err, out.Close())
+	}); err != nil {
+		return err
+	}
+	return out.Close()
 }
 
 func (s *source) receive(ctx context.Context, in *streamcredit.Receiver[*answer]) error {
@@ -185,29 +255,41 @@ func (s *source) receive(ctx context.Context, in *streamcredit.Receiver[*answer]
 	return nil
 }
 
-// watch changes the worker and prints a row for each phase.
-func watch(ctx context.Context, w io.Writer, s settings, last *worker, src *source) error {
-	for _, phase := range []struct {
+// A count is how many jobs have come how far.
+type count struct{ made, passed, done, answers int64 }
+
+// count looks at the source first, so that no job seems to be ahead that is not.
+func (c chain) count() count {
+	return count{c.src.made.Load(), c.middle.passed.Load(), c.last.done.Load(), c.src.answers.Load()}
+}
+
+// watch changes the worker, prints a row for each phase, and returns how many jobs the source
+// was ahead, at most. It returns early when nothing can be sent any more: the source knows why.
+func (c chain) watch(ctx context.Context, w io.Writer, phase time.Duration, ended <-chan struct{}) (ever int64, err error) {
+	for _, p := range []struct {
 		name string
 		cost time.Duration
 	}{{"fast", fast}, {"slow", slow}, {"fast", fast}} {
-		last.cost.Store(int64(phase.cost))
-		made, done, answers := src.made.Load(), last.done.Load(), src.answers.Load()
-		most := int64(0)
-		for start := time.Now(); time.Since(start) < s.phase; {
+		c.last.cost.Store(int64(p.cost))
+		before, start := c.count(), time.Now()
+		var first, second int64 // the most in flight at each hop
+		for time.Since(start) < phase {
 			select {
-			case <-time.After(s.phase / 100):
+			case <-time.After(phase / 100):
 			case <-ctx.Done():
-				return ctx.Err()
+				return ever, ctx.Err()
+			case <-ended:
+				return ever, nil
 			}
-			most = max(most, src.made.Load()-last.done.Load())
+			now := c.count()
+			first, second, ever = max(first, now.made-now.passed), max(second, now.passed-now.done), max(ever, now.made-now.done)
 		}
-		src.most = max(src.most, most)
-		rate := func(n int64) float64 { return float64(n) / s.phase.Seconds() }
-		fmt.Fprintf(w, "%-8s %10.0f %12.0f %12.0f %16d\n", phase.name,
-			rate(src.made.Load()-made), rate(last.done.Load()-done), rate(src.answers.Load()-answers), most)
+		after, took := c.count(), time.Since(start).Seconds()
+		rate := func(from, to int64) float64 { return float64(to-from) / took }
+		fmt.Fprintf(w, "%-8s %8.0f %8.0f %9.0f %16d %16d\n", p.name, rate(before.made, after.made),
+			rate(before.done, after.done), rate(before.answers, after.answers), first, second)
 	}
-	return nil
+	return ever, nil
 }
 
 // serve runs a server on a socket of its own and returns a client of it.
@@ -216,14 +298,14 @@ func serve(service demopb.StreamServiceServer) (client demopb.StreamServiceClien
 	if err != nil {
 		return nil, nil, err
 	}
+	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, nil, errors.Join(err, listener.Close())
+	}
 	server := grpc.NewServer(grpc.WaitForHandlers(true))
 	demopb.RegisterStreamServiceServer(server, service)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(listener) })
-	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return nil, nil, err
-	}
 	return demopb.NewStreamServiceClient(conn), func() {
 		_ = conn.Close()
 		server.Stop()

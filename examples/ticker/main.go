@@ -13,10 +13,12 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"math"
 	"net"
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -53,11 +55,39 @@ func main() {
 	}
 }
 
+const (
+	// largest is what fits into a message of gRPC's default size, with the other fields.
+	largest = 4<<20 - 1<<10
+	// shortest is a run in which there is something to see.
+	shortest = 100 * time.Millisecond
+	// most is how many slow clients a machine can be expected to have memory for.
+	most = 4096
+)
+
+// validate names everything that is wrong at once.
+func (s settings) validate() error {
+	var errs []error
+	check := func(ok bool, name string, got, want any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("ticker: %s: got %v, want %v", name, got, want))
+		}
+	}
+	check(s.duration >= shortest, "-duration", s.duration, fmt.Sprintf("at least %v", shortest))
+	check(s.slow >= 1 && s.slow <= most, "-slow", s.slow, fmt.Sprintf("1 to %d", most))
+	check(s.every >= time.Millisecond, "-every", s.every, "at least 1ms")
+	check(s.window >= 1 && s.window <= math.MaxInt32, "-window", s.window, "1 to 2147483647")
+	check(s.bytes >= 0 && s.bytes <= largest, "-bytes", s.bytes, fmt.Sprintf("0 to %d", largest))
+	return errors.Join(errs...)
+}
+
 // show runs both and prints what was seen.
 func show(ctx context.Context, w io.Writer, s settings) error {
+	if err := s.validate(); err != nil {
+		return err
+	}
 	fmt.Fprintf(w, "A server sends elements of %d bytes as fast as it can to %d clients that read one every %v,\n"+
 		"and to one that reads along.\n\n", s.bytes, s.slow, s.every)
-	fmt.Fprintf(w, "%-8s %12s %12s %22s %16s %10s\n", "", "sent", "consumed", "in flight, slow client", "age of element", "peak heap")
+	fmt.Fprintf(w, "%-8s %10s %10s %10s %10s %10s %10s\n", "", "sent", "consumed", "in flight", "age, p50", "age, last", "peak heap")
 	var seen [2]result
 	for i, credit := range []bool{false, true} {
 		r, err := run(ctx, s, credit)
@@ -66,23 +96,25 @@ func show(ctx context.Context, w io.Writer, s settings) error {
 		}
 		seen[i] = r
 		name := map[bool]string{false: "bare", true: "weir"}[credit]
-		fmt.Fprintf(w, "%-8s %12d %12d %22d %16v %6d MiB\n",
-			name, r.sent, r.consumed, r.inFlight, r.age.Round(10*time.Millisecond), r.heap>>20)
+		fmt.Fprintf(w, "%-8s %10d %10d %10d %10v %10v %6d MiB\n",
+			name, r.sent, r.consumed, r.inFlight, rough(r.median), rough(r.last), r.heap>>20)
 	}
 	bare, weir := seen[0], seen[1]
-	fmt.Fprintf(w, "\nIn flight is what the server has sent to one slow client that the client has not consumed, at most:\n"+
-		"%d elements without credit, %d with a window of %d. HTTP/2 slows the sender down as well, but late: its windows\n"+
-		"grow with the bandwidth of the connection, for streams that nobody reads, too. So a slow client reads elements\n"+
-		"that are %v old; with credit %v, which is the time it takes to read a window.\n",
-		bare.inFlight, weir.inFlight, s.window, bare.age.Round(10*time.Millisecond), weir.age.Round(10*time.Millisecond))
+	fmt.Fprintf(w, "\nIn flight is what was sent to one slow client and that client has not consumed, at most: %d elements\n"+
+		"without credit, %d with a window of %d. HTTP/2 slows the sender down as well, but late: its windows grow with\n"+
+		"the bandwidth of the connection, for streams that nobody reads, too. Age is that of an element when a slow client\n"+
+		"reads it: half are older than %v without credit, and than %v with it.\n",
+		bare.inFlight, weir.inFlight, s.window, rough(bare.median), rough(weir.median))
 	return nil
 }
+
+func rough(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }
 
 // A result is what was seen in one run.
 type result struct {
 	sent, consumed int64
 	inFlight       int64         // at one slow client, at most
-	age            time.Duration // of the last element that a slow client has read
+	median, last   time.Duration // age of what slow clients have read
 	heap           uint64        // at most
 }
 
@@ -91,31 +123,77 @@ type ticker struct {
 	demopb.UnimplementedStreamServiceServer
 
 	credit bool
-	sent   [1 << 12]atomic.Int64 // by the number of the client
+	sent   []atomic.Int64 // by the number of the client
 }
 
 // Subscribe sends as fast as it can. The client's first message has its number.
 func (t *ticker) Subscribe(stream grpc.BidiStreamingServer[demopb.SubscribeRequest, demopb.SubscribeResponse]) error {
 	if t.credit {
-		out, query, err := streamcredit.ServeSend(stream)
-		for err == nil {
-			if err = out.Send(stream.Context(), element(query)); err == nil {
-				t.sent[query.GetCount()].Add(1)
-			}
-		}
-		return err
+		return t.onDemand(stream)
 	}
 	query, err := stream.Recv()
-	for err == nil {
-		if err = stream.Send(element(query)); err == nil {
-			t.sent[query.GetCount()].Add(1)
-		}
+	if err != nil {
+		return err
 	}
-	return err
+	sent := &t.sent[query.GetCount()]
+	for {
+		if err := stream.Send(element(sent.Load()+1, query)); err != nil {
+			return err
+		}
+		sent.Add(1)
+	}
 }
 
-func element(query *demopb.SubscribeRequest) *demopb.SubscribeResponse {
-	return &demopb.SubscribeResponse{Payload: make([]byte, query.GetPayloadBytes()), MadeUnixNanos: time.Now().UnixNano()}
+// onDemand is the same with credit. It makes an element when there is demand for it, and not
+// before it waits for that: what it sends is new.
+func (t *ticker) onDemand(stream grpc.BidiStreamingServer[demopb.SubscribeRequest, demopb.SubscribeResponse]) error {
+	ctx := stream.Context()
+	out, query, err := streamcredit.ServeSend(stream)
+	if err != nil {
+		return err
+	}
+	sent := &t.sent[query.GetCount()]
+	for {
+		if err := out.Ready(ctx); err != nil {
+			return err
+		}
+		if err := out.Send(ctx, element(sent.Load()+1, query)); err != nil {
+			return err
+		}
+		sent.Add(1)
+	}
+}
+
+// ages is how old elements were when slow clients read them.
+type ages struct {
+	mu  sync.Mutex // guards all
+	all []time.Duration
+}
+
+func (a *ages) add(d time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.all = append(a.all, d)
+}
+
+// summary returns the median and the last one.
+func (a *ages) summary() (median, last time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.all) == 0 {
+		return 0, 0
+	}
+	last = a.all[len(a.all)-1]
+	sorted := slices.Sorted(slices.Values(a.all))
+	return sorted[len(sorted)/2], last
+}
+
+func element(number int64, query *demopb.SubscribeRequest) *demopb.SubscribeResponse {
+	return &demopb.SubscribeResponse{
+		Number:        number,
+		Payload:       make([]byte, query.GetPayloadBytes()),
+		MadeUnixNanos: time.Now().UnixNano(),
+	}
 }
 
 // subscribe returns how to get the next element.
@@ -137,49 +215,59 @@ func subscribe(ctx context.Context, client demopb.StreamServiceClient, s setting
 	return stream.Recv, stream.Send(query)
 }
 
+// errOver ends a run.
+var errOver = errors.New("ticker: the run is over")
+
 // run is one of the two runs.
 func run(ctx context.Context, s settings, credit bool) (r result, err error) {
 	for range 3 { // what the run before has left in pools goes at the second
 		runtime.GC()
 	}
-	t := &ticker{credit: credit}
+	t := &ticker{credit: credit, sent: make([]atomic.Int64, s.slow+1)}
 	client, stop, err := serve(t, s.slow+1)
 	if err != nil {
 		return r, err
 	}
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, s.duration)
-	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
 	var reading sync.WaitGroup
 	defer reading.Wait()
+	defer end(nil)
 	consumed := make([]atomic.Int64, s.slow+1)
-	var age atomic.Int64
+	var seen ages
 	for i := range s.slow + 1 {
 		next, err := subscribe(ctx, client, s, credit, i)
 		if err != nil {
-			return r, err
+			end(err)
+			return r, context.Cause(ctx) // which may be an interrupt
 		}
 		reading.Go(func() {
-			for e, err := next(); err == nil; e, err = next() { // until the end of the run
+			for {
+				e, err := next()
+				if err != nil {
+					end(err) // no news where the run is over
+					return
+				}
 				consumed[i].Add(1)
 				if i < s.slow {
-					age.Store(time.Now().UnixNano() - e.GetMadeUnixNanos())
+					seen.add(time.Duration(time.Now().UnixNano() - e.GetMadeUnixNanos()))
 					pause(ctx, s.every)
 				}
 			}
 		})
 	}
 	r.watch(ctx, s, t, consumed)
-	r.age = time.Duration(age.Load())
-	if err := context.Cause(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		return r, err // interrupted
+	r.median, r.last = seen.summary() // now: at the end gRPC hands out what it holds at once
+	end(errOver)
+	if err := context.Cause(ctx); !errors.Is(err, errOver) {
+		return r, err // an interrupt, or a stream that broke
 	}
 	return r, nil
 }
 
-// watch looks at the run until ctx ends.
+// watch looks at the run until it has lasted long enough or ctx ends.
 func (r *result) watch(ctx context.Context, s settings, t *ticker, consumed []atomic.Int64) {
-	for ctx.Err() == nil {
+	for start := time.Now(); time.Since(start) < s.duration && ctx.Err() == nil; {
 		pause(ctx, s.duration/20)
 		runtime.GC() // what is left is held by somebody
 		var m runtime.MemStats
@@ -190,8 +278,8 @@ func (r *result) watch(ctx context.Context, s settings, t *ticker, consumed []at
 		}
 	}
 	for i := range consumed {
+		r.consumed += consumed[i].Load() // before what was sent, which is more
 		r.sent += t.sent[i].Load()
-		r.consumed += consumed[i].Load()
 	}
 }
 
@@ -201,14 +289,14 @@ func serve(t *ticker, streams int) (client demopb.StreamServiceClient, stop func
 	if err != nil {
 		return nil, nil, err
 	}
+	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, nil, errors.Join(err, listener.Close())
+	}
 	server := grpc.NewServer(grpc.MaxConcurrentStreams(uint32(streams)), grpc.WaitForHandlers(true))
 	demopb.RegisterStreamServiceServer(server, t)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(listener) })
-	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return nil, nil, err
-	}
 	return demopb.NewStreamServiceClient(conn), func() {
 		_ = conn.Close()
 		server.Stop()

@@ -7,10 +7,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log"
+	"math"
 	"net"
 	"os"
 	"os/signal"
@@ -29,21 +31,55 @@ import (
 type settings struct {
 	phase  time.Duration // fast, slow, fast
 	window int
-	bytes  int
+	held   int64 // bytes that the server asks for, at most
+	bytes  int   // of a part
 }
 
 func main() {
 	var s settings
 	flag.DurationVar(&s.phase, "phase", 3*time.Second, "how long the disk is fast, then slow, then fast again")
 	flag.IntVar(&s.window, "window", 16, "how many parts the server asks for ahead")
+	flag.Int64Var(&s.held, "held", 8<<20, "how many bytes the server lets the client be ahead; 0 for no bound")
 	flag.IntVar(&s.bytes, "bytes", 32<<10, "the size of a part")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := show(ctx, os.Stdout, s)
+	err := run(ctx, os.Stdout, s)
 	stop()
 	if err != nil {
 		log.Fatal(err)
 	}
+}
+
+// largest is what fits into a message of gRPC's default size, with the other fields.
+const largest = 4<<20 - 1<<10
+
+// validate names everything that is wrong at once.
+func (s settings) validate() error {
+	var errs []error
+	check := func(ok bool, name string, got, want any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("upload: %s: got %v, want %v", name, got, want))
+		}
+	}
+	check(s.phase >= shortest, "-phase", s.phase, fmt.Sprintf("at least %v", shortest))
+	check(s.window >= 1 && s.window <= math.MaxInt32, "-window", s.window, "1 to 2147483647")
+	check(s.held >= 0, "-held", s.held, "0 or more")
+	check(s.bytes >= 0 && s.bytes <= largest, "-bytes", s.bytes, fmt.Sprintf("0 to %d", largest))
+	return errors.Join(errs...)
+}
+
+// run shows it with a server on a socket of its own.
+func run(ctx context.Context, w io.Writer, s settings) error {
+	if err := s.validate(); err != nil {
+		return err
+	}
+	disk := newStore(s)
+	client, stop, err := serve(disk)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	return show(ctx, w, s, disk, client)
 }
 
 // A store is the server: it writes each part to a disk that takes its time.
@@ -51,13 +87,16 @@ type store struct {
 	demopb.UnimplementedStreamServiceServer
 
 	window int
+	held   int64
 	cost   atomic.Int64 // of a part, in nanoseconds
 	stored atomic.Int64 // parts
 }
 
+func newStore(s settings) *store { return &store{window: s.window, held: s.held} }
+
 // Upload stores what comes. A part makes room for another one when the loop's body has ended.
 func (s *store) Upload(stream grpc.BidiStreamingServer[demopb.UploadRequest, demopb.UploadResponse]) error {
-	in, _, err := streamcredit.ServeReceive(stream, streamcredit.WithWindow(s.window), streamcredit.WithByteWindow(8<<20))
+	in, _, err := streamcredit.ServeReceive(stream, streamcredit.WithWindow(s.window), streamcredit.WithByteWindow(s.held))
 	if err != nil {
 		return err
 	}
@@ -74,16 +113,12 @@ func (s *store) Upload(stream grpc.BidiStreamingServer[demopb.UploadRequest, dem
 const (
 	fast = time.Millisecond
 	slow = 20 * time.Millisecond
+	// shortest is a phase in which there is something to see.
+	shortest = 5 * slow
 )
 
 // show uploads through the three phases and prints what was seen.
-func show(ctx context.Context, w io.Writer, s settings) error {
-	disk := &store{window: s.window}
-	client, stop, err := serve(disk)
-	if err != nil {
-		return err
-	}
-	defer stop()
+func show(ctx context.Context, w io.Writer, s settings, disk *store, client demopb.StreamServiceClient) error {
 	out, err := streamcredit.DialSend(ctx, client.Upload)
 	if err != nil {
 		return err
@@ -91,21 +126,24 @@ func show(ctx context.Context, w io.Writer, s settings) error {
 	fmt.Fprintf(w, "A client sends parts of %d bytes as fast as it may; the server asks for %d ahead.\n\n", s.bytes, s.window)
 	fmt.Fprintf(w, "%-6s %14s %14s %12s %14s\n", "disk", "produced/s", "stored/s", "in flight", "client waited")
 
-	produced, err := produce(ctx, out, s.bytes, func() error { return watch(ctx, w, s, disk, out) })
+	produced, most, err := produce(ctx, out, s.bytes, func() (int64, error) { return watch(ctx, w, s, disk, out) })
 	if err != nil {
 		return err
 	}
-	err = out.Finish(ctx)
-	fmt.Fprintf(w, "\nFinish: %v, with %d parts produced, %d stored and %d confirmed to the client.\n",
-		err, produced, disk.stored.Load(), out.Consumed())
-	fmt.Fprintf(w, "The client never ran more than %d parts ahead: what the disk cannot take was not produced.\n", s.window)
-	return err
+	if err := out.Finish(ctx); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\nFinish returned when all was stored: %d parts produced, %d stored, %d confirmed to the client.\n"+
+		"The client was at most %d parts ahead of the disk: what the disk could not take was not produced.\n",
+		produced, disk.stored.Load(), out.Consumed(), most)
+	return nil
 }
 
-// produce makes parts until watch returns, and returns how many.
-func produce(ctx context.Context, out *streamcredit.Sender[*demopb.UploadRequest], size int, watch func() error) (int64, error) {
+// produce makes parts until watch returns, and returns how many, and what watch did.
+func produce(ctx context.Context, out *streamcredit.Sender[*demopb.UploadRequest], size int, watch func() (int64, error)) (
+	produced, most int64, err error,
+) {
 	over := make(chan struct{})
-	var produced int64
 	var failed error
 	var producing sync.WaitGroup
 	producing.Go(func() {
@@ -124,38 +162,43 @@ func produce(ctx context.Context, out *streamcredit.Sender[*demopb.UploadRequest
 			}
 		})
 	})
-	err := watch()
+	most, err = watch()
 	close(over)
 	producing.Wait()
 	if err == nil {
 		err = failed
 	}
-	return produced, err
+	return produced, most, err
 }
 
-// watch changes the disk and prints a row for each phase.
-func watch(ctx context.Context, w io.Writer, s settings, disk *store, out *streamcredit.Sender[*demopb.UploadRequest]) error {
+// watch changes the disk, prints a row for each phase, and returns how many parts the client
+// was ahead, at most.
+func watch(ctx context.Context, w io.Writer, s settings, disk *store, out *streamcredit.Sender[*demopb.UploadRequest]) (int64, error) {
+	ever := int64(0)
 	for _, phase := range []struct {
 		name string
 		cost time.Duration
 	}{{"fast", fast}, {"slow", slow}, {"fast", fast}} {
 		disk.cost.Store(int64(phase.cost))
 		before, stored := out.Stats(), disk.stored.Load()
-		most := int64(0)
-		for start := time.Now(); time.Since(start) < s.phase; {
+		most, start := int64(0), time.Now()
+		for time.Since(start) < s.phase {
 			select {
 			case <-time.After(s.phase / 50):
 			case <-ctx.Done():
-				return ctx.Err()
+				return ever, ctx.Err()
+			case <-out.Done():
+				return ever, nil // the server has ended it; Send knows why
 			}
 			most = max(most, int64(out.Stats().Sent)-disk.stored.Load())
 		}
-		after := out.Stats()
+		ever = max(ever, most)
+		after, took := out.Stats(), time.Since(start).Seconds()
 		fmt.Fprintf(w, "%-6s %14.0f %14.0f %12d %13.0f%%\n", phase.name,
-			float64(after.Sent-before.Sent)/s.phase.Seconds(), float64(disk.stored.Load()-stored)/s.phase.Seconds(),
-			most, 100*(after.Starved-before.Starved).Seconds()/s.phase.Seconds())
+			float64(after.Sent-before.Sent)/took, float64(disk.stored.Load()-stored)/took,
+			most, 100*(after.Starved-before.Starved).Seconds()/took)
 	}
-	return nil
+	return ever, nil
 }
 
 // serve runs the server on a socket of its own and returns a client of it.
@@ -164,14 +207,14 @@ func serve(disk *store) (client demopb.StreamServiceClient, stop func(), err err
 	if err != nil {
 		return nil, nil, err
 	}
+	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, nil, errors.Join(err, listener.Close())
+	}
 	server := grpc.NewServer(grpc.WaitForHandlers(true))
 	demopb.RegisterStreamServiceServer(server, disk)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(listener) })
-	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return nil, nil, err
-	}
 	return demopb.NewStreamServiceClient(conn), func() {
 		_ = conn.Close()
 		server.Stop()
