@@ -1,8 +1,16 @@
 package interceptors
 
+import "time"
+
 // Families counts the gates that are remembered.
 func Families() int {
 	n := 0
 	families.Range(func(any, any) bool { n++; return true })
 	return n
 }
+
+// TableSize is how many circuits, or targets, are told apart.
+const TableSize = tableSize
+
+// Unjittered has circuits stay open for exactly what the configuration says.
+func Unjittered(b *Breaker) { b.jittered = func(d time.Duration) time.Duration { return d } }

@@ -3,10 +3,12 @@ package interceptors
 import (
 	"context"
 	"errors"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -136,4 +138,52 @@ func newRefusal(r *admit.Refusal, c codes.Code) *stopped {
 	}
 	ms := strconv.FormatInt(r.RetryAfter.Milliseconds(), 10)
 	return newStopped(r, st, metadata.MD{pushbackKey: {ms}})
+}
+
+// A retreat makes the errors of calls that a client did not send because it stands
+// back from a server, built once for each rounded delay.
+type retreat struct {
+	cause  error
+	reason string
+	built  [retreatSteps]atomic.Pointer[stopped]
+}
+
+// Delays are rounded up to a geometric ladder: at most a tenth too long.
+const (
+	retreatSteps    = 160
+	shortestRetreat = time.Millisecond
+	retreatGrowth   = 1.1
+)
+
+// after returns the error with a delay of at least d, but at most about an hour.
+func (r *retreat) after(d time.Duration) *stopped {
+	i := 0
+	if d > shortestRetreat {
+		i = min(int(math.Ceil(math.Log(float64(d)/float64(shortestRetreat))/math.Log(retreatGrowth))), retreatSteps-1)
+	}
+	if s := r.built[i].Load(); s != nil {
+		return s
+	}
+	delay := time.Duration(float64(shortestRetreat) * math.Pow(retreatGrowth, float64(i)))
+	st := status.New(codes.Unavailable, r.cause.Error())
+	detailed, err := st.WithDetails(
+		&errdetails.ErrorInfo{Reason: r.reason, Domain: domain},
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(delay)},
+	)
+	if err == nil { // it fails for OK only
+		st = detailed
+	}
+	r.built[i].CompareAndSwap(nil, newStopped(r.cause, st, nil))
+	return r.built[i].Load()
+}
+
+// fromWeir reports whether a status has come from a weir, of this process or
+// another: somebody refused a call in good health.
+func fromWeir(st *status.Status) bool {
+	for _, d := range st.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == domain {
+			return true
+		}
+	}
+	return false
 }

@@ -1,0 +1,380 @@
+package interceptors
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// ErrBreakerOpen is what errors.Is finds in the error of a call that a breaker
+// refused.
+var ErrBreakerOpen = errors.New("weir: refused: circuit open")
+
+var circuitOpen = retreat{cause: ErrBreakerOpen, reason: "CIRCUIT_OPEN"}
+
+// A BreakerConfig configures [NewBreaker]. Every zero field means its default.
+type BreakerConfig struct {
+	// Name names the breaker in metrics and pages; default "default". Choose it
+	// in the program, never from a call.
+	Name string
+	// Window is how far back calls count, in steps of a tenth of it; default 10 s,
+	// from 10 ms to an hour.
+	Window time.Duration
+	// MinCalls is how many calls within Window it takes to judge; default 20, at
+	// most a million.
+	MinCalls int
+	// FailureRatio opens a circuit when so large a share of the calls within Window
+	// has failed; default 0.5, more than 0 and at most 1.
+	FailureRatio float64
+	// SlowCall makes a unary call that went well but took longer than this a
+	// failure; default 0: however slow, it went well. Streams are never slow.
+	SlowCall time.Duration
+	// OpenFor is how long a circuit stays open on average; default 5 s, from 1 ms
+	// to an hour. Each time anew it is between a half and one and a half times
+	// that, so that clients do not come back together.
+	OpenFor time.Duration
+	// Probes is how many calls are let through after that, and at most how many at
+	// once. When all went well the circuit closes; when one failed it opens again.
+	// Default 3, at most 1000.
+	Probes int
+}
+
+func (c *BreakerConfig) defaults() {
+	c.Name = or(c.Name, "default")
+	c.Window = or(c.Window, 10*time.Second)
+	c.MinCalls = or(c.MinCalls, 20)
+	c.FailureRatio = or(c.FailureRatio, 0.5)
+	c.OpenFor = or(c.OpenFor, 5*time.Second)
+	c.Probes = or(c.Probes, 3)
+}
+
+func (c *BreakerConfig) validate() error {
+	var bad checks
+	between(&bad, "Window", c.Window, 10*time.Millisecond, time.Hour)
+	between(&bad, "MinCalls", c.MinCalls, 1, 1_000_000)
+	bad.that(c.FailureRatio > 0 && c.FailureRatio <= 1, "FailureRatio: got %v, want more than 0 and at most 1", c.FailureRatio)
+	bad.that(c.SlowCall >= 0, "SlowCall: got %v, want 0 (off) or more", c.SlowCall)
+	between(&bad, "OpenFor", c.OpenFor, time.Millisecond, time.Hour)
+	between(&bad, "Probes", c.Probes, 1, 1000)
+	return bad.err()
+}
+
+// A BreakerState is what a circuit does with calls.
+type BreakerState uint8
+
+const (
+	// BreakerClosed lets all calls pass.
+	BreakerClosed BreakerState = iota
+	// BreakerHalfOpen lets some pass, to see how they end.
+	BreakerHalfOpen
+	// BreakerOpen lets none pass.
+	BreakerOpen
+)
+
+// String returns "closed", "half-open" or "open".
+func (s BreakerState) String() string {
+	switch s {
+	case BreakerClosed:
+		return "closed"
+	case BreakerHalfOpen:
+		return "half-open"
+	case BreakerOpen:
+		return "open"
+	default:
+		return fmt.Sprintf("BreakerState(%d)", uint8(s))
+	}
+}
+
+// A Verdict is what the end of a call says about the server.
+type Verdict uint8
+
+const (
+	// Excluded says nothing: the call counts neither way.
+	Excluded Verdict = iota
+	// Healthy says that the server did its work, if only to find the call wrong.
+	Healthy
+	// Unwell says that the server cannot do its work.
+	Unwell
+)
+
+// BreakerHooks are called as circuits change. Every field may be nil. They run
+// outside any lock, in the goroutine of a call or of gRPC, and must be quick. The
+// changes of one circuit come one at a time and in order; those of different
+// circuits may come at the same time. A hook that panics harms nothing.
+type BreakerHooks struct {
+	// StateChanged is called when the circuit of a target and a full method name
+	// has changed. Both are "*" for the circuit that the last ones share.
+	StateChanged func(target, method string, from, to BreakerState)
+	// Panicked is called with what another hook, or the function of WithVerdict,
+	// panicked with.
+	Panicked func(value any)
+}
+
+// A BreakerOption configures a [Breaker].
+type BreakerOption interface{ applyBreaker(*Breaker) }
+
+type breakerOption func(*Breaker)
+
+func (o breakerOption) applyBreaker(b *Breaker) { o(b) }
+
+// WithBreakerHooks adds hooks. Each use adds a set; all of them are called.
+func WithBreakerHooks(h BreakerHooks) BreakerOption {
+	return breakerOption(func(b *Breaker) { b.hooks = append(b.hooks, h) })
+}
+
+// WithVerdict sets what the end of a call says about the server; nil restores the
+// default, which [Breaker] describes. It is called from many goroutines at once,
+// with nil for a call that went well, but not with errors that a gate, throttle or
+// breaker of this process made. When it panics the call is excluded.
+func WithVerdict(f func(error) Verdict) BreakerOption {
+	return breakerOption(func(b *Breaker) { b.verdictOf = f })
+}
+
+// A Breaker stops calls to methods that are unwell, and tries now and then whether
+// they have recovered. It has a circuit for each target (in its canonical form) and
+// full method name. It tells 1024 of them apart; later ones share one more
+// circuit, so a program that forwards arbitrary methods wants a breaker of its own
+// for that. It is safe for concurrent use, never blocks and starts no goroutine. Use
+// [NewBreaker], and one Breaker for the unary and the stream interceptor: the zero
+// Breaker is not usable.
+//
+// Each circuit is one of gobreaker (github.com/sony/gobreaker, after Nygard,
+// "Release It!", 2007). A closed circuit counts calls when they end. It opens when
+// enough of them failed within the window; then it refuses all calls with
+// UNAVAILABLE, errdetails.ErrorInfo with the reason CIRCUIT_OPEN, and
+// errdetails.RetryInfo with the time that is left. After that the next calls are
+// probes. A probe that has not ended within OpenFor lets another one go, so calls
+// that hang do not keep a circuit half-open for ever.
+//
+// Only what says that the server is unwell is a failure: UNAVAILABLE,
+// DEADLINE_EXCEEDED and INTERNAL. Excluded are
+//
+//   - CANCELED, and DEADLINE_EXCEEDED of a call that its caller had cancelled
+//     or of a stream that had been answered: the caller ended those;
+//   - all that a weir refused, in this process or another (the domain in the
+//     ErrorInfo is "weir"): a server that refuses what is too much for it does
+//     well, and a breaker that stops the rest would waste it. [Throttle] is the
+//     answer to refusals;
+//   - RESOURCE_EXHAUSTED: it is about the caller's quota, or made by gRPC itself for a
+//     message that is too large;
+//   - errors without a status: an interceptor of this process made them.
+//
+// Everything else counts as success, because the server answered. This includes
+// DATA_LOSS, which is about the data, and UNKNOWN, which grpc-go makes of every error
+// that a handler returned without giving it a code. [WithVerdict] changes that.
+type Breaker struct {
+	cfg       BreakerConfig
+	hooks     []BreakerHooks
+	verdictOf func(error) Verdict
+	epoch     time.Time
+	jittered  func(time.Duration) time.Duration // replaced in tests
+	circuits  *table[*circuit]
+}
+
+// NewBreaker returns a breaker whose circuits are all closed. It returns an error
+// that wraps ErrConfig and names every field that is out of range.
+func NewBreaker(c BreakerConfig, opts ...BreakerOption) (*Breaker, error) {
+	c.defaults()
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	b := &Breaker{cfg: c, epoch: time.Now(), jittered: jittered}
+	for _, o := range opts {
+		o.applyBreaker(b)
+	}
+	b.circuits = newTable(b.newCircuit)
+	return b, nil
+}
+
+// jittered returns a duration between a half and one and a half times d.
+func jittered(d time.Duration) time.Duration { return d/2 + rand.N(d+1) }
+
+// Name returns the breaker's name.
+func (b *Breaker) Name() string { return b.cfg.Name }
+
+// CircuitStats is what one circuit does now and has done since it was made.
+type CircuitStats struct {
+	// Target and Method are those of the calls, or both "*" for the circuit that
+	// those share which came when there were 1024.
+	Target, Method string
+	// State is the state. An open circuit becomes half-open with the first call
+	// that comes after its time.
+	State BreakerState
+	// Allowed counts the calls that were let through, Refused those that were not.
+	Allowed, Refused uint64
+	// Failed counts the calls that were let through and failed, slow ones included.
+	Failed uint64
+}
+
+// Stats returns the circuits, sorted by target and method. It is meant for scrapes
+// and pages, not for every call.
+func (b *Breaker) Stats() []CircuitStats {
+	var all []CircuitStats
+	for _, c := range b.circuits.all() {
+		s := c.stats()
+		if s.Target != everythingElse || s.Allowed+s.Refused > 0 {
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(x, y CircuitStats) int {
+		return cmp.Or(cmp.Compare(x.Target, y.Target), cmp.Compare(x.Method, y.Method))
+	})
+	return all
+}
+
+func (b *Breaker) now() time.Duration { return time.Since(b.epoch) }
+
+// UnaryBreaker returns an interceptor that refuses calls while their circuit is
+// open. In a chain it stands outside of what may refuse by itself, such as
+// [UnaryThrottle] and [UnaryClient]; retries by gRPC happen inside of it and are one
+// call. A call whose context has ended already passes, uncounted.
+//
+// With a nil breaker every call fails with INTERNAL.
+func UnaryBreaker(b *Breaker) grpc.UnaryClientInterceptor {
+	return func(
+		ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
+		invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
+	) error {
+		if b == nil {
+			return errNoBreaker
+		}
+		if ctx.Err() != nil {
+			return invoker(ctx, method, req, reply, cc, opts...)
+		}
+		c := b.circuits.at(cc, method)
+		began := b.now()
+		pass, refused := c.enter(began)
+		verdict := Excluded
+		defer func() { // also when something further in panics
+			if refused == nil {
+				c.leave(pass, verdict)
+			}
+			c.tell()
+		}()
+		c.tell()
+		if refused != nil {
+			return refused
+		}
+		err := invoker(ctx, method, req, reply, cc, opts...)
+		v := b.verdict(ctx, err)
+		if v == Healthy && b.cfg.SlowCall > 0 && b.now()-began > b.cfg.SlowCall {
+			v = Unwell
+		}
+		verdict = v
+		return err
+	}
+}
+
+// StreamBreaker is [UnaryBreaker] for streams. What counts is how a stream ends:
+// that it could not be opened, or its status. A stream that is a probe counts as a
+// success already when its headers or first message were seen, and then no more.
+//
+// With a nil breaker every call fails with INTERNAL.
+func StreamBreaker(b *Breaker) grpc.StreamClientInterceptor {
+	return func(
+		ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
+		streamer grpc.Streamer, opts ...grpc.CallOption,
+	) (grpc.ClientStream, error) {
+		if b == nil {
+			return nil, errNoBreaker
+		}
+		if ctx.Err() != nil {
+			return streamer(ctx, desc, cc, method, opts...)
+		}
+		c := b.circuits.at(cc, method)
+		pass, refused := c.enter(b.now())
+		if refused != nil {
+			c.tell()
+			return nil, refused
+		}
+		s := &breakerStream{circuit: c, pass: pass, ctx: ctx}
+		told := false
+		defer func() { // a hook may end the goroutine
+			if !told {
+				s.abandoned()
+			}
+		}()
+		c.tell()
+		told = true
+		return observe(ctx, s, desc, cc, method, streamer, opts)
+	}
+}
+
+var errNoBreaker = status.Error(codes.Internal, "weir: interceptor without a breaker")
+
+// verdict says what the end of a call says about the server.
+func (b *Breaker) verdict(ctx context.Context, err error) Verdict {
+	switch {
+	case err != nil && ours(err):
+		return Excluded
+	case b.verdictOf != nil:
+		return b.askedVerdict(err)
+	case err == nil:
+		return Healthy
+	}
+	st, ok := status.FromError(err)
+	if !ok {
+		return Excluded
+	}
+	switch st.Code() {
+	case codes.Canceled, codes.ResourceExhausted:
+		return Excluded
+	case codes.DeadlineExceeded:
+		if errors.Is(ctx.Err(), context.Canceled) || fromWeir(st) {
+			return Excluded
+		}
+		return Unwell
+	case codes.Unavailable, codes.Internal:
+		if fromWeir(st) {
+			return Excluded
+		}
+		return Unwell
+	default:
+		return Healthy
+	}
+}
+
+// askedVerdict asks the user's function.
+func (b *Breaker) askedVerdict(err error) (v Verdict) {
+	b.guard(func() { v = b.verdictOf(err) })
+	if v > Unwell {
+		return Excluded
+	}
+	return v
+}
+
+// changed tells the hooks of a change.
+func (b *Breaker) changed(c *circuit, ch change) {
+	for _, h := range b.hooks {
+		if h.StateChanged != nil {
+			b.guard(func() { h.StateChanged(c.target, c.method, ch.from, ch.to) })
+		}
+	}
+}
+
+// guard runs f and tells the hooks of its panic.
+func (b *Breaker) guard(f func()) {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		for _, h := range b.hooks {
+			if h.Panicked != nil {
+				func() {
+					defer func() { _ = recover() }()
+					h.Panicked(v)
+				}()
+			}
+		}
+	}()
+	f()
+}

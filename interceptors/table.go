@@ -1,0 +1,94 @@
+package interceptors
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+)
+
+// tableSize is how many targets, or methods of targets, a table tells apart. A
+// program calls some dozens; one that forwards whatever methods it is asked for
+// must not grow for ever.
+const tableSize = 1024
+
+// everythingElse stands for the targets and methods beyond tableSize.
+const everythingElse = "*"
+
+// A place is a method of a target; the method may be left out.
+type place struct{ target, method string }
+
+// A table holds a value for each place. Finding one takes no lock and allocates
+// nothing.
+type table[V any] struct {
+	make func(place) V
+	rest V // for the places that find the table full
+
+	// found is replaced, never changed. Its targets are as the program spelled
+	// them: making them canonical allocates. Both maps have at most tableSize keys.
+	found atomic.Pointer[map[place]V]
+
+	mu        sync.Mutex // guards what follows
+	canonical map[place]V
+	ordered   []V // those of canonical, as they came
+}
+
+func newTable[V any](mk func(place) V) *table[V] {
+	t := &table[V]{make: mk, rest: mk(place{everythingElse, everythingElse}), canonical: map[place]V{}}
+	t.found.Store(&map[place]V{})
+	return t
+}
+
+// at returns the value for a method of a connection's target. Connections whose
+// targets have the same canonical form share it. Without a connection, as in
+// tests of interceptors, the target is empty.
+func (t *table[V]) at(cc *grpc.ClientConn, method string) V {
+	p := place{method: method}
+	if cc != nil {
+		p.target = cc.Target()
+	}
+	found := *t.found.Load()
+	if v, ok := found[p]; ok {
+		return v
+	}
+	if len(found) >= tableSize {
+		return t.rest
+	}
+	return t.add(cc, p)
+}
+
+func (t *table[V]) add(cc *grpc.ClientConn, p place) V {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	found := *t.found.Load()
+	if v, ok := found[p]; ok {
+		return v
+	}
+	if len(found) >= tableSize {
+		return t.rest
+	}
+	c := p
+	if cc != nil {
+		c.target = cc.CanonicalTarget()
+	}
+	v, ok := t.canonical[c]
+	if !ok {
+		v = t.make(c)
+		t.canonical[c] = v
+		t.ordered = append(t.ordered, v)
+	}
+	found = maps.Clone(found)
+	found[p] = v
+	t.found.Store(&found)
+	return v
+}
+
+// all returns the values in the order in which they were first asked for. The one
+// for the rest is last.
+func (t *table[V]) all() []V {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return append(slices.Clone(t.ordered), t.rest)
+}
