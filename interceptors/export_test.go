@@ -14,3 +14,6 @@ const TableSize = tableSize
 
 // Unjittered has circuits stay open for exactly what the configuration says.
 func Unjittered(b *Breaker) { b.jittered = func(d time.Duration) time.Duration { return d } }
+
+// Drawn has a throttle draw its numbers, from 0 up to 1, from f.
+func Drawn(t *Throttle, f func() float64) { t.draw = f }
