@@ -1,0 +1,217 @@
+package interceptors
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+)
+
+// A RetryConfig says how gRPC itself retries calls: after a delay that the server
+// asks for (grpc-retry-pushback-ms; a negative one forbids it) or its own backoff,
+// within a budget, and for unary calls and streams alike as long as nothing but a
+// status has come back (gRFC A6, "gRPC Retry Design"). Every zero field means its
+// default; the zero RetryConfig retries every method. Its methods do not change it.
+//
+// A retried call may have run before it failed. List methods that must not run twice
+// neither in Methods nor in Services, and fill one of the two then.
+type RetryConfig struct {
+	// MaxAttempts is how often a call is tried, the first time included; default 3,
+	// from 2 to 5, which is as often as gRPC tries.
+	MaxAttempts int
+	// InitialBackoff is the mean delay before the second attempt; default 50 ms.
+	// gRPC varies each delay by a fifth either way.
+	InitialBackoff time.Duration
+	// MaxBackoff bounds the delays, not those that servers ask for; default 1 s, or
+	// InitialBackoff if that is more; at most an hour.
+	MaxBackoff time.Duration
+	// Multiplier is the ratio of a delay to the last; default 2, from 1 to 100.
+	Multiplier float64
+	// Codes are the codes after which a call is tried again; default UNAVAILABLE.
+	Codes []codes.Code
+	// BudgetTokens and BudgetRatio bound how much retries add to the load of a server
+	// that fails, for each connection: a budget starts with BudgetTokens, each failed
+	// attempt takes one, each call that went well gives BudgetRatio back, and with half
+	// of BudgetTokens or less nothing is retried. Defaults 10, from 1 to 1000, and 0.1,
+	// from 0.001 (the finest that gRPC knows) to 1000.
+	BudgetTokens int
+	BudgetRatio  float64
+	// Methods are full names, as in "/service/method"; Services names, as in
+	// "package.Service", for all methods that Methods does not have. With neither, the
+	// policy is for every method.
+	Methods, Services []string
+}
+
+func (c *RetryConfig) defaults() {
+	c.MaxAttempts = or(c.MaxAttempts, 3)
+	c.InitialBackoff = or(c.InitialBackoff, 50*time.Millisecond)
+	c.MaxBackoff = or(c.MaxBackoff, max(time.Second, c.InitialBackoff))
+	c.Multiplier = or(c.Multiplier, 2)
+	if len(c.Codes) == 0 {
+		c.Codes = []codes.Code{codes.Unavailable}
+	}
+	c.BudgetTokens = or(c.BudgetTokens, 10)
+	c.BudgetRatio = or(c.BudgetRatio, 0.1)
+}
+
+func (c *RetryConfig) validate() error {
+	var bad checks
+	between(&bad, "MaxAttempts", c.MaxAttempts, 2, 5)
+	between(&bad, "InitialBackoff", c.InitialBackoff, time.Microsecond, time.Hour)
+	bad.that(c.MaxBackoff >= c.InitialBackoff && c.MaxBackoff <= time.Hour,
+		"MaxBackoff: got %v, want InitialBackoff (%v) to %v", c.MaxBackoff, c.InitialBackoff, time.Hour)
+	between(&bad, "Multiplier", c.Multiplier, 1, 100)
+	for i, code := range c.Codes {
+		bad.that(code != codes.OK && code <= lastCode, "Codes: got %v (%d), want the code of an error", code, uint32(code))
+		bad.that(!slices.Contains(c.Codes[:i], code), "Codes: got %v twice, want each once", code)
+	}
+	between(&bad, "BudgetTokens", c.BudgetTokens, 1, 1000)
+	between(&bad, "BudgetRatio", c.BudgetRatio, 0.001, 1000)
+	for i, m := range c.Methods {
+		service, method := split(m)
+		bad.that(service != "" && method != "", "Methods: got %q, want a full name, as in /service/method", m)
+		bad.that(!slices.Contains(c.Methods[:i], m), "Methods: got %q twice, want each once", m)
+	}
+	for i, s := range c.Services {
+		bad.that(s != "" && !strings.Contains(s, "/"), "Services: got %q, want a name, as in package.Service", s)
+		bad.that(!slices.Contains(c.Services[:i], s), "Services: got %q twice, want each once", s)
+	}
+	return bad.err()
+}
+
+// split returns the parts of a full method name; neither is empty if it is one.
+func split(full string) (service, method string) {
+	rest, ok := strings.CutPrefix(full, "/")
+	if !ok {
+		return "", ""
+	}
+	service, method, _ = strings.Cut(rest, "/")
+	if strings.Contains(method, "/") {
+		return "", ""
+	}
+	return service, method
+}
+
+// What follows is the form of a service config that gRPC reads.
+type (
+	serviceConfig struct {
+		MethodConfig    []methodConfig  `json:"methodConfig"`
+		RetryThrottling retryThrottling `json:"retryThrottling"`
+	}
+	methodConfig struct {
+		Name        []methodName `json:"name"`
+		RetryPolicy retryPolicy  `json:"retryPolicy"`
+	}
+	methodName struct {
+		Service string `json:"service,omitempty"`
+		Method  string `json:"method,omitempty"`
+	}
+	retryPolicy struct {
+		MaxAttempts          int      `json:"maxAttempts"`
+		InitialBackoff       string   `json:"initialBackoff"`
+		MaxBackoff           string   `json:"maxBackoff"`
+		BackoffMultiplier    float64  `json:"backoffMultiplier"`
+		RetryableStatusCodes []string `json:"retryableStatusCodes"`
+	}
+	retryThrottling struct {
+		MaxTokens  int     `json:"maxTokens"`
+		TokenRatio float64 `json:"tokenRatio"`
+	}
+)
+
+// ServiceConfig returns the policy as a gRPC service config in JSON, for
+// grpc.WithDefaultServiceConfig or for what a resolver returns, also to clients in
+// other languages. A load-balancing policy has to be merged into it by hand: gRPC
+// uses one service config, not the sum of several. It returns an error that wraps
+// ErrConfig and names every field that is wrong.
+func (c RetryConfig) ServiceConfig() (string, error) {
+	c.defaults()
+	if err := c.validate(); err != nil {
+		return "", err
+	}
+	policy := retryPolicy{
+		MaxAttempts:       c.MaxAttempts,
+		InitialBackoff:    seconds(c.InitialBackoff),
+		MaxBackoff:        seconds(c.MaxBackoff),
+		BackoffMultiplier: c.Multiplier,
+	}
+	for _, code := range c.Codes {
+		policy.RetryableStatusCodes = append(policy.RetryableStatusCodes, wireName(code))
+	}
+	data, err := json.Marshal(serviceConfig{
+		MethodConfig:    []methodConfig{{Name: c.names(), RetryPolicy: policy}},
+		RetryThrottling: retryThrottling{c.BudgetTokens, c.BudgetRatio},
+	})
+	return string(data), err
+}
+
+// RetryDialOption returns a dial option with the policy. gRPC heeds it as long as the
+// resolver of the target has no service config of its own. The errors are those of
+// [RetryConfig.ServiceConfig].
+func RetryDialOption(c RetryConfig) (grpc.DialOption, error) {
+	config, err := c.ServiceConfig()
+	if err != nil {
+		return nil, err
+	}
+	return grpc.WithDefaultServiceConfig(config), nil
+}
+
+func (c *RetryConfig) names() []methodName {
+	names := make([]methodName, 0, len(c.Methods)+len(c.Services))
+	for _, m := range c.Methods {
+		service, method := split(m)
+		names = append(names, methodName{service, method})
+	}
+	for _, s := range c.Services {
+		names = append(names, methodName{Service: s})
+	}
+	if len(names) == 0 {
+		return []methodName{{}} // every method
+	}
+	return names
+}
+
+// seconds formats a duration as protobuf's JSON does.
+func seconds(d time.Duration) string {
+	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s"
+}
+
+// wireName returns the name of a code in service configs: UNAVAILABLE, not Unavailable.
+func wireName(c codes.Code) string {
+	if c == codes.Canceled {
+		return "CANCELLED" // with two, there
+	}
+	var b strings.Builder
+	for i, r := range c.String() {
+		if i > 0 && unicode.IsUpper(r) {
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToUpper(r))
+	}
+	return b.String()
+}
+
+// previousAttemptsKey is the metadata in which gRPC's clients count.
+const previousAttemptsKey = "grpc-previous-rpc-attempts"
+
+// PreviousAttempts returns how often the client of a call on a server has tried it
+// before: 0 for a first attempt. It is what the client says, so anything but one
+// number up to 255 is taken for 0. Only retries by gRPC itself are counted there.
+func PreviousAttempts(ctx context.Context) int {
+	values := metadata.ValueFromIncomingContext(ctx, previousAttemptsKey)
+	if len(values) != 1 {
+		return 0
+	}
+	n, err := strconv.ParseUint(values[0], 10, 8)
+	if err != nil {
+		return 0
+	}
+	return int(n)
+}
