@@ -18,42 +18,22 @@ var ErrRefused = errors.New("admit: refused")
 // ErrConfig is wrapped by every error of [New] and [Gate.Update].
 var ErrConfig = errors.New("admit: invalid configuration")
 
-// A Class is the kind of a call: when calls compete for a permit or for a place
-// in the queue, the class decides first. The zero Class is Default.
-type Class uint8
-
-// The classes, and with them the order in which waiting calls are served:
-// Critical, Default, Sheddable, Background.
-const (
-	// Default is what a call is unless somebody says otherwise.
-	Default Class = iota
-	// Critical calls are what the service exists for.
-	Critical
-	// Sheddable calls may be refused whenever others need the room.
-	Sheddable
-	// Background calls have nobody waiting for them.
-	Background
-
-	classes = 4
-)
-
-// rank orders classes: 0 is served first.
-func (c Class) rank() int {
-	switch c {
-	case Critical:
-		return 0
-	case Default:
-		return 1
-	case Sheddable:
-		return 2
-	default:
-		return 3
-	}
-}
-
-// String returns the class in lower case, as metrics name it.
-func (c Class) String() string {
-	return name("class", int(c), "default", "critical", "sheddable", "background")
+// A Call is what a gate is told of a call that wants to run. The zero Call is of
+// class Default, of nobody in particular, and takes one permit.
+type Call struct {
+	// Class is what kind of call it is. One that the gate does not know counts
+	// as Background.
+	Class Class
+	// Tenant is whose call it is. Tenants of one class that compete get equal
+	// shares of it; calls without a tenant are together one. The gate keeps the
+	// string for as long as the tenant has a call that runs or waits, and
+	// nothing afterwards: there may be any number of them. Take it from what was
+	// authenticated, never from a header that anyone can write. Give all calls
+	// of a gate a tenant, or none.
+	Tenant string
+	// Cost is how many permits the call takes; zero and less mean one. A call
+	// that costs more than the limit takes all permits there are.
+	Cost int
 }
 
 // An Outcome is how a call ended, as the limit sees it.
@@ -90,13 +70,16 @@ const (
 	WaitedTooLong
 	// Draining: the gate is being closed; another server may take the call.
 	Draining
+	// OverShare: the gate is full, and the call's tenant has more than its share
+	// of it while others want theirs.
+	OverShare
 
-	reasons = 5
+	reasons = 6
 )
 
 // String returns the reason in lower case with underscores, as metrics name it.
 func (r Reason) String() string {
-	return name("reason", int(r), "queue_full", "displaced", "deadline_too_close", "waited_too_long", "draining")
+	return name("reason", int(r), "queue_full", "displaced", "deadline_too_close", "waited_too_long", "draining", "over_share")
 }
 
 func name(what string, i int, names ...string) string {

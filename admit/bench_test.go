@@ -2,7 +2,10 @@ package admit_test
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
 	"runtime"
+	"strconv"
 	"testing"
 
 	"github.com/weir-go/weir/admit"
@@ -13,7 +16,7 @@ func acquireRelease(b *testing.B, g *admit.Gate) {
 	ctx := context.Background()
 	b.ReportAllocs()
 	for b.Loop() {
-		if p, err := g.Acquire(ctx, admit.Default); err == nil {
+		if p, err := g.Acquire(ctx, admit.Call{}); err == nil {
 			p.Release(admit.Success)
 		}
 	}
@@ -25,7 +28,7 @@ func acquireReleaseParallel(b *testing.B, g *admit.Gate) {
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if p, err := g.Acquire(ctx, admit.Default); err == nil {
+			if p, err := g.Acquire(ctx, admit.Call{}); err == nil {
 				p.Release(admit.Success)
 			}
 		}
@@ -42,6 +45,48 @@ func BenchmarkAdmitted(b *testing.B) {
 		acquireReleaseParallel(b, newGate(b, 1000, admit.WithHooks(admit.Hooks{LimitChanged: func(int, int) {}})))
 	})
 	b.Run("dry run/parallel", func(b *testing.B) { acquireReleaseParallel(b, newGate(b, 1000, admit.WithDryRun(true))) })
+}
+
+// BenchmarkTenants: what it costs that classes have shares and calls have tenants, however many.
+func BenchmarkTenants(b *testing.B) {
+	for _, tenants := range []int{1, 1000, 100_000} {
+		names := make([]string, tenants)
+		for i := range names {
+			names[i] = "tenant-" + strconv.Itoa(i)
+		}
+		calls := func() func() admit.Call {
+			i := rand.IntN(tenants)
+			return func() admit.Call {
+				i++
+				return admit.Call{Class: admit.Class(i % 4), Tenant: names[i%tenants]}
+			}
+		}
+		gate := func(b *testing.B) *admit.Gate {
+			g := adaptive(b)
+			update(b, g, admit.WithClass(admit.Critical, admit.ClassConfig{Share: 0.5}))
+			return g
+		}
+		b.Run(fmt.Sprintf("%d/serial", tenants), func(b *testing.B) {
+			g, next, ctx := gate(b), calls(), context.Background()
+			b.ReportAllocs()
+			for b.Loop() {
+				if p, err := g.Acquire(ctx, next()); err == nil {
+					p.Release(admit.Success)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("%d/parallel", tenants), func(b *testing.B) {
+			g, ctx := gate(b), context.Background()
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for next := calls(); pb.Next(); {
+					if p, err := g.Acquire(ctx, next()); err == nil {
+						p.Release(admit.Success)
+					}
+				}
+			})
+		})
+	}
 }
 
 // adaptive returns a gate as New makes it, but with a limit that is never reached.
@@ -76,7 +121,7 @@ func busy(b *testing.B, opt admit.Option) *admit.Gate {
 	done := make(chan struct{})
 	if places := g.Stats().QueueCapacity; places > 0 {
 		update(b, g, admit.WithQueue(admit.QueueConfig{Capacity: places, Policy: admit.Reject, MaxWait: 1 << 62}))
-		go func() { defer close(done); _, _ = g.Acquire(ctx, admit.Critical) }()
+		go func() { defer close(done); _, _ = g.Acquire(ctx, admit.Call{Class: admit.Critical}) }()
 		for g.Stats().Queue < places {
 			runtime.Gosched()
 		}
@@ -114,7 +159,7 @@ func contended(b *testing.B, g *admit.Gate, n int) {
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if p, err := g.Acquire(ctx, admit.Default); err == nil {
+			if p, err := g.Acquire(ctx, admit.Call{}); err == nil {
 				runtime.Gosched()
 				p.Release(admit.Success)
 			}

@@ -79,7 +79,7 @@ func TestCancelledBeforeItBegan(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	g := newGate(t, 1)
-	if _, err := g.Acquire(ctx, admit.Critical); err != context.Canceled {
+	if _, err := g.Acquire(ctx, admit.Call{Class: admit.Critical}); err != context.Canceled {
 		t.Errorf("Acquire: got %v, want context.Canceled though a permit is free", err)
 	}
 	if s := g.Stats(); s.Left != 1 || s.InFlight != 0 {
@@ -153,7 +153,7 @@ func TestCancelRacesHandOver(t *testing.T) {
 					for range rounds / pairs {
 						ctx, cancel := context.WithCancel(t.Context())
 						cancels <- cancel
-						p, err := g.Acquire(ctx, admit.Class(rand.IntN(4)))
+						p, err := g.Acquire(ctx, admit.Call{Class: admit.Class(rand.IntN(4))})
 						if err != nil {
 							continue
 						}

@@ -46,7 +46,7 @@ func TestExpiredOnArrival(t *testing.T) {
 		g := newGate(t, 1)
 		arrive := func(what string) {
 			t.Helper()
-			if _, err := g.Acquire(ctx, admit.Default); err != context.DeadlineExceeded {
+			if _, err := g.Acquire(ctx, admit.Call{}); err != context.DeadlineExceeded {
 				t.Errorf("%s: got %v, want context.DeadlineExceeded", what, err)
 			}
 		}
@@ -55,7 +55,7 @@ func TestExpiredOnArrival(t *testing.T) {
 		arrive("with a place in the queue")
 		g.Drain()
 		arrive("while it drains")
-		if s := g.Stats(); s.Left != 3 || s.InFlight != 1 || s.Queue != 0 || s.Refused != [4][5]uint64{} {
+		if s := g.Stats(); s.Left != 3 || s.InFlight != 1 || s.Queue != 0 || s.Refused != [admit.MaxClasses][6]uint64{} {
 			t.Errorf("stats: got %+v, want 3 left, 1 in flight, nobody waiting or refused", s)
 		}
 		p.Release(admit.Ignored)

@@ -40,8 +40,8 @@ func TestDrain(t *testing.T) {
 			if s.InFlight != 0 || s.Ended != [3]uint64{admit.Success: 1, admit.Overload: 1} {
 				t.Errorf("those that ran: got %d in flight, ended %v, want none, one success and one overload", s.InFlight, s.Ended)
 			}
-			want := [4][5]uint64{}
-			for c := range want {
+			want := [admit.MaxClasses][6]uint64{}
+			for c := range 4 {
 				want[c][admit.Draining] = 2
 			}
 			want[admit.Critical][admit.Draining] += 2
@@ -81,7 +81,7 @@ func TestDrainWhileCallsRun(t *testing.T) {
 		for range callers {
 			all.Go(func() {
 				for range calls {
-					if p, err := g.Acquire(t.Context(), admit.Default); err == nil {
+					if p, err := g.Acquire(t.Context(), admit.Call{}); err == nil {
 						spin(1)
 						p.Release(admit.Success)
 					}

@@ -92,7 +92,7 @@ func TestDryRunTurnsNobodyAwayWhoHasTime(t *testing.T) {
 		wantState(t, "a call with little time", a, runs)
 		a.permit.Release(admit.Ignored)
 		cancel()
-		if _, err := g.Acquire(ctx, admit.Critical); err != context.Canceled {
+		if _, err := g.Acquire(ctx, admit.Call{Class: admit.Critical}); err != context.Canceled {
 			t.Errorf("a call that is over: got %v, want context.Canceled", err)
 		}
 		p.Release(admit.Ignored)

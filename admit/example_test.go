@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"time"
 
 	"github.com/weir-go/weir/admit"
@@ -59,7 +60,7 @@ func ExampleGate_Acquire() {
 		return
 	}
 	call := func(work func()) error {
-		permit, err := gate.Acquire(context.Background(), admit.Default)
+		permit, err := gate.Acquire(context.Background(), admit.Call{})
 		if err != nil {
 			return err
 		}
@@ -120,13 +121,13 @@ func ExampleGate_Drain() {
 		fmt.Println(err)
 		return
 	}
-	permit, err := gate.Acquire(context.Background(), admit.Default)
+	permit, err := gate.Acquire(context.Background(), admit.Call{})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	gate.Drain()
-	_, err = gate.Acquire(context.Background(), admit.Critical)
+	_, err = gate.Acquire(context.Background(), admit.Call{Class: admit.Critical})
 	fmt.Println(err)
 	fmt.Println("still running:", gate.Stats().InFlight)
 	permit.Release(admit.Success) // grpc.Server.GracefulStop waits for this
@@ -135,4 +136,19 @@ func ExampleGate_Drain() {
 	// admit: refused: draining
 	// still running: 1
 	// still running: 0
+}
+
+// A gate from a file, and changed while it runs.
+func ExampleFromJSON() {
+	fromFile, err := admit.FromJSON([]byte(`{"limit": {"algorithm": "fixed", "limit": 20}, "classes": {"critical": {"share": 0.5}}}`))
+	if err != nil {
+		log.Fatal(err)
+	}
+	gate, err := admit.New(fromFile)
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = admit.FromJSON([]byte(`{"limits": {"fixed": 10}}`))
+	fmt.Println(gate.Stats().Limit, err)
+	// Output: 20 admit: invalid configuration: JSON: unknown field "limits"
 }

@@ -57,7 +57,7 @@ type Gate struct {
 // right one for a service about which nothing is known. It returns an error
 // that wraps ErrConfig and names every wrong option.
 func New(opts ...Option) (*Gate, error) {
-	cfg := config{name: "default"}
+	cfg := config{name: "default", classes: newClassTable()}
 	for _, o := range opts {
 		o.apply(&cfg)
 	}
@@ -72,6 +72,7 @@ func New(opts ...Option) (*Gate, error) {
 		return nil, err
 	}
 	g := &Gate{crowd: runtime.GOMAXPROCS(0), epoch: time.Now(), shards: newShards(), cfg: cfg}
+	g.queue.init()
 	g.waiters.New = func() any { return &waiter{ready: make(chan *Refusal, 1)} }
 	g.state.Store(uint64(newWord(cfg.initial)))
 	g.window.limit = cfg.initial
@@ -93,35 +94,42 @@ func (g *Gate) Name() string {
 // now is the gate's clock: monotonic, and cheaper to read than time.Now.
 func (g *Gate) now() time.Duration { return time.Since(g.epoch) }
 
-// Acquire takes a permit for a call of class c. When none is free it waits as
-// the queue is configured, until its turn, ctx ends, or the gate refuses.
+// Acquire takes a permit for a call. When none is free it waits as the queue is
+// configured, until its turn, ctx ends, or the gate refuses. Classes decide whose
+// turn it is first, then shares of tenants, then the queue's order.
 //
 // The error is ctx's own, unchanged, when ctx ended first; otherwise it is a
 // *[Refusal]. On success release the permit exactly once, in a defer:
 //
-//	permit, err := gate.Acquire(ctx, admit.Default)
+//	permit, err := gate.Acquire(ctx, admit.Call{})
 //	if err != nil {
 //		return err
 //	}
 //	outcome := admit.Ignored
 //	defer func() { permit.Release(outcome) }()
-func (g *Gate) Acquire(ctx context.Context, c Class) (Permit, error) {
+func (g *Gate) Acquire(ctx context.Context, c Call) (Permit, error) {
 	if err := ctx.Err(); err != nil {
-		return Permit{}, g.left(c, 0, err)
+		return Permit{}, g.left(c.Class, 0, err)
 	}
-	for {
+	for c.Cost <= 1 && c.Tenant == "" {
 		s := g.load()
 		if s.slow() || !s.free() {
-			return g.acquireSlow(ctx, c)
+			break
 		}
 		if g.swap(s, s.plus(1)) {
 			g.sawInFlight(s.inFlight() + 1)
 			start := g.now()
-			if s.inFlight()+1 >= g.crowd && g.yields.Load() {
-				runtime.Gosched() // let those who are on their way arrive: see crowd
-			}
-			return Permit{gate: g, start: start}, nil
+			g.maybeYield(s.inFlight() + 1)
+			return Permit{gate: g, start: start, claim: claim{cost: 1}}, nil
 		}
+	}
+	return g.acquireSlow(ctx, c)
+}
+
+// maybeYield lets those who are on their way arrive: see crowd.
+func (g *Gate) maybeYield(inFlight int) {
+	if inFlight >= g.crowd && g.yields.Load() {
+		runtime.Gosched()
 	}
 }
 
@@ -134,15 +142,18 @@ func (g *Gate) sawInFlight(n int) {
 	}
 }
 
-func (g *Gate) acquireSlow(ctx context.Context, c Class) (Permit, error) {
+func (g *Gate) acquireSlow(ctx context.Context, c Call) (Permit, error) {
 	g.mu.Lock()
 	now := g.now()
+	c.Class, c.Cost = g.cfg.classes.class(c.Class), min(max(c.Cost, 1), limit.Max)
 	if g.draining {
-		return g.refuseAndUnlock(c, Draining)
+		return g.refuseAndUnlock(c.Class, Draining)
 	}
-	if g.takeLocked() {
+	if got, ok := g.claimLocked(c); ok {
+		n := g.load().inFlight()
 		g.mu.Unlock()
-		return Permit{gate: g, start: now}, nil
+		g.maybeYield(n)
+		return Permit{gate: g, start: now, claim: got}, nil
 	}
 	g.window.pressed++
 	if g.cfg.dryRun {
@@ -150,48 +161,55 @@ func (g *Gate) acquireSlow(ctx context.Context, c Class) (Permit, error) {
 	}
 	deadline, why, ok := g.mayWaitLocked(ctx, c, now)
 	if !ok {
-		return g.refuseAndUnlock(c, why)
-	}
-	if !g.closeOrTakeLocked() { // a permit came free meanwhile
-		g.mu.Unlock()
-		return Permit{gate: g, start: now, pressed: true}, nil
+		return g.refuseAndUnlock(c.Class, why)
 	}
 	w := g.enqueueLocked(c, now, deadline)
+	if g.settleLocked(); g.load().free() { // a permit came free before releases were sent to the lock
+		g.dispatchLocked()
+	}
 	patience := g.cfg.maxWait()
 	g.mu.Unlock()
 	return g.wait(ctx, w, patience)
 }
 
-// takeLocked takes a permit if one is free. Nobody waits while one is.
-func (g *Gate) takeLocked() bool {
+// A claim is what a call holds of its gate.
+type claim struct {
+	cost   int
+	tenant *tenant // nil if nobody counts whose it is
+}
+
+// claimLocked takes permits for a call that need not wait: nobody is before it,
+// and they are free.
+func (g *Gate) claimLocked(c Call) (claim, bool) {
+	l := &g.queue.lines[c.Class]
 	for {
 		s := g.load()
-		if !s.free() {
-			return false
+		cost := min(c.Cost, s.limit())
+		if s.inFlight()+cost > s.limit() || l.n > 0 || !g.mayHoldLocked(l, cost, s.limit()) ||
+			g.queue.n > 0 && g.nextLocked(s.limit()) != nil {
+			return claim{}, false
 		}
-		if g.swap(s, s.plus(1)) {
-			g.sawInFlight(s.inFlight() + 1)
-			return true
+		if g.swap(s, s.plus(cost)) {
+			g.sawInFlight(s.inFlight() + cost)
+			return g.countLocked(c.Class, c.Tenant, cost), true
 		}
 	}
 }
 
-// closeOrTakeLocked sends later calls to the lock and reports true; or takes a
-// permit that has come free since, and reports false. Both in one atomic step:
-// a release after it finds the lock, one before it left a permit.
-func (g *Gate) closeOrTakeLocked() bool {
-	for !g.takeLocked() {
-		if s := g.load(); !s.free() && g.swap(s, s.withSlow(true)) {
-			return true
-		}
+// countLocked notes who holds permits, where that matters.
+func (g *Gate) countLocked(c Class, key string, cost int) claim {
+	if key == "" && !g.cfg.classes.counted && g.queue.lines[c].named == 0 {
+		return claim{cost: cost}
 	}
-	return false
+	t := g.queue.tenant(c, key)
+	g.queue.hold(t, cost)
+	return claim{cost: cost, tenant: t}
 }
 
 // mayWaitLocked says whether a call may join the queue, making room if the
 // policy wants it, and its deadline on the gate's clock (0 for none).
 func (g *Gate) mayWaitLocked(
-	ctx context.Context, c Class, now time.Duration,
+	ctx context.Context, c Call, now time.Duration,
 ) (deadline time.Duration, why Reason, ok bool) {
 	capacity := g.cfg.capacity(g.load().limit())
 	if d, has := ctx.Deadline(); has {
@@ -203,35 +221,48 @@ func (g *Gate) mayWaitLocked(
 	if g.cfg.queue.Policy == Block || g.queue.n < capacity {
 		return deadline, 0, true
 	}
-	victim := g.queue.oldestOfLast()
-	switch {
-	case victim == nil, victim.class.rank() < c.rank():
-		return 0, QueueFull, false
-	case victim.class.rank() == c.rank() && g.cfg.queue.Policy == Reject:
-		return 0, QueueFull, false
-	}
-	g.refuseLocked(victim, Displaced)
-	return deadline, 0, true
+	why, ok = g.makeRoomLocked(c, capacity)
+	return deadline, why, ok
 }
 
-// turnLocked estimates how long a newcomer of class c waits for its turn:
-// permits come back at the limit divided by the mean latency (Little's law).
-// It is 0 before anything is known.
-func (g *Gate) turnLocked(c Class, capacity int) time.Duration {
-	ahead := g.queue.ahead(c)
-	if g.newestFirstLocked(g.queue.n+1, capacity) {
-		ahead -= g.queue.ranks[c.rank()].n
+// turnLocked estimates how long a newcomer waits for its turn: permits come back
+// at the limit divided by the mean latency (Little's law). It is 0 before
+// anything is known.
+func (g *Gate) turnLocked(c Call, capacity int) time.Duration {
+	own := &g.queue.lines[c.Class]
+	upTo := g.upToLocked(own)
+	if g.newestFirst(upTo+1, capacity) {
+		return time.Duration(upTo-own.n) * g.pace
 	}
-	return time.Duration(ahead) * g.pace
+	waiting := 0
+	if t := g.queue.find(c.Class, c.Tenant); t != nil {
+		waiting = t.calls.n
+	}
+	before := min(own.n, (waiting+1)*len(own.needy.tenants)) // tenants take turns
+	return time.Duration(upTo-own.n+before) * g.pace
 }
 
-func (g *Gate) newestFirstLocked(n, capacity int) bool {
+// upToLocked counts the calls that wait in a line, and in those of no lower
+// priority.
+func (g *Gate) upToLocked(l *line) (n int) {
+	for i := range g.queue.lines {
+		if other := &g.queue.lines[i]; other == l || g.cfg.classes.priority(other.class) >= g.cfg.classes.priority(l.class) {
+			n += other.n
+		}
+	}
+	return n
+}
+
+// newestFirst reports whether the newest call of a class is served first when so
+// many wait in it and above it.
+func (g *Gate) newestFirst(n, capacity int) bool {
 	return g.cfg.queue.Order == AdaptiveLIFO && 2*n > capacity
 }
 
-func (g *Gate) enqueueLocked(c Class, now, deadline time.Duration) *waiter {
+func (g *Gate) enqueueLocked(c Call, now, deadline time.Duration) *waiter {
 	w := g.waiters.Get().(*waiter) //nolint:forcetypeassert // the pool makes nothing else
-	w.class, w.since, w.deadline = c, now, deadline
+	w.class, w.cost, w.since, w.deadline = c.Class, c.Cost, now, deadline
+	w.tenant = g.queue.tenant(c.Class, c.Tenant)
 	if g.queue.n == 0 {
 		g.queueSince = now
 	}
@@ -254,7 +285,7 @@ func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration) (Per
 	case <-late:
 		refused = g.withdraw(w, WaitedTooLong)
 	}
-	c, since, granted := w.class, w.since, w.granted
+	c, since, granted, got := w.class, w.since, w.granted, w.claim
 	waited := g.now() - since
 	w.stopTimer()
 	g.waiters.Put(w)
@@ -262,7 +293,7 @@ func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration) (Per
 	err := ctx.Err()
 	switch {
 	case err != nil && refused == nil: // the permit goes to the next one
-		g.giveBack()
+		g.giveBack(got)
 		return Permit{}, g.left(c, waited, err)
 	case err != nil && refused.Reason == WaitedTooLong:
 		return Permit{}, g.left(c, waited, err)
@@ -270,8 +301,8 @@ func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration) (Per
 		g.countRefusal(c, refused.Reason, waited)
 		return Permit{}, refused
 	}
-	g.holding(func() { g.countWaited(c, waited) })
-	return Permit{gate: g, start: granted, pressed: true, waited: granted - since}, nil
+	g.holding(got, func() { g.countWaited(c, waited) })
+	return Permit{gate: g, start: granted, claim: got, pressed: true, waited: granted - since}, nil
 }
 
 func (w *waiter) startTimer(d time.Duration) <-chan time.Time {
@@ -297,7 +328,7 @@ func (g *Gate) withdraw(w *waiter, why Reason) *Refusal {
 		return <-w.ready // sent before the lock was released: does not block
 	}
 	g.queue.remove(w)
-	g.settleLocked()
+	g.dispatchLocked() // those behind it may want less
 	return g.refusal(why)
 }
 
@@ -325,23 +356,25 @@ func (g *Gate) refuseAndUnlock(c Class, why Reason) (Permit, error) {
 // passAndUnlock lets a call in that found no permit free, in a dry run, and
 // counts what would have become of it: calls beyond the limit stand for those
 // that would wait.
-func (g *Gate) passAndUnlock(c Class, now time.Duration) (Permit, error) {
+func (g *Gate) passAndUnlock(c Call, now time.Duration) (Permit, error) {
 	s := g.load()
 	over := s.inFlight() - s.limit()
 	full := over >= g.cfg.capacity(s.limit())
-	g.addLocked(1)
+	cost := min(c.Cost, s.limit())
+	g.addLocked(cost)
+	got := g.countLocked(c.Class, c.Tenant, cost)
 	g.mu.Unlock()
-	g.holding(func() {
+	g.holding(got, func() {
 		if full {
-			g.countRefusal(c, QueueFull, 0)
+			g.countRefusal(c.Class, QueueFull, 0)
 		} else {
-			g.countWaited(c, 0)
+			g.countWaited(c.Class, 0)
 		}
 	})
-	return Permit{gate: g, start: now, pressed: true}, nil
+	return Permit{gate: g, start: now, claim: got, pressed: true}, nil
 }
 
-// addLocked changes the number of calls in flight, whatever the limit.
+// addLocked changes the number of permits in use, whatever the limit.
 func (g *Gate) addLocked(d int) {
 	for {
 		s := g.load()
@@ -352,45 +385,56 @@ func (g *Gate) addLocked(d int) {
 	}
 }
 
-// giveBack returns a permit: to the next waiter, if there is one.
-func (g *Gate) giveBack() {
-	for {
+// giveBack returns permits: to the next waiter, if there is one.
+func (g *Gate) giveBack(c claim) {
+	for c.tenant == nil {
 		s := g.load()
 		if s.slow() {
 			break
 		}
-		if g.swap(s, s.plus(-1)) {
+		if g.swap(s, s.plus(-c.cost)) {
 			return
 		}
 	}
 	g.mu.Lock()
-	g.addLocked(-1)
+	g.addLocked(-c.cost)
+	if c.tenant != nil {
+		g.queue.hold(c.tenant, -c.cost)
+	}
 	g.dispatchLocked()
 	g.mu.Unlock()
 }
 
-// dispatchLocked hands free permits to waiters.
+// dispatchLocked hands free permits to waiters. Who is next may want more than
+// are free: then it waits for them, and all others behind it.
 func (g *Gate) dispatchLocked() {
-	for g.queue.n > 0 && g.load().free() {
-		now := g.now()
-		newest := g.newestFirstLocked(g.queue.n, g.cfg.capacity(g.load().limit()))
-		w := g.queue.next(newest)
+	for g.queue.n > 0 {
+		s := g.load()
+		w := g.nextLocked(s.limit())
+		if w == nil || !s.free() {
+			break
+		}
+		now, cost := g.now(), min(w.cost, s.limit())
 		switch {
 		case w.deadline > 0 && now+g.window.fastest >= w.deadline:
 			g.refuseLocked(w, DeadlineTooClose)
 		case g.staleLocked(w, now):
 			g.refuseLocked(w, WaitedTooLong)
+		case s.inFlight()+cost > s.limit():
+			return
 		default:
-			g.grantLocked(w, now)
+			g.grantLocked(w, cost, now)
 		}
 	}
 	g.settleLocked()
 }
 
-// grantLocked gives w a permit. Its latency counts from here: the time that its
-// goroutine takes to wake up is part of what a permit is held for.
-func (g *Gate) grantLocked(w *waiter, now time.Duration) {
-	g.addLocked(1)
+// grantLocked gives w its permits. Its latency counts from here: the time that
+// its goroutine takes to wake up is part of what they are held for.
+func (g *Gate) grantLocked(w *waiter, cost int, now time.Duration) {
+	g.addLocked(cost)
+	g.servedLocked(w.tenant.line)
+	w.claim = g.countLocked(w.class, w.tenant.key, cost)
 	g.queue.remove(w)
 	w.granted = now
 	w.ready <- nil
@@ -407,7 +451,7 @@ func (g *Gate) staleLocked(w *waiter, now time.Duration) bool {
 
 // settleLocked lets calls past the lock again if nothing needs them at it.
 func (g *Gate) settleLocked() {
-	slow := g.queue.n > 0 || g.draining || g.cfg.dryRun
+	slow := g.queue.n > 0 || g.draining || g.cfg.dryRun || g.cfg.classes.counted
 	for {
 		s := g.load()
 		if s.slow() == slow || g.swap(s, s.withSlow(slow)) {
@@ -432,15 +476,16 @@ func (g *Gate) setLimitLocked(n int) {
 func (g *Gate) trimLocked() {
 	capacity := g.cfg.capacity(g.load().limit())
 	for g.queue.n > capacity && g.cfg.queue.Policy != Block {
-		g.refuseLocked(g.queue.oldestOfLast(), Displaced)
+		g.refuseLocked(g.lowestLocked(false, nil).heaviest().calls.first, Displaced)
 	}
 }
 
 // Full reports whether a call that came now would be refused or would only take
 // another's place: the gate is draining, or every permit is taken, the queue is
 // full, and (unless it rejects newcomers) a waiter has come so recently that it
-// will get the next permit in any case. It is a cheap early check, for a tap
-// handle; Acquire decides.
+// will get the next permit in any case. Where tenants or classes have shares it
+// is false unless the gate drains: it does not know whose call it is. It is a
+// cheap early check, for a tap handle; Acquire decides.
 func (g *Gate) Full() bool {
 	s := g.load()
 	if !s.slow() && s.free() {
@@ -451,6 +496,8 @@ func (g *Gate) Full() bool {
 	switch s := g.load(); {
 	case g.draining:
 		return true
+	case g.cfg.classes.counted || len(g.queue.tenants) > 0:
+		return false
 	case g.cfg.dryRun || s.free() || g.cfg.queue.Policy == Block || g.queue.n < g.cfg.capacity(s.limit()):
 		return false
 	case g.cfg.queue.Policy == Reject || g.queue.n == 0:
@@ -514,15 +561,15 @@ func (g *Gate) updateLocked(opts []Option) error {
 	if next.dryRun {
 		g.releaseWaitersLocked()
 	}
-	g.settleLocked()
+	g.dispatchLocked() // classes may have more now
 	return nil
 }
 
 // releaseWaitersLocked lets every waiter in, whatever the limit.
 func (g *Gate) releaseWaitersLocked() {
-	now := g.now()
-	for w := g.queue.next(false); w != nil; w = g.queue.next(false) {
-		g.grantLocked(w, now)
+	now, n := g.now(), g.load().limit()
+	for w := g.queue.any(); w != nil; w = g.queue.any() {
+		g.grantLocked(w, min(w.cost, n), now)
 	}
 }
 
@@ -533,7 +580,7 @@ func (g *Gate) Drain() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.draining = true
-	for w := g.queue.next(false); w != nil; w = g.queue.next(false) {
+	for w := g.queue.any(); w != nil; w = g.queue.any() {
 		g.refuseLocked(w, Draining)
 	}
 	g.settleLocked()

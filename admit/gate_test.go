@@ -23,7 +23,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := g.Stats()
-	want := admit.Stats{Name: "default", Limit: adaptive.Limit(), QueueCapacity: max(adaptive.Limit(), 32)}
+	want := admit.Stats{Name: "default", Limit: adaptive.Limit(), QueueCapacity: max(adaptive.Limit(), 32), Classes: classNames}
 	if got != want {
 		t.Errorf("a new gate: got %+v, want %+v", got, want)
 	}
@@ -83,7 +83,7 @@ func TestZeroPermitHoldsNothing(t *testing.T) {
 	p.Release(admit.Success)
 	g := newGate(t, 1, admit.WithoutQueue())
 	first := take(t, g)
-	none, err := g.Acquire(t.Context(), admit.Default)
+	none, err := g.Acquire(t.Context(), admit.Call{})
 	if err == nil {
 		t.Fatal("Acquire: got a permit, want a refusal")
 	}
@@ -98,7 +98,7 @@ func TestZeroPermitHoldsNothing(t *testing.T) {
 // handle is the way in which a call is meant to be made: released in a defer,
 // ignored unless the handler came back.
 func handle(g *admit.Gate, handler func()) error {
-	permit, err := g.Acquire(context.Background(), admit.Default)
+	permit, err := g.Acquire(context.Background(), admit.Call{})
 	if err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func TestPanicAndGoexitHandThePermitOn(t *testing.T) {
 
 func TestUnknownClassAndOutcome(t *testing.T) {
 	g := newGate(t, 1, admit.WithoutQueue())
-	p, err := g.Acquire(t.Context(), admit.Class(200))
+	p, err := g.Acquire(t.Context(), admit.Call{Class: admit.Class(200)})
 	if err != nil {
 		t.Fatalf("Acquire: got %v, want a permit", err)
 	}
@@ -203,7 +203,7 @@ func TestNames(t *testing.T) {
 		"class(4)": admit.Class(4), "class(255)": admit.Class(255),
 		"ignored": admit.Ignored, "success": admit.Success, "overload": admit.Overload, "outcome(3)": admit.Outcome(3),
 		"queue_full": admit.QueueFull, "displaced": admit.Displaced, "deadline_too_close": admit.DeadlineTooClose,
-		"waited_too_long": admit.WaitedTooLong, "draining": admit.Draining, "reason(5)": admit.Reason(5),
+		"waited_too_long": admit.WaitedTooLong, "draining": admit.Draining, "over_share": admit.OverShare, "reason(6)": admit.Reason(6),
 	} {
 		if got.String() != want {
 			t.Errorf("String: got %q, want %q", got, want)
@@ -231,7 +231,7 @@ func TestAdmittingAndRefusingDoNotAllocate(t *testing.T) {
 	ctx := context.Background()
 	g := newGate(t, 1, admit.WithoutQueue())
 	admitted := testing.AllocsPerRun(1000, func() {
-		p, err := g.Acquire(ctx, admit.Default)
+		p, err := g.Acquire(ctx, admit.Call{})
 		if err != nil {
 			t.Error(err)
 		}
@@ -239,7 +239,7 @@ func TestAdmittingAndRefusingDoNotAllocate(t *testing.T) {
 	})
 	p := take(t, g)
 	refused := testing.AllocsPerRun(1000, func() {
-		if _, err := g.Acquire(ctx, admit.Default); err == nil {
+		if _, err := g.Acquire(ctx, admit.Call{}); err == nil {
 			t.Error("Acquire: got a permit, want a refusal")
 		}
 	})

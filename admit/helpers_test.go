@@ -3,6 +3,7 @@ package admit_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -48,7 +49,7 @@ func update(t testing.TB, g *admit.Gate, opts ...admit.Option) {
 // take takes a permit that must be free.
 func take(t testing.TB, g *admit.Gate) *admit.Permit {
 	t.Helper()
-	p, err := g.Acquire(context.Background(), admit.Default)
+	p, err := g.Acquire(context.Background(), admit.Call{})
 	if err != nil {
 		t.Fatalf("Acquire: got %v, want a permit", err)
 	}
@@ -73,7 +74,7 @@ func release(permits []*admit.Permit) {
 // refused makes a call that must be refused at once.
 func refused(t testing.TB, g *admit.Gate, c admit.Class, why admit.Reason) *admit.Refusal {
 	t.Helper()
-	_, err := g.Acquire(context.Background(), c)
+	_, err := g.Acquire(context.Background(), admit.Call{Class: c})
 	return isRefusal(t, err, why)
 }
 
@@ -86,6 +87,17 @@ func isRefusal(t testing.TB, err error, why admit.Reason) *admit.Refusal {
 	return r
 }
 
+// classNames are those of a gate that was not told of others.
+var classNames = [admit.MaxClasses]string{"default", "critical", "sheddable", "background"}
+
+// wantError fails unless err is of a kind and says what it should.
+func wantError(t testing.TB, err, kind error, says string) {
+	t.Helper()
+	if err == nil || !errors.Is(err, kind) || !strings.Contains(err.Error(), says) {
+		t.Errorf("error: got %v, want %v that says %q", err, kind, says)
+	}
+}
+
 // A call is an Acquire in a goroutine of its own, in a bubble.
 type call struct {
 	permit admit.Permit
@@ -96,6 +108,10 @@ type call struct {
 
 // start makes a call, and returns when it has got a permit, was refused, or waits.
 func start(ctx context.Context, g *admit.Gate, c admit.Class) *call {
+	return startCall(ctx, g, admit.Call{Class: c})
+}
+
+func startCall(ctx context.Context, g *admit.Gate, c admit.Call) *call {
 	a := &call{}
 	begin := time.Now()
 	go func() {

@@ -23,11 +23,11 @@ type Hooks struct {
 
 // holding runs what tells hooks of a call that was given a permit. If a hook
 // ends the goroutine (runtime.Goexit), the permit goes to the next call.
-func (g *Gate) holding(tell func()) {
+func (g *Gate) holding(c claim, tell func()) {
 	told := false
 	defer func() {
 		if !told {
-			g.giveBack()
+			g.giveBack(c)
 		}
 	}()
 	tell()

@@ -87,7 +87,7 @@ func TestHooksAreTold(t *testing.T) {
 		g.Drain()
 		want("default refused draining 5ms")
 		refused(t, g, admit.Class(9), admit.Draining)
-		want("class(9) refused draining 0s")
+		want("background refused draining 0s")
 		over, leave := context.WithCancel(t.Context())
 		leave()
 		start(over, g, admit.Default)
@@ -258,7 +258,7 @@ func TestHooksMayUseTheGate(t *testing.T) {
 			if err := g.Update(admit.WithDryRun(false)); err != nil {
 				t.Errorf("Update in %s: got %v, want no error", name, err)
 			}
-			if p, err := g.Acquire(t.Context(), admit.Default); err == nil {
+			if p, err := g.Acquire(t.Context(), admit.Call{}); err == nil {
 				p.Release(admit.Ignored)
 			}
 		}

@@ -27,7 +27,7 @@ type op struct{ Kind, Arg byte }
 
 func (o op) String() string {
 	return fmt.Sprintf("%s(%d)", [...]string{
-		"acquire", "acquire by", "release", "cancel", "sleep", "limit", "queue", "dry run", "drain",
+		"acquire", "acquire by", "release", "cancel", "sleep", "limit", "queue", "dry run", "drain", "classes",
 	}[o.kind()], o.Arg)
 }
 
@@ -46,8 +46,10 @@ func (o op) kind() int {
 		return 4
 	case k < 28:
 		return 5
-	case k < 30:
+	case k == 28:
 		return 6
+	case k == 29:
+		return 9
 	case k == 30:
 		return 7
 	case o.Arg < 32: // draining ends the fun, so it is rare
@@ -87,9 +89,9 @@ func (m *machine) step(o op) error {
 	arg := int(o.Arg)
 	switch o.kind() {
 	case 0:
-		m.call(admit.Class(arg%4), 0)
+		m.call(modelCall{class: admit.Class(arg % 4), tenant: []string{"", "a", "b"}[arg/4%3], cost: 1 + max(0, arg/12%8-5)}, 0)
 	case 1:
-		m.call(admit.Class(arg%4), time.Duration(arg/4)*ms-500*time.Microsecond)
+		m.call(modelCall{class: admit.Class(arg % 4), cost: 1}, time.Duration(arg/4)*ms-500*time.Microsecond)
 	case 2:
 		m.release(arg)
 	case 3:
@@ -110,7 +112,9 @@ func (m *machine) step(o op) error {
 		if err := m.gate.Update(admit.WithDryRun(m.dryRun)); err != nil {
 			return err
 		}
-		m.updated(false)
+		m.updated()
+	case 9:
+		return m.reclass(arg)
 	default:
 		m.gate.Drain()
 		m.drain()
@@ -118,17 +122,36 @@ func (m *machine) step(o op) error {
 	return nil
 }
 
-func (m *machine) call(class admit.Class, timeout time.Duration) {
-	c := &modelCall{class: class}
+// reclass gives classes other shares and bounds.
+func (m *machine) reclass(arg int) error {
+	shares := [...][4]admit.ClassConfig{
+		{},
+		{admit.Critical: {Share: 0.5}, admit.Background: {Max: 0.25}},
+		{admit.Default: {Max: 0.5}, admit.Sheddable: {Share: 0.4, Max: 0.4}},
+		{admit.Default: {Share: 0.3}, admit.Critical: {Share: 0.3}, admit.Background: {Share: 0.3}},
+	}
+	m.classes = shares[arg%len(shares)]
+	var opts []admit.Option
+	for c, cfg := range m.classes {
+		opts = append(opts, admit.WithClass(admit.Class(c), cfg))
+	}
+	m.updated()
+	return m.gate.Update(opts...)
+}
+
+func (m *machine) call(what modelCall, timeout time.Duration) {
+	c := &what
 	ctx, cancel := context.WithCancel(context.Background())
 	if timeout != 0 {
 		ctx, cancel = context.WithTimeout(context.Background(), timeout)
 		c.deadline, c.expired = m.now+timeout, timeout < 0
 	}
 	c.cancel = cancel
-	c.real = start(ctx, m.gate, class)
+	c.real = startCall(ctx, m.gate, admit.Call{Class: c.class, Tenant: c.tenant, Cost: c.cost})
 	m.acquire(c)
 	m.calls = append(m.calls, c)
+	time.Sleep(time.Microsecond)
+	m.sleep(time.Microsecond)
 }
 
 func (m *machine) release(i int) {
@@ -158,7 +181,7 @@ func (m *machine) ended(c *modelCall) {
 		m.want.Ended[admit.Overload]++
 	}
 	m.want.Running += ran
-	m.inFlight--
+	m.stop(c)
 	c.verdict = ended
 }
 
@@ -174,19 +197,19 @@ func (m *machine) relimit(n int) error {
 		return nil
 	}
 	m.limit, m.highest = n, max(m.highest, n)
-	m.updated(true)
+	m.updated()
 	return err
 }
 
 func (m *machine) requeue(arg int) error {
 	if arg%16 == 15 {
 		m.queue, m.noQueue = admit.QueueConfig{}, true
-		m.updated(false)
+		m.updated()
 		return m.gate.Update(admit.WithoutQueue())
 	}
 	m.noQueue = false
 	m.queue = admit.QueueConfig{
-		Capacity: arg / 9 % 5,
+		Capacity: []int{0, 1, 2, 3, 16}[arg/9%5],
 		MaxWait:  modelMaxWait,
 		Policy:   admit.Policy(arg % 3),
 		Order:    admit.Order(arg / 3 % 3),
@@ -194,7 +217,7 @@ func (m *machine) requeue(arg int) error {
 	if m.queue.Policy == admit.Block && arg >= 128 {
 		m.queue.MaxWait = 0 // no bound
 	}
-	m.updated(false)
+	m.updated()
 	return m.gate.Update(admit.WithQueue(m.queue))
 }
 
@@ -211,6 +234,14 @@ func (m *machine) check() error {
 	want := m.want
 	want.Limit, want.InFlight, want.Queue, want.QueueCapacity = m.limit, m.inFlight, len(m.waiting), m.capacity()
 	want.Draining, want.DryRun = m.draining, m.dryRun
+	for class := range m.classes {
+		want.Held[class] = m.has(admit.Class(class))
+		want.Tenants += m.named(admit.Class(class))
+	}
+	want.Classes, want.Waiting = classNames, [admit.MaxClasses]int{}
+	for _, c := range m.waiting {
+		want.Waiting[c.class]++
+	}
 	got := m.gate.Stats()
 	if got != want {
 		return fmt.Errorf("stats: got %+v, want %+v", got, want)
@@ -223,9 +254,10 @@ func (m *machine) invariants(s admit.Stats) error {
 	if s.InFlight < 0 || s.InFlight > m.highest && !m.beyond {
 		return fmt.Errorf("in flight: got %d, want 0 to %d", s.InFlight, m.highest)
 	}
-	if s.Queue > 0 && s.InFlight < s.Limit {
+	if s.Queue > 0 && s.InFlight < s.Limit && m.next() >= 0 && m.inFlight+min(m.limit, m.waiting[m.next()].cost) <= m.limit {
 		return fmt.Errorf("got %d waiting and %d in flight, want nobody to wait below the limit of %d", s.Queue, s.InFlight, s.Limit)
 	}
+	s.InFlight = len(m.running) // calls, not permits
 	if got, want := accounted(s)-m.pretended, len(m.calls); got != want {
 		return fmt.Errorf("calls accounted for: got %d, want %d: %+v", got, want, s)
 	}
@@ -270,11 +302,14 @@ func (m *machine) end() error {
 
 // whole takes every permit of a gate at rest, and one more.
 func (m *machine) whole() error {
+	if err := m.reclass(0); err != nil {
+		return err
+	}
 	if err := m.gate.Update(admit.WithDryRun(false), admit.WithoutQueue()); err != nil {
 		return err
 	}
 	for i := range m.limit + 1 {
-		p, err := m.gate.Acquire(context.Background(), admit.Default)
+		p, err := m.gate.Acquire(context.Background(), admit.Call{})
 		if (err == nil) != (i < m.limit) {
 			return fmt.Errorf("permit %d of %d at the end: got error %w", i+1, m.limit, err)
 		}

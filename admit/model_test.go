@@ -2,6 +2,8 @@ package admit_test
 
 import (
 	"context"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/weir-go/weir/admit"
@@ -9,7 +11,8 @@ import (
 
 // A model is what a gate with a fixed limit promises, in slices and without a
 // lock: after each step of a script it says what has become of every call.
-// Deadlines, patience and steps never fall on the same moment.
+// Deadlines, patience and steps never fall on the same moment: each call comes at a
+// microsecond of its own.
 type model struct {
 	limit    int
 	queue    admit.QueueConfig
@@ -19,7 +22,11 @@ type model struct {
 	now      time.Duration
 	since    time.Duration // since when somebody waits
 	inFlight int
-	waiting  []*modelCall
+	classes  [4]admit.ClassConfig
+	passed   [4]int
+	placed   [4]int
+	waiting  []*modelCall // in the order in which they came
+	running  []*modelCall
 	want     admit.Stats
 	// pretended counts the refusals of dry runs, which refuse nobody.
 	pretended int
@@ -29,6 +36,10 @@ type model struct {
 type modelCall struct {
 	real     *call
 	class    admit.Class
+	tenant   string
+	cost     int
+	held     int  // permits
+	counted  bool // it is known whose they are
 	expired  bool // before it began
 	cancel   context.CancelFunc
 	since    time.Duration
@@ -60,10 +71,91 @@ func (m *model) refuse(c *modelCall, why admit.Reason) {
 }
 
 func (m *model) grant(c *modelCall) {
-	c.verdict, c.took = runs, m.now-c.since
-	m.inFlight++
+	m.run(c)
 	m.want.Waited++
 	m.want.WaitTime += c.took
+}
+
+func (m *model) run(c *modelCall) {
+	c.verdict, c.took = runs, m.now-c.since
+	c.held = min(c.cost, m.limit)
+	m.inFlight += c.held
+	c.counted = c.tenant != "" || m.sharing() || m.named(c.class) > 0
+	m.running = append(m.running, c)
+}
+
+// stop takes a call out of those that run.
+func (m *model) stop(c *modelCall) {
+	m.inFlight -= c.held
+	m.running = slices.DeleteFunc(m.running, func(r *modelCall) bool { return r == c })
+}
+
+// sharing reports whether a class has a share or a bound.
+func (m *model) sharing() bool {
+	return slices.ContainsFunc(m.classes[:], func(c admit.ClassConfig) bool { return c.Share > 0 || c.Max > 0 })
+}
+
+// calls returns the calls of a class that run and are counted, and those that wait.
+func (m *model) calls(class admit.Class) (calls []*modelCall) {
+	for _, c := range m.running {
+		if c.class == class && c.counted {
+			calls = append(calls, c)
+		}
+	}
+	for _, c := range m.waiting {
+		if c.class == class {
+			calls = append(calls, c)
+		}
+	}
+	return calls
+}
+
+// tenants returns the tenants of a class that have calls.
+func (m *model) tenants(class admit.Class) map[string]bool {
+	tenants := map[string]bool{}
+	for _, c := range m.calls(class) {
+		tenants[c.tenant] = true
+	}
+	return tenants
+}
+
+// named counts the tenants of a class, without that of calls that have none.
+func (m *model) named(class admit.Class) int {
+	tenants := m.tenants(class)
+	delete(tenants, "")
+	return len(tenants)
+}
+
+// takes returns how many permits a tenant has, and how many more its waiting calls want.
+func (m *model) takes(class admit.Class, tenant string) (held, wanted int) {
+	for _, c := range m.calls(class) {
+		switch {
+		case c.tenant != tenant:
+		case c.verdict == waits:
+			wanted += c.cost
+		default:
+			held += c.held
+		}
+	}
+	return held, wanted
+}
+
+// has returns how many permits a class has, as far as that is counted.
+func (m *model) has(class admit.Class) (held int) {
+	for tenant := range m.tenants(class) {
+		h, _ := m.takes(class, tenant)
+		held += h
+	}
+	return held
+}
+
+// mayHave reports whether a class may have so many permits more.
+func (m *model) mayHave(class admit.Class, cost int) bool {
+	share := m.classes[class].Max
+	if share == 0 || m.has(class) == 0 {
+		return true
+	}
+	return m.has(class)+cost <= max(1, int(share*float64(m.limit)+1e-9))
 }
 
 func (m *model) leave(c *modelCall, err error) {
@@ -78,27 +170,147 @@ func (m *model) take(i int) *modelCall {
 	return c
 }
 
-// victim is who makes room: the oldest of the last class.
-func (m *model) victim() int {
-	v := -1
+// best returns the index of the waiting call of a class that comes first in an order; of
+// several tenants that are equal, the oldest call of that whose oldest call is older.
+func (m *model) best(class admit.Class, better func(a, b *modelCall) bool) int {
+	best := -1
 	for i, c := range m.waiting {
-		if v < 0 || rank(c.class) > rank(m.waiting[v].class) {
-			v = i
+		if c.class == class && (best < 0 || better(c, m.waiting[best])) {
+			best = i
 		}
 	}
-	return v
+	return best
 }
 
-// next is who is served: of the first class the oldest, or the newest.
-func (m *model) next() int {
-	newest := m.queue.Order == admit.AdaptiveLIFO && 2*len(m.waiting) > m.capacity()
-	n := 0
-	for i, c := range m.waiting {
-		if d := rank(c.class) - rank(m.waiting[n].class); d < 0 || d == 0 && newest {
-			n = i
+// needy is the oldest call of the tenant of a class that has the least.
+func (m *model) needy(class admit.Class) int {
+	return m.best(class, func(a, b *modelCall) bool {
+		x, _ := m.takes(class, a.tenant)
+		y, _ := m.takes(class, b.tenant)
+		return x < y
+	})
+}
+
+// heavy is the oldest call of the tenant of a class that takes the most.
+func (m *model) heavy(class admit.Class) int {
+	return m.best(class, func(a, b *modelCall) bool { return m.weight(class, a.tenant) > m.weight(class, b.tenant) })
+}
+
+func (m *model) weight(class admit.Class, tenant string) int {
+	held, wanted := m.takes(class, tenant)
+	return held + wanted
+}
+
+// waits counts the calls of a class that wait.
+func (m *model) waits(class admit.Class) (n int) {
+	for _, c := range m.waiting {
+		if c.class == class {
+			n++
 		}
 	}
 	return n
+}
+
+// turn is how urgent a class is: passed over too often, without its share, or neither.
+func (m *model) turn(class admit.Class, cost int) int {
+	switch share := m.classes[class].Share; {
+	case m.passed[class] >= 20:
+		return 2
+	case share > 0 && m.has(class)+cost <= int(math.Ceil(share*float64(m.limit)-1e-9)):
+		return 1
+	}
+	return 0
+}
+
+// next is who is served, or -1: the oldest call, or the newest, of the tenant whose turn it is.
+func (m *model) next() int {
+	next, most, waiting := -1, -1, 0
+	for _, class := range byRank {
+		waiting += m.waits(class)
+		newest := m.queue.Order == admit.AdaptiveLIFO && 2*waiting > m.capacity()
+		i := m.needy(class)
+		for j := i + 1; newest && i >= 0 && j < len(m.waiting); j++ {
+			if c := m.waiting[j]; c.class == class && c.tenant == m.waiting[i].tenant {
+				i = j
+			}
+		}
+		if i < 0 {
+			continue
+		}
+		cost := min(m.waiting[i].cost, m.limit)
+		if turn := m.turn(class, cost); m.mayHave(class, cost) && turn > most {
+			next, most = i, turn
+		}
+	}
+	return next
+}
+
+var byRank = []admit.Class{admit.Critical, admit.Default, admit.Sheddable, admit.Background}
+
+// lowest is the class that makes room, or -1. A roomy queue spares the last call of a class.
+func (m *model) lowest(roomy bool, own admit.Class) int {
+	for _, class := range slices.Backward(byRank) {
+		if n := m.waits(class); n > 1 || n == 1 && (!roomy || class == own) {
+			return int(class)
+		}
+	}
+	return -1
+}
+
+// room makes room for a call in a full queue, or says why it cannot.
+func (m *model) room(c *modelCall) (why admit.Reason, ok bool) {
+	roomy := m.capacity() >= 16
+	from := m.lowest(roomy, c.class)
+	switch {
+	case from < 0:
+		return admit.QueueFull, false
+	case admit.Class(from) == c.class:
+		return m.roomWithin(c)
+	case rank(admit.Class(from)) < rank(c.class):
+		if !roomy || m.waits(c.class) > 0 || m.passed[c.class]-m.placed[c.class] < 20 {
+			return m.blame(c, m.weight(c.class, c.tenant)+c.cost, admit.QueueFull), false
+		}
+		m.placed[c.class] = m.passed[c.class]
+	}
+	m.refuse(m.take(m.heavy(admit.Class(from))), admit.Displaced)
+	return 0, true
+}
+
+func (m *model) roomWithin(c *modelCall) (why admit.Reason, ok bool) {
+	victim, reject := m.heavy(c.class), m.queue.Policy == admit.Reject
+	heaviest := m.waiting[victim].tenant
+	most, mine := m.weight(c.class, heaviest), m.weight(c.class, c.tenant)+c.cost
+	switch own := slices.IndexFunc(m.waiting, func(w *modelCall) bool { return w.class == c.class && w.tenant == c.tenant }); {
+	case c.tenant == heaviest || mine > most:
+		if reject || own < 0 {
+			return m.blame(c, m.weight(c.class, c.tenant)+c.cost, admit.QueueFull), false
+		}
+		m.turnOut(own, m.blame(c, mine, admit.Displaced))
+	case mine == most && reject:
+		return admit.QueueFull, false
+	case mine == most:
+		m.turnOut(victim, admit.Displaced)
+	default:
+		m.turnOut(victim, m.blame(c, most, admit.Displaced))
+	}
+	return 0, true
+}
+
+// turnOut refuses the i-th waiter.
+func (m *model) turnOut(i int, why admit.Reason) { m.refuse(m.take(i), why) }
+
+// blame is OverShare if so much is more than a tenant's share when a call comes.
+func (m *model) blame(c *modelCall, weight int, otherwise admit.Reason) admit.Reason {
+	tenants := m.tenants(c.class)
+	tenants[c.tenant] = true
+	room := m.limit
+	if share := m.classes[c.class].Max; share > 0 {
+		room = max(1, int(share*float64(m.limit)+1e-9))
+	}
+	if n := len(tenants); n > 1 && weight*n > room+m.capacity() {
+		return admit.OverShare
+	}
+	return otherwise
 }
 
 func (m *model) acquire(c *modelCall) {
@@ -111,14 +323,14 @@ func (m *model) acquire(c *modelCall) {
 		m.leave(c, context.DeadlineExceeded)
 	case m.draining:
 		m.refuse(c, admit.Draining)
-	case m.inFlight < m.limit:
-		m.inFlight++
-		c.verdict = runs
+	case m.inFlight+min(c.cost, m.limit) <= m.limit && m.mayHave(c.class, min(c.cost, m.limit)) && m.waits(c.class) == 0 && m.next() < 0:
+		fast := c.cost == 1 && c.tenant == "" && len(m.waiting) == 0 && !m.dryRun && !m.sharing()
+		m.run(c)
+		c.counted = c.counted && !fast
 	case m.dryRun && m.inFlight-m.limit >= m.capacity():
 		m.refuse(c, admit.QueueFull) // counted, and let in
 		m.pretended++
-		m.inFlight++
-		c.verdict = runs
+		m.run(c)
 	case m.dryRun:
 		m.grant(c)
 	default:
@@ -128,53 +340,84 @@ func (m *model) acquire(c *modelCall) {
 
 func (m *model) enqueue(c *modelCall) {
 	if m.queue.Policy != admit.Block && len(m.waiting) >= m.capacity() {
-		v := m.victim()
-		if v < 0 || rank(m.waiting[v].class) < rank(c.class) ||
-			rank(m.waiting[v].class) == rank(c.class) && m.queue.Policy == admit.Reject {
-			m.refuse(c, admit.QueueFull)
+		if why, ok := m.room(c); !ok {
+			m.refuse(c, why)
 			return
 		}
-		m.refuse(m.take(v), admit.Displaced)
 	}
 	if len(m.waiting) == 0 {
 		m.since = m.now
 	}
 	c.verdict = waits
 	m.waiting = append(m.waiting, c)
+	m.dispatch()
 }
 
 func (m *model) dispatch() {
 	for len(m.waiting) > 0 && m.inFlight < m.limit {
-		c := m.take(m.next())
-		if m.queue.Order == admit.CoDel && m.now-m.since > 100*ms && m.now-c.since > 5*ms {
-			m.refuse(c, admit.WaitedTooLong)
-		} else {
-			m.grant(c)
+		i := m.next()
+		if i < 0 {
+			return
+		}
+		c := m.waiting[i]
+		cost := min(c.cost, m.limit)
+		switch {
+		case m.queue.Order == admit.CoDel && m.now-m.since > 100*ms && m.now-c.since > 5*ms:
+			m.refuse(m.take(i), admit.WaitedTooLong)
+		case m.inFlight+cost > m.limit:
+			return
+		default:
+			m.serve(i)
 		}
 	}
 }
 
-func (m *model) sleep(d time.Duration) {
-	m.now += d
-	for i := 0; i < len(m.waiting); {
-		c := m.waiting[i]
-		switch {
-		case c.deadline > 0 && c.deadline < m.now && (c.late == 0 || c.deadline < c.late):
-			m.leave(m.take(i), context.DeadlineExceeded)
-			c.took = c.deadline - c.since
-		case c.late > 0 && c.late < m.now:
-			m.refuse(m.take(i), admit.WaitedTooLong)
-			c.took = c.late - c.since
-		default:
-			i++
-		}
+// serve lets the i-th waiter run.
+func (m *model) serve(i int) {
+	class := m.waiting[i].class
+	for c := range m.passed {
+		m.passed[c]++
 	}
+	m.passed[class], m.placed[class] = 0, 0
+	m.grant(m.take(i))
+}
+
+func (m *model) sleep(d time.Duration) {
+	end := m.now + d
+	for {
+		first := -1
+		for i, c := range m.waiting {
+			if at := c.expires(); at > 0 && at < end && (first < 0 || at < m.waiting[first].expires()) {
+				first = i
+			}
+		}
+		if first < 0 {
+			m.now = end
+			return
+		}
+		c := m.take(first)
+		if m.now = c.expires(); m.now == c.deadline {
+			m.leave(c, context.DeadlineExceeded)
+		} else {
+			m.refuse(c, admit.WaitedTooLong)
+		}
+		m.dispatch() // those behind it may want less
+	}
+}
+
+// expires is when a call no longer waits, or 0.
+func (c *modelCall) expires() time.Duration {
+	if c.late == 0 || c.deadline > 0 && c.deadline < c.late {
+		return c.deadline
+	}
+	return c.late
 }
 
 func (m *model) cancel(c *modelCall) {
 	for i := range m.waiting {
 		if m.waiting[i] == c {
 			m.leave(m.take(i), context.Canceled)
+			m.dispatch()
 			return
 		}
 	}
@@ -188,14 +431,12 @@ func (m *model) drain() {
 }
 
 // updated brings the model to what it was just told to be.
-func (m *model) updated(relimited bool) {
-	if relimited {
-		m.dispatch()
-	}
+func (m *model) updated() {
 	for len(m.waiting) > m.capacity() && m.queue.Policy != admit.Block {
-		m.refuse(m.take(m.victim()), admit.Displaced)
+		m.refuse(m.take(m.heavy(admit.Class(m.lowest(false, 0)))), admit.Displaced)
 	}
 	for m.dryRun && len(m.waiting) > 0 {
-		m.grant(m.take(0))
+		m.serve(0)
 	}
+	m.dispatch()
 }

@@ -69,10 +69,10 @@ const (
 type Order uint8
 
 const (
-	// AdaptiveLIFO serves the oldest first while the queue is at most half
-	// full, the newest first beyond: under overload somebody has to wait too
-	// long, and it should not be everybody (Maurer, "Fail at Scale", ACM Queue
-	// 13(8), 2015). The default.
+	// AdaptiveLIFO serves the oldest call of a class first while the class and
+	// those above it fill at most half of the queue, the newest first beyond:
+	// under overload somebody has to wait too long, and it should not be
+	// everybody (Maurer, "Fail at Scale", ACM Queue 13(8), 2015). The default.
 	AdaptiveLIFO Order = iota
 	// FIFO serves the oldest first, always.
 	FIFO
@@ -134,6 +134,7 @@ type config struct {
 	noQueue      bool
 	hooks        []Hooks
 	dryRun       bool
+	classes      classTable
 }
 
 func (c *config) validate() error {
@@ -156,6 +157,7 @@ func (c *config) validate() error {
 		c.initial = n
 		check(n >= 1 && n <= limit.Max, "limit: got %d from the algorithm, want 1 to %d", n, limit.Max)
 	}
+	errs = append(errs, c.classes.validate()...)
 	if len(errs) == 0 {
 		return nil
 	}

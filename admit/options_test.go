@@ -104,7 +104,7 @@ func TestLastOptionCounts(t *testing.T) {
 		fixed(t, 2), fixed(t, 3),
 		admit.WithoutQueue(), queue(4, admit.Reject, admit.FIFO),
 		admit.WithDryRun(true), admit.WithDryRun(false))
-	want := admit.Stats{Name: "b", Limit: 3, QueueCapacity: 4}
+	want := admit.Stats{Name: "b", Limit: 3, QueueCapacity: 4, Classes: classNames}
 	if got := g.Stats(); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

@@ -3,6 +3,7 @@ package admit_test
 import (
 	"context"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -86,37 +87,69 @@ func TestDefaultsKeepTheGoodput(t *testing.T) {
 }
 
 // goodput returns which share of a server's capacity ends in time at four times its load.
-func goodput(t *testing.T, seed uint64) (share float64) {
+func goodput(t *testing.T, seed uint64) float64 {
+	t.Helper()
+	return 4 * compete(t, seed, nil, flow{load: 4})[0]
+}
+
+// A flow is callers whose calls are alike and come at random.
+type flow struct {
+	load float64 // as a multiple of what the server can do
+	call func(random *rand.Rand) admit.Call
+}
+
+// compete has flows compete for a server behind a gate, as New makes it but for the options.
+// It returns which share of each flow's calls ended in time.
+func compete(t *testing.T, seed uint64, opts []admit.Option, flows ...flow) (shares []float64) {
+	t.Helper()
 	const (
 		workers, service = 8, 5 * ms
 		capacity         = workers * float64(time.Second/service)
 		warmUp, measured = 2 * time.Second, 8 * time.Second
 	)
 	synctest.Test(t, func(t *testing.T) {
-		g, err := admit.New()
+		g, err := admit.New(opts...)
 		if err != nil {
 			t.Fatal(err)
 		}
-		random := rand.New(rand.NewPCG(seed, 7))
 		server := &pool{workers: make(chan struct{}, workers)}
-		begin, good := time.Now(), atomic.Int64{}
-		for time.Since(begin) < warmUp+measured {
-			time.Sleep(time.Duration(random.ExpFloat64() / (4 * capacity) * float64(time.Second)))
-			work := time.Duration(random.ExpFloat64() * float64(service))
-			go func() {
-				if server.call(t.Context(), g, work) && time.Since(begin) > warmUp && time.Since(begin) <= warmUp+measured {
-					good.Add(1)
+		begin := time.Now()
+		calls, good := make([]int, len(flows)), make([]atomic.Int64, len(flows))
+		var callers sync.WaitGroup
+		for i, f := range flows {
+			random := rand.New(rand.NewPCG(seed, uint64(7+i)))
+			callers.Go(func() {
+				for time.Since(begin) < warmUp+measured {
+					time.Sleep(time.Duration(random.ExpFloat64() / (f.load * capacity) * float64(time.Second)))
+					work, c := time.Duration(random.ExpFloat64()*float64(service)), admit.Call{}
+					if f.call != nil {
+						c = f.call(random)
+					}
+					counts := time.Since(begin) > warmUp && time.Since(begin) <= warmUp+measured
+					if counts {
+						calls[i]++
+					}
+					go func() {
+						if server.call(t.Context(), g, c, work) && counts {
+							good[i].Add(1)
+						}
+					}()
 				}
-			}()
+			})
 		}
+		callers.Wait()
 		time.Sleep(time.Second)
 		synctest.Wait()
-		share = float64(good.Load()) / (capacity * measured.Seconds())
+		for i := range flows {
+			shares = append(shares, float64(good[i].Load())/float64(calls[i]))
+		}
 		s := g.Stats()
-		t.Logf("seed %d: goodput %.3f of capacity, limit %d, refused %v", seed, share, s.Limit, s.Refused[admit.Default])
-		wantWhole(t, g, s.Limit)
+		t.Logf("seed %d: in time %.3f, limit %d, refused %v", seed, shares, s.Limit, s.Refused)
+		if s.InFlight != 0 || s.Queue != 0 || s.Tenants != 0 || s.Held != [admit.MaxClasses]int{} {
+			t.Errorf("at rest: got %+v, want nothing held and nobody known", s)
+		}
 	})
-	return share
+	return shares
 }
 
 // A pool is a server whose workers are few, and slower the more calls wait for them.
@@ -126,10 +159,10 @@ type pool struct {
 }
 
 // call makes a call through g and reports whether it succeeded within 100 ms.
-func (s *pool) call(ctx context.Context, g *admit.Gate, work time.Duration) bool {
+func (s *pool) call(ctx context.Context, g *admit.Gate, c admit.Call, work time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, 100*ms)
 	defer cancel()
-	permit, err := g.Acquire(ctx, admit.Default)
+	permit, err := g.Acquire(ctx, c)
 	if err != nil {
 		return false
 	}
@@ -151,7 +184,7 @@ func (s *pool) call(ctx context.Context, g *admit.Gate, work time.Duration) bool
 func simulate(ctx context.Context, g *admit.Gate, c admit.Class, work time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	permit, err := g.Acquire(ctx, c)
+	permit, err := g.Acquire(ctx, admit.Call{Class: c})
 	if err != nil {
 		return
 	}

@@ -5,11 +5,12 @@ import (
 	"time"
 )
 
-// A Permit is leave to run one call. It must not be copied. The zero Permit
+// A Permit is leave to run one call, whatever that costs. It must not be copied. The zero Permit
 // holds nothing, and releasing it does nothing.
 type Permit struct {
 	gate     *Gate
 	start    time.Duration
+	claim    claim
 	pressed  bool          // it had not been free on arrival
 	waited   time.Duration // for it, in the queue
 	released atomic.Bool
@@ -28,7 +29,7 @@ func (p *Permit) Release(o Outcome) {
 	}
 	g := p.gate
 	now := g.now()
-	g.giveBack()
+	g.giveBack(p.claim)
 	if o == Overload && p.waited > now-p.start {
 		o = Ignored // it was our queue that made it late, not the server
 	}

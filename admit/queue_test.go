@@ -279,7 +279,7 @@ func TestManyWaiters(t *testing.T) {
 							synctest.Wait()
 						}
 						go func() {
-							if p, err := g.Acquire(ctx, admit.Default); err == nil {
+							if p, err := g.Acquire(ctx, admit.Call{}); err == nil {
 								p.Release(admit.Ignored)
 							}
 						}()

@@ -8,19 +8,29 @@ type totals struct {
 	waited   uint64
 	waitTime time.Duration
 	left     uint64
-	refused  [classes][reasons]uint64
+	refused  [MaxClasses][reasons]uint64
 }
 
 // Stats is what a gate does now and has done since it was made.
 type Stats struct {
 	// Name is the gate's name.
 	Name string
-	// Limit is how many calls may run; InFlight how many do. InFlight is above
-	// Limit for a while after the limit was lowered, and in a dry run.
+	// Limit is how many permits there are; InFlight how many are in use, one for
+	// each call that runs unless calls cost more. InFlight is above Limit for a
+	// while after the limit was lowered, and in a dry run.
 	Limit, InFlight int
 	// Queue is how many calls wait, QueueCapacity how many may. With Block more
 	// may wait than the capacity says.
 	Queue, QueueCapacity int
+	// Classes are the names of the classes, by Class; empty for those that are
+	// not configured.
+	Classes [MaxClasses]string
+	// Waiting is how many calls of each Class wait. Held is how many permits the
+	// calls of each have, as far as that is counted: in a gate in which a class
+	// has a share or a bound, and of calls that have a tenant.
+	Waiting, Held [MaxClasses]int
+	// Tenants is how many tenants have calls that run or wait.
+	Tenants int
 	// Draining reports whether Drain was called, DryRun whether nothing is refused.
 	Draining, DryRun bool
 
@@ -28,7 +38,7 @@ type Stats struct {
 	Ended [outcomes]uint64
 	// Refused counts the calls that were refused, by Class and Reason; in a dry
 	// run those that would have been.
-	Refused [classes][reasons]uint64
+	Refused [MaxClasses][reasons]uint64
 	// Waited counts the calls that waited and were let in, WaitTime how long
 	// they waited together.
 	Waited   uint64
@@ -56,12 +66,20 @@ func (g *Gate) Stats() Stats {
 	defer g.mu.Unlock()
 	g.gatherLocked()
 	s := g.load()
+	var waiting, held [MaxClasses]int
+	for i := range g.queue.lines {
+		waiting[i], held[i] = g.queue.lines[i].n, g.queue.lines[i].held
+	}
 	return Stats{
 		Name:          g.cfg.name,
 		Limit:         s.limit(),
 		InFlight:      s.inFlight(),
 		Queue:         g.queue.n,
 		QueueCapacity: g.cfg.capacity(s.limit()),
+		Classes:       g.cfg.classes.names(),
+		Waiting:       waiting,
+		Held:          held,
+		Tenants:       len(g.queue.tenants),
 		Draining:      g.draining,
 		DryRun:        g.cfg.dryRun,
 		Ended:         g.totals.ended,
@@ -69,7 +87,7 @@ func (g *Gate) Stats() Stats {
 		Waited:        g.totals.waited,
 		WaitTime:      g.totals.waitTime,
 		Left:          g.totals.left,
-		Running:       g.totals.residence,
+		Running:       g.totals.running,
 		Panics:        g.panics.Load(),
 	}
 }
@@ -77,7 +95,8 @@ func (g *Gate) Stats() Stats {
 // countRefusal counts a refusal and tells the hooks.
 func (g *Gate) countRefusal(c Class, why Reason, waited time.Duration) {
 	g.mu.Lock()
-	g.totals.refused[min(c, classes-1)][why]++
+	c = g.cfg.classes.class(c)
+	g.totals.refused[c][why]++
 	hooks := g.cfg.hooks
 	g.mu.Unlock()
 	g.each(hooks, func(h *Hooks) {
@@ -103,6 +122,7 @@ func (g *Gate) countWaited(c Class, waited time.Duration) {
 // left counts a call that left by itself and returns err.
 func (g *Gate) left(c Class, waited time.Duration, err error) error {
 	g.mu.Lock()
+	c = g.cfg.classes.class(c)
 	g.totals.left++
 	hooks := g.cfg.hooks
 	g.mu.Unlock()

@@ -68,7 +68,9 @@ func TestStatsAreExact(t *testing.T) {
 			Left:     1,
 			Running:  780 * ms,
 			Panics:   2,
+			Classes:  classNames,
 		}
+		want.Waiting[admit.Background] = 1
 		want.Refused[admit.Background][admit.QueueFull] = 1
 		want.Refused[admit.Default][admit.WaitedTooLong] = 1
 		for range 2 { // reading changes nothing
@@ -113,7 +115,7 @@ func TestStatsWhileCallsRun(t *testing.T) {
 				if rand.IntN(8) == 0 {
 					cancel()
 				}
-				if p, err := g.Acquire(ctx, admit.Class(rand.IntN(4))); err == nil {
+				if p, err := g.Acquire(ctx, admit.Call{Class: admit.Class(rand.IntN(4))}); err == nil {
 					spin(rand.IntN(2))
 					p.Release(admit.Outcome(rand.IntN(3)))
 				}

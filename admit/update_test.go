@@ -143,7 +143,7 @@ func TestUpdateShortensTheQueueByItsLimitOrPolicy(t *testing.T) {
 func TestUpdateKeepsTheRest(t *testing.T) {
 	var r record
 	g := newGate(t, 5, admit.WithName("kept"), queue(7, admit.Reject, admit.FIFO), admit.WithHooks(r.hooks()))
-	want := admit.Stats{Name: "kept", Limit: 5, QueueCapacity: 7}
+	want := admit.Stats{Name: "kept", Limit: 5, QueueCapacity: 7, Classes: classNames}
 	check := func(what string) {
 		t.Helper()
 		if got := g.Stats(); got != want {
@@ -230,7 +230,7 @@ func TestUpdateAThousandTimesASecond(t *testing.T) {
 		for range 40 {
 			all.Go(func() {
 				for time.Now().Before(stop) {
-					p, err := g.Acquire(t.Context(), admit.Class(rand.IntN(4)))
+					p, err := g.Acquire(t.Context(), admit.Call{Class: admit.Class(rand.IntN(4))})
 					if err == nil {
 						served.Add(1)
 						if n := running.Add(1); n > most.Load() {
@@ -275,7 +275,7 @@ func TestUpdateWhileCallsRun(t *testing.T) {
 	for range callers {
 		all.Go(func() {
 			for range calls {
-				p, err := g.Acquire(t.Context(), admit.Class(rand.IntN(4)))
+				p, err := g.Acquire(t.Context(), admit.Call{Class: admit.Class(rand.IntN(4))})
 				if err != nil {
 					continue
 				}

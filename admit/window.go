@@ -14,9 +14,11 @@ import (
 type tally struct {
 	ended     [outcomes]uint64
 	unpressed uint64        // found a permit free
-	residence time.Duration // of all calls
-	sum       float64       // of the latencies of successes, in seconds
+	residence time.Duration // of all calls, each times its cost
+	weight    float64       // of the successes: what they cost together
+	sum       float64       // of the latencies of successes, in seconds, each times its cost
 	squares   float64
+	running   time.Duration // of all calls
 	fastest   time.Duration // of the successes; meaningless if there are none
 }
 
@@ -29,6 +31,8 @@ func (t *tally) add(o *tally) {
 	}
 	t.unpressed += o.unpressed
 	t.residence += o.residence
+	t.running += o.running
+	t.weight += o.weight
 	t.sum += o.sum
 	t.squares += o.squares
 }
@@ -42,7 +46,7 @@ func (t *tally) calls() int {
 type shard struct {
 	mu sync.Mutex // guards tally
 	tally
-	_ [128 - 72]byte
+	_ [128 - 88]byte
 }
 
 func newShards() []shard {
@@ -74,11 +78,14 @@ func (g *Gate) record(p *Permit, o Outcome, latency time.Duration) {
 		if s.ended[Success] == 0 || latency < s.fastest {
 			s.fastest = latency
 		}
-		s.sum += f
-		s.squares += f * f
+		cost := float64(p.claim.cost)
+		s.weight += cost
+		s.sum += cost * f
+		s.squares += cost * f * f
 	}
 	s.ended[o]++
-	s.residence += latency
+	s.residence += time.Duration(p.claim.cost) * latency
+	s.running += latency
 	if !p.pressed {
 		s.unpressed++
 	}
@@ -178,7 +185,7 @@ func (g *Gate) closeLocked(now time.Duration) limit.Window {
 		Ignored:     int(w.ended[Ignored]),
 		InFlight:    w.residence.Seconds() / length.Seconds(),
 	}
-	if n := float64(out.Succeeded); n > 0 {
+	if n := w.weight; n > 0 {
 		mean := w.sum / n
 		out.MeanLatency = time.Duration(mean * float64(time.Second))
 		out.MinLatency = w.tally.fastest

@@ -2,9 +2,12 @@ package interceptors_test
 
 import (
 	"context"
+	"math/rand/v2"
 	"runtime"
+	"strconv"
 	"testing"
 
+	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
@@ -118,6 +121,32 @@ func BenchmarkUnaryServerRefused(b *testing.B) {
 					b.Fatal("got no error from a full gate")
 				}
 			}
+		})
+	}
+}
+
+// BenchmarkUnaryServerNeighbours is an admitted call where classes have shares and calls have
+// tenants, so many of them.
+func BenchmarkUnaryServerNeighbours(b *testing.B) {
+	for _, tenants := range []int{1, 1000, 100_000} {
+		b.Run(strconv.Itoa(tenants), func(b *testing.B) {
+			names := make([]string, tenants)
+			for i := range names {
+				names[i] = "tenant-" + strconv.Itoa(i)
+			}
+			i := interceptors.UnaryServer(
+				newGate(b, admit.WithLimit(fixed(1000)), admit.WithClass(admit.Critical, admit.ClassConfig{Share: 0.5})),
+				interceptors.WithClass(admit.Critical, interceptors.Methods(work)),
+				interceptors.WithTenant(func(context.Context, middleware.CallMeta) string { return names[rand.IntN(tenants)] }))
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				ctx := callContext(b)
+				for pb.Next() {
+					if _, err := i(ctx, nil, workInfo, succeed); err != nil {
+						b.Error(err)
+					}
+				}
+			})
 		})
 	}
 }

@@ -140,11 +140,11 @@ func WithVerdict(f func(error) Verdict) BreakerOption {
 
 // A Breaker stops calls to methods that are unwell, and tries now and then whether
 // they have recovered. It has a circuit for each target (in its canonical form) and
-// full method name. It tells 1024 of them apart; later ones share one more
-// circuit, so a program that forwards arbitrary methods wants a breaker of its own
-// for that. It is safe for concurrent use, never blocks and starts no goroutine. Use
-// [NewBreaker], and one Breaker for the unary and the stream interceptor: the zero
-// Breaker is not usable.
+// full method name. It tells 1024 of them apart; later ones, and those that are not
+// valid UTF-8, share one more circuit, so a program that forwards arbitrary methods
+// wants a breaker of its own for that. It is safe for concurrent use, never blocks and
+// starts no goroutine. Use [NewBreaker], and one Breaker for the unary and the stream
+// interceptor: the zero Breaker is not usable.
 //
 // Each circuit is one of gobreaker (github.com/sony/gobreaker, after Nygard,
 // "Release It!", 2007). A closed circuit counts calls when they end. It opens when
@@ -203,7 +203,7 @@ func (b *Breaker) Name() string { return b.cfg.Name }
 // CircuitStats is what one circuit does now and has done since it was made.
 type CircuitStats struct {
 	// Target and Method are those of the calls, or both "*" for the circuit that
-	// those share which came when there were 1024.
+	// those share which came when there were 1024 or are not valid UTF-8.
 	Target, Method string
 	// State is the state. An open circuit becomes half-open with the first call
 	// that comes after its time.
@@ -212,6 +212,8 @@ type CircuitStats struct {
 	Allowed, Refused uint64
 	// Failed counts the calls that were let through and failed, slow ones included.
 	Failed uint64
+	// Opened counts how often the circuit opened, also anew after a probe failed.
+	Opened uint64
 }
 
 // Stats returns the circuits, sorted by target and method. It is meant for scrapes
@@ -233,9 +235,9 @@ func (b *Breaker) Stats() []CircuitStats {
 func (b *Breaker) now() time.Duration { return time.Since(b.epoch) }
 
 // UnaryBreaker returns an interceptor that refuses calls while their circuit is
-// open. In a chain it stands outside of what may refuse by itself, such as
-// [UnaryThrottle] and [UnaryClient]; retries by gRPC happen inside of it and are one
-// call. A call whose context has ended already passes, uncounted.
+// open. In a chain it stands inside of [UnaryThrottle] and [UnaryClient], so that the
+// time for which a call waits for a permit is not the server's slowness; retries by
+// gRPC happen inside of it and are one call. A call whose context has ended already passes, uncounted.
 //
 // With a nil breaker every call fails with INTERNAL.
 func UnaryBreaker(b *Breaker) grpc.UnaryClientInterceptor {

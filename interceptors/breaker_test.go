@@ -874,6 +874,42 @@ func TestBreakerCircuits(t *testing.T) {
 	})
 }
 
+// Names that are not valid UTF-8 cannot be labels; a program that forwards calls may
+// get them from anybody. The canonical form of a target is unescaped.
+func TestBreakerNamesThatAreNotText(t *testing.T) {
+	b := newBreaker(t, interceptors.BreakerConfig{})
+	for _, method := range []string{"/a\xff/x", "/a\xfe/x", "/a\xff/x"} {
+		_ = interceptors.UnaryBreaker(b)(t.Context(), method, nil, nil, nil, fails(codes.OK))
+	}
+	cc, err := grpc.NewClient("passthrough:///a%ff", grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cc.Close() }() // it was never connected
+	_ = interceptors.UnaryBreaker(b)(t.Context(), work, nil, nil, cc, fails(codes.OK))
+	if got := circuit(t, b); got.Target != "*" || got.Method != "*" || got.Allowed != 4 {
+		t.Errorf("circuit: got %+v, want the shared one with 4 calls", got)
+	}
+}
+
+// A circuit opens when enough calls fail, and again when a probe does.
+func TestBreakerOpened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBreaker(t, interceptors.BreakerConfig{})
+		for want, step := range []struct {
+			calls int
+			code  codes.Code
+		}{{19, codes.Unavailable}, {1, codes.Unavailable}, {1, codes.Unavailable}, {3, codes.OK}} {
+			_ = through(t.Context(), b, step.calls, fails(step.code))
+			if want = min(want, 2); circuit(t, b).Opened != uint64(want) {
+				t.Errorf("after %d calls with %v: got %+v, want it opened %d times", step.calls, step.code, circuit(t, b), want)
+			}
+			time.Sleep(5 * time.Second)
+		}
+		wantState(t, b, interceptors.BreakerClosed)
+	})
+}
+
 func TestBreakerBadConfig(t *testing.T) {
 	_, err := interceptors.NewBreaker(interceptors.BreakerConfig{
 		Window: -1, MinCalls: -2, FailureRatio: 1.5, SlowCall: -3, OpenFor: 2 * time.Hour, Probes: 1001,

@@ -25,8 +25,9 @@ type circuit struct {
 	era   atomic.Uint64 // see eraOf; written with mu held
 	until atomic.Int64  // when an open circuit may be probed, on the breaker's clock
 
-	allowed, refused, failed atomic.Uint64
-	untold                   atomic.Bool // there are changes to tell
+	allowed, refused, failed, opened atomic.Uint64
+
+	untold atomic.Bool // there are changes to tell
 
 	mu      sync.Mutex // guards what follows
 	cb      *gobreaker.TwoStepCircuitBreaker[struct{}]
@@ -94,6 +95,7 @@ var states = [...]BreakerState{
 func (c *circuit) changedLocked(from, to BreakerState) {
 	if to == BreakerOpen {
 		c.until.Store(int64(c.breaker.now() + c.breaker.jittered(c.breaker.cfg.OpenFor)))
+		c.opened.Add(1)
 	}
 	c.era.Store(eraOf(c.era.Load()>>2+1, to))
 	c.probes = nil
@@ -234,11 +236,12 @@ func (c *circuit) tellOneUnlocked(ch change) {
 	c.breaker.changed(c, ch)
 }
 
+// stats takes no lock. What follows from something else is read before it: none has
+// failed that was not allowed, and what is open has opened.
 func (c *circuit) stats() CircuitStats {
-	return CircuitStats{
-		Target: c.target, Method: c.method, State: stateOf(c.era.Load()),
-		Allowed: c.allowed.Load(), Refused: c.refused.Load(), Failed: c.failed.Load(),
-	}
+	s := CircuitStats{Target: c.target, Method: c.method, State: stateOf(c.era.Load()), Failed: c.failed.Load()}
+	s.Opened, s.Allowed, s.Refused = c.opened.Load(), c.allowed.Load(), c.refused.Load()
+	return s
 }
 
 // A breakerStream is the breaker's observer of one stream.

@@ -10,38 +10,61 @@ import (
 	"github.com/weir-go/weir/admit"
 )
 
-// serverClass says whether a call on a server is subject to the gate, and its
-// class. It remembers nothing: method names are the caller's, and there is no
-// end of them. req is nil before the message is read, info for unary calls.
-func (c *config) serverClass(ctx context.Context, method string, info *grpc.StreamServerInfo, req any) (admit.Class, bool) {
+// serverCall says whether a call on a server is subject to the gate, and what
+// the gate is told of it. It remembers nothing: method names are the caller's,
+// and there is no end of them. req is nil before the message is read, info for
+// unary calls.
+func (c *config) serverCall(ctx context.Context, method string, info *grpc.StreamServerInfo, req any) (admit.Call, bool) {
 	if !c.noExemptions && exempt(method) {
-		return admit.Default, false
+		return admit.Call{}, false
 	}
 	if c.indifferent() {
-		return admit.Default, true
+		return admit.Call{}, true
 	}
 	return c.choose(ctx, middleware.NewServerCallMeta(method, info, req))
 }
 
-// clientClass is serverClass for calls that leave; desc is nil for unary ones.
-func (c *config) clientClass(ctx context.Context, method string, desc *grpc.StreamDesc, req any) (admit.Class, bool) {
+// clientCall is serverCall for calls that leave; desc is nil for unary ones.
+func (c *config) clientCall(ctx context.Context, method string, desc *grpc.StreamDesc, req any) (admit.Call, bool) {
 	if c.indifferent() {
-		return admit.Default, true
+		return admit.Call{Class: contextClass(ctx)}, true
 	}
-	return c.choose(ctx, middleware.NewClientCallMeta(method, desc, req))
+	call, subject := c.choose(ctx, middleware.NewClientCallMeta(method, desc, req))
+	if c.classifier == nil && c.classes == nil {
+		call.Class = contextClass(ctx)
+	}
+	return call, subject
 }
 
 // indifferent reports that nobody wants to look at calls.
-func (c *config) indifferent() bool { return c.matcher == nil && c.classifier == nil }
+func (c *config) indifferent() bool {
+	return c.matcher == nil && c.classifier == nil && c.classes == nil && c.tenant == nil && c.cost == nil
+}
 
-func (c *config) choose(ctx context.Context, meta middleware.CallMeta) (admit.Class, bool) {
+func (c *config) choose(ctx context.Context, meta middleware.CallMeta) (call admit.Call, subject bool) {
 	if c.matcher != nil && !c.matcher.Match(ctx, meta) {
-		return admit.Default, false
+		return call, false
 	}
-	if c.classifier == nil {
-		return admit.Default, true
+	call.Class = c.classOf(ctx, meta)
+	if c.tenant != nil {
+		call.Tenant = c.tenant(ctx, meta)
 	}
-	return c.classifier(ctx, meta), true
+	if c.cost != nil {
+		call.Cost = c.cost(ctx, meta)
+	}
+	return call, true
+}
+
+func (c *config) classOf(ctx context.Context, meta middleware.CallMeta) admit.Class {
+	for _, rule := range c.classes {
+		if rule.matcher.Match(ctx, meta) {
+			return rule.class
+		}
+	}
+	if c.classifier != nil {
+		return c.classifier(ctx, meta)
+	}
+	return admit.Default
 }
 
 // exempt reports whether a full method name, as in "/service/method", belongs to

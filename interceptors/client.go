@@ -57,11 +57,11 @@ func (c *client) unary(
 	ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
 	invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
 ) error {
-	class, subject := c.clientClass(ctx, method, nil, req)
+	call, subject := c.clientCall(ctx, method, nil, req)
 	if !subject || c.inside(ctx) {
 		return invoker(ctx, method, req, reply, cc, opts...)
 	}
-	permit, err := c.gate.Acquire(ctx, class)
+	permit, err := c.gate.Acquire(ctx, call)
 	if err != nil {
 		return stop(err, &c.codes)
 	}
@@ -84,13 +84,13 @@ func (c *client) stream(
 	ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
 	streamer grpc.Streamer, opts ...grpc.CallOption,
 ) (grpc.ClientStream, error) {
-	class, subject := c.clientClass(ctx, method, desc, nil)
+	call, subject := c.clientCall(ctx, method, desc, nil)
 	if !subject || c.inside(ctx) {
 		return streamer(ctx, desc, cc, method, opts...)
 	}
 	s := &clientStream{single: !desc.ServerStreams}
 	var err error
-	if s.permit, err = c.gate.Acquire(ctx, class); err != nil {
+	if s.permit, err = c.gate.Acquire(ctx, call); err != nil {
 		return nil, stop(err, &c.codes)
 	}
 	s.mark = c.mark(ctx)

@@ -6,9 +6,14 @@
 // has under way. One gate can serve all interceptors of a server. All of them
 // are safe for concurrent use; none starts a goroutine.
 //
+// Clients stand back with [UnaryThrottle], [UnaryBreaker] and the retry policy of
+// [RetryConfig]. [WithPropagation] and [UnaryPropagation] let what a call is travel
+// from service to service. [Server] and [Client] put all of it together in the right
+// order.
+//
 // # Order
 //
-// From the outside to the inside: the ORCA server option, stats handler,
+// On a server, from the outside to the inside: the ORCA server option, stats handler,
 // metrics, recovery, authentication, this package, validation, whatever sets
 // headers, the handler. What stands outside sees refusals as errors with a
 // status; what stands inside runs only for calls that were let in.
@@ -21,10 +26,23 @@
 // handler that panics is not caught here: its permit comes free, the panic goes
 // on.
 //
+// On a client: propagation, throttle, limit, breaker, and then gRPC with its own
+// retries. So retries are not counted as calls, the time for which a call waits for a
+// permit is not taken for the server's slowness, and what is refused further out
+// costs no permit and no probe.
+//
+// # Who gets the permits
+//
+// [WithClass] and [WithClassifier] say of what class a call is, [WithTenant] whose it
+// is, [WithCost] what it costs; what that means is described at admit.ClassConfig and
+// admit.Call. On a client, and where no option says otherwise, a call has the class of
+// [ContextWithClass], or of the call for which it is made.
+//
 // # Refusals
 //
 // A server refuses with UNAVAILABLE: it is full or draining, and another may
-// take the call. A client's interceptor refuses with RESOURCE_EXHAUSTED: the
+// take the call. It refuses with RESOURCE_EXHAUSTED a tenant that has more than its
+// share while others want theirs: another server will not help. A client's interceptor refuses with RESOURCE_EXHAUSTED: the
 // caller's own limit is used up (and with UNAVAILABLE when its gate drains). A
 // call whose context ends while it waits gets DEADLINE_EXCEEDED or CANCELED.
 // [WithCode] changes the code of a reason.
@@ -51,7 +69,8 @@
 // A call takes one permit of a gate, even if interceptors of that gate stand in
 // its chain twice; the inner ones let it pass. So does a call that a handler
 // makes, with its own context, through a client whose gate is also its
-// server's. Interceptors recognise such calls by a mark in the context, which
+// server's. A call that comes back by way of another process does so with
+// [WithPropagation]. Interceptors recognise such calls by a mark in the context, which
 // costs one small allocation. A gate whose unary interceptor was made once,
 // which is the usual case, stops marking when it has seen that it stands alone
 // (and marks one call of a thousand to notice if that changes), so that an

@@ -272,3 +272,112 @@ func ExampleWithoutExemptions() {
 	// <nil>
 	// Unavailable
 }
+
+// Who a caller is, as authentication has found out and put into the context.
+type caller struct{ name string }
+
+type callerKey struct{}
+
+// Protect a method: what the shop lives from comes first, has half of the permits for itself,
+// and reports never have more than a quarter.
+func ExampleWithClass() {
+	gate, err := admit.New(
+		admit.WithClass(admit.Critical, admit.ClassConfig{Share: 0.5}),
+		admit.WithClass(admit.Background, admit.ClassConfig{Max: 0.25}),
+	)
+	if err != nil {
+		log.Fatal(err)
+	}
+	guard := interceptors.UnaryServer(gate,
+		interceptors.WithClass(admit.Critical, interceptors.Methods("/shop.Checkout/")),
+		interceptors.WithClass(admit.Background, interceptors.Methods("/shop.Reports/Monthly")),
+	)
+	_ = grpc.NewServer(grpc.ChainUnaryInterceptor(guard))
+	fmt.Println(gate.Stats().Classes[admit.Critical])
+	// Output: critical
+}
+
+// Isolate a tenant: callers share what there is fairly, and who asks for more than that
+// while others wait is told RESOURCE_EXHAUSTED.
+func ExampleWithTenant() {
+	gate, err := admit.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	guard := interceptors.UnaryServer(gate,
+		interceptors.WithTenant(func(ctx context.Context, _ middleware.CallMeta) string {
+			who, _ := ctx.Value(callerKey{}).(caller)
+			return who.name
+		}))
+	ctx := context.WithValue(context.Background(), callerKey{}, caller{"acme"})
+	info := &grpc.UnaryServerInfo{FullMethod: "/shop.Catalogue/List"}
+	_, err = guard(ctx, nil, info, func(context.Context, any) (any, error) {
+		fmt.Println("tenants at work:", gate.Stats().Tenants)
+		return nil, nil
+	})
+	fmt.Println(err)
+	// Output:
+	// tenants at work: 1
+	// <nil>
+}
+
+// Keep checkout alive: the class is given where customers come in, and travels on from service
+// to service; each of them believes those who are its own.
+func ExampleWithPropagation() {
+	gate, err := admit.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	opts, err := interceptors.Server(interceptors.ServerConfig{Gate: gate},
+		interceptors.WithPropagation(func(ctx context.Context) (highest admit.Class, trusted bool) {
+			who, _ := ctx.Value(callerKey{}).(caller)
+			return admit.Critical, who.name == "storefront"
+		}),
+		interceptors.WithRetriesBelow(),
+	)
+	if err != nil {
+		log.Fatal(err)
+	}
+	_ = grpc.NewServer(opts...)
+
+	dial, err := interceptors.Client(interceptors.ClientConfig{Propagation: []interceptors.PropagationOption{}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	client, stop := serve(grpc.NewServer(), dial...)
+	defer stop()
+	ctx := interceptors.ContextWithClass(context.Background(), admit.Critical)
+	resp, err := client.Work(ctx, &demopb.WorkRequest{Name: "sold"})
+	fmt.Println(resp.GetMessage(), err)
+	// Output: sold <nil>
+}
+
+// Wrap a client: it stands back when the server refuses, is unwell, or has enough of its calls.
+func ExampleClient() {
+	throttle, err := interceptors.NewThrottle(interceptors.ThrottleConfig{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	breaker, err := interceptors.NewBreaker(interceptors.BreakerConfig{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	limit, err := admit.New(admit.WithQueue(admit.QueueConfig{Policy: admit.Block})) // callers wait
+	if err != nil {
+		log.Fatal(err)
+	}
+	dial, err := interceptors.Client(interceptors.ClientConfig{
+		Throttle: throttle,
+		Limit:    limit,
+		Breaker:  breaker,
+		Retry:    &interceptors.RetryConfig{},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	client, stop := serve(grpc.NewServer(), dial...)
+	defer stop()
+	resp, err := client.Work(context.Background(), &demopb.WorkRequest{Name: "done"})
+	fmt.Println(resp.GetMessage(), err)
+	// Output: done <nil>
+}

@@ -114,7 +114,7 @@ func fill(tb testing.TB, g *admit.Gate) {
 // hold takes a permit, and returns what gives it back.
 func hold(tb testing.TB, g *admit.Gate) (release func()) {
 	tb.Helper()
-	p, err := g.Acquire(context.Background(), admit.Default)
+	p, err := g.Acquire(context.Background(), admit.Call{})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -42,6 +42,8 @@ type family struct {
 	// marked counts the marked calls that run: while there are none, nobody
 	// need look for a mark.
 	marked [kinds]atomic.Int64
+	// passes are for calls that come back by way of another process.
+	passes passes
 }
 
 const sampleEvery = 1024
@@ -116,6 +118,16 @@ type mark struct {
 	context.Context
 	member   *member
 	released atomic.Bool
+
+	// What follows is for calls that this one makes: see WithPropagation.
+	hop     bool // there is something to pass on
+	class   admit.Class
+	brought []string    // passes that came with the call
+	nested  bool        // it runs under the permit of one of them
+	failed  atomic.Bool // a call that it made was refused, or found nobody
+
+	pass   string // guarded by the lock of passes: stands for the permit
+	guests int    // also: calls that run under the permit
 }
 
 // A markKey asks for a mark of a gate, from an interceptor of a kind: it finds
@@ -127,8 +139,15 @@ type markKey struct {
 
 // Value implements context.Context.
 func (m *mark) Value(key any) any {
-	if k, ok := key.(markKey); ok && m.answers(k) {
-		return m
+	switch k := key.(type) {
+	case markKey:
+		if m.answers(k) {
+			return m
+		}
+	case hopKey:
+		if m.hop {
+			return m
+		}
 	}
 	return m.Context.Value(key)
 }
@@ -145,6 +164,9 @@ func (m *mark) unwind(well bool) {
 		return
 	}
 	m.member.family.marked[m.member.kind].Add(-1)
+	if m.hop {
+		m.member.family.passes.revoke(m)
+	}
 	if well {
 		m.member.alone.Store(true)
 	}

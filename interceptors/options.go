@@ -2,6 +2,8 @@ package interceptors
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
@@ -48,6 +50,54 @@ func WithClassifier(f func(ctx context.Context, c middleware.CallMeta) admit.Cla
 	return option(func(c *config) { c.classifier = f })
 }
 
+// WithClass gives calls that match a class. Of several uses the first that
+// matches counts, and before what [WithClassifier] says. A nil matcher matches
+// every call. For methods and services by name see [Methods].
+func WithClass(class admit.Class, m selector.Matcher) Option {
+	if m == nil {
+		m = selector.MatchFunc(func(context.Context, middleware.CallMeta) bool { return true })
+	}
+	return option(func(c *config) { c.classes = append(slices.Clip(c.classes), classRule{m, class}) })
+}
+
+// Methods matches calls by what they are named, as gRPC writes it: "/shop.Orders/Buy"
+// is a method, "/shop.Orders/" all methods of a service.
+func Methods(names ...string) selector.Matcher {
+	m := make(methods, len(names))
+	for i, name := range names {
+		m[i].service, m[i].method, _ = strings.Cut(strings.TrimPrefix(name, "/"), "/")
+	}
+	return m
+}
+
+type methods []struct{ service, method string }
+
+// Match implements selector.Matcher.
+func (m methods) Match(_ context.Context, c middleware.CallMeta) bool {
+	for i := range m {
+		if m[i].service == c.Service && (m[i].method == c.Method || m[i].method == "") {
+			return true
+		}
+	}
+	return false
+}
+
+// WithTenant sets what says whose a call is, so that tenants of a class share it
+// fairly. Like a classifier it is called before a permit is taken, from many
+// goroutines at once. Take the tenant from what authentication has put into the
+// context, never from metadata that the caller chose. Nil, the default, and the
+// empty name are nobody in particular.
+func WithTenant(f func(ctx context.Context, c middleware.CallMeta) string) Option {
+	return option(func(c *config) { c.tenant = f })
+}
+
+// WithCost sets what says how many permits a call takes; see [admit.Call]. Like a
+// classifier it is called before a permit is taken, from many goroutines at once;
+// the request is in the meta of unary calls. Nil, the default, is one permit each.
+func WithCost(f func(ctx context.Context, c middleware.CallMeta) int) Option {
+	return option(func(c *config) { c.cost = f })
+}
+
 // WithOutcome sets what the end of a unary call means to the limit. It is called
 // with the handler's or invoker's error, nil included, but not with an error that
 // a gate in this process made, which is never an outcome; when it panics the call
@@ -78,10 +128,22 @@ func WithoutExemptions() ServerOption {
 // config is what the options say.
 type config struct {
 	matcher      selector.Matcher
+	classes      []classRule
 	classifier   func(context.Context, middleware.CallMeta) admit.Class
+	tenant       func(context.Context, middleware.CallMeta) string
+	cost         func(context.Context, middleware.CallMeta) int
+	propagates   bool
+	trust        func(context.Context) (admit.Class, bool)
+	shedRetries  bool
 	outcomeOf    func(error) admit.Outcome
 	codes        codeTable
 	noExemptions bool
+}
+
+// A classRule gives calls that match a class.
+type classRule struct {
+	matcher selector.Matcher
+	class   admit.Class
 }
 
 func serverConfig(opts []ServerOption) config {

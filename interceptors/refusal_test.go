@@ -42,8 +42,19 @@ var refusing = []struct {
 		t.Cleanup(cancel)
 		go func() { // a later call takes its place
 			time.Sleep(time.Second)
-			_, _ = g.Acquire(ctx, admit.Default)
+			_, _ = g.Acquire(ctx, admit.Call{})
 		}()
+		return g
+	}},
+	{why: admit.OverShare, gate: func(t *testing.T) *admit.Gate {
+		g := newGate(t, admit.WithLimit(fixed(1)), admit.WithQueue(admit.QueueConfig{Capacity: 3, Policy: admit.Reject, MaxWait: time.Hour}))
+		fill(t, g)
+		ctx, cancel := context.WithCancel(context.Background())
+		t.Cleanup(cancel)
+		for _, tenant := range []string{"another", "", ""} { // calls without a tenant are together one
+			go func() { _, _ = g.Acquire(ctx, admit.Call{Tenant: tenant}) }()
+		}
+		time.Sleep(time.Millisecond)
 		return g
 	}},
 	{why: admit.WaitedTooLong, gate: func(t *testing.T) *admit.Gate {
@@ -54,7 +65,7 @@ var refusing = []struct {
 	{why: admit.DeadlineTooClose, deadline: 500 * time.Millisecond, gate: func(t *testing.T) *admit.Gate {
 		g := newGate(t, admit.WithLimit(fixed(1)), admit.WithQueue(admit.QueueConfig{MaxWait: time.Hour}))
 		for range 20 { // calls take a second, it learns
-			p, err := g.Acquire(context.Background(), admit.Default)
+			p, err := g.Acquire(context.Background(), admit.Call{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -121,7 +132,10 @@ func TestServerRefuses(t *testing.T) {
 		t.Run(c.why.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var unary, stream error // as interceptors further out see them
-				g := c.gate(t)
+				g, want := c.gate(t), codes.Unavailable
+				if c.why == admit.OverShare {
+					want = codes.ResourceExhausted
+				}
 				r := start(t, &service{}, []grpc.ServerOption{
 					grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (_ any, err error) {
 						_, err = h(ctx, req)
@@ -141,7 +155,7 @@ func TestServerRefuses(t *testing.T) {
 				}
 				var trailer metadata.MD
 				_, err := r.Work(ctx, &demopb.WorkRequest{}, grpc.Trailer(&trailer))
-				wantPushback(t, trailer, wantRefusal(t, err, c.why, codes.Unavailable))
+				wantPushback(t, trailer, wantRefusal(t, err, c.why, want))
 				wantCause(t, unary, c.why)
 
 				if c.why == admit.Displaced {
@@ -152,7 +166,7 @@ func TestServerRefuses(t *testing.T) {
 					t.Fatal(err)
 				}
 				_, err = s.Recv()
-				wantPushback(t, s.Trailer(), wantRefusal(t, err, c.why, codes.Unavailable))
+				wantPushback(t, s.Trailer(), wantRefusal(t, err, c.why, want))
 				wantCause(t, stream, c.why)
 			})
 		})
@@ -235,15 +249,15 @@ func TestWithCode(t *testing.T) {
 // Every reason there is has a code, and none is OK.
 func TestEveryReasonHasACode(t *testing.T) {
 	for _, c := range refusing {
-		if c.why > admit.Draining {
-			t.Errorf("%v comes after Draining, the last that has a code", c.why)
+		if c.why > admit.OverShare {
+			t.Errorf("%v comes after OverShare, the last that has a code", c.why)
 		}
 	}
-	if next := (admit.Draining + 1).String(); !strings.HasPrefix(next, "reason(") {
+	if next := (admit.OverShare + 1).String(); !strings.HasPrefix(next, "reason(") {
 		t.Errorf("reason %s: got no code and no test for it, want both", next)
 	}
-	if len(refusing) != int(admit.Draining)+1 {
-		t.Errorf("got tests for %d reasons, want %d", len(refusing), admit.Draining+1)
+	if len(refusing) != int(admit.OverShare)+1 {
+		t.Errorf("got tests for %d reasons, want %d", len(refusing), admit.OverShare+1)
 	}
 }
 

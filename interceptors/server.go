@@ -49,64 +49,125 @@ type server struct {
 }
 
 func (s *server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	class, subject := s.serverClass(ctx, info.FullMethod, nil, req)
+	call, subject := s.serverCall(ctx, info.FullMethod, nil, req)
 	if !subject || s.inside(ctx) {
 		return handler(ctx, req)
 	}
-	permit, err := s.gate.Acquire(ctx, class)
+	var brought []string
+	if s.propagates || s.shedRetries {
+		call, brought = s.arrive(ctx, call)
+	}
+	if len(brought) > 0 {
+		if m, leave := s.comeBack(ctx, call, brought); leave != nil {
+			defer leave()
+			resp, err := handler(m, req)
+			s.advise(ctx, nil, m, err)
+			return resp, err
+		}
+	}
+	permit, err := s.gate.Acquire(ctx, call)
 	if err != nil {
 		return nil, s.refuse(ctx, nil, err)
 	}
-	m := s.sometimes(ctx)
+	var m *mark
+	within := ctx // handed to the handler
+	if s.propagates {
+		m = s.hop(ctx, call, brought)
+	} else {
+		m = s.sometimes(ctx)
+	}
 	if m != nil {
-		ctx = m
+		within = m
 	}
 	well, outcome := false, admit.Ignored
 	defer func() { // also after a panic or Goexit, of the handler or of WithOutcome's function
 		m.unwind(well)
 		permit.Release(outcome)
 	}()
-	resp, err := handler(ctx, req)
+	resp, err := handler(within, req)
 	well = err == nil
 	outcome = s.outcome(err)
+	if s.propagates {
+		s.advise(ctx, nil, m, err)
+	}
 	return resp, err
 }
 
 func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	ctx := ss.Context()
-	class, subject := s.serverClass(ctx, info.FullMethod, info, nil)
+	call, subject := s.serverCall(ctx, info.FullMethod, info, nil)
 	if !subject || s.inside(ctx) {
 		return handler(srv, ss)
 	}
-	permit, err := s.gate.Acquire(ctx, class)
+	var brought []string
+	if s.propagates || s.shedRetries {
+		call, brought = s.arrive(ctx, call)
+	}
+	if len(brought) > 0 {
+		if m, leave := s.comeBack(ctx, call, brought); leave != nil {
+			defer leave()
+			err := handler(srv, &serverStream{ServerStream: ss, ctx: m})
+			s.advise(ctx, ss, m, err)
+			return err
+		}
+	}
+	permit, err := s.gate.Acquire(ctx, call)
 	if err != nil {
 		return s.refuse(ctx, ss, err)
 	}
-	m := s.mark(ctx)
+	m := s.hop(ctx, call, brought)
 	defer func() {
 		m.unwind(false)
 		permit.Release(admit.Ignored)
 	}()
-	return handler(srv, &serverStream{ServerStream: ss, ctx: m})
+	err = handler(srv, &serverStream{ServerStream: ss, ctx: m})
+	s.advise(ctx, ss, m, err)
+	return err
+}
+
+// hop returns a marked context from which what a call is can be passed on.
+func (s *server) hop(ctx context.Context, call admit.Call, brought []string) *mark {
+	m := s.mark(ctx)
+	m.hop, m.class, m.brought = s.propagates, call.Class, brought
+	return m
+}
+
+// comeBack lets a call run under the permit of a call for which it is made, if it
+// brought a pass for it; leave is nil if it did not.
+func (s *server) comeBack(ctx context.Context, call admit.Call, brought []string) (m *mark, leave func()) {
+	out := s.family.passes.enter(brought, s.gate.Limit())
+	if out == nil {
+		return nil, nil
+	}
+	m = s.hop(ctx, call, brought)
+	m.nested = true
+	return m, func() {
+		m.unwind(false)
+		out()
+	}
 }
 
 // refuse returns the error for a call that was not let in, and sends the delay
 // that it asks for. The stream is nil for a unary call.
 func (s *server) refuse(ctx context.Context, ss grpc.ServerStream, err error) error {
 	stopped := stop(err, &s.codes)
-	if stopped.trailer == nil {
-		return stopped
+	if stopped.trailer != nil {
+		s.sendTrailer(ctx, ss, stopped.trailer)
 	}
+	return stopped
+}
+
+// sendTrailer tells the client when to retry, unless somebody has already.
+func (s *server) sendTrailer(ctx context.Context, ss grpc.ServerStream, trailer metadata.MD) {
 	// Not grpc.SetTrailer, which makes an error when there is no stream.
 	transport := grpc.ServerTransportStreamFromContext(ctx)
 	switch {
 	case pushedBack(transport):
 	case ss != nil:
-		ss.SetTrailer(stopped.trailer)
+		ss.SetTrailer(trailer)
 	case transport != nil:
-		_ = transport.SetTrailer(stopped.trailer) // it fails when the call is over: nobody is left to be told
+		_ = transport.SetTrailer(trailer) // it fails when the call is over: nobody is left to be told
 	}
-	return stopped
 }
 
 // pushedBack reports whether somebody has asked this call's client for a delay

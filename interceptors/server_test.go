@@ -30,7 +30,7 @@ func TestOutcome(t *testing.T) {
 	full := strict(t, 1)
 	fill(t, full)
 	inner, client := interceptors.UnaryServer(full), interceptors.UnaryClient(full)
-	_, refusal := full.Acquire(t.Context(), admit.Default)
+	_, refusal := full.Acquire(t.Context(), admit.Call{})
 	late, cancel := context.WithTimeout(t.Context(), 0)
 	defer cancel()
 	ofInner := func(ctx context.Context) error { _, err := inner(ctx, nil, workInfo, succeed); return err }
@@ -105,7 +105,7 @@ func TestWithOutcome(t *testing.T) {
 		func(context.Context, any) (any, error) { return nil, fail },
 		chain(succeed, interceptors.UnaryServer(full)), // refused: never an outcome
 		func(ctx context.Context, _ any) (any, error) { // the same, without an interceptor
-			_, err := full.Acquire(ctx, admit.Default)
+			_, err := full.Acquire(ctx, admit.Call{})
 			return nil, err
 		},
 	} {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/weir-go/weir/admit"
@@ -27,7 +28,7 @@ const (
 )
 
 // codeTable holds the code of refusals for each reason.
-type codeTable [admit.Draining + 1]codes.Code
+type codeTable [admit.OverShare + 1]codes.Code
 
 var (
 	serverCodes = codeTable{
@@ -36,6 +37,7 @@ var (
 		admit.DeadlineTooClose: codes.Unavailable,
 		admit.WaitedTooLong:    codes.Unavailable,
 		admit.Draining:         codes.Unavailable,
+		admit.OverShare:        codes.ResourceExhausted,
 	}
 	clientCodes = codeTable{
 		admit.QueueFull:        codes.ResourceExhausted,
@@ -43,6 +45,7 @@ var (
 		admit.DeadlineTooClose: codes.ResourceExhausted,
 		admit.WaitedTooLong:    codes.ResourceExhausted,
 		admit.Draining:         codes.Unavailable,
+		admit.OverShare:        codes.ResourceExhausted,
 	}
 )
 
@@ -80,6 +83,16 @@ func (s *stopped) Unwrap() error { return s.cause }
 
 func newStopped(cause error, st *status.Status, trailer metadata.MD) *stopped {
 	return &stopped{cause: cause, status: st, trailer: trailer, text: st.Err().Error()}
+}
+
+// newStatus returns a status with details: the reason, and what else there is.
+func newStatus(c codes.Code, text string, why admit.Reason, more ...protoadapt.MessageV1) *status.Status {
+	st := status.New(c, text)
+	info := &errdetails.ErrorInfo{Reason: strings.ToUpper(why.String()), Domain: domain}
+	if detailed, err := st.WithDetails(append([]protoadapt.MessageV1{info}, more...)...); err == nil { // it fails for OK only
+		return detailed
+	}
+	return st
 }
 
 var (
@@ -127,15 +140,8 @@ func refusal(r *admit.Refusal, c codes.Code) *stopped {
 }
 
 func newRefusal(r *admit.Refusal, c codes.Code) *stopped {
-	reason := r.Reason.String()
-	st := status.New(c, "weir: refused: "+strings.ReplaceAll(reason, "_", " "))
-	detailed, err := st.WithDetails(
-		&errdetails.ErrorInfo{Reason: strings.ToUpper(reason), Domain: domain},
-		&errdetails.RetryInfo{RetryDelay: durationpb.New(r.RetryAfter)},
-	)
-	if err == nil { // it fails for OK only
-		st = detailed
-	}
+	text := "weir: refused: " + strings.ReplaceAll(r.Reason.String(), "_", " ")
+	st := newStatus(c, text, r.Reason, &errdetails.RetryInfo{RetryDelay: durationpb.New(r.RetryAfter)})
 	ms := strconv.FormatInt(r.RetryAfter.Milliseconds(), 10)
 	return newStopped(r, st, metadata.MD{pushbackKey: {ms}})
 }

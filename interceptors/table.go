@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"unicode/utf8"
 
 	"google.golang.org/grpc"
 )
@@ -14,7 +15,8 @@ import (
 // must not grow for ever.
 const tableSize = 1024
 
-// everythingElse stands for the targets and methods beyond tableSize.
+// everythingElse stands for the targets and methods beyond tableSize, and for those
+// that cannot be labels because they are not valid UTF-8.
 const everythingElse = "*"
 
 // A place is a method of a target; the method may be left out.
@@ -24,7 +26,7 @@ type place struct{ target, method string }
 // nothing.
 type table[V any] struct {
 	make func(place) V
-	rest V // for the places that find the table full
+	rest V // for everythingElse
 
 	// found is replaced, never changed. Its targets are as the program spelled
 	// them: making them canonical allocates. Both maps have at most tableSize keys.
@@ -73,15 +75,24 @@ func (t *table[V]) add(cc *grpc.ClientConn, p place) V {
 	if cc != nil {
 		c.target = cc.CanonicalTarget()
 	}
-	v, ok := t.canonical[c]
-	if !ok {
-		v = t.make(c)
-		t.canonical[c] = v
-		t.ordered = append(t.ordered, v)
-	}
+	v := t.canonicalLocked(c)
 	found = maps.Clone(found)
 	found[p] = v
 	t.found.Store(&found)
+	return v
+}
+
+// canonicalLocked returns the value for a place whose target is in its canonical form.
+func (t *table[V]) canonicalLocked(p place) V {
+	if !utf8.ValidString(p.target) || !utf8.ValidString(p.method) {
+		return t.rest
+	}
+	v, ok := t.canonical[p]
+	if !ok {
+		v = t.make(p)
+		t.canonical[p] = v
+		t.ordered = append(t.ordered, v)
+	}
 	return v
 }
 

@@ -35,21 +35,21 @@ func Tap(g *admit.Gate, opts ...ServerOption) tap.ServerInHandle {
 		if !g.Full() {
 			return ctx, nil
 		}
-		class, ok := c.mayTurnAway(ctx, info.FullMethodName)
+		call, ok := c.mayTurnAway(ctx, info.FullMethodName)
 		if !ok {
 			return ctx, nil
 		}
-		g.TurnAway(class)
+		g.TurnAway(call.Class)
 		return ctx, full
 	}
 }
 
-func (c *config) mayTurnAway(ctx context.Context, method string) (class admit.Class, ok bool) {
+func (c *config) mayTurnAway(ctx context.Context, method string) (call admit.Call, ok bool) {
 	defer func() {
 		if recover() != nil {
 			ok = false
 		}
 	}()
-	class, subject := c.serverClass(ctx, method, nil, nil)
-	return class, subject && class != admit.Critical
+	call, subject := c.serverCall(ctx, method, nil, nil)
+	return call, subject && call.Class != admit.Critical && !c.propagates
 }

@@ -85,10 +85,12 @@ func (c *ThrottleConfig) validate() error {
 // from, with errdetails.ErrorInfo and the reason THROTTLED, and errdetails.RetryInfo
 // with a delay that grows with the probability.
 //
-// A Throttle tells 1024 targets (in their canonical form) apart; later ones share one
-// more state. It is safe for concurrent use, never blocks and starts no goroutine. Use
-// [NewThrottle], and one Throttle for the unary and the stream interceptor: the zero
-// Throttle is not usable.
+// Each class of calls (see [ContextWithClass]) is counted for itself, as the book's
+// chapter has it for criticalities: a target that refuses what matters least is sent
+// less of that, and no less of the rest. A Throttle tells 1024 pairs of a target (in
+// its canonical form) and a class apart; later ones share one more state. It is safe
+// for concurrent use, never blocks and starts no goroutine. Use [NewThrottle], and one
+// Throttle for the unary and the stream interceptor: the zero Throttle is not usable.
 type Throttle struct {
 	cfg     ThrottleConfig
 	epoch   time.Time
@@ -120,11 +122,13 @@ func ceilDiv(d, by time.Duration) int { return int((d + by - 1) / by) }
 // Name returns the throttle's name.
 func (t *Throttle) Name() string { return t.cfg.Name }
 
-// ThrottleStats is what a throttle does now and has done with one target.
+// ThrottleStats is what a throttle does now and has done with the calls of one class
+// to one target.
 type ThrottleStats struct {
-	// Target is that of the connections, or "*" for what those share which came when
-	// there were 1024.
-	Target string
+	// Target is that of the connections and Class the class, as [admit.Class] writes it;
+	// both are "*" for what those share which came when there were 1024, or whose
+	// target is not valid UTF-8.
+	Target, Class string
 	// Requests and Accepts are those of the last Window.
 	Requests, Accepts int
 	// Probability is that with which calls are refused now.
@@ -143,13 +147,14 @@ func (t *Throttle) Stats() []ThrottleStats {
 			all = append(all, s)
 		}
 	}
-	slices.SortFunc(all, func(x, y ThrottleStats) int { return cmp.Compare(x.Target, y.Target) })
+	slices.SortFunc(all, func(x, y ThrottleStats) int {
+		return cmp.Or(cmp.Compare(x.Target, y.Target), cmp.Compare(x.Class, y.Class))
+	})
 	return all
 }
 
 // UnaryThrottle returns an interceptor that refuses calls with the throttle's
-// probability. In a chain it stands inside of [UnaryBreaker] and outside of
-// [UnaryClient]; retries by gRPC happen inside of it and are one call.
+// probability. In a chain it stands outside of [UnaryClient] and [UnaryBreaker]; retries by gRPC happen inside of it and are one call.
 //
 // With a nil throttle every call fails with INTERNAL.
 func UnaryThrottle(t *Throttle) grpc.UnaryClientInterceptor {
@@ -160,7 +165,7 @@ func UnaryThrottle(t *Throttle) grpc.UnaryClientInterceptor {
 		if t == nil {
 			return errNoThrottle
 		}
-		g := t.targets.at(cc, "")
+		g := t.targets.at(cc, contextClass(ctx).String())
 		if refusal := g.enter(); refusal != nil {
 			return refusal
 		}
@@ -182,7 +187,7 @@ func StreamThrottle(t *Throttle) grpc.StreamClientInterceptor {
 		if t == nil {
 			return nil, errNoThrottle
 		}
-		g := t.targets.at(cc, "")
+		g := t.targets.at(cc, contextClass(ctx).String())
 		if refusal := g.enter(); refusal != nil {
 			return nil, refusal
 		}
@@ -192,9 +197,10 @@ func StreamThrottle(t *Throttle) grpc.StreamClientInterceptor {
 
 var errNoThrottle = status.Error(codes.Internal, "weir: interceptor without a throttle")
 
-// A target counts the calls of one target.
+// A target counts the calls of one class to one target.
 type target struct {
 	name     string
+	class    string
 	throttle *Throttle
 
 	probability      atomic.Uint64 // the bits of a float64; written with mu held
@@ -223,7 +229,7 @@ func (c count) probability(k float64) float64 {
 }
 
 func (t *Throttle) newTarget(p place) *target {
-	return &target{name: p.target, throttle: t, counts: make([]count, t.buckets)}
+	return &target{name: p.target, class: p.method, throttle: t, counts: make([]count, t.buckets)}
 }
 
 // enter returns why a call may not be made, or nil.
@@ -309,7 +315,7 @@ func (g *target) stats() ThrottleStats {
 	defer g.mu.Unlock()
 	g.rollLocked(time.Since(g.throttle.epoch))
 	return ThrottleStats{
-		Target: g.name, Requests: g.window.requests, Accepts: g.window.accepts,
+		Target: g.name, Class: g.class, Requests: g.window.requests, Accepts: g.window.accepts,
 		Probability: math.Float64frombits(g.probability.Load()),
 		Allowed:     g.allowed.Load(), Refused: g.refused.Load(),
 	}

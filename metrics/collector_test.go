@@ -76,7 +76,7 @@ func golden(t *testing.T, g prometheus.Gatherer, file string) {
 // acquire takes a permit that must be free.
 func acquire(t *testing.T, g *admit.Gate) *admit.Permit {
 	t.Helper()
-	p, err := g.Acquire(t.Context(), admit.Default)
+	p, err := g.Acquire(t.Context(), admit.Call{})
 	if err != nil {
 		t.Fatalf("Acquire: got %v, want a permit", err)
 	}
@@ -86,7 +86,7 @@ func acquire(t *testing.T, g *admit.Gate) *admit.Permit {
 // refused makes a call that must be refused at once.
 func refused(t *testing.T, g *admit.Gate, c admit.Class, why admit.Reason) {
 	t.Helper()
-	_, err := g.Acquire(t.Context(), c)
+	_, err := g.Acquire(t.Context(), admit.Call{Class: c})
 	var r *admit.Refusal
 	if !errors.As(err, &r) || r.Reason != why {
 		t.Fatalf("Acquire as %v: got %v, want a refusal because of %v", c, err, why)
@@ -96,7 +96,7 @@ func refused(t *testing.T, g *admit.Gate, c admit.Class, why admit.Reason) {
 // queue makes a call that waits, and runs for a while if it is let in.
 func queue(ctx context.Context, g *admit.Gate, c admit.Class, run time.Duration) {
 	go func() {
-		if p, err := g.Acquire(ctx, c); err == nil {
+		if p, err := g.Acquire(ctx, admit.Call{Class: c}); err == nil {
 			defer p.Release(admit.Ignored)
 			time.Sleep(run)
 		}
@@ -141,7 +141,7 @@ func TestExpositionSaysWhatHappened(t *testing.T) {
 			# HELP weir_running_seconds_total Time that the calls that have ended ran, together.
 			# TYPE weir_running_seconds_total counter
 			weir_running_seconds_total{gate="api"} 2.6
-			# HELP weir_utilization_ratio Calls that run now, divided by the limit.
+			# HELP weir_utilization_ratio Permits in use now, divided by the limit.
 			# TYPE weir_utilization_ratio gauge
 			weir_utilization_ratio{gate="api"} 0
 		`, "weir_running_seconds_total", "weir_utilization_ratio")
@@ -170,7 +170,7 @@ func TestDrainAndDryRunShow(t *testing.T) {
 		# HELP weir_dry_run 1 if the gate decides and counts, but refuses nothing.
 		# TYPE weir_dry_run gauge
 		weir_dry_run{gate="api"} 1
-		# HELP weir_utilization_ratio Calls that run now, divided by the limit.
+		# HELP weir_utilization_ratio Permits in use now, divided by the limit.
 		# TYPE weir_utilization_ratio gauge
 		weir_utilization_ratio{gate="api"} 2.5
 	`, "weir_draining", "weir_dry_run", "weir_utilization_ratio")
@@ -221,7 +221,7 @@ func TestLimitChangesAndPanicsAreCounted(t *testing.T) {
 			acquire(t, g).Release(admit.Success) // closes the window
 		}
 		compare(t, r, `
-			# HELP weir_limit Calls that may run at once.
+			# HELP weir_limit Permits there are: calls of cost 1 that may run at once.
 			# TYPE weir_limit gauge
 			weir_limit{gate="api"} 3
 			# HELP weir_limit_changes_total Changes of the limit, by its algorithm or by Update.

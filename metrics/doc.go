@@ -1,5 +1,5 @@
-// Package metrics shows gates of package admit and streams of package
-// streamcredit to Prometheus.
+// Package metrics shows gates of package admit, streams of package streamcredit, and
+// the breakers and throttles of package interceptors to Prometheus.
 //
 // # Gates
 //
@@ -28,16 +28,22 @@
 //	                                                    what would have been refused.
 //	weir_left_total           counter                   Callers that gave up before their turn: their deadlines are
 //	                                                    shorter than the queue.
-//	weir_limit                gauge                     How many calls may run. A fall at equal load: each call has
+//	weir_limit                gauge                     How many permits there are. A fall at equal load: each call has
 //	                                                    become slower, or something behind has.
 //	weir_limit_changes_total  counter                   0 for hours under load: it is fixed, or sees no samples.
-//	weir_in_flight            gauge                     How many calls run. Above the limit while a lower one drains,
+//	weir_in_flight            gauge                     How many are in use. Above the limit while a lower one drains,
 //	                                                    and in a dry run.
 //	weir_utilization_ratio    gauge                     In flight, divided by the limit. Near 1 for long: there is no
 //	                                                    room left, and the next burst will be refused.
 //	weir_queue_length         gauge                     How many calls wait. A queue that is always full looks healthy
 //	                                                    to whoever watches only throughput: all that it adds is delay.
 //	weir_queue_capacity       gauge                     How many may wait: what to compare the length with.
+//	weir_class_waiting        gauge      class          How many calls of a class wait. "critical" that is not near 0: even
+//	                                                    what matters most has to wait.
+//	weir_class_permits        gauge      class          How many permits a class has, where classes have shares or calls
+//	                                                    have tenants. At its share while its calls wait: it wants more.
+//	weir_tenants              gauge                     How many tenants have calls. With refusals for over_share: few
+//	                                                    of them want more than all others leave.
 //	weir_wait_seconds         histogram  result         How long calls waited that were let in ("admitted"), that
 //	                                                    waited in vain ("refused"), or whose caller gave up ("left").
 //	weir_running_seconds_total
@@ -52,8 +58,10 @@
 //	                                                    forgot to turn the gate on.
 //
 // outcome is success, overload or ignored ([admit.Outcome]); class is default,
-// critical, sheddable or background ([admit.Class]); reason is queue_full,
-// displaced, deadline_too_close, waited_too_long or draining ([admit.Reason]).
+// critical, sheddable, background or a name from [admit.WithClass]; reason is
+// queue_full, displaced, deadline_too_close, waited_too_long, draining or
+// over_share ([admit.Reason]). Tenants are counted and never named: a label that
+// callers choose is a series for each of them.
 //
 // weir_wait_seconds is a classic histogram and a native one at once: a server
 // that scrapes native histograms gets a resolution of 10 % at any magnitude,
@@ -137,4 +145,71 @@
 // control_flood, handshake_timeout, first_request_timeout, credit_starved,
 // peer_stalled or budget_exhausted. It is counted where it was found: the peer
 // sees an error of its stream.
+//
+// # Clients
+//
+// Breakers and throttles say what a client does not send, and why. All is read from
+// [interceptors.Breaker.Stats] and [interceptors.Throttle.Stats] when somebody
+// scrapes; calls cost nothing more. The gates of a client are gates like others.
+//
+//	breaker, err := interceptors.NewBreaker(interceptors.BreakerConfig{Name: "backends"})
+//	...
+//	collector, err := metrics.NewBreakerCollector(breaker) // NewThrottleCollector for a throttle
+//	...
+//	err = prometheus.Register(collector)
+//
+// Every metric of a breaker has the label breaker, every one of a throttle the label
+// throttle: the Name of its configuration. target is that of the connection in its
+// canonical form, as "dns:///backend:443", and method is a full method name, as
+// "/weir.demo.v1.DemoService/Work": what this program calls, not what it is sent.
+// There are at most 1025 circuits of a breaker and as many targets with classes of a throttle: what
+// comes when there are 1024, or is not valid UTF-8, is shown together as "*". So a
+// breaker has at most 7176 series, seven for each circuit, and a throttle 5126. A
+// program that forwards the methods that it is asked for gets that many, and others
+// choose the names: do not collect that breaker.
+//
+// Only weir_breaker_circuits and weir_throttle_targets exist from the first scrape.
+// The series of a circuit or a target begin with its first call, and stay.
+//
+//	name                      type     labels                 what it tells
+//	weir_breaker_circuits     gauge                           How many methods of how many targets are called. 1025: more
+//	                                                          than are told apart, and the last share the circuit "*".
+//	weir_breaker_state        gauge    target, method, state  1 for the state that a circuit is in, 0 for the two others.
+//	                                                          "open": callers get errors at once, because the method was
+//	                                                          unwell. It stays open until somebody calls again: without
+//	                                                          calls that says nothing about now. "half-open" for long:
+//	                                                          the calls that are to find out hang, or are few.
+//	weir_breaker_openings_total
+//	                          counter  target, method         How often it opened, also anew after a call that was to
+//	                                                          find out failed. Its rate near one in each OpenFor: the
+//	                                                          method is down. Now and then: it flaps, or FailureRatio
+//	                                                          and MinCalls are too eager.
+//	weir_breaker_allowed_calls_total
+//	                          counter  target, method         What was sent. Together with the refused ones: what callers
+//	                                                          wanted.
+//	weir_breaker_refused_calls_total
+//	                          counter  target, method         What callers were told no for without the server hearing of
+//	                                                          it. Look for the cause in the failed ones just before.
+//	weir_breaker_failed_calls_total
+//	                          counter  target, method         Calls that say that the server is unwell, slow ones included.
+//	                                                          By the allowed ones it is about the share that FailureRatio
+//	                                                          bounds: near it, the circuit is about to open.
+//	weir_throttle_targets     gauge                           How many targets are called, each class for itself. 1025:
+//	                                                          the last share "*".
+//	weir_throttle_probability gauge    target, class          With which probability a call is refused now. Not 0: the
+//	                                                          target accepts less than one call in K. Near 1 for long: it
+//	                                                          is down, or refuses everything.
+//	weir_throttle_window_requests, weir_throttle_window_accepts
+//	                          gauge    target, class          The calls within Window, refused ones included, and those
+//	                                                          that the target did not refuse. Requests above K times
+//	                                                          accepts is what the throttle goes by.
+//	weir_throttle_allowed_calls_total
+//	                          counter  target, class          What was sent. Together with the refused ones: what callers
+//	                                                          wanted.
+//	weir_throttle_refused_calls_total
+//	                          counter  target, class          What callers were told no for without the target hearing of
+//	                                                          it: the load that the throttle keeps away.
+//
+// state is closed, half-open or open ([interceptors.BreakerState]). Everything counts
+// since the breaker or the throttle was made.
 package metrics

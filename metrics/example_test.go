@@ -2,7 +2,9 @@ package metrics_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
+	"github.com/weir-go/weir/interceptors"
 	"github.com/weir-go/weir/limit"
 	"github.com/weir-go/weir/metrics"
 	"github.com/weir-go/weir/streamcredit"
@@ -34,7 +37,7 @@ func ExampleNewCollector() {
 	registry.MustRegister(collector)
 
 	for range 3 { // one too many
-		if _, err := gate.Acquire(context.Background(), admit.Default); err != nil { // a program releases its permits
+		if _, err := gate.Acquire(context.Background(), admit.Call{}); err != nil { // a program releases its permits
 			fmt.Println(err)
 		}
 	}
@@ -54,6 +57,52 @@ func ExampleNewCollector() {
 	// weir_in_flight 2
 	// weir_limit 2
 	// weir_utilization_ratio 1
+}
+
+func ExampleNewBreakerCollector() {
+	breaker, err := interceptors.NewBreaker(interceptors.BreakerConfig{Name: "backends", MinCalls: 3})
+	if err != nil {
+		panic(err)
+	}
+	collector, err := metrics.NewBreakerCollector(breaker)
+	if err != nil {
+		panic(err)
+	}
+	registry := prometheus.NewPedanticRegistry() // a program uses prometheus.DefaultRegisterer
+	registry.MustRegister(collector)
+
+	conn, err := grpc.NewClient("passthrough:///backend", // which is down
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, io.ErrClosedPipe }),
+		grpc.WithUnaryInterceptor(interceptors.UnaryBreaker(breaker)))
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = conn.Close() }()
+	for range 5 {
+		_, err := demopb.NewDemoServiceClient(conn).Work(context.Background(), &demopb.WorkRequest{})
+		fmt.Println(errors.Is(err, interceptors.ErrBreakerOpen))
+	}
+
+	families, err := registry.Gather() // promhttp.Handler does this for a scrape
+	if err != nil {
+		panic(err)
+	}
+	for _, f := range families {
+		switch name := f.GetName(); name {
+		case "weir_breaker_failed_calls_total", "weir_breaker_refused_calls_total", "weir_breaker_openings_total":
+			fmt.Println(name, f.GetMetric()[0].GetCounter().GetValue())
+		}
+	}
+	// Output:
+	// false
+	// false
+	// false
+	// true
+	// true
+	// weir_breaker_failed_calls_total 3
+	// weir_breaker_openings_total 1
+	// weir_breaker_refused_calls_total 2
 }
 
 // memory runs a server in memory and returns a client of it.

@@ -43,14 +43,14 @@ func TestNothingThatCallsBringBecomesALabel(t *testing.T) {
 	for i := range 256 {
 		attack := strings.Repeat("/evil.Service/\n\"", i)
 		ctx, cancel := context.WithCancelCause(context.WithValue(t.Context(), key{}, attack))
-		p, err := g.Acquire(ctx, admit.Class(i))
+		p, err := g.Acquire(ctx, admit.Call{Class: admit.Class(i)})
 		if err != nil {
 			t.Fatalf("Acquire as class %d: got %v, want a permit", i, err)
 		}
 		refused(t, g, admit.Class(i), admit.QueueFull)
 		p.Release(admit.Outcome(i))
 		cancel(&admit.Refusal{Reason: admit.Reason(i)})
-		if _, err := g.Acquire(ctx, admit.Class(i)); err == nil {
+		if _, err := g.Acquire(ctx, admit.Call{Class: admit.Class(i)}); err == nil {
 			t.Fatalf("Acquire with a context that is over: got a permit, want its error")
 		}
 	}

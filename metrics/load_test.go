@@ -78,7 +78,7 @@ func call(ctx context.Context, g *admit.Gate, i int) {
 		defer cancel()
 		ctx = soon
 	}
-	p, err := g.Acquire(ctx, admit.Class(i%4))
+	p, err := g.Acquire(ctx, admit.Call{Class: admit.Class(i % 4)})
 	if err != nil {
 		return
 	}
@@ -95,7 +95,7 @@ func hold(tb testing.TB, n int, collected bool) *admit.Gate {
 		collect(tb, g)
 	}
 	for range n {
-		p, err := g.Acquire(context.Background(), admit.Default)
+		p, err := g.Acquire(context.Background(), admit.Call{})
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -105,7 +105,7 @@ func hold(tb testing.TB, n int, collected bool) *admit.Gate {
 }
 
 func admitted(g *admit.Gate) {
-	p, err := g.Acquire(context.Background(), admit.Default)
+	p, err := g.Acquire(context.Background(), admit.Call{})
 	if err == nil {
 		p.Release(admit.Success)
 	}

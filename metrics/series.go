@@ -24,15 +24,15 @@ var readings = []reading[admit.Stats]{
 		prometheus.CounterValue, func(s *admit.Stats) float64 { return float64(s.Left) },
 	},
 	{
-		"limit", "Calls that may run at once.",
+		"limit", "Permits there are: calls of cost 1 that may run at once.",
 		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.Limit) },
 	},
 	{
-		"in_flight", "Calls that run now.",
+		"in_flight", "Permits in use now.",
 		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.InFlight) },
 	},
 	{
-		"utilization_ratio", "Calls that run now, divided by the limit.",
+		"utilization_ratio", "Permits in use now, divided by the limit.",
 		prometheus.GaugeValue, func(s *admit.Stats) float64 { return s.Utilization() },
 	},
 	{
@@ -42,6 +42,10 @@ var readings = []reading[admit.Stats]{
 	{
 		"queue_capacity", "Calls that may wait at once.",
 		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.QueueCapacity) },
+	},
+	{
+		"tenants", "Tenants that have calls which run or wait.",
+		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.Tenants) },
 	},
 	{
 		"running_seconds_total", "Time that the calls that have ended ran, together.",
@@ -85,6 +89,8 @@ type series struct {
 	gate     *admit.Gate
 	calls    *prometheus.Desc
 	refusals *prometheus.Desc
+	waiting  *prometheus.Desc
+	held     *prometheus.Desc
 	changes  *prometheus.Desc
 	readings []*prometheus.Desc // in the order of readings
 
@@ -102,6 +108,9 @@ func newSeries(g *admit.Gate) *series {
 		calls: desc("calls_total", "Calls that ran and have ended, by how they ended.", "outcome"),
 		refusals: desc("refusals_total",
 			"Calls refused, or in a dry run those that would have been.", "class", "reason"),
+		waiting: desc("class_waiting", "Calls of a class that wait now.", "class"),
+		held: desc("class_permits",
+			"Permits that a class has now, of calls whose class or tenant is counted.", "class"),
 		changes: desc("limit_changes_total", "Changes of the limit, by its algorithm or by Update."),
 		waits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace:                       namespace,
@@ -145,6 +154,8 @@ func (s *series) hooks() admit.Hooks {
 func (s *series) describe(ch chan<- *prometheus.Desc) {
 	ch <- s.calls
 	ch <- s.refusals
+	ch <- s.waiting
+	ch <- s.held
 	ch <- s.changes
 	for _, d := range s.readings {
 		ch <- d
@@ -160,10 +171,15 @@ func (s *series) collect(ch chan<- prometheus.Metric) {
 	for o, n := range now.Ended {
 		counter(s.calls, n, admit.Outcome(o).String())
 	}
-	for c := range now.Refused {
-		for why, n := range now.Refused[c] {
-			counter(s.refusals, n, admit.Class(c).String(), admit.Reason(why).String())
+	for c, name := range now.Classes {
+		if name == "" {
+			continue
 		}
+		for why, n := range now.Refused[c] {
+			counter(s.refusals, n, name, admit.Reason(why).String())
+		}
+		ch <- prometheus.MustNewConstMetric(s.waiting, prometheus.GaugeValue, float64(now.Waiting[c]), name)
+		ch <- prometheus.MustNewConstMetric(s.held, prometheus.GaugeValue, float64(now.Held[c]), name)
 	}
 	counter(s.changes, s.limitChanges.Load())
 	for i, r := range readings {

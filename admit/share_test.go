@@ -1,0 +1,366 @@
+package admit_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/limit"
+)
+
+func of(c admit.Class) func(*rand.Rand) admit.Call {
+	return func(*rand.Rand) admit.Call { return admit.Call{Class: c} }
+}
+
+// A fifth of the calls matters most, and four times of what the server can do comes. The
+// goroutines of a bubble run in another order each time, so the bounds are on the mean.
+func TestCriticalCallsGoThrough(t *testing.T) {
+	const seeds = 5
+	critical, all := 0.0, 0.0
+	for seed := range uint64(seeds) {
+		got := compete(t, seed, nil, flow{0.8, of(admit.Critical)}, flow{3.2, of(admit.Default)})
+		critical += got[0] / seeds
+		all += (0.8*got[0] + 3.2*got[1]) / seeds
+	}
+	if critical < 0.99 {
+		t.Errorf("critical calls in time, mean of %d runs: got %.4f, want at least 0.99", seeds, critical)
+	}
+	if all < 0.93 {
+		t.Errorf("all, mean of %d runs: got %.3f of capacity, want at least 0.93", seeds, all)
+	}
+}
+
+// The lowest class gets one permit of 20 and a few, however much the others want.
+func TestTheLowestClassMakesProgress(t *testing.T) {
+	got := compete(t, 1, nil, flow{3, of(admit.Critical)}, flow{3, of(admit.Default)}, flow{1, of(admit.Background)})
+	for i, class := range []string{"critical", "default", "background"} {
+		if capacity := got[i] * []float64{3, 3, 1}[i]; capacity < 0.02 {
+			t.Errorf("%s calls: got %.4f of capacity, want at least 0.02", class, capacity)
+		}
+	}
+	if got[0] < 0.25 { // of three times the capacity
+		t.Errorf("critical calls: got %.3f of them in time, want most of the capacity", got[0])
+	}
+}
+
+// Ten tenants: nine ask for four fifths of a tenth of what the server can do each, and one for
+// ten times as much as each of them.
+func TestAGreedyTenantHarmsItself(t *testing.T) {
+	const polite, share, seeds = 9, 0.08, 3
+	mean := 0.0
+	for seed := range uint64(seeds) {
+		got := compete(t, seed, nil,
+			flow{polite * share, func(r *rand.Rand) admit.Call { return admit.Call{Tenant: strconv.Itoa(r.IntN(polite))} }},
+			flow{10 * share, func(*rand.Rand) admit.Call { return admit.Call{Tenant: "greedy"} }})
+		mean += got[0] / seeds
+	}
+	if mean < 0.97 {
+		t.Errorf("the nine, mean of %d runs: got %.3f of what they asked for, want at least 0.97", seeds, mean)
+	}
+}
+
+// Whose share is used up is told so; who meets a server that others have filled is not.
+func TestOverShareIsTheGreedyOnes(t *testing.T) {
+	for _, policy := range []admit.Policy{admit.DropOldest, admit.Reject} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGate(t, 2, queue(4, policy, admit.FIFO))
+			p := takeN(t, g, 2)
+			calls := map[string]*call{}
+			for i := range 4 {
+				calls["g"+strconv.Itoa(i)] = startCall(t.Context(), g, admit.Call{Tenant: "greedy"})
+			}
+			polite := startCall(t.Context(), g, admit.Call{Tenant: "polite"})
+			wantState(t, "the polite one", polite, waits)
+			wantState(t, "the oldest of the greedy one's", calls["g0"], overShare)
+			again := startCall(t.Context(), g, admit.Call{Tenant: "greedy"})
+			if policy == admit.Reject {
+				wantState(t, "one more of the greedy one's", again, overShare)
+			} else {
+				wantState(t, "one more of the greedy one's", again, waits)
+				wantState(t, "the next oldest", calls["g1"], overShare)
+			}
+			release(p)
+			wantState(t, "the polite one, who has less", polite, runs)
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 1, queue(3, admit.Reject, admit.FIFO))
+		take(t, g)
+		for i := range 3 {
+			startCall(t.Context(), g, admit.Call{Tenant: strconv.Itoa(i)})
+		}
+		wantState(t, "a fourth tenant's", startCall(t.Context(), g, admit.Call{Tenant: "3"}), full)
+	})
+}
+
+const overShare = "admit: refused: over_share"
+
+// Others may have a class's share while it does not want it; then it gets what comes free.
+func TestAShareIsLentAndGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 4, queue(20, admit.Reject, admit.FIFO), admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.5}))
+		borrowed := takeN(t, g, 4)
+		var critical, background []*call
+		for range 4 {
+			critical = append(critical, start(t.Context(), g, admit.Critical))
+			background = append(background, start(t.Context(), g, admit.Background))
+		}
+		for i := range 2 {
+			borrowed[i].Release(admit.Ignored)
+			wantState(t, "a background call within its share", background[i], runs)
+		}
+		borrowed[2].Release(admit.Ignored)
+		wantState(t, "a background call beyond it", background[2], waits)
+		wantState(t, "the critical one then", critical[0], runs)
+		if s := g.Stats(); s.Held[admit.Background] != 2 || s.Held[admit.Critical] != 1 || s.Waiting[admit.Critical] != 3 {
+			t.Errorf("got held %v, waiting %v; want 2 of background, 1 and 3 of critical", s.Held, s.Waiting)
+		}
+		background[0].permit.Release(admit.Ignored)
+		wantState(t, "the next background call, for its share", background[2], runs)
+	})
+}
+
+// A class that may have half of four permits leaves two free, even with nobody else there.
+func TestABulkhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 4, queue(1, admit.Reject, admit.FIFO), admit.WithClass(admit.Sheddable, admit.ClassConfig{Max: 0.5}))
+		var calls []*call
+		for range 4 {
+			calls = append(calls, start(t.Context(), g, admit.Sheddable))
+		}
+		for i, want := range []string{runs, runs, waits, full} {
+			wantState(t, fmt.Sprint("call ", i), calls[i], want)
+		}
+		wantState(t, "another class's", start(t.Context(), g, admit.Default), runs)
+		calls[0].permit.Release(admit.Ignored)
+		wantState(t, "the one that waited", calls[2], runs)
+		update(t, g, admit.WithClass(admit.Sheddable, admit.ClassConfig{}))
+		wantState(t, "one without the bound", start(t.Context(), g, admit.Sheddable), runs)
+	})
+}
+
+// A bound that rounds to nothing still lets one call run.
+func TestABulkheadOfNearlyNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 2, admit.WithClass(admit.Background, admit.ClassConfig{Max: 0.001}))
+		first := startCall(t.Context(), g, admit.Call{Class: admit.Background, Cost: 2})
+		wantState(t, "the first", first, runs)
+		second := start(t.Context(), g, admit.Background)
+		wantState(t, "the second", second, waits)
+		first.permit.Release(admit.Ignored)
+		wantState(t, "then", second, runs)
+	})
+}
+
+// Classes of one's own, two of the same priority: who waits longer is first.
+func TestClassesOfOnesOwn(t *testing.T) {
+	const checkout, browse = admit.Class(4), admit.Class(5)
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 1, queue(20, admit.Reject, admit.FIFO),
+			admit.WithClass(checkout, admit.ClassConfig{Name: "checkout", Priority: 1000}),
+			admit.WithClass(browse, admit.ClassConfig{Name: "browse"}))
+		p, calls := take(t, g), map[string]*call{}
+		for _, c := range []struct {
+			name  string
+			class admit.Class
+		}{{"1", browse}, {"2", admit.Default}, {"3", browse}, {"4", admit.Critical}, {"5", checkout}, {"6", admit.Class(7)}, {"7", admit.Background}} {
+			calls[c.name] = start(t.Context(), g, c.class)
+		}
+		if s := g.Stats(); s.Classes[checkout] != "checkout" || s.Waiting[admit.Background] != 2 {
+			t.Errorf("got classes %v, waiting %v, want a name for 4 and an unknown class as background", s.Classes, s.Waiting)
+		}
+		if got, want := served(p, calls), "5412367"; got != want {
+			t.Errorf("served: got %q, want %q", got, want)
+		}
+	})
+}
+
+func TestClassesAreChecked(t *testing.T) {
+	_, err := admit.New(
+		admit.WithClass(8, admit.ClassConfig{Name: "too many"}),
+		admit.WithClass(4, admit.ClassConfig{}),
+		admit.WithClass(5, admit.ClassConfig{Name: "critical", Priority: -1, Share: 0.9}),
+		admit.WithClass(admit.Default, admit.ClassConfig{Share: 0.8, Max: 0.5}),
+		admit.WithClass(admit.Background, admit.ClassConfig{Share: -0.5, Priority: 1001}),
+	)
+	for _, want := range []string{
+		"class: got 8, want less than 8",
+		`class 4 (""): got no name`,
+		`class 5 ("critical"): got the name of another class`,
+		"got priority -1, want 1 to 1000",
+		"got priority 1001, want 1 to 1000",
+		"got max 0.5, want 0 (all) or from its share (0.8) to 1",
+		"got share -0.5, want 0 to 1",
+		"got shares of 1.2 together, want at most 1",
+	} {
+		wantError(t, err, admit.ErrConfig, want)
+	}
+}
+
+// A call that costs four of five permits waits for them, and is not overtaken; one that costs
+// more than there are takes them all.
+func TestCost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 5, queue(20, admit.Reject, admit.FIFO))
+		p := takeN(t, g, 3)
+		heavy := startCall(t.Context(), g, admit.Call{Cost: 4})
+		light := startCall(t.Context(), g, admit.Call{Cost: 2})
+		wantState(t, "the heavy one", heavy, waits)
+		wantState(t, "the light one behind it, for which there is room", light, waits)
+		p[0].Release(admit.Ignored)
+		wantState(t, "the heavy one with 3 free", heavy, waits)
+		p[1].Release(admit.Ignored)
+		wantState(t, "the heavy one with 4 free", heavy, runs)
+		p[2].Release(admit.Ignored)
+		wantState(t, "the light one with 1 free", light, waits)
+		heavy.permit.Release(admit.Ignored)
+		wantState(t, "the light one", light, runs)
+		giant := startCall(t.Context(), g, admit.Call{Cost: 1 << 40})
+		light.permit.Release(admit.Ignored)
+		wantState(t, "one that costs more than there is", giant, runs)
+		if s := g.Stats(); s.InFlight != 5 {
+			t.Errorf("in flight: got %d, want all 5", s.InFlight)
+		}
+		giant.permit.Release(admit.Ignored)
+		wantState(t, "one that costs less than nothing", startCall(t.Context(), g, admit.Call{Cost: -3}), runs)
+		if s := g.Stats(); s.InFlight != 1 {
+			t.Errorf("in flight: got %d, want 1", s.InFlight)
+		}
+	})
+}
+
+// When the heavy one at the head leaves, those behind it do not wait for it.
+func TestTheHeavyOneLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 5)
+		take(t, g)
+		ctx, leave := context.WithCancel(t.Context())
+		startCall(ctx, g, admit.Call{Cost: 5})
+		light := startCall(t.Context(), g, admit.Call{})
+		wantState(t, "the light one", light, waits)
+		leave()
+		wantState(t, "the light one then", light, runs)
+	})
+}
+
+// What a limit learns of two calls of cost 2 is what it would of four.
+func TestCostInAWindow(t *testing.T) {
+	in := func(cost int) (got limit.Window) {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGate(t, 1, admit.WithLimit(&law{initial: 8, next: func(w limit.Window) int { got = w; return 8 }}))
+			for range 10 {
+				p, err := g.Acquire(t.Context(), admit.Call{Cost: cost})
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * ms)
+				p.Release(admit.Success)
+			}
+		})
+		return got
+	}
+	if one, two := in(1), in(2); one.InFlight != 1 || two.InFlight != 2 || two.MaxInFlight != 2 || two.MeanLatency.Round(time.Microsecond) != 10*ms || two.Succeeded != 10 {
+		t.Errorf("windows: got %+v and %+v, want 1 and 2 in flight, and 10 calls of 10ms each", one, two)
+	}
+}
+
+// Callers of a low class that come and go do not sweep calls of higher classes out of a queue.
+func TestLowCallsThatLeaveDoNotDisplaceHighOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 1, queue(16, admit.Reject, admit.FIFO))
+		p := take(t, g)
+		var critical []*call
+		for range 16 {
+			critical = append(critical, start(t.Context(), g, admit.Critical))
+		}
+		for range 100 {
+			ctx, leave := context.WithCancel(t.Context())
+			start(ctx, g, admit.Background)
+			leave()
+			synctest.Wait()
+		}
+		if got := g.Stats().Waiting[admit.Critical]; got != 16 {
+			t.Errorf("critical calls that wait: got %d, want all 16", got)
+		}
+		p.Release(admit.Ignored)
+		for i := range 60 { // others pass the background class
+			synctest.Wait()
+			critical[i].permit.Release(admit.Ignored)
+			critical = append(critical, start(t.Context(), g, admit.Critical))
+		}
+		start(t.Context(), g, admit.Critical) // full again
+		for range 100 {
+			ctx, leave := context.WithCancel(t.Context())
+			start(ctx, g, admit.Background)
+			leave()
+			synctest.Wait()
+		}
+		if got := g.Stats().Refused[admit.Critical][admit.Displaced]; got != 1 {
+			t.Errorf("critical calls that made room: got %d, want the one", got)
+		}
+	})
+}
+
+// A million tenants leave nothing behind.
+func TestTenantsThatAreGoneCostNothing(t *testing.T) {
+	const tenants = 1_000_000 / slowdown
+	g := newGate(t, 4)
+	name := func(i int) string { return "tenant-with-a-rather-long-name-" + strconv.Itoa(i) }
+	pass := func(from, to int) {
+		for i := from; i < to; i++ {
+			p, err := g.Acquire(t.Context(), admit.Call{Tenant: name(i)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Release(admit.Success)
+		}
+	}
+	pass(0, 1000)
+	before, _ := memory()
+	pass(0, tenants)
+	after, _ := memory()
+	if got := after - before; got > 64<<10 {
+		t.Errorf("heap after %d tenants: got %d bytes more, want none but noise", tenants, got)
+	}
+	if s := g.Stats(); s.Tenants != 0 {
+		t.Errorf("tenants known: got %d, want none", s.Tenants)
+	}
+	runtime.KeepAlive(g)
+}
+
+// An attacker with a name for every call has the share of all those names, but no memory: what
+// waits is the queue's capacity, and calls of a higher class are not touched.
+func TestAnExplosionOfTenants(t *testing.T) {
+	n := 0
+	got := compete(t, 5, nil,
+		flow{0.5, of(admit.Critical)},
+		flow{6, func(*rand.Rand) admit.Call { n++; return admit.Call{Tenant: strconv.Itoa(n)} }})
+	if got[0] < 0.99 {
+		t.Errorf("critical calls: got %.3f in time, want at least 0.99", got[0])
+	}
+}
+
+func TestTenantsAndClassesAllocateNothing(t *testing.T) {
+	g := newGate(t, 100, admit.WithClass(admit.Critical, admit.ClassConfig{Share: 0.5}))
+	names := make([]string, 100)
+	for i := range names {
+		names[i] = strconv.Itoa(i)
+	}
+	i := 0
+	if got := testing.AllocsPerRun(10_000, func() {
+		i++
+		p, err := g.Acquire(t.Context(), admit.Call{Class: admit.Class(i % 4), Tenant: names[i%len(names)]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Release(admit.Success)
+	}); got != 0 {
+		t.Errorf("allocations of a call: got %v, want none", got)
+	}
+}

@@ -1,0 +1,104 @@
+package metrics_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/metrics"
+)
+
+// wantMistakes checks that there is no collector, and that each line of the error
+// names one of the mistakes.
+func wantMistakes(t *testing.T, none bool, err error, want ...string) {
+	t.Helper()
+	if err == nil || !none {
+		t.Fatalf("got a collector: %t, %v, want none and an error", !none, err)
+	}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != len(want) {
+		t.Fatalf("got %d mistakes, want %d: %v", len(lines), len(want), err)
+	}
+	for i, w := range want {
+		if !strings.Contains(lines[i], w) || !strings.HasPrefix(lines[i], "metrics: ") {
+			t.Errorf("mistake %d: got %q, want it to say %q", i+1, lines[i], w)
+		}
+	}
+}
+
+func TestNewBreakerCollectorNamesEveryMistake(t *testing.T) {
+	of := func(name string) *interceptors.Breaker {
+		return newBreaker(t, interceptors.BreakerConfig{Name: name})
+	}
+	one := of("api")
+	for name, test := range map[string]struct {
+		breakers []*interceptors.Breaker
+		want     []string
+	}{
+		"none":     {nil, []string{"breakers: got none, want at least one"}},
+		"nil":      {[]*interceptors.Breaker{nil}, []string{"breaker 1 of 1: got nil, want one from interceptors.NewBreaker"}},
+		"zero":     {[]*interceptors.Breaker{{}}, []string{"breaker 1 of 1: got a zero Breaker, want one"}},
+		"not text": {[]*interceptors.Breaker{of("a\xff")}, []string{`breaker name: got "a\xff", want valid UTF-8`}},
+		"twice":    {[]*interceptors.Breaker{one, one}, []string{`breaker name: got "api" more than once`}},
+		"all": {
+			[]*interceptors.Breaker{one, nil, of("api"), of(""), of("fine"), of(""), of("api")},
+			[]string{"breaker 2 of 7: got nil", `got "api" more than once`, `got "default" more than once, want one for each breaker`},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := metrics.NewBreakerCollector(test.breakers...)
+			wantMistakes(t, c == nil, err, test.want...)
+		})
+	}
+}
+
+func TestNewThrottleCollectorNamesEveryMistake(t *testing.T) {
+	of := func(name string) *interceptors.Throttle {
+		return newThrottle(t, interceptors.ThrottleConfig{Name: name})
+	}
+	one := of("api")
+	for name, test := range map[string]struct {
+		throttles []*interceptors.Throttle
+		want      []string
+	}{
+		"none":     {nil, []string{"throttles: got none, want at least one"}},
+		"nil":      {[]*interceptors.Throttle{nil}, []string{"throttle 1 of 1: got nil, want one from interceptors.NewThrottle"}},
+		"zero":     {[]*interceptors.Throttle{{}}, []string{"throttle 1 of 1: got a zero Throttle, want one"}},
+		"not text": {[]*interceptors.Throttle{of("a\xff")}, []string{`throttle name: got "a\xff", want valid UTF-8`}},
+		"twice":    {[]*interceptors.Throttle{one, one}, []string{`throttle name: got "api" more than once`}},
+		"all": {
+			[]*interceptors.Throttle{one, nil, of("api"), of(""), of("fine"), of(""), of("api")},
+			[]string{"throttle 2 of 7: got nil", `got "api" more than once`, `got "default" more than once, want one for each throttle`},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := metrics.NewThrottleCollector(test.throttles...)
+			wantMistakes(t, c == nil, err, test.want...)
+		})
+	}
+}
+
+// A breaker, a throttle and a gate may have one name; two breakers may not.
+func TestClientCollectorsShareARegistry(t *testing.T) {
+	r := collect(t, newGate(t)) // its name is api, too
+	breaker := func(name string) prometheus.Collector {
+		return breakers(t, newBreaker(t, interceptors.BreakerConfig{Name: name}))
+	}
+	throttle := func(name string) prometheus.Collector {
+		return throttles(t, newThrottle(t, interceptors.ThrottleConfig{Name: name}))
+	}
+	show(t, r, breaker("api"), breaker("db"), throttle("api"), throttle("db"))
+	for what, c := range map[string]prometheus.Collector{"breaker": breaker("api"), "throttle": throttle("api")} {
+		if err := r.Register(c); !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
+			t.Errorf("another %s of the same name: got %v, want AlreadyRegisteredError", what, err)
+		}
+	}
+	for _, name := range []string{"weir_breaker_circuits", "weir_throttle_targets"} {
+		if got := len(find(t, r, name)); got != 2 {
+			t.Errorf("%s: got %d series, want 2", name, got)
+		}
+	}
+}

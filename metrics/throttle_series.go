@@ -1,0 +1,67 @@
+package metrics
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weir-go/weir/interceptors"
+)
+
+var throttleReadings = []reading[interceptors.ThrottleStats]{
+	{
+		"probability", "Probability with which calls of a class to the target are refused now.",
+		prometheus.GaugeValue, func(s *interceptors.ThrottleStats) float64 { return s.Probability },
+	},
+	{
+		"window_requests", "Calls to the target that count now, those that the throttle refused included.",
+		prometheus.GaugeValue, func(s *interceptors.ThrottleStats) float64 { return float64(s.Requests) },
+	},
+	{
+		"window_accepts", "Calls that count now and that the target did not refuse.",
+		prometheus.GaugeValue, func(s *interceptors.ThrottleStats) float64 { return float64(s.Accepts) },
+	},
+	{
+		"allowed_calls_total", "Calls that the throttle let through.",
+		prometheus.CounterValue, func(s *interceptors.ThrottleStats) float64 { return float64(s.Allowed) },
+	},
+	{
+		"refused_calls_total", "Calls that the throttle refused.",
+		prometheus.CounterValue, func(s *interceptors.ThrottleStats) float64 { return float64(s.Refused) },
+	},
+}
+
+// A throttleSeries is all that one throttle shows. The throttle's name is part of the
+// descriptors, so that a registry notices two throttles of one name.
+type throttleSeries struct {
+	throttle *interceptors.Throttle
+	targets  *prometheus.Desc
+	readings []*prometheus.Desc // in the order of throttleReadings
+}
+
+func newThrottleSeries(t *interceptors.Throttle) *throttleSeries {
+	throttle := prometheus.Labels{"throttle": t.Name()}
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "throttle", name), help, labels, throttle)
+	}
+	s := &throttleSeries{throttle: t, targets: desc("targets", "Pairs of a target and a class that there are: those that were called.")}
+	for _, r := range throttleReadings {
+		s.readings = append(s.readings, desc(r.name, r.help, "target", "class"))
+	}
+	return s
+}
+
+func (s *throttleSeries) describe(ch chan<- *prometheus.Desc) {
+	ch <- s.targets
+	for _, d := range s.readings {
+		ch <- d
+	}
+}
+
+func (s *throttleSeries) collect(ch chan<- prometheus.Metric) {
+	now := s.throttle.Stats()
+	ch <- prometheus.MustNewConstMetric(s.targets, prometheus.GaugeValue, float64(len(now)))
+	for i := range now {
+		for j, r := range throttleReadings {
+			ch <- prometheus.MustNewConstMetric(s.readings[j], r.kind, r.value(&now[i]), now[i].Target, now[i].Class)
+		}
+	}
+}
