@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weir-go/weir/examples/internal/live"
 )
 
 // watchPage opens the events as a browser does, reads the first, and returns
@@ -37,11 +39,13 @@ func watchPage(t *testing.T, url string) func() (rows int, done bool) {
 			if !is {
 				continue
 			}
-			var part state
-			if err := json.Unmarshal([]byte(data), &part); err != nil {
+			var parts []part
+			if err := json.Unmarshal([]byte(data), &parts); err != nil {
 				t.Fatalf("event %q: got %v, want JSON", data, err)
 			}
-			rows, done = rows+len(part.Rows), part.Done
+			for _, p := range parts {
+				rows, done = rows+len(p.Rows), p.Done
+			}
 		}
 		if err := events.Err(); err != nil {
 			t.Errorf("events: got %v, want an orderly end", err)
@@ -54,7 +58,7 @@ func watchPage(t *testing.T, url string) func() (rows int, done bool) {
 // is open sees it although the program ends.
 func TestLastRowArrives(t *testing.T) {
 	s := newShow()
-	url, stop, err := s.serve("127.0.0.1:0")
+	url, stop, err := s.Serve("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +80,7 @@ func TestLastRowArrives(t *testing.T) {
 // does not tell them that all is done.
 func TestStopWhileWatched(t *testing.T) {
 	s := newShow()
-	url, stop, err := s.serve("127.0.0.1:0")
+	url, stop, err := s.Serve("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,6 +105,36 @@ func TestAllFlagsChecked(t *testing.T) {
 	}
 }
 
+// keptWarning returns the last warning in the page that is kept.
+func keptWarning(t *testing.T, s *show) (last string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "page.html")
+	if err := s.Save(file); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range keptParts(t, file) {
+		last = p.Warning
+	}
+	return last
+}
+
+// keptParts returns the data of a page that is kept.
+func keptParts(t *testing.T, file string) (parts []part) {
+	t.Helper()
+	kept, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, data, found := strings.Cut(string(kept), "const kept = ")
+	if !found {
+		t.Fatal("the page has no place for its data")
+	}
+	if err := json.NewDecoder(strings.NewReader(data)).Decode(&parts); err != nil {
+		t.Fatalf("data of the page: got %v, want JSON", err)
+	}
+	return parts
+}
+
 // A machine that is too busy to tell is said to be so, and a quiet one is not.
 func TestWarning(t *testing.T) {
 	s := newShow()
@@ -110,16 +144,16 @@ func TestWarning(t *testing.T) {
 		t.Errorf("warning of a quiet machine: got %q, want none", got)
 	}
 	s.finish()
-	if part, _ := s.since(0, 0); part.Warning != "" {
-		t.Errorf("page of a quiet machine: got warning %q, want none", part.Warning)
+	if got := keptWarning(t, s); got != "" {
+		t.Errorf("page of a quiet machine: got warning %q, want none", got)
 	}
 	s.addRow(Row{Run: withWeir, Load: 4, Late: 0.4})
 	s.finish()
 	if got, want := s.reading(), "40 % of the callers at 4x with weir set off more than 10ms late"; !strings.Contains(got, want) {
 		t.Errorf("reading of a busy machine: got %q, want it to contain %q", got, want)
 	}
-	if part, _ := s.since(0, 0); part.Warning != s.warning() {
-		t.Errorf("page of a busy machine: got warning %q, want %q", part.Warning, s.warning())
+	if got := keptWarning(t, s); got != s.warning() {
+		t.Errorf("page of a busy machine: got warning %q, want %q", got, s.warning())
 	}
 }
 
@@ -149,8 +183,8 @@ func TestWritable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, file := range []string{fresh, old} {
-		if err := writable(file); err != nil {
-			t.Errorf("writable(%s): got %v, want no error", filepath.Base(file), err)
+		if err := live.Writable(file); err != nil {
+			t.Errorf("live.Writable(%s): got %v, want no error", filepath.Base(file), err)
 		}
 	}
 	if _, err := os.Stat(fresh); !os.IsNotExist(err) {

@@ -12,11 +12,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/weir-go/weir/examples/internal/live"
 )
 
 // loads is what callers ask for, as multiples of what the server can do.
@@ -61,7 +62,9 @@ func (f flags) validate(args []string) error {
 		errs = append(errs, fmt.Errorf("overload: -duration: got %v, want at least %v", f.duration, shortest))
 	}
 	if f.html != "" {
-		errs = append(errs, writable(f.html))
+		if err := live.Writable(f.html); err != nil {
+			errs = append(errs, fmt.Errorf("overload: -html: %w", err))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -85,9 +88,9 @@ func main() {
 func demonstrate(ctx context.Context, f flags) error {
 	show := newShow()
 	if f.addr != "" {
-		url, stop, err := show.serve(f.addr)
+		url, stop, err := show.Serve(f.addr)
 		if err != nil {
-			return err
+			return fmt.Errorf("overload: -addr: %w", err)
 		}
 		defer stop()
 		fmt.Printf("live charts at %s while this runs\n\n", url)
@@ -113,19 +116,9 @@ func demonstrate(ctx context.Context, f flags) error {
 	if f.html == "" {
 		return nil
 	}
-	if err := show.save(f.html); err != nil {
-		return err
+	if err := show.Save(f.html); err != nil {
+		return fmt.Errorf("overload: -html: %w", err)
 	}
 	fmt.Printf("\nthe page is kept in %s\n", f.html)
 	return nil
-}
-
-// listen listens on addr, or on a free port of the same host if that is taken.
-func listen(addr string) (net.Listener, error) {
-	lis, err := net.Listen("tcp", addr)
-	if err == nil || !errors.Is(err, syscall.EADDRINUSE) {
-		return lis, err
-	}
-	host, _, _ := net.SplitHostPort(addr)
-	return net.Listen("tcp", net.JoinHostPort(host, "0"))
 }

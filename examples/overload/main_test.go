@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -34,17 +33,9 @@ func TestDemonstration(t *testing.T) {
 	if err := demonstrate(t.Context(), flags{duration: shortest, addr: "127.0.0.1:0", seed: 1, html: file}); err != nil {
 		t.Fatalf("demonstrate: got %v, want no error", err)
 	}
-	kept, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, found := strings.Cut(string(kept), "const kept = ")
-	if !found {
-		t.Fatal("the page has no place for its data")
-	}
-	var got state
-	if err := json.NewDecoder(strings.NewReader(rest)).Decode(&got); err != nil {
-		t.Fatalf("data of the page: got %v, want JSON", err)
+	var got part
+	for _, p := range keptParts(t, file) {
+		got.Rows, got.Samples, got.Done = append(got.Rows, p.Rows...), append(got.Samples, p.Samples...), p.Done
 	}
 	if len(got.Rows) != 2*len(loads) || !got.Done || len(got.Samples) == 0 {
 		t.Errorf("data of the page: got %d rows, %d samples, done %v, want %d rows, some samples, done",
@@ -60,7 +51,7 @@ func TestDemonstration(t *testing.T) {
 // TestLivePage: a browser that comes late gets all that it missed, and the rest.
 func TestLivePage(t *testing.T) {
 	s := newShow()
-	url, stop, err := s.serve("127.0.0.1:0")
+	url, stop, err := s.Serve("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,11 +71,13 @@ func TestLivePage(t *testing.T) {
 	}
 	rows := 0
 	for event := range strings.SplitSeq(strings.TrimSpace(string(all)), "\n\n") {
-		var part state
-		if err := json.Unmarshal([]byte(strings.TrimPrefix(event, "data: ")), &part); err != nil {
+		var parts []part
+		if err := json.Unmarshal([]byte(strings.TrimPrefix(event, "data: ")), &parts); err != nil {
 			t.Fatalf("event %q: got %v, want JSON", event, err)
 		}
-		rows += len(part.Rows)
+		for _, p := range parts {
+			rows += len(p.Rows)
+		}
 	}
 	if rows != 2 {
 		t.Errorf("rows: got %d, want 2", rows)

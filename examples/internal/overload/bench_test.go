@@ -11,7 +11,9 @@ import (
 	"testing"
 	"time"
 
+	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/internal/overload"
@@ -104,11 +106,11 @@ func run(b *testing.B, work func(context.Context), capacity, rate float64, patie
 	b.ReportMetric(0, "ns/op")
 }
 
-func serve(b *testing.B, work func(context.Context), gate *admit.Gate) *overload.Server {
+func serve(b *testing.B, work func(context.Context), gate *admit.Gate, of ...interceptors.ServerOption) *overload.Server {
 	b.Helper()
 	var opts []grpc.ServerOption
 	if gate != nil {
-		opts = append(opts, grpc.ChainUnaryInterceptor(interceptors.UnaryServer(gate)))
+		opts = append(opts, grpc.ChainUnaryInterceptor(interceptors.UnaryServer(gate, of...)))
 	}
 	server, err := overload.Serve(work, 4, nil, opts...)
 	if err != nil {
@@ -173,6 +175,57 @@ func recovery(l *overload.Load, from, to time.Duration, capacity float64) time.D
 		}
 	}
 	return to - from
+}
+
+// BenchmarkNeighbours measures what others leave of what somebody asks for: critical
+// calls, a fifth of four times the capacity; and nine tenants, who ask for four fifths of
+// a tenth of the capacity each, beside one who asks for ten times that.
+func BenchmarkNeighbours(b *testing.B) {
+	const key = "x-who" // a benchmark trusts its own metadata
+	who := func(ctx context.Context) string { return metadata.ValueFromIncomingContext(ctx, key)[0] }
+	class := interceptors.WithClassifier(func(ctx context.Context, _ middleware.CallMeta) admit.Class {
+		if who(ctx) == "critical" {
+			return admit.Critical
+		}
+		return admit.Default
+	})
+	tenant := interceptors.WithTenant(func(ctx context.Context, _ middleware.CallMeta) string { return who(ctx) })
+	for _, c := range []struct {
+		name          string
+		opt           interceptors.ServerOption
+		protect, rest float64 // loads
+		name1, name2  func(n int64) string
+	}{
+		{"critical", class, 0.8, 3.2, func(int64) string { return "critical" }, func(int64) string { return "default" }},
+		{"tenants", tenant, 9 * 0.08, 10 * 0.08, func(n int64) string { return strconv.Itoa(int(n % 9)) }, func(int64) string { return "greedy" }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			for range b.N {
+				service := overload.NewService(overload.Config{Workers: 8, Mean: 5 * time.Millisecond, Slowdown: 0.01, Seed: seed()})
+				server := serve(b, service.Serve, newGate(b), c.opt)
+				load := func(rate float64, name func(int64) string) *overload.Load {
+					l := &overload.Load{Rate: rate * service.Capacity(), Patience: 100 * time.Millisecond, Seed: seed()}
+					l.Call = func(ctx context.Context) error {
+						n := l.Arrived.Load()
+						return server.Call(metadata.AppendToOutgoingContext(ctx, key, name(n)), n)
+					}
+					return l
+				}
+				protected, rest := load(c.protect, c.name1), load(c.rest, c.name2)
+				warm, length := seconds()/2, seconds()
+				var both sync.WaitGroup
+				both.Go(func() { protected.Run(b.Context(), warm+length) })
+				both.Go(func() { rest.Run(b.Context(), warm+length) })
+				both.Wait()
+				p, r := protected.Between(warm, warm+length), rest.Between(warm, warm+length)
+				b.ReportMetric(float64(p.Good)/float64(p.Offered), "protected/asked")
+				b.ReportMetric(float64(r.Good)/float64(r.Offered), "others/asked")
+				b.ReportMetric((p.Goodput()+r.Goodput())/service.Capacity(), "goodput/capacity")
+				b.ReportMetric(0, "ns/op")
+				service.Close()
+			}
+		})
+	}
 }
 
 // BenchmarkCPU is a handler that burns a core. Its capacity is what as many

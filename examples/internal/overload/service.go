@@ -105,6 +105,13 @@ func (s *Service) SetWorkers(n int) {
 	}
 }
 
+// SetMean changes the mean service time of the calls that begin from now on.
+func (s *Service) SetMean(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cfg.Mean = d
+}
+
 // Work returns what was done so far.
 func (s *Service) Work() Work {
 	s.mu.Lock()

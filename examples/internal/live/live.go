@@ -1,0 +1,165 @@
+// Package live shows a page with what a program sees while it runs: a browser
+// gets all that came so far, and then what comes, as server-sent events.
+package live
+
+import (
+	"bytes"
+	"context"
+	_ "embed" // the shared parts of pages
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+//go:embed style.css
+var style []byte
+
+//go:embed script.js
+var script []byte
+
+// A Feed is a page and what it shows: a list of parts that only grows. The page
+// gets them as server-sent events from /events, each a JSON array of the parts
+// that are new; and when it is kept in a file, all of them. A Feed is safe for
+// concurrent use.
+type Feed struct {
+	page []byte
+
+	mu      sync.Mutex // guards what follows
+	parts   []json.RawMessage
+	done    bool
+	changed chan struct{} // closed when there is more, and replaced
+
+	ending chan struct{} // closed when the page is about to go
+}
+
+// New returns a feed for a page. In it, /*STYLE*/ and /*SCRIPT*/ stand for what all
+// pages share. Its own script defines take, which is given each part, and draw,
+// and calls follow.
+func New(page []byte) *Feed {
+	page = bytes.Replace(page, []byte("/*STYLE*/"), style, 1)
+	page = bytes.Replace(page, []byte("/*SCRIPT*/"), script, 1)
+	return &Feed{page: page, changed: make(chan struct{}), ending: make(chan struct{})}
+}
+
+// Publish adds a part, which must be possible to encode as JSON; last says that
+// it is the last one.
+func (f *Feed) Publish(part any, last bool) {
+	data, err := json.Marshal(part)
+	if err != nil {
+		data = fmt.Appendf(nil, `{"error": %q}`, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.parts, f.done = append(f.parts, data), last
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// since returns the parts after the first n, whether they are all, and what to
+// wait on for more.
+func (f *Feed) since(n int) (parts []json.RawMessage, done bool, more <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.parts[n:], f.done, f.changed
+}
+
+// farewell is how long browsers have to take what came last.
+const farewell = time.Second
+
+// Serve serves the page at an address, or on a free port of the same host if that
+// is taken. stop ends that, once browsers have taken what came last.
+func (f *Feed) Serve(addr string) (url string, stop func(), err error) {
+	lis, err := listen(addr)
+	if err != nil {
+		return "", nil, err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = w.Write(f.page) // the browser has left: nobody to tell
+	})
+	mux.HandleFunc("GET /events", f.events)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = server.Serve(lis) })
+	return "http://" + lis.Addr().String(), func() {
+		close(f.ending)
+		ctx, cancel := context.WithTimeout(context.Background(), farewell)
+		defer cancel()
+		if server.Shutdown(ctx) != nil {
+			_ = server.Close() // whoever does not read is not waited for
+		}
+		wg.Wait()
+	}, nil
+}
+
+func listen(addr string) (net.Listener, error) {
+	lis, err := net.Listen("tcp", addr)
+	if err == nil || !errors.Is(err, syscall.EADDRINUSE) {
+		return lis, err
+	}
+	host, _, _ := net.SplitHostPort(addr)
+	return net.Listen("tcp", net.JoinHostPort(host, "0"))
+}
+
+func (f *Feed) events(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	flush := http.NewResponseController(w)
+	last := false
+	for sent := 0; ; {
+		parts, done, more := f.since(sent)
+		sent += len(parts)
+		data, err := json.Marshal(parts)
+		if err != nil {
+			return
+		}
+		if _, err := fmt.Fprintf(w, "data: %s\n\n", data); err != nil {
+			return
+		}
+		if err := flush.Flush(); err != nil || done || last {
+			return
+		}
+		select {
+		case <-more:
+		case <-f.ending:
+			last = true // send what has come meanwhile
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// Writable says why a page can't be kept in a file, before the time is spent that
+// it takes to fill it. It leaves the file as it was.
+func Writable(file string) error {
+	_, before := os.Lstat(file)
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return fmt.Errorf("got a file that can't be written, want one that can: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if errors.Is(before, fs.ErrNotExist) {
+		return os.Remove(file)
+	}
+	return nil
+}
+
+// Save keeps the page with all its data in a file.
+func (f *Feed) Save(file string) error {
+	parts, _, _ := f.since(0)
+	data, err := json.Marshal(parts)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, bytes.Replace(f.page, []byte("/*DATA*/null"), data, 1), 0o644)
+}

@@ -1,0 +1,126 @@
+// Shop is three gRPC servers in a row: storefront, orders, payments. Customers buy
+// and browse; after a while payments becomes ten times slower, and then recovers.
+// It runs this twice, first as such services are often written, with retries and
+// timeouts at every hop, then with weir. It prints a table, serves a page with live
+// charts on localhost, and ends by itself.
+//
+//	go run ./examples/shop
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/weir-go/weir/examples/internal/live"
+)
+
+//go:embed page.html
+var page []byte
+
+type flags struct {
+	duration time.Duration
+	addr     string
+	html     string
+	seed     uint64
+}
+
+const shortest = 4 * time.Second
+
+func parse(args []string) (flags, error) {
+	var f flags
+	set := flag.NewFlagSet("shop", flag.ContinueOnError)
+	set.DurationVar(&f.duration, "duration", 30*time.Second, "how long the whole demonstration takes, at least 4s")
+	set.StringVar(&f.addr, "addr", "127.0.0.1:8418", "where to serve the page; empty for nowhere")
+	set.StringVar(&f.html, "html", "", "file to keep the page in")
+	set.Uint64Var(&f.seed, "seed", 1, "seed of arrivals and service times")
+	set.SetOutput(io.Discard) // main says what is wrong, once
+	switch err := set.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		set.SetOutput(os.Stdout)
+		fmt.Println("Usage of shop:")
+		set.PrintDefaults()
+		return f, err
+	case err != nil:
+		return f, fmt.Errorf("shop: %w (-h lists what is wanted)", err)
+	}
+	return f, f.validate(set.Args())
+}
+
+// validate names everything that is wrong at once.
+func (f flags) validate(args []string) error {
+	var errs []error
+	if len(args) > 0 {
+		errs = append(errs, fmt.Errorf("shop: got argument %q, want flags only", args[0]))
+	}
+	if f.duration < shortest {
+		errs = append(errs, fmt.Errorf("shop: -duration: got %v, want at least %v", f.duration, shortest))
+	}
+	if f.html != "" {
+		if err := live.Writable(f.html); err != nil {
+			errs = append(errs, fmt.Errorf("shop: -html: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func main() {
+	f, err := parse(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if err == nil {
+		err = demonstrate(ctx, os.Stdout, f)
+	}
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func demonstrate(ctx context.Context, w io.Writer, f flags) error {
+	feed := live.New(page)
+	if f.addr != "" {
+		url, stop, err := feed.Serve(f.addr)
+		if err != nil {
+			return fmt.Errorf("shop: -addr: %w", err)
+		}
+		defer stop()
+		fmt.Fprintf(w, "live charts at %s while this runs\n\n", url)
+	}
+	fmt.Fprintf(w, "storefront -> orders -> payments; %d customers a second buy, %d browse, and give up after %v\n\n",
+		buys, browses, patience)
+	printHead(w)
+	var seen []report
+	for _, run := range []string{bare, withWeir} {
+		r, err := perform(ctx, feed, run, f.duration/2, f.seed)
+		if ctx.Err() != nil {
+			return errors.New("shop: interrupted")
+		}
+		if err != nil {
+			return err
+		}
+		seen = append(seen, r)
+		r.print(w)
+		feed.Publish(part{Reports: []report{r}}, false)
+	}
+	feed.Publish(part{Done: true}, true)
+	fmt.Fprintln(w, reading(seen[0], seen[1]))
+	if f.html == "" {
+		return nil
+	}
+	if err := feed.Save(f.html); err != nil {
+		return fmt.Errorf("shop: -html: %w", err)
+	}
+	fmt.Fprintf(w, "\nthe page is kept in %s\n", f.html)
+	return nil
+}

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/retry"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/examples/demopb"
+	"github.com/weir-go/weir/examples/internal/overload"
+	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/limit"
+)
+
+// The two runs.
+const (
+	bare     = "bare"
+	withWeir = "weir"
+)
+
+// A shop is the three services, each on a socket of its own, and a customers'
+// connection to the first.
+type shop struct {
+	run                          string
+	storefront, orders, payments count
+	backend                      *overload.Service
+	customers                    demopb.StorefrontServiceClient
+
+	conns  []*grpc.ClientConn
+	server []*grpc.Server
+	served sync.WaitGroup
+}
+
+func open(run string, seed uint64) (_ *shop, err error) {
+	s := &shop{run: run, backend: overload.NewService(overload.Config{Workers: paymentWorkers, Mean: wellWork, Seed: seed})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	toPayments, err := s.start(&s.payments, func(r grpc.ServiceRegistrar) {
+		demopb.RegisterPaymentsServiceServer(r, &payments{service: s.backend})
+	}, s.standBack(100*time.Millisecond))
+	if err != nil {
+		return nil, err
+	}
+	toOrders, err := s.start(&s.orders, func(r grpc.ServiceRegistrar) {
+		demopb.RegisterOrdersServiceServer(r, &orders{payments: demopb.NewPaymentsServiceClient(toPayments)})
+	}, s.standBack(330*time.Millisecond))
+	if err != nil {
+		return nil, err
+	}
+	toStorefront, err := s.start(&s.storefront, func(r grpc.ServiceRegistrar) {
+		demopb.RegisterStorefrontServiceServer(r, &storefront{orders: demopb.NewOrdersServiceClient(toOrders)})
+	}, func() ([]grpc.DialOption, error) { return nil, nil }) // customers do not retry
+	if err != nil {
+		return nil, err
+	}
+	s.customers = demopb.NewStorefrontServiceClient(toStorefront)
+	return s, nil
+}
+
+// start starts a service and returns a connection to it, for clients with those options.
+func (s *shop) start(
+	c *count, register func(grpc.ServiceRegistrar), client func() ([]grpc.DialOption, error),
+) (*grpc.ClientConn, error) {
+	opts, err := s.guard(c)
+	if err != nil {
+		return nil, err
+	}
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	server := grpc.NewServer(opts...)
+	register(server)
+	s.server = append(s.server, server)
+	s.served.Go(func() { _ = server.Serve(lis) }) // until close
+	dial, err := client()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := grpc.NewClient(lis.Addr().String(), append(dial, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	if err == nil {
+		s.conns = append(s.conns, conn)
+	}
+	return conn, err
+}
+
+// inside is how many calls the storefront and the orders service hold at most. They
+// do little themselves: how long their calls take is payments' doing, and nothing to
+// learn a limit from.
+const inside = 200
+
+// guard is what stands before a service.
+func (s *shop) guard(c *count) ([]grpc.ServerOption, error) {
+	if s.run == bare {
+		return []grpc.ServerOption{grpc.ChainUnaryInterceptor(c.intercept)}, nil
+	}
+	var opts []admit.Option // payments: weir's defaults find out what it can do
+	if c != &s.payments {
+		l, err := limit.NewFixed(inside)
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, admit.WithLimit(l))
+	}
+	trust := ourselves
+	if c == &s.storefront {
+		trust = nil // customers are not asked how important they are
+	}
+	gate, err := admit.New(opts...)
+	if err != nil {
+		return nil, err
+	}
+	return interceptors.Server(interceptors.ServerConfig{
+		Outside: []grpc.UnaryServerInterceptor{c.intercept},
+		Gate:    gate,
+	},
+		// What matters is known where customers come in ...
+		interceptors.WithClass(admit.Critical, interceptors.Methods("/weir.demo.v1.StorefrontService/Buy")),
+		interceptors.WithClass(admit.Sheddable, interceptors.Methods("/weir.demo.v1.StorefrontService/Browse")),
+		// ... and travels on.
+		interceptors.WithPropagation(trust),
+		interceptors.WithRetriesBelow(),
+	)
+}
+
+// ourselves is whose class the services behind the storefront believe: only the other
+// services reach them here. A real one would look at what authentication has found out,
+// such as a client certificate.
+func ourselves(context.Context) (admit.Class, bool) { return admit.Critical, true }
+
+// standBack returns what makes a client's options. The bare ones are as they are often
+// written: a timeout for each of three tries, which is right for a packet that is
+// lost now and then.
+func (s *shop) standBack(timeout time.Duration) func() ([]grpc.DialOption, error) {
+	if s.run == withWeir {
+		return standBack
+	}
+	return func() ([]grpc.DialOption, error) {
+		return []grpc.DialOption{grpc.WithChainUnaryInterceptor(retry.UnaryClientInterceptor(
+			retry.WithMax(3), retry.WithPerRetryTimeout(timeout),
+			retry.WithCodes(codes.Unavailable, codes.ResourceExhausted, codes.DeadlineExceeded),
+			retry.WithBackoff(retry.BackoffLinearWithJitter(20*time.Millisecond, 0.5)),
+		))}, nil
+	}
+}
+
+// standBack makes a client of weir's.
+func standBack() ([]grpc.DialOption, error) {
+	throttle, err := interceptors.NewThrottle(interceptors.ThrottleConfig{Window: 10 * time.Second, Recent: time.Second})
+	if err != nil {
+		return nil, err
+	}
+	breaker, err := interceptors.NewBreaker(interceptors.BreakerConfig{OpenFor: time.Second})
+	if err != nil {
+		return nil, err
+	}
+	return interceptors.Client(interceptors.ClientConfig{
+		Propagation: []interceptors.PropagationOption{interceptors.WithDeadlineMargin(10 * time.Millisecond)},
+		Throttle:    throttle,
+		Breaker:     breaker,
+		Retry:       &interceptors.RetryConfig{},
+	})
+}
+
+// close ends the services, without waiting for what they do.
+func (s *shop) close() (err error) {
+	s.backend.Close()
+	for _, c := range s.conns {
+		err = errors.Join(err, c.Close())
+	}
+	for _, server := range s.server {
+		server.Stop()
+	}
+	s.served.Wait()
+	return err
+}
