@@ -214,7 +214,7 @@ func (a *Adaptive) judgeCruise() bool {
 }
 
 // judgeUnpressed decides after a segment in which permits were mostly free. It
-// never raises the limit.
+// raises the limit only if a quarter of the calls met it.
 func (a *Adaptive) judgeUnpressed() bool {
 	s := &a.seen
 	slow := a.base.n > 0 && s.latency.value > 1.25*a.base.value
@@ -224,6 +224,9 @@ func (a *Adaptive) judgeUnpressed() bool {
 		// processors delays calls on their way to the gate, too.
 		a.rate = s.rate()
 		a.startDip(min(s.inFlight(), a.limit)/2, true)
+		return true
+	case !slow && 4*s.pressed > s.arrived && 2*s.inFlight() > a.limit && s.inFlight() < steadyState*a.limit:
+		a.grow(a.limit) // now and then permits were missing, and nothing queued
 		return true
 	case a.rate.n > 0 && s.inFlight() < 0.7*a.rate.value*a.base.value, a.rate.n == 0 && !slow:
 		return a.learn(&a.base, s.latency, baseMemory) // a free look at the base

@@ -198,6 +198,24 @@ func TestAdaptiveFallsFromIdle(t *testing.T) {
 	t.Logf("mean %.3f", mean)
 }
 
+// TestAdaptivePartialLoad asks for seven tenths of what the server can do: a limit below the knee
+// would have calls wait for permits while workers are free.
+func TestAdaptivePartialLoad(t *testing.T) {
+	const seeds, most, knee = 40, 4, 8
+	low := 0
+	for seed := uint64(1); seed <= seeds; seed++ {
+		s := standard()
+		s.until, s.seed, s.rate, s.algorithm = 60, seed, steady(0.7*1600), adaptive(t, limit.AdaptiveConfig{})
+		s.run()
+		if _, mean, _ := s.limits(50, 60); mean < knee {
+			low++
+		}
+	}
+	if low > most {
+		t.Errorf("mean limits below the knee: got %d of %d, want at most %d", low, seeds, most)
+	}
+}
+
 // TestAdaptiveMixShift makes nine calls of ten slow where one in ten was: it
 // looks like an overload and is none.
 func TestAdaptiveMixShift(t *testing.T) {
