@@ -32,7 +32,8 @@ type Call struct {
 	// of a gate a tenant, or none.
 	Tenant string
 	// Cost is how many permits the call takes; zero and less mean one. A call
-	// that costs more than the limit takes all permits there are.
+	// that costs more than the limit, when it comes or when its turn does, takes
+	// all permits there are then.
 	Cost int
 }
 

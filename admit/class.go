@@ -1,8 +1,8 @@
 package admit
 
 import (
+	"cmp"
 	"fmt"
-	"math"
 	"slices"
 	"unicode/utf8"
 )
@@ -34,9 +34,9 @@ func (c Class) String() string {
 	return name("class", int(c), "default", "critical", "sheddable", "background")
 }
 
-// A ClassConfig says what the calls of a class get. Of the four classes that are
-// there from the start, zero fields mean what they are from the start; of a class
-// of one's own, the priority of Default, no share and no bound.
+// A ClassConfig says what the calls of a class get. Zero fields mean what they are
+// from the start of the four classes that every gate has; for a class of one's
+// own the priority of Default, no share and no bound.
 type ClassConfig struct {
 	// Name is what metrics call the class.
 	Name string
@@ -45,17 +45,21 @@ type ClassConfig struct {
 	// same priority, who waits longer. A class that waits gets at least one
 	// permit for 20 that others get, whatever its priority.
 	Priority int
-	// Share is the part of the limit that is guaranteed to the class, from 0 to
-	// 1, all classes together at most 1. Others may use what it does not; once
-	// its calls wait, permits that come free are theirs until it has its share.
+	// Share is the part of the limit and of the queue that is guaranteed to the
+	// class, whatever its priority: from 0 to 1, all classes together at most 1,
+	// rounded down to whole permits and places. Others may use what it does not;
+	// once its calls wait, permits that come free are theirs until it has its
+	// share.
 	Share float64
-	// Max is the part of the limit that the class may have, what it borrows
-	// included, from Share to 1; 0 means 1. One call of it can always run.
+	// Max is the part of the limit and of the queue that the class may have, what
+	// it borrows included, from Share to 1; 0 means 1. One call of it can always
+	// run, and one wait.
 	Max float64
 }
 
-// WithClass changes a class, or adds one: a constant of one's own, from 4 up to
-// less than [MaxClasses]. A gate in which any class has a Share or a Max takes
+// WithClass says what a class is, and adds it if it is a new one: a constant of
+// one's own, from 4 up to less than [MaxClasses]. Nothing of what was said of the
+// class before stays. A gate in which any class has a Share or a Max takes
 // its lock for every call, which costs some ten nanoseconds.
 func WithClass(c Class, cfg ClassConfig) Option {
 	return option(func(to *config) { to.classes.configure(c, cfg) })
@@ -72,10 +76,13 @@ type classTable struct {
 	counted bool
 }
 
+// startPriority is that of the classes which every gate has.
+var startPriority = [...]int{Default: 300, Critical: 400, Sheddable: 200, Background: 100}
+
 func newClassTable() classTable {
 	t := classTable{}
-	for i, p := range [...]int{Default: 300, Critical: 400, Sheddable: 200, Background: 100} {
-		t.configure(Class(i), ClassConfig{Name: Class(i).String(), Priority: p})
+	for c := range startPriority {
+		t.configure(Class(c), ClassConfig{})
 	}
 	return t
 }
@@ -85,15 +92,9 @@ func (t *classTable) configure(c Class, cfg ClassConfig) {
 		t.bad = int(c)
 		return
 	}
-	old := t.set[c]
-	if cfg.Name == "" {
-		cfg.Name = old.Name
-	}
-	if cfg.Priority == 0 {
-		cfg.Priority = old.Priority
-	}
-	if cfg.Priority == 0 {
-		cfg.Priority = t.set[Default].Priority
+	if int(c) < len(startPriority) {
+		cfg.Name = cmp.Or(cfg.Name, c.String())
+		cfg.Priority = cmp.Or(cfg.Priority, startPriority[c])
 	}
 	t.set[c] = cfg
 	if !t.known[c] {
@@ -101,7 +102,7 @@ func (t *classTable) configure(c Class, cfg ClassConfig) {
 		t.order[t.n] = c
 		t.n++
 	}
-	slices.SortStableFunc(t.order[:t.n], func(a, b Class) int { return t.set[b].Priority - t.set[a].Priority })
+	slices.SortStableFunc(t.order[:t.n], func(a, b Class) int { return t.priority(b) - t.priority(a) })
 	t.counted = false
 	for _, c := range t.set {
 		t.counted = t.counted || c.Share > 0 || c.Max > 0 && c.Max < 1
@@ -123,7 +124,8 @@ func (t *classTable) validate() (errs []error) {
 		check(utf8.ValidString(cfg.Name), "%s: got a name that is not UTF-8, want one that can be a label", what)
 		check(cfg.Name == "" || !names[cfg.Name], "%s: got the name of another class, want one of its own", what)
 		names[cfg.Name] = true
-		check(cfg.Priority >= 1 && cfg.Priority <= 1000, "%s: got priority %d, want 1 to 1000", what, cfg.Priority)
+		p := t.priority(c)
+		check(p >= 1 && p <= 1000, "%s: got priority %d, want 1 to 1000", what, p)
 		check(cfg.Share >= 0 && cfg.Share <= 1, "%s: got share %v, want 0 to 1", what, cfg.Share)
 		check(cfg.Max == 0 || cfg.Max >= cfg.Share && cfg.Max <= 1,
 			"%s: got max %v, want 0 (all) or from its share (%v) to 1", what, cfg.Max, cfg.Share)
@@ -141,23 +143,28 @@ func (t *classTable) class(c Class) Class {
 	return Background
 }
 
-func (t *classTable) priority(c Class) int { return t.set[c].Priority }
-
-// guaranteed returns how many of n permits are a class's own.
-func (t *classTable) guaranteed(c Class, n int) int {
-	return int(math.Ceil(t.set[c].Share*float64(n) - 1e-9))
+func (t *classTable) priority(c Class) int {
+	return cmp.Or(t.set[c].Priority, t.set[Default].Priority)
 }
+
+// guaranteed returns how many of n permits, or of n places in the queue, are a
+// class's own.
+func (t *classTable) guaranteed(c Class, n int) int { return portion(t.set[c].Share, n) }
 
 // bounded reports whether a class may not have all permits.
 func (t *classTable) bounded(c Class) bool { return t.set[c].Max > 0 && t.set[c].Max < 1 }
 
-// most returns how many of n permits a class may have.
+// most returns how many of n permits, or of n places in the queue, a class may
+// have.
 func (t *classTable) most(c Class, n int) int {
 	if !t.bounded(c) {
 		return n
 	}
-	return max(1, int(t.set[c].Max*float64(n)+1e-9))
+	return max(1, portion(t.set[c].Max, n))
 }
+
+// portion returns so much of n as is whole, but for what floating point loses.
+func portion(share float64, n int) int { return int(share*float64(n) + 1e-9) }
 
 // names returns the names of the classes, "" for those that are not there.
 func (t *classTable) names() (names [MaxClasses]string) {

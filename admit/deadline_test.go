@@ -2,6 +2,7 @@ package admit_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -273,6 +274,45 @@ func TestOverloadOfALongWaitIsIgnored(t *testing.T) {
 			want[tt.want]++
 			if got := g.Stats().Ended; got != want {
 				t.Errorf("waited %v, ran %v, %v: got ended %v, want %v", tt.waited, tt.ran, tt.ended, got, want)
+			}
+		})
+	}
+}
+
+// The least that a background call waits behind 100 critical ones, at one permit each 2.5 ms:
+// less if its class is owed one, or if those above it may have none.
+func TestDeadlineTooCloseKnowsClasses(t *testing.T) {
+	background := func(c admit.ClassConfig) admit.Option { return admit.WithClass(admit.Background, c) }
+	for _, tt := range []struct {
+		name   string
+		option admit.Option
+		held   int           // permits of background calls
+		least  time.Duration // that a call waits and takes
+	}{
+		{"one permit of 20", admit.WithDryRun(false), 0, 60 * ms},
+		{"a share", background(admit.ClassConfig{Share: 0.5}), 1, 10 * ms},
+		{"a share that is used up", background(admit.ClassConfig{Share: 0.5}), 2, 15 * ms},
+		{"a bound for those above", admit.WithClass(admit.Critical, admit.ClassConfig{Max: 0.25}), 0, 10 * ms},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGate(t, 4, queue(400, admit.Reject, admit.FIFO))
+			teach(t, g, 10*ms)
+			update(t, g, tt.option)
+			for range tt.held {
+				start(t.Context(), g, admit.Background)
+			}
+			start(t.Context(), g, admit.Critical)
+			takeN(t, g, 3-tt.held)
+			for range 100 {
+				start(t.Context(), g, admit.Critical)
+			}
+			for _, c := range []struct {
+				timeout time.Duration
+				want    string
+			}{{tt.least - ms, tooClose}, {tt.least + ms, waits}} {
+				ctx, cancel := context.WithTimeout(t.Context(), c.timeout)
+				defer cancel()
+				wantState(t, fmt.Sprintf("%s: a call with %v", tt.name, c.timeout), start(ctx, g, admit.Background), c.want)
 			}
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/limit"
 )
 
 // In a dry run of a gate with two permits and three places, eight calls run at once:
@@ -97,4 +98,52 @@ func TestDryRunTurnsNobodyAwayWhoHasTime(t *testing.T) {
 		}
 		p.Release(admit.Ignored)
 	})
+}
+
+// What a dry run counts as refused is what would be.
+func TestDryRunCountsWhatWouldBe(t *testing.T) {
+	small := admit.WithClass(admit.Background, admit.ClassConfig{Max: 0.25})
+	for _, tt := range []struct {
+		name    string
+		option  admit.Option
+		calls   []admit.Call
+		refused uint64
+	}{
+		{"beyond a bound", admit.WithoutQueue(), []admit.Call{{Class: admit.Background}, {Class: admit.Background}}, 1},
+		{"a cost that is not free", admit.WithoutQueue(), []admit.Call{{}, {}, {}, {Cost: 2}}, 1},
+		{"few calls of a high cost", queue(10, admit.Reject, admit.FIFO), []admit.Call{{Cost: 100}, {Cost: 100}, {Cost: 100}}, 0},
+	} {
+		for _, dry := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGate(t, 4, small, tt.option, admit.WithDryRun(dry))
+				for _, c := range tt.calls {
+					startCall(t.Context(), g, c)
+				}
+				s := g.Stats()
+				if got := s.Refused[admit.Default][admit.QueueFull] + s.Refused[admit.Background][admit.QueueFull]; got != tt.refused {
+					t.Errorf("%s, dry run %v: got %d refused, want %d", tt.name, dry, got, tt.refused)
+				}
+			})
+		}
+	}
+}
+
+// However much runs beyond the limit, it is not taken for a limit.
+func TestDryRunOfManyCostlyCalls(t *testing.T) {
+	g := newGate(t, limit.Max, admit.WithDryRun(true))
+	var permits []*admit.Permit
+	for range 4096 {
+		p, err := g.Acquire(t.Context(), admit.Call{Cost: limit.Max})
+		if err != nil {
+			t.Fatal(err)
+		}
+		permits = append(permits, &p)
+	}
+	if s := g.Stats(); s.Limit != limit.Max || s.InFlight < 2048*limit.Max || s.InFlight >= 1<<32 {
+		t.Errorf("got limit %d, in flight %d; want %d and 2^31 to 2^32", s.Limit, s.InFlight, limit.Max)
+	}
+	release(permits)
+	if s := g.Stats(); s.InFlight != 0 {
+		t.Errorf("in flight at the end: got %d, want 0", s.InFlight)
+	}
 }

@@ -145,7 +145,7 @@ func (g *Gate) sawInFlight(n int) {
 func (g *Gate) acquireSlow(ctx context.Context, c Call) (Permit, error) {
 	g.mu.Lock()
 	now := g.now()
-	c.Class, c.Cost = g.cfg.classes.class(c.Class), min(max(c.Cost, 1), limit.Max)
+	c = g.knownLocked(c)
 	if g.draining {
 		return g.refuseAndUnlock(c.Class, Draining)
 	}
@@ -170,6 +170,13 @@ func (g *Gate) acquireSlow(ctx context.Context, c Call) (Permit, error) {
 	patience := g.cfg.maxWait()
 	g.mu.Unlock()
 	return g.wait(ctx, w, patience)
+}
+
+// knownLocked is a call as the gate takes it: of a class that there is, and
+// with a cost that there can be.
+func (g *Gate) knownLocked(c Call) Call {
+	c.Class, c.Cost = g.cfg.classes.class(c.Class), min(max(c.Cost, 1), g.load().limit())
+	return c
 }
 
 // A claim is what a call holds of its gate.
@@ -218,35 +225,58 @@ func (g *Gate) mayWaitLocked(
 			return 0, DeadlineTooClose, false
 		}
 	}
-	if g.cfg.queue.Policy == Block || g.queue.n < capacity {
+	if g.cfg.queue.Policy == Block || g.queue.n < capacity && !g.crowdedLocked(c.Class, capacity) {
 		return deadline, 0, true
 	}
 	why, ok = g.makeRoomLocked(c, capacity)
 	return deadline, why, ok
 }
 
-// turnLocked estimates how long a newcomer waits for its turn: permits come back
-// at the limit divided by the mean latency (Little's law). It is 0 before
-// anything is known.
+// crowdedLocked reports whether so many of a bounded class wait as may.
+func (g *Gate) crowdedLocked(c Class, capacity int) bool {
+	return g.cfg.classes.bounded(c) && g.queue.lines[c].n >= g.cfg.classes.most(c, capacity)
+}
+
+// turnLocked estimates how long a newcomer waits for its turn, at the least:
+// permits come back at the limit divided by the mean latency (Little's law). It
+// is 0 before anything is known.
 func (g *Gate) turnLocked(c Call, capacity int) time.Duration {
-	own := &g.queue.lines[c.Class]
-	upTo := g.upToLocked(own)
-	if g.newestFirst(upTo+1, capacity) {
-		return time.Duration(upTo-own.n) * g.pace
+	own, permits := &g.queue.lines[c.Class], g.load().limit()
+	before := 0 // of its own class
+	if !g.newestFirst(g.upToLocked(own)+1, capacity) {
+		waiting := 0
+		if t := g.queue.find(c.Class, c.Tenant); t != nil {
+			waiting = t.calls.n
+		}
+		before = min(own.n, (waiting+1)*len(own.needy.tenants)) // tenants take turns
 	}
-	waiting := 0
-	if t := g.queue.find(c.Class, c.Tenant); t != nil {
-		waiting = t.calls.n
+	above := 0
+	for i := range g.queue.lines {
+		other := &g.queue.lines[i]
+		if other != own && !g.outranksLocked(own, other) && g.mayHoldLocked(other, 1, permits) {
+			above += other.n
+		}
 	}
-	before := min(own.n, (waiting+1)*len(own.needy.tenants)) // tenants take turns
-	return time.Duration(upTo-own.n+before) * g.pace
+	// Whatever is above it, its class gets one permit in so many, and its share.
+	above = min(above, before*progress+max(0, progress-own.passed))
+	turns := above + before
+	if share := g.cfg.classes.guaranteed(c.Class, permits); share > 0 {
+		beyond := max(0, own.held+before+c.Cost-share)
+		turns = min(turns, max(before, beyond*permits/share))
+	}
+	return time.Duration(turns) * g.pace
+}
+
+// outranksLocked reports whether a line is of a higher priority than another.
+func (g *Gate) outranksLocked(l, other *line) bool {
+	return g.cfg.classes.priority(l.class) > g.cfg.classes.priority(other.class)
 }
 
 // upToLocked counts the calls that wait in a line, and in those of no lower
 // priority.
 func (g *Gate) upToLocked(l *line) (n int) {
 	for i := range g.queue.lines {
-		if other := &g.queue.lines[i]; other == l || g.cfg.classes.priority(other.class) >= g.cfg.classes.priority(l.class) {
+		if other := &g.queue.lines[i]; !g.outranksLocked(l, other) {
 			n += other.n
 		}
 	}
@@ -354,13 +384,13 @@ func (g *Gate) refuseAndUnlock(c Class, why Reason) (Permit, error) {
 }
 
 // passAndUnlock lets a call in that found no permit free, in a dry run, and
-// counts what would have become of it: calls beyond the limit stand for those
-// that would wait.
+// counts what would have become of it: calls beyond the limit, as if each cost
+// as much as this one, stand for those that would wait.
 func (g *Gate) passAndUnlock(c Call, now time.Duration) (Permit, error) {
 	s := g.load()
-	over := s.inFlight() - s.limit()
-	full := over >= g.cfg.capacity(s.limit())
-	cost := min(c.Cost, s.limit())
+	capacity := g.cfg.capacity(s.limit())
+	full := capacity == 0 || (s.inFlight()-s.limit())/c.Cost >= capacity
+	cost := g.beyondLocked(c.Cost)
 	g.addLocked(cost)
 	got := g.countLocked(c.Class, c.Tenant, cost)
 	g.mu.Unlock()
@@ -372,6 +402,14 @@ func (g *Gate) passAndUnlock(c Call, now time.Duration) (Permit, error) {
 		}
 	})
 	return Permit{gate: g, start: now, claim: got, pressed: true}, nil
+}
+
+// beyondLocked returns what a call takes that is let in whatever the limit.
+func (g *Gate) beyondLocked(cost int) int {
+	if g.load().inFlight() > manyInFlight {
+		return 1
+	}
+	return cost
 }
 
 // addLocked changes the number of permits in use, whatever the limit.
@@ -475,17 +513,27 @@ func (g *Gate) setLimitLocked(n int) {
 // trimLocked refuses the waiters for whom there is no place any more.
 func (g *Gate) trimLocked() {
 	capacity := g.cfg.capacity(g.load().limit())
-	for g.queue.n > capacity && g.cfg.queue.Policy != Block {
-		g.refuseLocked(g.lowestLocked(false, nil).heaviest().calls.first, Displaced)
+	if g.cfg.queue.Policy == Block {
+		return
+	}
+	for i := range g.queue.lines {
+		l, most := &g.queue.lines[i], g.cfg.classes.most(Class(i), capacity)
+		for l.n > most {
+			g.refuseLocked(l.heaviest().calls.first, Displaced)
+		}
+	}
+	for g.queue.n > capacity {
+		from := g.lowestLocked(func(l *line) bool { return !g.withinShareLocked(l, capacity) })
+		if from == nil {
+			from = g.lowestLocked(anyLine)
+		}
+		g.refuseLocked(from.heaviest().calls.first, Displaced)
 	}
 }
 
-// Full reports whether a call that came now would be refused or would only take
-// another's place: the gate is draining, or every permit is taken, the queue is
-// full, and (unless it rejects newcomers) a waiter has come so recently that it
-// will get the next permit in any case. Where tenants or classes have shares it
-// is false unless the gate drains: it does not know whose call it is. It is a
-// cheap early check, for a tap handle; Acquire decides.
+// Full reports whether a call that came now would be refused or take another's
+// place: the gate is draining, or every permit is taken and the queue is full.
+// It is a cheap early check, for a tap handle; [Gate.TurnAway] knows more.
 func (g *Gate) Full() bool {
 	s := g.load()
 	if !s.slow() && s.free() {
@@ -493,30 +541,47 @@ func (g *Gate) Full() bool {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	switch s := g.load(); {
-	case g.draining:
-		return true
-	case g.cfg.classes.counted || len(g.queue.tenants) > 0:
-		return false
-	case g.cfg.dryRun || s.free() || g.cfg.queue.Policy == Block || g.queue.n < g.cfg.capacity(s.limit()):
-		return false
-	case g.cfg.queue.Policy == Reject || g.queue.n == 0:
-		return true
-	}
-	return g.now()-g.youngest < g.pace
+	return g.draining || g.fullLocked()
 }
 
-// TurnAway counts a call of class c as refused, with Draining or QueueFull: one
-// that was turned away because of Full before it could ask.
-func (g *Gate) TurnAway(c Class) {
-	why := QueueFull
+func (g *Gate) fullLocked() bool {
+	s := g.load()
+	return !g.cfg.dryRun && !s.free() && g.cfg.queue.Policy != Block && g.queue.n >= g.cfg.capacity(s.limit())
+}
+
+// TurnAway refuses a call, and counts that, if the gate is [Gate.Full] and
+// Acquire would refuse the call at once; and also if it would let it take the
+// place of one of its own kind just when a waiter has come so recently that it
+// will get the next permit in any case. It never blocks. What it does not turn
+// away has to ask Acquire.
+func (g *Gate) TurnAway(c Call) (why Reason, away bool) {
 	g.mu.Lock()
-	g.window.pressed++
-	if g.draining {
-		why = Draining
+	c = g.knownLocked(c)
+	if why, away = g.turnsAwayLocked(c); away {
+		g.window.pressed++
 	}
 	g.mu.Unlock()
-	g.countRefusal(c, why, 0)
+	if away {
+		g.countRefusal(c.Class, why, 0)
+	}
+	return why, away
+}
+
+func (g *Gate) turnsAwayLocked(c Call) (why Reason, away bool) {
+	switch {
+	case g.draining:
+		return Draining, true
+	case !g.fullLocked():
+		return 0, false
+	}
+	out, why := g.victimLocked(c, g.cfg.capacity(g.load().limit()))
+	switch {
+	case out == nil:
+		return why, true
+	case out.class == c.Class && out.tenant.key == c.Tenant:
+		return QueueFull, g.now()-g.youngest < g.pace
+	}
+	return 0, false
 }
 
 // Update changes the gate's configuration while calls run, and keeps what it is
@@ -569,7 +634,7 @@ func (g *Gate) updateLocked(opts []Option) error {
 func (g *Gate) releaseWaitersLocked() {
 	now, n := g.now(), g.load().limit()
 	for w := g.queue.any(); w != nil; w = g.queue.any() {
-		g.grantLocked(w, min(w.cost, n), now)
+		g.grantLocked(w, g.beyondLocked(min(w.cost, n)), now)
 	}
 }
 

@@ -269,7 +269,7 @@ func TestFull(t *testing.T) {
 		update(t, g, queue(1, admit.Block, admit.FIFO))
 		want("with Block", false)
 		update(t, g, queue(1, admit.DropOldest, admit.FIFO))
-		want("with DropOldest, which lets newcomers in", false)
+		want("with DropOldest", true)
 		p.Release(admit.Ignored)
 		synctest.Wait()
 		wantState(t, "the waiter", next, runs)
@@ -287,7 +287,7 @@ func TestFull(t *testing.T) {
 
 // Under DropOldest a newcomer has no chance if a waiter has come within the time
 // in which one permit comes back.
-func TestFullUnderDropOldest(t *testing.T) {
+func TestTurnAwayUnderDropOldest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t, 1, queue(1, admit.DropOldest, admit.AdaptiveLIFO))
 		teach(t, g, 100*ms) // one permit every 100 ms
@@ -298,12 +298,12 @@ func TestFullUnderDropOldest(t *testing.T) {
 			want  bool
 		}{{0, true}, {99 * ms, true}, {1 * ms, false}} {
 			time.Sleep(tt.after)
-			if got := g.Full(); got != tt.want {
-				t.Errorf("Full another %v later: got %v, want %v", tt.after, got, tt.want)
+			if why, got := g.TurnAway(admit.Call{}); got != tt.want || why != admit.QueueFull {
+				t.Errorf("TurnAway another %v later: got %v (%v), want %v", tt.after, got, why, tt.want)
 			}
 			update(t, g, queue(1, admit.Block, admit.FIFO))
-			if g.Full() {
-				t.Error("Full with Block: got true, want false: there is always room to wait")
+			if _, got := g.TurnAway(admit.Call{}); got {
+				t.Error("TurnAway with Block: got true, want false: there is always room to wait")
 			}
 			update(t, g, queue(1, admit.DropOldest, admit.AdaptiveLIFO))
 		}

@@ -2,7 +2,6 @@ package admit_test
 
 import (
 	"context"
-	"math"
 	"slices"
 	"time"
 
@@ -151,11 +150,7 @@ func (m *model) has(class admit.Class) (held int) {
 
 // mayHave reports whether a class may have so many permits more.
 func (m *model) mayHave(class admit.Class, cost int) bool {
-	share := m.classes[class].Max
-	if share == 0 || m.has(class) == 0 {
-		return true
-	}
-	return m.has(class)+cost <= max(1, int(share*float64(m.limit)+1e-9))
+	return m.classes[class].Max == 0 || m.has(class) == 0 || m.has(class)+cost <= m.mostOf(class, m.limit)
 }
 
 func (m *model) leave(c *modelCall, err error) {
@@ -212,14 +207,49 @@ func (m *model) waits(class admit.Class) (n int) {
 }
 
 // turn is how urgent a class is: passed over too often, without its share, or neither.
-func (m *model) turn(class admit.Class, cost int) int {
-	switch share := m.classes[class].Share; {
+func (m *model) turn(class admit.Class) int {
+	switch {
 	case m.passed[class] >= 20:
 		return 2
-	case share > 0 && m.has(class)+cost <= int(math.Ceil(share*float64(m.limit)-1e-9)):
+	case m.has(class) < m.shareOf(class, m.limit):
 		return 1
 	}
 	return 0
+}
+
+// shareOf is the whole part of n that is guaranteed to a class.
+func (m *model) shareOf(class admit.Class, n int) int {
+	return int(m.classes[class].Share*float64(n) + 1e-9)
+}
+
+// mostOf is the whole part of n that a class may have, but at least one.
+func (m *model) mostOf(class admit.Class, n int) int {
+	if share := m.classes[class].Max; share > 0 {
+		return max(1, int(share*float64(n)+1e-9))
+	}
+	return n
+}
+
+// wanted counts the permits that the waiting calls of a class want.
+func (m *model) wanted(class admit.Class) (n int) {
+	for _, c := range m.waiting {
+		if c.class == class {
+			n += c.cost
+		}
+	}
+	return n
+}
+
+// owed reports whether a class, were so many permits and places less its own, would have
+// less of either than its share.
+func (m *model) owed(class admit.Class, permits, places int) bool {
+	return m.has(class)+m.wanted(class)-permits < m.shareOf(class, m.limit) ||
+		m.waits(class)-places < m.shareOf(class, m.capacity())
+}
+
+// within reports whether a class is owed the place of the call that it would lose first.
+func (m *model) within(class admit.Class) bool {
+	return m.owed(class, m.waiting[m.heavy(class)].cost, 1)
 }
 
 // next is who is served, or -1: the oldest call, or the newest, of the tenant whose turn it is.
@@ -238,7 +268,7 @@ func (m *model) next() int {
 			continue
 		}
 		cost := min(m.waiting[i].cost, m.limit)
-		if turn := m.turn(class, cost); m.mayHave(class, cost) && turn > most {
+		if turn := m.turn(class); m.mayHave(class, cost) && turn > most {
 			next, most = i, turn
 		}
 	}
@@ -247,32 +277,48 @@ func (m *model) next() int {
 
 var byRank = []admit.Class{admit.Critical, admit.Default, admit.Sheddable, admit.Background}
 
-// lowest is the class that makes room, or -1. A roomy queue spares the last call of a class.
-func (m *model) lowest(roomy bool, own admit.Class) int {
+// lowest is the class of the lowest priority in which calls wait and that may be taken, or -1.
+func (m *model) lowest(may func(admit.Class) bool) admit.Class {
 	for _, class := range slices.Backward(byRank) {
-		if n := m.waits(class); n > 1 || n == 1 && (!roomy || class == own) {
-			return int(class)
+		if m.waits(class) > 0 && may(class) {
+			return class
 		}
 	}
-	return -1
+	return nobody
+}
+
+const nobody = admit.Class(99)
+
+func (m *model) crowded(class admit.Class) bool {
+	return m.classes[class].Max > 0 && m.waits(class) >= m.mostOf(class, m.capacity())
 }
 
 // room makes room for a call in a full queue, or says why it cannot.
 func (m *model) room(c *modelCall) (why admit.Reason, ok bool) {
-	roomy := m.capacity() >= 16
-	from := m.lowest(roomy, c.class)
-	switch {
-	case from < 0:
-		return admit.QueueFull, false
-	case admit.Class(from) == c.class:
+	if m.crowded(c.class) {
 		return m.roomWithin(c)
-	case rank(admit.Class(from)) < rank(c.class):
-		if !roomy || m.waits(c.class) > 0 || m.passed[c.class]-m.placed[c.class] < 20 {
+	}
+	roomy := m.capacity() >= 16
+	spared := func(class admit.Class) bool { return roomy && m.waits(class) == 1 && class != c.class }
+	owed := m.owed(c.class, 0, 0)
+	from := m.lowest(func(class admit.Class) bool {
+		return class == c.class && !owed || class != c.class && !spared(class) && !m.within(class)
+	})
+	if owed && from == nobody {
+		owed, from = false, m.lowest(func(class admit.Class) bool { return !spared(class) })
+	}
+	switch {
+	case from == nobody:
+		return admit.QueueFull, false
+	case from == c.class:
+		return m.roomWithin(c)
+	case rank(from) < rank(c.class):
+		if !owed && (!roomy || m.waits(c.class) > 0 || m.passed[c.class]-m.placed[c.class] < 20) {
 			return m.blame(c, m.weight(c.class, c.tenant)+c.cost, admit.QueueFull), false
 		}
 		m.placed[c.class] = m.passed[c.class]
 	}
-	m.refuse(m.take(m.heavy(admit.Class(from))), admit.Displaced)
+	m.refuse(m.take(m.heavy(from)), admit.Displaced)
 	return 0, true
 }
 
@@ -303,11 +349,7 @@ func (m *model) turnOut(i int, why admit.Reason) { m.refuse(m.take(i), why) }
 func (m *model) blame(c *modelCall, weight int, otherwise admit.Reason) admit.Reason {
 	tenants := m.tenants(c.class)
 	tenants[c.tenant] = true
-	room := m.limit
-	if share := m.classes[c.class].Max; share > 0 {
-		room = max(1, int(share*float64(m.limit)+1e-9))
-	}
-	if n := len(tenants); n > 1 && weight*n > room+m.capacity() {
+	if n := len(tenants); n > 1 && weight*n > m.mostOf(c.class, m.limit)+m.mostOf(c.class, m.capacity()) {
 		return admit.OverShare
 	}
 	return otherwise
@@ -315,6 +357,7 @@ func (m *model) blame(c *modelCall, weight int, otherwise admit.Reason) admit.Re
 
 func (m *model) acquire(c *modelCall) {
 	c.since, c.late = m.now, m.now+modelMaxWait
+	c.cost = min(c.cost, m.limit)
 	if m.queue.Policy == admit.Block && m.queue.MaxWait == 0 {
 		c.late = 0
 	}
@@ -327,7 +370,7 @@ func (m *model) acquire(c *modelCall) {
 		fast := c.cost == 1 && c.tenant == "" && len(m.waiting) == 0 && !m.dryRun && !m.sharing()
 		m.run(c)
 		c.counted = c.counted && !fast
-	case m.dryRun && m.inFlight-m.limit >= m.capacity():
+	case m.dryRun && (m.capacity() == 0 || (m.inFlight-m.limit)/c.cost >= m.capacity()):
 		m.refuse(c, admit.QueueFull) // counted, and let in
 		m.pretended++
 		m.run(c)
@@ -339,7 +382,7 @@ func (m *model) acquire(c *modelCall) {
 }
 
 func (m *model) enqueue(c *modelCall) {
-	if m.queue.Policy != admit.Block && len(m.waiting) >= m.capacity() {
+	if m.queue.Policy != admit.Block && (len(m.waiting) >= m.capacity() || m.crowded(c.class)) {
 		if why, ok := m.room(c); !ok {
 			m.refuse(c, why)
 			return
@@ -432,8 +475,17 @@ func (m *model) drain() {
 
 // updated brings the model to what it was just told to be.
 func (m *model) updated() {
+	for _, class := range byRank {
+		for m.queue.Policy != admit.Block && m.waits(class) > m.mostOf(class, m.capacity()) {
+			m.refuse(m.take(m.heavy(class)), admit.Displaced)
+		}
+	}
 	for len(m.waiting) > m.capacity() && m.queue.Policy != admit.Block {
-		m.refuse(m.take(m.heavy(admit.Class(m.lowest(false, 0)))), admit.Displaced)
+		from := m.lowest(func(class admit.Class) bool { return !m.within(class) })
+		if from == nobody {
+			from = m.lowest(func(admit.Class) bool { return true })
+		}
+		m.refuse(m.take(m.heavy(from)), admit.Displaced)
 	}
 	for m.dryRun && len(m.waiting) > 0 {
 		m.serve(0)

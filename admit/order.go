@@ -3,16 +3,18 @@ package admit
 // Limit returns how many permits there are now. It takes no lock.
 func (g *Gate) Limit() int { return g.load().limit() }
 
-// Urgent returns the class of the highest priority of which a call waits now,
-// and whether one does. Who holds a permit meanwhile may be what it waits for.
+// Urgent returns the class of the highest priority of which a call waits now, for
+// other permits than those of its own class, and whether one does. Who holds a
+// permit meanwhile may be what it waits for.
 func (g *Gate) Urgent() (Class, bool) {
 	if s := g.load(); !s.slow() {
 		return 0, false
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	limit := g.load().limit()
 	for _, c := range g.cfg.classes.order[:g.cfg.classes.n] {
-		if g.queue.lines[c].n > 0 {
+		if l := &g.queue.lines[c]; l.n > 0 && g.mayHoldLocked(l, min(l.next(false).cost, limit), limit) {
 			return c, true
 		}
 	}

@@ -125,6 +125,7 @@ type line struct {
 	class  Class
 	n      int // how many wait
 	held   int // permits of its counted calls
+	wants  int // permits that its waiting calls want
 	nobody tenant
 	named  int // tenants but for nobody
 	needy  ranking
@@ -222,6 +223,7 @@ func (q *queue) push(w *waiter) {
 	w.seq = q.seq
 	t.calls.push(w)
 	t.wants += w.cost
+	t.line.wants += w.cost
 	if t.calls.n == 1 {
 		heap.Push(&t.line.needy, t)
 		heap.Push(&t.line.heavy, t)
@@ -241,6 +243,7 @@ func (q *queue) remove(w *waiter) {
 	}
 	t.calls.remove(w)
 	t.wants -= w.cost
+	t.line.wants -= w.cost
 	t.line.n--
 	q.n--
 	t.moved()

@@ -108,7 +108,7 @@ func TestTurnAway(t *testing.T) {
 		for range 21 {
 			p := take(t, g)
 			for range 3 {
-				g.TurnAway(admit.Sheddable)
+				g.TurnAway(admit.Call{Class: admit.Sheddable})
 			}
 			time.Sleep(10 * ms)
 			p.Release(admit.Success)
@@ -124,14 +124,17 @@ func TestTurnAway(t *testing.T) {
 		ds, _ := delays(t, func() *admit.Refusal { return refused(t, g, admit.Default, admit.QueueFull) })
 		wantJitter(t, "with three of four turned away", ds, 400*ms)
 		p.Release(admit.Ignored)
-		g.TurnAway(admit.Class(99))
+		g.TurnAway(admit.Call{}) // a permit is free
+		p = take(t, g)
+		g.TurnAway(admit.Call{Class: 99})
+		p.Release(admit.Ignored)
 		if got := g.Stats().Refused[admit.Background][admit.QueueFull]; got != 1 {
 			t.Errorf("turned away as an unknown class: got %d of background, want 1", got)
 		}
 		wantWhole(t, g, 1)
 
 		g.Drain()
-		g.TurnAway(admit.Critical)
+		g.TurnAway(admit.Call{Class: admit.Critical})
 		if got := g.Stats().Refused[admit.Critical][admit.Draining]; got != 1 {
 			t.Errorf("turned away while draining: got %d because of that, want 1", got)
 		}

@@ -29,7 +29,7 @@ func (g *Gate) nextLocked(limit int) *waiter {
 		switch {
 		case l.passed >= progress:
 			turn = 2
-		case g.cfg.classes.counted && l.held+cost <= g.cfg.classes.guaranteed(c, limit):
+		case l.held < g.cfg.classes.guaranteed(c, limit):
 			turn = 1
 		}
 		if best == nil || turn > bestTurn || turn == bestTurn && priority == bestPriority && l.before(best.tenant.line) {
@@ -55,46 +55,82 @@ func (g *Gate) servedLocked(served *line) {
 	served.passed, served.placed = 0, 0
 }
 
-// makeRoomLocked decides who is refused because a queue is full to which call c
-// comes: a waiting call, which is refused, or, if it returns false, c itself.
+// makeRoomLocked makes room for a call that comes to a full queue, or says why not.
 func (g *Gate) makeRoomLocked(c Call, capacity int) (why Reason, ok bool) {
-	own := &g.queue.lines[c.Class]
-	from := g.lowestLocked(capacity >= roomy, own)
-	switch from {
-	case nil:
-		return QueueFull, false
-	case own:
-		return g.shareRoomLocked(c, capacity)
+	out, why := g.victimLocked(c, capacity)
+	if out == nil {
+		return why, false
 	}
-	higher := g.cfg.classes.priority(from.class) - g.cfg.classes.priority(c.Class)
-	switch {
-	case higher < 0, higher == 0 && g.cfg.queue.Policy == DropOldest:
-	case higher > 0 && capacity >= roomy && own.n == 0 && own.passed-own.placed >= progress:
+	if own := &g.queue.lines[c.Class]; g.outranksLocked(out.tenant.line, own) {
 		own.placed = own.passed // not again and again, if it does not stay
-	default:
-		return g.blameLocked(c, capacity, QueueFull), false
 	}
-	g.refuseLocked(from.heaviest().calls.first, Displaced)
+	g.refuseLocked(out, why)
 	return 0, true
 }
 
-// lowestLocked returns the line that makes room, of the lowest priority that
-// waits, or nil. With spare, the last waiting call of a class other than the
-// newcomer's is spared.
-func (g *Gate) lowestLocked(spare bool, own *line) *line {
+// victimLocked decides who is refused, and why, because a queue is full to which
+// call c comes: a waiting call or, if that is nil, c itself.
+func (g *Gate) victimLocked(c Call, capacity int) (*waiter, Reason) {
+	own, roomy := &g.queue.lines[c.Class], capacity >= roomy
+	if g.crowdedLocked(c.Class, capacity) {
+		return g.victimWithinLocked(c, capacity)
+	}
+	// A roomy queue spares the last waiting call of each other class.
+	spared := func(l *line) bool { return l != own && roomy && l.n == 1 }
+	owed := g.owedLocked(own, own.held+own.wants, own.n, capacity)
+	from := g.lowestLocked(func(l *line) bool {
+		if l == own {
+			return !owed
+		}
+		return !spared(l) && !g.withinShareLocked(l, capacity)
+	})
+	if from == nil && owed { // as are all others: then it is as if nobody were
+		owed = false
+		from = g.lowestLocked(func(l *line) bool { return !spared(l) })
+	}
+	switch {
+	case from == nil:
+		return nil, QueueFull
+	case from == own:
+		return g.victimWithinLocked(c, capacity)
+	case owed, g.outranksLocked(own, from), !g.outranksLocked(from, own) && g.cfg.queue.Policy == DropOldest:
+	case roomy && own.n == 0 && own.passed-own.placed >= progress: // from is above it
+	default:
+		return nil, g.blameLocked(c, capacity, QueueFull)
+	}
+	return from.heaviest().calls.first, Displaced
+}
+
+// lowestLocked returns the line of the lowest priority in which calls wait and
+// that may be taken, or nil.
+func (g *Gate) lowestLocked(may func(*line) bool) *line {
 	t := &g.cfg.classes
 	for i := t.n - 1; i >= 0; i-- {
-		l := &g.queue.lines[t.order[i]]
-		if l.n > 1 || l.n == 1 && (!spare || l == own) {
+		if l := &g.queue.lines[t.order[i]]; l.n > 0 && may(l) {
 			return l
 		}
 	}
 	return nil
 }
 
-// shareRoomLocked is makeRoomLocked within a class: the tenant that takes the
+func anyLine(*line) bool { return true }
+
+// owedLocked reports whether a class that has, or waits for, so many permits, in so
+// many places of the queue, has less than its share.
+func (g *Gate) owedLocked(l *line, permits, places, capacity int) bool {
+	t := &g.cfg.classes
+	return t.counted && (permits < t.guaranteed(l.class, g.load().limit()) || places < t.guaranteed(l.class, capacity))
+}
+
+// withinShareLocked reports whether a class would not have its share if the call
+// were refused that is the first to make room.
+func (g *Gate) withinShareLocked(l *line, capacity int) bool {
+	return g.owedLocked(l, l.held+l.wants-l.heaviest().calls.first.cost, l.n-1, capacity)
+}
+
+// victimWithinLocked is victimLocked within a class: the tenant that takes the
 // most makes room. Who else takes as much is the policy's to say.
-func (g *Gate) shareRoomLocked(c Call, capacity int) (why Reason, ok bool) {
+func (g *Gate) victimWithinLocked(c Call, capacity int) (*waiter, Reason) {
 	l := &g.queue.lines[c.Class]
 	heaviest, t := l.heaviest(), g.queue.find(c.Class, c.Tenant)
 	weight := c.Cost
@@ -105,17 +141,16 @@ func (g *Gate) shareRoomLocked(c Call, capacity int) (why Reason, ok bool) {
 	switch w := heaviest.weight(); {
 	case t == heaviest, weight > w:
 		if reject || t == nil || t.calls.n == 0 {
-			return g.blameLocked(c, capacity, QueueFull), false
+			return nil, g.blameLocked(c, capacity, QueueFull)
 		}
-		g.refuseLocked(t.calls.first, g.blameLocked(c, capacity, Displaced))
+		return t.calls.first, g.blameLocked(c, capacity, Displaced)
 	case weight == w && reject:
-		return QueueFull, false
+		return nil, QueueFull
 	case weight == w:
-		g.refuseLocked(heaviest.calls.first, Displaced)
+		return heaviest.calls.first, Displaced
 	default:
-		g.refuseLocked(heaviest.calls.first, g.overShareLocked(c, w, capacity, Displaced))
+		return heaviest.calls.first, g.overShareLocked(c, w, capacity, Displaced)
 	}
-	return 0, true
 }
 
 // blameLocked returns OverShare if the tenant of a call has, with it, more than
@@ -135,7 +170,8 @@ func (g *Gate) overShareLocked(c Call, weight, capacity int, otherwise Reason) R
 	if t := g.queue.find(c.Class, c.Tenant); t == nil || t.idle() {
 		tenants++
 	}
-	if room := g.cfg.classes.most(c.Class, g.load().limit()) + capacity; tenants > 1 && weight*tenants > room {
+	room := g.cfg.classes.most(c.Class, g.load().limit()) + g.cfg.classes.most(c.Class, capacity)
+	if tenants > 1 && weight*tenants > room {
 		return OverShare
 	}
 	return otherwise

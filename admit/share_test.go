@@ -364,3 +364,163 @@ func TestTenantsAndClassesAllocateNothing(t *testing.T) {
 		t.Errorf("allocations of a call: got %v, want none", got)
 	}
 }
+
+// A class that wants less than its share gets it, however much comes of a higher one.
+func TestAShareUnderAFlood(t *testing.T) {
+	got := compete(t, 1, []admit.Option{admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.5})},
+		flow{4, of(admit.Critical)}, flow{0.4, of(admit.Background)})
+	if got[1] < 0.95 {
+		t.Errorf("background, which asks for 0.4 of capacity and has a share of 0.5: got %.3f of it, want at least 0.95", got[1])
+	}
+}
+
+// A full queue has room for calls of a class that has not its share, and keeps them.
+func TestAShareOfAFullQueue(t *testing.T) {
+	half := admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.5})
+	for _, policy := range []admit.Policy{admit.Reject, admit.DropOldest} {
+		for _, capacity := range []int{1, 8, 32} {
+			t.Run(fmt.Sprint(policy, capacity), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					g := newGate(t, 4, queue(capacity, policy, admit.FIFO), half)
+					p := takeN(t, g, 4)
+					for range capacity {
+						start(t.Context(), g, admit.Critical)
+					}
+					late := start(t.Context(), g, admit.Background)
+					wantState(t, "background after the critical calls", late, waits)
+					release(p)
+					wantState(t, "then", late, runs)
+				})
+				synctest.Test(t, func(t *testing.T) {
+					g := newGate(t, 4, queue(capacity, policy, admit.FIFO), half)
+					defer release(takeN(t, g, 4))
+					early := start(t.Context(), g, admit.Background)
+					for range capacity {
+						start(t.Context(), g, admit.Critical)
+					}
+					wantState(t, "background before them", early, waits)
+					update(t, g, queue(1, policy, admit.FIFO))
+					wantState(t, "in a smaller queue", early, waits)
+				})
+			})
+		}
+	}
+}
+
+// When all who wait are owed their share, priority decides.
+func TestSharesThatDoNotFitTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		half := admit.ClassConfig{Share: 0.5}
+		g := newGate(t, 4, queue(1, admit.Reject, admit.FIFO), admit.WithClass(admit.Critical, half), admit.WithClass(admit.Background, half))
+		defer release(takeN(t, g, 4))
+		background := start(t.Context(), g, admit.Background)
+		critical := start(t.Context(), g, admit.Critical)
+		wantState(t, "critical", critical, waits)
+		wantState(t, "background, which came before", background, displaced)
+		wantState(t, "background, after", start(t.Context(), g, admit.Background), full)
+	})
+}
+
+// A hundredth of one permit is none.
+func TestATinyShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 1, queue(100, admit.Reject, admit.FIFO), admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.01}))
+		p, calls := take(t, g), map[string]*call{}
+		for range 3 {
+			calls["b"] = start(t.Context(), g, admit.Background)
+			calls["c"] = start(t.Context(), g, admit.Critical)
+		}
+		p.Release(admit.Ignored)
+		if synctest.Wait(); g.Stats().Waiting[admit.Critical] != 2 || g.Stats().Waiting[admit.Background] != 3 {
+			t.Errorf("waiting: got %v, want a critical call to have got the permit", g.Stats().Waiting)
+		}
+	})
+}
+
+// A call that costs more than its class's share is one of the share all the same.
+func TestCostBeyondAShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 8, queue(60, admit.Reject, admit.FIFO), admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.5}))
+		p := takeN(t, g, 8)
+		heavy := startCall(t.Context(), g, admit.Call{Class: admit.Background, Cost: 5})
+		for range 50 {
+			start(t.Context(), g, admit.Critical)
+		}
+		release(p)
+		wantState(t, "a call of cost 5, of a class that has 0 of 4", heavy, runs)
+	})
+}
+
+// What a call weighs that costs more than there is, is what there is.
+func TestWeightOfAGiant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 2, queue(4, admit.DropOldest, admit.FIFO))
+		takeN(t, g, 2)
+		giant := startCall(t.Context(), g, admit.Call{Tenant: "one", Cost: 1000})
+		for range 4 {
+			startCall(t.Context(), g, admit.Call{Tenant: "two"})
+		}
+		wantState(t, "the one call of one: it takes 2 at the most, two's take 4", giant, waits)
+	})
+}
+
+// Calls that wait for their own bound leave room in the queue for others.
+func TestABulkheadInTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 4, queue(4, admit.Reject, admit.FIFO), admit.WithClass(admit.Critical, admit.ClassConfig{Max: 0.5}))
+		var critical []*call
+		for range 5 {
+			critical = append(critical, start(t.Context(), g, admit.Critical))
+		}
+		for i, want := range []string{runs, runs, waits, waits, full} {
+			wantState(t, fmt.Sprint("critical call ", i), critical[i], want)
+		}
+		defer release(takeN(t, g, 2))
+		wantState(t, "default", start(t.Context(), g, admit.Default), waits)
+		update(t, g, admit.WithClass(admit.Critical, admit.ClassConfig{Max: 0.25}))
+		wantState(t, "critical call 2, with a smaller bound", critical[2], displaced)
+		wantState(t, "critical call 3", critical[3], waits)
+	})
+}
+
+// Nobody's call is urgent to others that waits for its own class.
+func TestUrgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 4, admit.WithClass(admit.Critical, admit.ClassConfig{Max: 0.25}))
+		want := func(what string, class admit.Class, urgent bool) {
+			t.Helper()
+			if c, ok := g.Urgent(); c != class || ok != urgent {
+				t.Errorf("%s: got %v, %v; want %v, %v", what, c, ok, class, urgent)
+			}
+		}
+		want("nobody waits", 0, false)
+		start(t.Context(), g, admit.Critical)
+		start(t.Context(), g, admit.Critical)
+		want("critical waits for its own bound", 0, false)
+		defer release(takeN(t, g, 3))
+		start(t.Context(), g, admit.Sheddable)
+		want("sheddable waits for anybody's permit", admit.Sheddable, true)
+		update(t, g, admit.WithClass(admit.Critical, admit.ClassConfig{}))
+		want("critical has no bound", admit.Critical, true)
+	})
+}
+
+// Whoever asks for a class's zero priority gets what it is from the start.
+func TestClassesAreReplaced(t *testing.T) {
+	g := newGate(t, 1, admit.WithClass(admit.Background, admit.ClassConfig{Name: "bg", Priority: 900}),
+		admit.WithClass(4, admit.ClassConfig{Name: "reports"}))
+	higher := func(a, b, want admit.Class) {
+		t.Helper()
+		if got := g.Higher(a, b); got != want {
+			t.Errorf("the higher of %v and %v: got %v, want %v", a, b, got, want)
+		}
+	}
+	higher(admit.Critical, admit.Background, admit.Background)
+	higher(4, admit.Sheddable, 4)
+	update(t, g, admit.WithClass(admit.Background, admit.ClassConfig{}), admit.WithClass(admit.Default, admit.ClassConfig{Priority: 150}))
+	higher(admit.Critical, admit.Background, admit.Critical)
+	higher(4, admit.Sheddable, admit.Sheddable)
+	if got := g.Stats().Classes; got[admit.Background] != "background" {
+		t.Errorf("names: got %v, want background as from the start", got)
+	}
+}

@@ -8,6 +8,9 @@ const (
 	limitShift = 32
 	inFlight   = word(1)<<limitShift - 1
 	slowBit    = word(1) << 63
+
+	// manyInFlight is more than any limit: only dry runs get there.
+	manyInFlight = 1 << 31
 )
 
 func newWord(limit int) word { return word(limit) << limitShift }
@@ -18,7 +21,8 @@ func (s word) free() bool    { return s.inFlight() < s.limit() }
 func (s word) slow() bool    { return s&slowBit != 0 }
 
 // plus changes the calls in flight; adding the two's complement of a number
-// subtracts it. It never overflows into the limit: each call is a goroutine.
+// subtracts it. It never overflows into the limit: each call is a goroutine, and
+// beyond manyInFlight takes one permit whatever it costs.
 func (s word) plus(d int) word { return s + word(d) }
 
 func (s word) withLimit(n int) word { return s&(slowBit|inFlight) | word(n)<<limitShift }

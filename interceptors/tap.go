@@ -8,18 +8,17 @@ import (
 	"github.com/weir-go/weir/admit"
 )
 
-// Tap returns a handle for grpc.InTapHandle that turns calls away while the gate
-// is full (see admit.Gate.Full), before gRPC reads their message or starts a
-// goroutine for them. It is an addition to the interceptors, which decide: they
-// take the permits. What the tap turns away counts as refused. It never waits.
+// Tap returns a handle for grpc.InTapHandle that turns calls away which the gate
+// would refuse at once (see [admit.Gate.TurnAway]), before gRPC reads their message
+// or starts a goroutine for them. It is an addition to the interceptors: they take
+// the permits. What the tap turns away counts as refused. It never waits.
 //
-// gRPC allows a tap little, so it does little. Its status has the code of
-// admit.QueueFull, with no details and no trailer, hence no delay: the client's
-// own backoff applies. A matcher or classifier finds the metadata in the
-// context, but not the message, and every call looks unary. Calls of the class
-// admit.Critical are not turned away, since they may take another's place. A
-// matcher or classifier that panics here, where nothing could recover it, lets
-// the call go on to the interceptors.
+// gRPC allows a tap little, so it does little. Its status has the code of the
+// reason, with no details and no trailer, hence no delay: the client's own
+// backoff applies. A matcher or classifier finds the metadata in the context, but
+// not the message nor what an interceptor would add, and every call looks unary.
+// One that panics here, where nothing could recover it, lets the call go on to
+// the interceptors.
 //
 // A call with a deadline that is turned away keeps its context's timer, some
 // 300 bytes, until that deadline, because grpc-go 1.85 does not cancel it.
@@ -30,7 +29,10 @@ func Tap(g *admit.Gate, opts ...ServerOption) tap.ServerInHandle {
 		return func(ctx context.Context, _ *tap.Info) (context.Context, error) { return ctx, errNoGate }
 	}
 	c := serverConfig(opts)
-	full := fullError(c.codes.of(admit.QueueFull))
+	var full [len(c.codes)]error
+	for why := range full {
+		full[why] = fullError(c.codes.of(admit.Reason(why)))
+	}
 	return func(ctx context.Context, info *tap.Info) (context.Context, error) {
 		if !g.Full() {
 			return ctx, nil
@@ -39,11 +41,15 @@ func Tap(g *admit.Gate, opts ...ServerOption) tap.ServerInHandle {
 		if !ok {
 			return ctx, nil
 		}
-		g.TurnAway(call.Class)
-		return ctx, full
+		if why, away := g.TurnAway(call); away {
+			return ctx, full[why]
+		}
+		return ctx, nil
 	}
 }
 
+// mayTurnAway says what the gate is told of a call; or that it is not for a tap to
+// decide on: calls that come back must not wait for themselves.
 func (c *config) mayTurnAway(ctx context.Context, method string) (call admit.Call, ok bool) {
 	defer func() {
 		if recover() != nil {
@@ -51,5 +57,5 @@ func (c *config) mayTurnAway(ctx context.Context, method string) (call admit.Cal
 		}
 	}()
 	call, subject := c.serverCall(ctx, method, nil, nil)
-	return call, subject && call.Class != admit.Critical && !c.propagates
+	return call, subject && !c.propagates
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 
 	"github.com/weir-go/weir/admit"
@@ -79,7 +80,6 @@ func TestTapNeverWaits(t *testing.T) {
 	for name, o := range map[string]interceptors.ServerOption{
 		"matcher panics":    interceptors.WithMatcher(selector.MatchFunc(func(context.Context, middleware.CallMeta) bool { panic("boom") })),
 		"classifier panics": interceptors.WithClassifier(func(context.Context, middleware.CallMeta) admit.Class { panic("boom") }),
-		"critical":          interceptors.WithClassifier(func(context.Context, middleware.CallMeta) admit.Class { return admit.Critical }),
 	} {
 		if _, err := interceptors.Tap(full, o)(t.Context(), tapInfo(work)); err != nil {
 			t.Errorf("%s: got %v, want nil: the interceptors decide", name, err)
@@ -94,4 +94,61 @@ func TestTapPlainError(t *testing.T) {
 	})})
 	_, err := r.Work(t.Context(), &demopb.WorkRequest{})
 	wantCode(t, err, codes.PermissionDenied)
+}
+
+// A call that would take another's place is not turned away, whatever its class.
+func TestTapKnowsClasses(t *testing.T) {
+	const checkout = admit.Class(4)
+	for _, c := range []struct {
+		class, waits admit.Class
+		option       admit.Option
+		want         codes.Code
+	}{
+		{checkout, admit.Background, nil, codes.OK},
+		{admit.Default, admit.Background, nil, codes.OK},
+		{admit.Background, admit.Background, nil, codes.Unavailable},
+		{admit.Background, admit.Default, nil, codes.Unavailable},
+		{admit.Critical, checkout, nil, codes.Unavailable},
+		{admit.Background, admit.Critical, admit.WithClass(admit.Background, admit.ClassConfig{Share: 1}), codes.OK},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGate(t, admit.WithLimit(fixed(1)), admit.WithQueue(admit.QueueConfig{Capacity: 1, Policy: admit.Reject}),
+				admit.WithClass(checkout, admit.ClassConfig{Name: "checkout", Priority: 1000}))
+			if c.option != nil {
+				if err := g.Update(c.option); err != nil {
+					t.Fatal(err)
+				}
+			}
+			hold(t, g)
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() { _, _ = g.Acquire(ctx, admit.Call{Class: c.waits}) }()
+			synctest.Wait()
+			_, err := interceptors.Tap(g, interceptors.WithClass(c.class, nil))(t.Context(), tapInfo(work))
+			if got := status.Code(err); got != c.want {
+				t.Errorf("a call of class %v while one of %v waits: got %v, want %v", c.class, c.waits, got, c.want)
+			}
+			cancel()
+			synctest.Wait()
+		})
+	}
+}
+
+// Who is over its share is told so by the tap, too.
+func TestTapOverShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, admit.WithLimit(fixed(1)), admit.WithQueue(admit.QueueConfig{Capacity: 4, Policy: admit.Reject}))
+		hold(t, g)
+		ctx, cancel := context.WithCancel(t.Context())
+		for _, tenant := range []string{"greedy", "greedy", "greedy", "polite"} {
+			go func() { _, _ = g.Acquire(ctx, admit.Call{Tenant: tenant}) }()
+		}
+		synctest.Wait()
+		for tenant, want := range map[string]codes.Code{"greedy": codes.ResourceExhausted, "polite": codes.OK} {
+			h := interceptors.Tap(g, interceptors.WithTenant(func(context.Context, middleware.CallMeta) string { return tenant }))
+			_, err := h(t.Context(), tapInfo(work))
+			wantCode(t, err, want)
+		}
+		cancel()
+		synctest.Wait()
+	})
 }
