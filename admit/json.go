@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -15,9 +16,10 @@ import (
 
 // FromJSON reads a gate's configuration from a JSON document and returns it as
 // one option, for [New] or [Gate.Update]. What the document does not name stays
-// as it is. It returns an error that wraps ErrConfig if the document is not one
-// object, and if anything in it is unknown or of the wrong type; values are
-// checked where the option is used. An example with every key:
+// as it is, down to the single key of a class or of the queue. It returns an
+// error that wraps ErrConfig if the document is not one object, and if anything
+// in it is unknown, there twice, null or of the wrong type; values are checked
+// where the option is used. An example with every key:
 //
 //	{
 //	  "limit": {"algorithm": "adaptive", "initial": 32, "min": 1, "max": 1000},
@@ -43,7 +45,7 @@ func FromJSON(document []byte) (Option, error) {
 		opts, err = d.options()
 	}
 	if err == nil {
-		err = checkKeys(json.NewDecoder(bytes.NewReader(document)), "")
+		err = checkKeys(json.NewDecoder(bytes.NewReader(document)), "document")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: JSON: %w", ErrConfig, err)
@@ -61,7 +63,7 @@ type (
 		Queue   json.RawMessage      `json:"queue"`
 		Classes map[string]jsonClass `json:"classes"`
 		DryRun  *bool                `json:"dry_run"`
-	}
+	} // pointers: what is not there changes nothing
 	jsonLimit struct {
 		Algorithm string `json:"algorithm"`
 		Limit     int    `json:"limit"`
@@ -70,16 +72,16 @@ type (
 		Max       int    `json:"max"`
 	}
 	jsonQueue struct {
-		Capacity int    `json:"capacity"`
-		MaxWait  string `json:"max_wait"`
-		Policy   string `json:"policy"`
-		Order    string `json:"order"`
+		Capacity *int    `json:"capacity"`
+		MaxWait  *string `json:"max_wait"`
+		Policy   *string `json:"policy"`
+		Order    *string `json:"order"`
 	}
 	jsonClass struct {
-		Class    *Class  `json:"class"`
-		Priority int     `json:"priority"`
-		Share    float64 `json:"share"`
-		Max      float64 `json:"max"`
+		Class    *Class   `json:"class"`
+		Priority *int     `json:"priority"`
+		Share    *float64 `json:"share"`
+		Max      *float64 `json:"max"`
 	}
 )
 
@@ -106,10 +108,13 @@ var jsonKeys = []string{
 }
 
 // checkKeys finds, in a value that can be decoded, what package json lets pass: keys
-// that are there twice, or differ from the right ones in case.
+// that are there twice, or differ from the right ones in case, and nulls.
 func checkKeys(d *json.Decoder, of string) error {
 	t, err := d.Token()
-	if err != nil || t != json.Delim('{') {
+	if t == nil && err == nil && of != "queue" {
+		return fmt.Errorf("%s: got null, want a value", of)
+	}
+	if t != json.Delim('{') {
 		return err
 	}
 	seen := map[string]bool{}
@@ -149,8 +154,15 @@ func (d *jsonGate) options() (opts []Option, err error) {
 	if d.Queue != nil {
 		add(queueFromJSON(d.Queue))
 	}
-	for name, c := range d.Classes {
-		add(c.option(name))
+	taken := map[Class]string{}
+	for _, name := range slices.Sorted(maps.Keys(d.Classes)) {
+		c := d.Classes[name]
+		class, err := c.number(name)
+		if err == nil && taken[class] != "" {
+			err = fmt.Errorf("classes: %s: got class %d, as %s has, want one of its own", name, class, taken[class])
+		}
+		taken[class] = name
+		add(c.option(name, class), err)
 	}
 	if d.DryRun != nil {
 		add(WithDryRun(*d.DryRun), nil)
@@ -190,27 +202,51 @@ func queueFromJSON(document []byte) (Option, error) {
 	if err := strict(document, &q); err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
-	cfg, errs := QueueConfig{Capacity: q.Capacity}, []error(nil)
-	if q.MaxWait != "" {
-		d, err := time.ParseDuration(q.MaxWait)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("queue: max_wait: got %q, want a duration such as \"250ms\"", q.MaxWait))
+	var errs []error
+	var wait time.Duration
+	if q.MaxWait != nil {
+		var err error
+		if wait, err = time.ParseDuration(*q.MaxWait); err != nil {
+			errs = append(errs, fmt.Errorf("queue: max_wait: got %q, want a duration such as \"250ms\"", *q.MaxWait))
 		}
-		cfg.MaxWait = d
 	}
-	one := func(key, got string, names ...string) int {
-		i := slices.Index(names, got)
-		if got != "" && i < 0 {
-			errs = append(errs, fmt.Errorf("queue: %s: got %q, want one of %s", key, got, strings.Join(names, ", ")))
+	one := func(key string, got *string, names ...string) int {
+		if got == nil {
+			return 0
+		}
+		i := slices.Index(names, *got)
+		if i < 0 {
+			errs = append(errs, fmt.Errorf("queue: %s: got %q, want one of %s", key, *got, strings.Join(names, ", ")))
 		}
 		return max(i, 0)
 	}
-	cfg.Policy = Policy(one("policy", q.Policy, "drop_oldest", "reject", "block"))
-	cfg.Order = Order(one("order", q.Order, "adaptive_lifo", "fifo", "codel"))
-	return WithQueue(cfg), errors.Join(errs...)
+	policy := one("policy", q.Policy, "drop_oldest", "reject", "block")
+	order := one("order", q.Order, "adaptive_lifo", "fifo", "codel")
+	return option(func(c *config) {
+		to := c.queue
+		change(&to.Capacity, q.Capacity)
+		if q.MaxWait != nil {
+			to.MaxWait = wait
+		}
+		if q.Policy != nil {
+			to.Policy = Policy(policy)
+		}
+		if q.Order != nil {
+			to.Order = Order(order)
+		}
+		WithQueue(to).apply(c)
+	}), errors.Join(errs...)
 }
 
-func (c jsonClass) option(name string) (Option, error) {
+// change sets what is there.
+func change[T any](to, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// number returns the class that a name stands for.
+func (c jsonClass) number(name string) (Class, error) {
 	class := Class(MaxClasses)
 	for known := Default; known <= Background; known++ {
 		if known.String() == name {
@@ -219,11 +255,24 @@ func (c jsonClass) option(name string) (Option, error) {
 	}
 	switch {
 	case c.Class != nil && class < MaxClasses && *c.Class != class:
-		return nil, fmt.Errorf("classes: %s: got class %d, want %d or nothing", name, *c.Class, class)
+		return 0, fmt.Errorf("classes: %s: got class %d, want %d or nothing", name, *c.Class, class)
+	case c.Class != nil && *c.Class >= MaxClasses:
+		return 0, fmt.Errorf("classes: %s: got class %d, want less than %d", name, *c.Class, MaxClasses)
 	case c.Class != nil:
-		class = *c.Class
+		return *c.Class, nil
 	case class == MaxClasses:
-		return nil, fmt.Errorf("classes: %s: got a class that is not one of the first four, want its number in \"class\"", name)
+		return 0, fmt.Errorf("classes: %s: got a class that is not one of the first four, want its number in \"class\"", name)
 	}
-	return WithClass(class, ClassConfig{Name: name, Priority: c.Priority, Share: c.Share, Max: c.Max}), nil
+	return class, nil
+}
+
+func (c jsonClass) option(name string, class Class) Option {
+	return option(func(to *config) {
+		cfg := to.classes.set[class]
+		cfg.Name = name
+		change(&cfg.Priority, c.Priority)
+		change(&cfg.Share, c.Share)
+		change(&cfg.Max, c.Max)
+		to.classes.configure(class, cfg)
+	})
 }

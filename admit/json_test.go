@@ -2,6 +2,7 @@ package admit_test
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/weir-go/weir/admit"
@@ -84,8 +85,41 @@ func TestFromJSONSaysWhatIsWrong(t *testing.T) {
 		`{"classes": {"critical": {"class": 3}}}`:          "classes: critical: got class 3, want 1 or nothing",
 		`{"classes": {"checkout": {"class": 300}}}`:        "cannot unmarshal number 300",
 		`{"queue": {"policy": "a"}, "limit": {"limit":1}}`: `policy: got "a"`,
+		`null`:                            "document: got null",
+		`{"limit": null}`:                 "limit: got null",
+		`{"dry_run": null}`:               "dry_run: got null",
+		`{"classes": {"critical": null}}`: "critical: got null",
+		`{"classes": {"critical": {"share": null}}}`:          "share: got null",
+		`{"queue": {"policy": null}}`:                         "policy: got null",
+		`{"queue": {"policy": ""}}`:                           `policy: got "", want one of`,
+		`{"classes": {"checkout": {"class": 8}}}`:             "classes: checkout: got class 8, want less than 8",
+		`{"classes": {"a": {"class": 4}, "b": {"class": 4}}}`: "classes: b: got class 4, as a has, want one of its own",
 	} {
 		_, err := admit.FromJSON([]byte(document))
 		wantError(t, err, admit.ErrConfig, says)
 	}
+}
+
+// A document changes the keys that it has, and no others.
+func TestFromJSONChangesWhatItNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 4, fromJSON(t, `{
+			"classes": {"background": {"max": 0.25}, "reports": {"class": 4}},
+			"queue": {"capacity": 3, "max_wait": "1m", "policy": "reject"}
+		}`))
+		update(t, g, fromJSON(t, `{"classes": {"background": {"priority": 350}, "default": {"priority": 500}}, "queue": {"order": "fifo"}}`))
+		if s := g.Stats(); s.QueueCapacity != 3 {
+			t.Errorf("capacity: got %d, want 3 still", s.QueueCapacity)
+		}
+		if got := g.Higher(admit.Critical, 4); got != 4 {
+			t.Errorf("the higher of critical and reports, which is as default: got %v, want 4", got)
+		}
+		first, second := start(t.Context(), g, admit.Background), start(t.Context(), g, admit.Background)
+		wantState(t, "a background call", first, runs)
+		wantState(t, "another, beyond the bound", second, waits)
+		time.Sleep(59 * time.Second)
+		wantState(t, "it, almost a minute later", second, waits)
+		time.Sleep(time.Second)
+		wantState(t, "it, a minute later", second, tooLong)
+	})
 }
