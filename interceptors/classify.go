@@ -29,11 +29,7 @@ func (c *config) clientCall(ctx context.Context, method string, desc *grpc.Strea
 	if c.indifferent() {
 		return admit.Call{Class: contextClass(ctx)}, true
 	}
-	call, subject := c.choose(ctx, middleware.NewClientCallMeta(method, desc, req))
-	if c.classifier == nil && c.classes == nil {
-		call.Class = contextClass(ctx)
-	}
-	return call, subject
+	return c.choose(ctx, middleware.NewClientCallMeta(method, desc, req))
 }
 
 // indifferent reports that nobody wants to look at calls.
@@ -63,6 +59,9 @@ func (c *config) classOf(ctx context.Context, meta middleware.CallMeta) admit.Cl
 	}
 	if c.classifier != nil {
 		return c.classifier(ctx, meta)
+	}
+	if c.leaves {
+		return contextClass(ctx)
 	}
 	return admit.Default
 }

@@ -120,11 +120,14 @@ type mark struct {
 	released atomic.Bool
 
 	// What follows is for calls that this one makes: see WithPropagation.
-	hop     bool // there is something to pass on
+	hop     bool  // there is something to pass on
+	outer   *mark // of a gate further out in the chain, or nil
 	class   admit.Class
-	brought []string    // passes that came with the call
-	nested  bool        // it runs under the permit of one of them
-	failed  atomic.Bool // a call that it made was refused, or found nobody
+	brought []string // passes that came with the call
+	nested  bool     // it runs under the permit of one of them
+	// failed is the method of the last call that it made which was refused or
+	// found nobody, until one to that method succeeds.
+	failed atomic.Pointer[string]
 
 	pass   string // guarded by the lock of passes: stands for the permit
 	guests int    // also: calls that run under the permit

@@ -138,6 +138,7 @@ type config struct {
 	outcomeOf    func(error) admit.Outcome
 	codes        codeTable
 	noExemptions bool
+	leaves       bool // calls leave here: their context may say what they are
 }
 
 // A classRule gives calls that match a class.
@@ -155,7 +156,7 @@ func serverConfig(opts []ServerOption) config {
 }
 
 func clientConfig(opts []ClientOption) config {
-	c := config{codes: clientCodes}
+	c := config{codes: clientCodes, leaves: true}
 	for _, o := range opts {
 		o.applyClient(&c)
 	}

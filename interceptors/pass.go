@@ -2,6 +2,8 @@ package interceptors
 
 import (
 	"crypto/rand"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -27,8 +29,20 @@ type passes struct {
 }
 
 // passes returns the passes that calls made for this one carry: those that it
-// brought, and one for its own permit.
+// brought, and those for its permits, one for each gate in its chain; of more
+// than may travel the last.
 func (m *mark) passes() []string {
+	all := slices.Clone(m.brought)
+	for ; m != nil; m = m.outer {
+		if pass := m.ownPass(); pass != "" {
+			all = append(all, pass)
+		}
+	}
+	return all[max(0, len(all)-mostPermits):]
+}
+
+// ownPass returns the pass for a call's own permit, or "" if it has none.
+func (m *mark) ownPass() string {
 	p := &m.member.family.passes
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -39,11 +53,14 @@ func (m *mark) passes() []string {
 		}
 		p.held[m.pass] = m
 	}
-	all := append([]string(nil), m.brought[max(0, len(m.brought)-mostPermits+1):]...)
-	if m.pass != "" {
-		all = append(all, m.pass)
-	}
-	return all
+	return m.pass
+}
+
+// couldBePass reports whether a string looks like a pass. What a caller sends may
+// be anything, and not everything can be sent on.
+func couldBePass(s string) bool {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567" // of rand.Text
+	return len(s) == passLength && strings.Trim(s, alphabet) == ""
 }
 
 // enter lets a call in that brought a pass for a permit which is held, if no more

@@ -34,10 +34,11 @@ const (
 // must look at what authentication has put into the context. The class that is
 // believed replaces what a classifier says. A nil trust believes nobody.
 //
-// When the handler fails with UNAVAILABLE or RESOURCE_EXHAUSTED because a call of
-// its own did, its caller is told not to retry: the service next to what was
-// overloaded has tried, and if every service on the way tried again the attempts
-// would multiply.
+// When the handler fails with UNAVAILABLE or RESOURCE_EXHAUSTED after a call of its
+// own did, and none to the same method succeeded since, its caller is told not to
+// retry: the service next to what was overloaded has tried, and if every service
+// on the way tried again the attempts would multiply. A handler that knows better
+// sends a grpc-retry-pushback-ms of its own with grpc.SetTrailer; that stands.
 //
 // It costs some allocations a call.
 func WithPropagation(trust func(ctx context.Context) (highest admit.Class, trusted bool)) ServerOption {
@@ -97,7 +98,7 @@ func (s *server) arrive(ctx context.Context, call admit.Call) (_ admit.Call, pas
 	}
 	if s.propagates {
 		passes = metadata.ValueFromIncomingContext(ctx, permitKey)
-		passes = slices.DeleteFunc(passes, func(p string) bool { return len(p) != passLength })
+		passes = slices.DeleteFunc(passes, func(p string) bool { return !couldBePass(p) })
 	}
 	return call, passes[max(0, len(passes)-mostPermits):]
 }
@@ -118,7 +119,7 @@ func namedClass(values []string) (admit.Class, bool) {
 // advise tells the caller of a call that failed because of one further on not to
 // retry.
 func (s *server) advise(ctx context.Context, ss grpc.ServerStream, m *mark, err error) {
-	if err == nil || m == nil || !m.failed.Load() || !retriable(err) {
+	if err == nil || m == nil || m.failed.Load() == nil || !retriable(err) {
 		return
 	}
 	s.sendTrailer(ctx, ss, dontRetry)
@@ -178,7 +179,7 @@ func UnaryPropagation(opts ...PropagationOption) grpc.UnaryClientInterceptor {
 		if err == nil {
 			floor.saw(time.Since(start))
 		}
-		from.noteEnd(err)
+		from.noteEnd(method, err)
 		return err
 	}
 }
@@ -196,11 +197,11 @@ func StreamPropagation(opts ...PropagationOption) grpc.StreamClientInterceptor {
 		if err != nil {
 			return nil, err
 		}
-		finished := grpc.OnFinish(func(err error) { cancel(); from.noteEnd(err) })
+		finished := grpc.OnFinish(func(err error) { cancel(); from.noteEnd(method, err) })
 		stream, err := streamer(ctx, desc, cc, method, append(slices.Clip(opts), finished)...)
 		if err != nil {
 			cancel()
-			from.noteEnd(err)
+			from.noteEnd(method, err)
 		}
 		return stream, err
 	}
@@ -228,7 +229,6 @@ func (p *propagation) depart(ctx context.Context, from *mark, shortest time.Dura
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline) - p.margin
 		if left <= shortest {
-			from.noteEnd(errTooClose)
 			return nil, nil, errTooClose
 		}
 		if p.margin > 0 {
@@ -250,16 +250,24 @@ func (p *propagation) depart(ctx context.Context, from *mark, shortest time.Dura
 
 // inherited returns the class of a call that is made for the one that is served.
 func (m *mark) inherited(c admit.Class) admit.Class {
-	if u, ok := m.member.gate.Urgent(); ok && !m.released.Load() {
-		return m.member.gate.Higher(c, u)
+	for ; m != nil; m = m.outer {
+		if u, ok := m.member.gate.Urgent(); ok && !m.released.Load() {
+			c = m.member.gate.Higher(c, u)
+		}
 	}
 	return c
 }
 
 // noteEnd remembers that a call which was made for the one that is served failed
 // because something was overloaded. A nil mark is none.
-func (m *mark) noteEnd(err error) {
-	if m != nil && err != nil && retriable(err) {
-		m.failed.Store(true)
+func (m *mark) noteEnd(method string, err error) {
+	for ; m != nil; m = m.outer {
+		last := m.failed.Load()
+		switch {
+		case err != nil && retriable(err):
+			m.failed.Store(&method)
+		case err == nil && last != nil && *last == method:
+			m.failed.CompareAndSwap(last, nil)
+		}
 	}
 }

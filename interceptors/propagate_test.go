@@ -167,23 +167,25 @@ func TestNestedCallsAcrossProcesses(t *testing.T) {
 		opts []interceptors.ServerOption
 		want codes.Code
 	}{
-		{"without propagation", nil, codes.Unavailable},
+		{"without propagation", nil, codes.Unavailable}, // the first; its permit lets others through
 		{"with it", []interceptors.ServerOption{interceptors.WithPropagation(nil)}, codes.OK},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			const permits = 5
 			g := newGate(t, admit.WithLimit(fixed(permits)))
 			first := loop(t, g, c.opts...)
-			var calls sync.WaitGroup
+			results := make(chan error, permits)
 			for range permits {
-				calls.Go(func() {
+				go func() {
 					_, err := first.Work(t.Context(), &demopb.WorkRequest{})
-					if got := status.Code(err); got != c.want {
-						t.Errorf("%s: got %v, want %v", c.name, err, c.want)
-					}
-				})
+					results <- err
+				}()
 			}
-			calls.Wait()
+			for i := range permits {
+				if err := <-results; (i == 0 || c.want == codes.OK) && status.Code(err) != c.want {
+					t.Errorf("%s: got %v, want %v", c.name, err, c.want)
+				}
+			}
 			atRest(t, g)
 		})
 	}
@@ -202,6 +204,8 @@ func TestComingBackIsBounded(t *testing.T) {
 			g := newGate(t, admit.WithLimit(fixed(c.limit)), admit.WithoutQueue())
 			var inside, refused atomic.Int64
 			proceed := make(chan struct{})
+			var together sync.WaitGroup // those who hold a permit come first
+			together.Add(c.held)
 			svc := &service{}
 			r := start(t, svc, guarded(g, interceptors.WithPropagation(nil)), propagating...)
 			svc.work = func(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
@@ -210,6 +214,8 @@ func TestComingBackIsBounded(t *testing.T) {
 					<-proceed
 					return &demopb.WorkResponse{}, nil
 				}
+				together.Done()
+				together.Wait()
 				var back sync.WaitGroup
 				for range c.callers / c.held {
 					back.Go(func() {
@@ -505,4 +511,151 @@ func TestWhatTheGateIsTold(t *testing.T) {
 		t.Errorf("got %d permits in use, %v by class, %d tenants; want 4, all of critical, 1", during.InFlight, during.Held, during.Tenants)
 	}
 	atRest(t, g)
+}
+
+// What a stranger sends as a pass is not sent on, or nothing could be sent with it.
+func TestHostilePass(t *testing.T) {
+	t.Parallel()
+	var passes []string
+	backend := start(t, does(func(ctx context.Context) error {
+		passes = metadata.ValueFromIncomingContext(ctx, "weir-permit")
+		return nil
+	}), nil, propagating...)
+	front := interceptors.UnaryServer(newGate(t), interceptors.WithPropagation(nil))
+	for _, hostile := range []string{
+		strings.Repeat("\xff", 26), strings.Repeat("\n", 26), strings.Repeat("a", 26), strings.Repeat("A", 27), "", strings.Repeat("A", 1<<20),
+	} {
+		ctx := metadata.NewIncomingContext(t.Context(), metadata.MD{"weir-permit": {hostile}})
+		_, err := front(ctx, nil, workInfo, func(ctx context.Context, _ any) (any, error) {
+			return backend.Work(ctx, &demopb.WorkRequest{})
+		})
+		if err != nil || len(passes) != 1 || passes[0] == hostile {
+			t.Errorf("after the pass %.30q: got %v and passes %q, want the one of the permit", hostile, err, passes)
+		}
+	}
+}
+
+// A call that goes through two gates comes back through both.
+func TestComingBackThroughTwoGates(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		outer, inner := newGate(t, admit.WithLimit(fixed(1))), newGate(t, admit.WithLimit(fixed(1)))
+		p := interceptors.WithPropagation(nil)
+		svc := &service{}
+		r := start(t, svc, unaryServers(interceptors.UnaryServer(outer, p), interceptors.UnaryServer(inner, p)), propagating...)
+		svc.work = func(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+			if req.GetName() == "back" {
+				return &demopb.WorkResponse{}, nil
+			}
+			return r.Work(ctx, &demopb.WorkRequest{Name: "back"})
+		}
+		if _, err := r.Work(t.Context(), &demopb.WorkRequest{}); err != nil {
+			t.Errorf("a call that comes back through two gates: got %v, want none", err)
+		}
+		atRest(t, outer)
+		atRest(t, inner)
+	})
+}
+
+// Twice around eight services, each with one permit; a ninth service would be one too many for
+// the passes that travel.
+func TestARingOfEight(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]codes.Code{8: codes.OK, 9: codes.Unavailable} {
+		synctest.Test(t, func(t *testing.T) {
+			rigs := make([]*rig, n)
+			for i := range rigs {
+				rigs[i] = start(t, does(func(ctx context.Context) error {
+					step := len(metadata.ValueFromIncomingContext(ctx, "x-step"))
+					if step == 2*n-1 {
+						return nil
+					}
+					out := metadata.NewOutgoingContext(ctx, metadata.MD{"x-step": make([]string, step+1)})
+					_, err := rigs[(i+1)%n].Work(out, &demopb.WorkRequest{})
+					return err
+				}), guarded(newGate(t, admit.WithLimit(fixed(1))), interceptors.WithPropagation(nil)), propagating...)
+			}
+			if _, err := rigs[0].Work(t.Context(), &demopb.WorkRequest{}); status.Code(err) != want {
+				t.Errorf("twice around %d services: got %v, want %v", n, err, want)
+			}
+		})
+	}
+}
+
+// A class that waits for itself does not make other calls urgent.
+func TestInheritsNothingFromABoundedClass(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		got := ""
+		back := start(t, does(func(ctx context.Context) error {
+			got = metadata.ValueFromIncomingContext(ctx, "weir-class")[0]
+			return nil
+		}), nil, propagating...)
+		g := newGate(t, admit.WithLimit(fixed(8)), admit.WithClass(admit.Critical, admit.ClassConfig{Max: 0.125}))
+		p, err := g.Acquire(t.Context(), admit.Call{Class: admit.Critical})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _, _ = g.Acquire(ctx, admit.Call{Class: admit.Critical}) }() // waits for p; 7 are free
+		synctest.Wait()
+		front := start(t, asks(back), guarded(g, trustUpTo(admit.Critical)), propagating...)
+		if _, err = front.Work(t.Context(), &demopb.WorkRequest{}); err != nil || got != "default" {
+			t.Errorf("got %v, class %q, want default", err, got)
+		}
+		cancel()
+		synctest.Wait()
+		p.Release(admit.Ignored)
+	})
+}
+
+// A call that failed and then succeeded is not why its caller fails.
+func TestAdviceAfterASecondAttempt(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, trailer, want string }{
+		{"the last attempt succeeds", "", "[]"},
+		{"the last attempt fails", "", "[-1]"},
+		{"the last attempt fails", "25", "[25]"}, // the handler knows better
+	} {
+		attempts := 0
+		bad := start(t, does(func(context.Context) error {
+			if attempts++; attempts == 2 && c.name == "the last attempt succeeds" {
+				return nil
+			}
+			return status.Error(codes.Unavailable, "away")
+		}), nil, propagating...)
+		r := start(t, does(func(ctx context.Context) error {
+			for range 2 {
+				_, _ = bad.Work(ctx, &demopb.WorkRequest{})
+			}
+			if c.trailer != "" {
+				_ = grpc.SetTrailer(ctx, metadata.Pairs(pushback, c.trailer))
+			}
+			return status.Error(codes.Unavailable, "something else")
+		}), guarded(newGate(t), interceptors.WithPropagation(nil)))
+		var trailer metadata.MD
+		_, err := r.Work(t.Context(), &demopb.WorkRequest{}, grpc.Trailer(&trailer))
+		wantCode(t, err, codes.Unavailable)
+		if got := fmt.Sprint(trailer[pushback]); got != c.want {
+			t.Errorf("%s: got pushback %s, want %s", c.name, got, c.want)
+		}
+	}
+}
+
+// Where no rule says otherwise a client's gate goes by the context.
+func TestContextClassBesideRules(t *testing.T) {
+	t.Parallel()
+	g := strict(t, 1)
+	fill(t, g)
+	class := ""
+	if err := g.Update(admit.WithHooks(admit.Hooks{Refused: func(c admit.Class, _ admit.Reason, _ time.Duration) { class = c.String() }})); err != nil {
+		t.Fatal(err)
+	}
+	c := interceptors.UnaryClient(g, interceptors.WithClass(admit.Background, interceptors.Methods("/other.Service/")))
+	ctx := interceptors.ContextWithClass(t.Context(), admit.Critical)
+	for method, want := range map[string]string{work: "critical", "/other.Service/Do": "background"} {
+		if _ = c(ctx, method, nil, nil, nil, nil); class != want {
+			t.Errorf("%s: got class %s, want %s", method, class, want)
+		}
+	}
 }

@@ -128,7 +128,9 @@ func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 // hop returns a marked context from which what a call is can be passed on.
 func (s *server) hop(ctx context.Context, call admit.Call, brought []string) *mark {
 	m := s.mark(ctx)
-	m.hop, m.class, m.brought = s.propagates, call.Class, brought
+	if m.hop = s.propagates; m.hop {
+		m.outer, m.class, m.brought = hopOf(ctx), call.Class, brought
+	}
 	return m
 }
 

@@ -446,6 +446,7 @@ func TestStop(t *testing.T) {
 		if got := time.Since(began); got != 0 {
 			t.Errorf("Stop: got %v, want at once", got)
 		}
+		synctest.Wait()
 		atRest(t, g)
 		if got := g.Stats().Left; got != 19 {
 			t.Errorf("left: got %d, want 19", got)
