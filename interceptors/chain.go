@@ -45,6 +45,7 @@ func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 		}
 		if c.SecondRetries != nil {
 			unary = append(unary, UnaryRetryGuard(c.SecondRetries))
+			stream = append(stream, StreamRetryGuard(c.SecondRetries))
 		}
 	}
 	if c.Propagation != nil {

@@ -271,6 +271,56 @@ func TestRetryGuard(t *testing.T) {
 	}
 }
 
+// A stream is opened again by gRPC only, unless a message has come.
+func TestStreamRetryGuard(t *testing.T) {
+	outer := retry.StreamClientInterceptor(retry.WithMax(3), retry.WithBackoff(retry.BackoffLinear(time.Second)), retry.WithCodes(codes.Unavailable))
+	const method = "/a.Service/Watch"
+	for _, c := range []struct {
+		name     string
+		guarded  bool
+		messages int // one in each of the first attempts
+		attempts int
+		reports  int
+	}{
+		{"without", false, 0, 9, 0},
+		{"at both ends", true, 0, 3, 1},
+		{"after a message, and again", true, 1, 4, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			reports, attempts := 0, 0
+			guard := interceptors.StreamRetryGuard(func(string, string) { reports++ })
+			chain := []grpc.StreamClientInterceptor{outer}
+			if c.guarded {
+				chain = []grpc.StreamClientInterceptor{guard, outer, guard}
+			}
+			unknown := grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
+				if attempts++; attempts <= c.messages {
+					if err := s.SendMsg(&demopb.WorkResponse{}); err != nil {
+						return err
+					}
+				}
+				return status.Error(codes.Unavailable, "flaky")
+			})
+			r := start(t, &service{}, []grpc.ServerOption{unknown}, grpc.WithChainStreamInterceptor(chain...),
+				policy(t, interceptors.RetryConfig{BudgetTokens: 1000}))
+			s, err := r.conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, method)
+			if err == nil {
+				err = s.SendMsg(&demopb.WorkRequest{})
+			}
+			if err == nil {
+				err = s.CloseSend()
+			}
+			for err == nil {
+				err = s.RecvMsg(&demopb.WorkResponse{})
+			}
+			wantCode(t, err, codes.Unavailable)
+			if attempts != c.attempts || reports != c.reports {
+				t.Errorf("%s: got %d attempts and %d reports, want %d and %d", c.name, attempts, reports, c.attempts, c.reports)
+			}
+		})
+	}
+}
+
 // Calls that something in between makes with the same context are calls of their own.
 func TestRetryGuardOtherCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

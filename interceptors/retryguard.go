@@ -39,8 +39,17 @@ import (
 // The guard allocates a little for each call. It is safe for concurrent use. It
 // cannot see grpc.WithDisableRetry: do not use it with that.
 func UnaryRetryGuard(report func(target, method string)) grpc.UnaryClientInterceptor {
-	g := &retryGuard{report: report, layers: newTable(func(p place) *layered { return &layered{place: p} })}
-	return g.unary
+	return newRetryGuard(report).unary
+}
+
+// StreamRetryGuard is [UnaryRetryGuard] for streams. gRPC retries a stream until its
+// first message comes, so what fails after that others may open again.
+func StreamRetryGuard(report func(target, method string)) grpc.StreamClientInterceptor {
+	return newRetryGuard(report).stream
+}
+
+func newRetryGuard(report func(target, method string)) *retryGuard {
+	return &retryGuard{report: report, layers: newTable(func(p place) *layered { return &layered{place: p} })}
 }
 
 type retryGuard struct {
@@ -72,22 +81,66 @@ func (g *retryGuard) unary(
 	ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
 	invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
 ) error {
-	call, ok := ctx.Value(g).(*logicalCall)
-	if !ok || call.cc != cc || call.method != method { // the outer place
-		if len(metadata.ValueFromOutgoingContext(ctx, attemptKey)) > 0 && policyOf(cc, method) {
-			g.found(cc, method)
-		}
-		return invoker(context.WithValue(ctx, g, &logicalCall{cc: cc, method: method}), method, req, reply, cc, opts...)
+	ctx, call, inner := g.enter(ctx, cc, method)
+	if !inner {
+		return invoker(ctx, method, req, reply, cc, opts...)
 	}
 	if err := call.last(); err != nil {
 		g.found(cc, method)
 		return err
 	}
 	err := invoker(ctx, method, req, reply, cc, opts...)
-	if err != nil && !ours(err) && retriedByGRPC(cc, method, err) {
-		call.remember(err)
+	call.ended(err)
+	return err
+}
+
+func (g *retryGuard) stream(
+	ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
+	streamer grpc.Streamer, opts ...grpc.CallOption,
+) (grpc.ClientStream, error) {
+	ctx, call, inner := g.enter(ctx, cc, method)
+	if !inner {
+		return streamer(ctx, desc, cc, method, opts...)
+	}
+	if err := call.last(); err != nil {
+		g.found(cc, method)
+		return nil, err
+	}
+	s, err := streamer(ctx, desc, cc, method, opts...)
+	if err != nil {
+		call.ended(err)
+		return nil, err
+	}
+	return &guardedStream{ClientStream: s, call: call}, nil
+}
+
+// A guardedStream sees how a stream ends.
+type guardedStream struct {
+	grpc.ClientStream
+	call *logicalCall
+	came bool // a message
+}
+
+func (s *guardedStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if err == nil {
+		s.came = true
+	} else if !s.came {
+		s.call.ended(err)
 	}
 	return err
+}
+
+// enter returns what the outer place knows of a call, and whether this is the inner one.
+// At the outer place it is in the context that is returned.
+func (g *retryGuard) enter(ctx context.Context, cc *grpc.ClientConn, method string) (context.Context, *logicalCall, bool) {
+	if call, ok := ctx.Value(g).(*logicalCall); ok && call.cc == cc && call.method == method {
+		return ctx, call, true
+	}
+	if len(metadata.ValueFromOutgoingContext(ctx, attemptKey)) > 0 && policyOf(cc, method) {
+		g.found(cc, method)
+	}
+	return context.WithValue(ctx, g, &logicalCall{cc: cc, method: method}), nil, false
 }
 
 func (c *logicalCall) last() error {
@@ -96,7 +149,11 @@ func (c *logicalCall) last() error {
 	return c.retried
 }
 
-func (c *logicalCall) remember(err error) {
+// ended notes that an attempt has ended with err, nil included.
+func (c *logicalCall) ended(err error) {
+	if err == nil || ours(err) || !retriedByGRPC(c.cc, c.method, err) {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.retried = err
