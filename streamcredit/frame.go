@@ -181,6 +181,11 @@ func (w *framed) flush(ctx context.Context) error {
 	case <-idle:
 		return nil
 	case <-ctx.Done():
+	}
+	select {
+	case <-idle: // both at once
+		return nil
+	default:
 		return ctx.Err()
 	}
 }
@@ -202,7 +207,7 @@ func (w *framed) read(into [][]byte) (*creditpb.Control, [][]byte, error) {
 		if !batched {
 			return nil, into, violation(UnexpectedFrame, "none: FEATURE_BATCH is not used", "a batch")
 		}
-		return f.GetPiggyback(), append(into, body.Batch.GetData()...), nil
+		return f.GetPiggyback(), body.Batch.GetData(), nil // no copy: a batch may be of millions that are empty
 	}
 	return f.GetPiggyback(), into, nil
 }
@@ -222,7 +227,11 @@ func (*framed) setup(m any) ([]byte, error) {
 // ServeFrames makes a handler of CreditStream.Channel sender and receiver of bytes.
 // Small elements share messages, as many as there are when one can be written. With
 // [SendOnly] or [ReceiveOnly] it does one of the two, and the other field is nil. An
-// element must not be changed after Send. Otherwise it is like [ServeSend].
+// element must not be changed after Send. Send does not wait for the transport, but for
+// the elements before it; Finish, Close and the like wait until all are in its hands. So
+// a handler that fails tells its client with CloseWithError: with an error that it just
+// returns, gRPC ends the stream at once, and drops what waits. Otherwise it is like
+// [ServeSend].
 func ServeFrames(stream Stream[creditpb.Frame, creditpb.Frame], opts ...DuplexOption) (*Duplex[[]byte, []byte], []byte, error) {
 	c, err := newConfig(role{server: true, sends: true, receives: true}, opts)
 	if err != nil {

@@ -196,6 +196,7 @@ func (c *tramp) play(input []byte) {
 	if !c.strange() {
 		_ = c.write(c.count(c.open()), nil)
 	}
+	slept := time.Duration(0)
 	for i := 0; i+1 < len(input); i += 2 {
 		what, arg := input[i], input[i+1]
 		switch what % 16 {
@@ -206,7 +207,10 @@ func (c *tramp) play(input []byte) {
 		case 2:
 			c.elements(c.control(arg, what), 1, 10)
 		case 3:
-			time.Sleep(time.Duration(arg) * time.Duration(arg) * time.Millisecond) // to more than a minute
+			d := time.Duration(arg) * time.Duration(arg) * time.Millisecond // to more than a minute
+			if slept += d; slept < time.Hour/2 {
+				time.Sleep(d)
+			}
 		case 4:
 			for range int(arg) * 8 {
 				if c.write(c.count(request(1, 0, false)), nil) != nil {

@@ -68,7 +68,7 @@ func (s *session[O, I]) open(c *creditpb.Control, elements []I) error {
 	if len(elements) == 1 {
 		s.setup, s.hasSetup = elements[0], true
 	}
-	s.peer = o
+	s.peerReceives = o.GetWillReceive() // and no more is kept of what a peer may have made huge
 	if r := o.GetInitial(); r != nil {
 		if v := s.request(r); v != nil {
 			return v
@@ -114,7 +114,7 @@ func (s *session[O, I]) agree(o *creditpb.Open) *ProtocolError {
 
 // openUnaware begins a session with a client that knows nothing of the protocol.
 func (s *session[O, I]) openUnaware(elements []I) error {
-	s.quiet, s.peer = true, &creditpb.Open{WillSend: true, WillReceive: true}
+	s.quiet, s.peerReceives = true, true
 	if s.out != nil {
 		_, _ = s.out.demand(&creditpb.Request{N: unbounded})
 		s.out.hush()
@@ -147,28 +147,41 @@ func (s *session[O, I]) beats(d time.Duration) {
 		})
 	}
 	if s.cfg.heartbeat > 0 {
-		s.every(s.cfg.heartbeat, s.read.Load, func(silent int) {
-			if silent >= missedHeartbeats {
-				s.fail(violation(PeerStalled, "a message or a heartbeat every "+s.cfg.heartbeat.String(),
-					"nothing for %d times that", silent))
-			}
-		})
+		s.watch()
 	}
 }
 
+// watch ends the session when the peer is silent for too long, and could be heard: not
+// after its half-close, nor while the read loop waits for the application.
+func (s *session[O, I]) watch() {
+	var deaf uint64
+	heard := func() uint64 {
+		if s.in != nil && s.in.full.Load() {
+			deaf++
+		}
+		return s.read.Load() + deaf
+	}
+	s.every(s.cfg.heartbeat, heard, func(silent int) {
+		select {
+		case <-s.done:
+			return
+		default:
+		}
+		if silent >= missedHeartbeats {
+			s.fail(violation(PeerStalled, "a message or a heartbeat every "+s.cfg.heartbeat.String(),
+				"nothing for %d times that", silent))
+		}
+	})
+}
+
 // every calls f each d with the number of times in a row that count has not changed, until
-// the session or the read loop has ended.
+// the session has ended.
 func (s *session[O, I]) every(d time.Duration, count func() uint64, f func(silent int)) {
 	last, silent := count(), 0
 	var again *time.Timer
 	s.mu.Lock() // so that again is set before it is used
 	defer s.mu.Unlock()
 	again = s.afterLocked(d, func() {
-		select {
-		case <-s.done: // half-closed: the peer can say nothing any more
-			return
-		default:
-		}
 		if now := count(); now != last {
 			last, silent = now, 0
 		} else {

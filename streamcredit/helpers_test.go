@@ -1,6 +1,8 @@
 package streamcredit_test
 
 import (
+	"context"
+	"math"
 	"os"
 	"testing"
 
@@ -10,6 +12,7 @@ import (
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/internal/grpctest"
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
+	"github.com/weir-go/weir/streamcredit"
 )
 
 func TestMain(m *testing.M) {
@@ -58,4 +61,45 @@ type frames struct {
 
 func (f frames) Channel(s grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
 	return f.channel(s)
+}
+
+var allFeatures = []creditpb.Feature{1, 2, 3, 4}
+
+// helloFrom returns what a peer says first that knows everything.
+func helloFrom(o *creditpb.Open) *creditpb.Control {
+	o.MinVersion, o.MaxVersion, o.Features = 1, 1, allFeatures
+	return &creditpb.Control{Kind: &creditpb.Control_Open{Open: o}}
+}
+
+// deaf is a server without weir that opens with much demand and never reads again.
+func deaf(t *testing.T) demopb.StreamServiceClient {
+	return handlers{
+		upload: func(stream uploadServer) error {
+			if _, err := stream.Recv(); err != nil {
+				return err
+			}
+			_ = stream.Send(&demopb.UploadResponse{Credit: helloFrom(&creditpb.Open{WillReceive: true, Initial: &creditpb.Request{N: math.MaxInt64}})})
+			<-stream.Context().Done()
+			return nil
+		},
+		convert: func(stream convertServer) error {
+			if _, err := stream.Recv(); err != nil {
+				return err
+			}
+			_ = stream.Send(&demopb.ConvertResponse{Credit: helloFrom(&creditpb.Open{WillReceive: true, WillSend: true, Initial: &creditpb.Request{N: 1 << 40}})})
+			<-stream.Context().Done()
+			return nil
+		},
+	}.start(t)
+}
+
+// stageOf is a service of which each handler runs the two ends of its stream.
+func stageOf(t *testing.T, opts []streamcredit.DuplexOption, run func(both *streamcredit.Duplex[*demopb.ConvertResponse, *demopb.ConvertRequest], ctx context.Context) error) demopb.StreamServiceClient {
+	return handlers{convert: func(stream convertServer) error {
+		both, _, err := streamcredit.Serve(stream, opts...)
+		if err != nil {
+			return err
+		}
+		return run(both, stream.Context())
+	}}.start(t)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,12 +15,14 @@ import (
 
 const (
 	// unboundedBuffer is how many elements a receiver holds that asked for no end of
-	// them: there it is HTTP/2's flow control that slows the sender down.
-	unboundedBuffer = 1024
+	// them, and unboundedBytes their size, with one more: there it is HTTP/2's flow control
+	// that slows the sender down. While it drains it holds so many times that: Drained comes
+	// after all that is on its way, which a window of HTTP/2 bounds.
+	unboundedBuffer, unboundedBytes, unboundedDrain = 1024, 1 << 20, 2048
 	// idleReport is how soon a receiver that has nothing to do reports what it is done
 	// with.
 	idleReport = 100 * time.Millisecond
-	// weighEvery is how often an automatic window weighs an element.
+	// weighEvery is of how many elements an automatic window weighs one, at random.
 	weighEvery = 16
 	// never is a number of elements that is not reached.
 	never = math.MaxInt64
@@ -34,15 +37,17 @@ const (
 type incoming[I any] struct {
 	pending  *pending
 	size     func(I) int
-	account  *account // of the budget; nil: none
-	atOnce   bool     // errors overtake elements
-	explicit bool     // the application says what is consumed
-	report   func()   // has pending control written
+	account  *account        // of the budget; nil: none
+	atOnce   bool            // errors overtake elements
+	explicit bool            // the application says what is consumed
+	report   func()          // has pending control written
+	gone     <-chan struct{} // the stream's context has ended
 
 	consumed atomic.Int64  // what the application is done with
 	seen     atomic.Int64  // what it was given
 	look     atomic.Int64  // at so many consumed, there may be something to do
 	cut      atomic.Bool   // what is taken is not to be given to anybody
+	full     atomic.Bool   // the read loop waits for the application
 	ready    chan struct{} // of one place: there may be something for one of those that wait
 	space    chan struct{} // of one place: a full buffer of unbounded demand has room
 	done     chan struct{} // closed with over
@@ -55,9 +60,11 @@ type incoming[I any] struct {
 	window   window
 	granted  int64 // all that was asked for, and not burned; saturates
 	received int64 // all that has arrived
+	weighAt  int64 // with which of them to weigh one
 	reported int64 // what the sender knows of what is consumed
 	reports  bool  // the sender wants to know all of it
 	buffer   queue[I]
+	held     int64 // the bytes in buffer, where demand is unbounded
 
 	maxBytes   int64        // the largest element; 0: any
 	byteWindow int64        // 0: none
@@ -69,7 +76,8 @@ type incoming[I any] struct {
 
 	drains   bool         // the sender knows how to drain
 	draining bool         // a drain was asked for: no demand until it is answered
-	owed     int64        // manual demand that waits for that
+	owed     int64        // manual demand that waits for that, or for the budget
+	dropped  int64        // and what of it was taken back before it was asked for
 	answer   []chan int64 // and who else does; each has one place
 
 	over     error // what Recv returns after the last element; io.EOF is the end
@@ -136,35 +144,55 @@ func (r *incoming[I]) push(elements []I) *ProtocolError {
 	case r.granted != unbounded && n > r.granted-r.received:
 		return violation(CreditExceeded, fmt.Sprintf("at most %d", r.granted), "element %d", r.received+n)
 	}
-	if v := r.weighLocked(elements); v != nil {
-		return v
-	}
-	r.received += n
-	if r.quit {
+	if r.quit { // nobody will have it, so it weighs nothing
+		r.received += n
 		r.consumed.Add(n)
 		r.seen.Add(n)
 		r.unweighLocked()
 		return nil
 	}
+	if v := r.weighLocked(elements); v != nil {
+		return v
+	}
+	r.received += n
 	for _, e := range elements {
 		r.buffer.push(e)
+		if r.granted == unbounded {
+			r.held += int64(r.size(e))
+		}
 	}
 	r.signalLocked()
-	for r.granted == unbounded && r.buffer.len() >= unboundedBuffer && r.over == nil {
+	for r.fullLocked() && r.over == nil {
+		r.full.Store(true)
 		r.mu.Unlock()
 		select {
 		case <-r.space:
 		case <-r.done:
+		case <-r.gone:
+			r.mu.Lock()
+			r.full.Store(false)
+			return nil
 		}
 		r.mu.Lock()
+		r.full.Store(false)
 	}
 	return nil
 }
 
+// fullLocked reports whether a buffer of unbounded demand has no room.
+func (r *incoming[I]) fullLocked() bool {
+	times := 1
+	if r.draining {
+		times = unboundedDrain
+	}
+	return r.granted == unbounded && (r.buffer.len() >= times*unboundedBuffer || r.held >= int64(times*unboundedBytes))
+}
+
 // weighLocked accounts for the sizes of elements that arrive.
 func (r *incoming[I]) weighLocked(elements []I) *ProtocolError {
-	if r.window.auto && r.received/weighEvery != (r.received+int64(len(elements)))/weighEvery {
-		r.window.weigh(r.size(elements[0]))
+	if n := int64(len(elements)); r.window.auto && r.received+n > r.weighAt {
+		r.window.weigh(r.size(elements[rand.N(n)]))
+		r.weighAt = r.received + n + rand.N[int64](2*weighEvery-1)
 	}
 	if !r.sizedLocked() {
 		return nil
@@ -255,7 +283,7 @@ func (r *incoming[I]) pop() (element I, ok bool, err error) {
 func (r *incoming[I]) refill() (over error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.buffer, r.taken = r.taken, r.buffer
+	r.buffer, r.taken, r.held = r.taken, r.buffer, 0
 	if r.taken.len() > 1 && r.waiting > 0 {
 		r.signalLocked()
 	}
@@ -323,15 +351,26 @@ func (r *incoming[I]) fire() {
 func (r *incoming[I]) ask(n int64, unboundedToo bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !unboundedToo && saturate(r.granted, n) == unbounded {
+	if !unboundedToo && saturate(r.granted, saturate(r.owed, n)) == unbounded {
 		return invalid("got demand without bound on a stream that sends, too, want it bounded")
 	}
-	if r.draining {
-		r.owed = saturate(r.owed, n)
-		return nil
+	r.owed = saturate(r.owed, n)
+	if more := r.dueLocked(); more > 0 || r.over != nil {
+		r.askLocked(more, false)
 	}
-	r.askLocked(n, false)
 	return nil
+}
+
+// dueLocked returns how much of the demand that is owed can be asked for now.
+func (r *incoming[I]) dueLocked() int64 {
+	if r.over != nil || r.draining || r.owed == 0 {
+		return 0
+	}
+	more := r.account.take(r.owed)
+	if r.owed != unbounded || more == unbounded {
+		r.owed -= more
+	}
+	return more
 }
 
 // askLocked has a Request written, with what is consumed.
@@ -347,7 +386,10 @@ func (r *incoming[I]) askLocked(n int64, drain bool) {
 	r.granted = saturate(r.granted, n)
 	r.unweighLocked()
 	r.reported, r.unreported = r.counted, 0
-	r.draining = r.draining || drain
+	if drain {
+		r.draining = true
+		signal(r.space) // there is more of it now
+	}
 	r.pending.ask(n, uint64(r.reported), drain)
 	r.aimLocked()
 }
@@ -414,7 +456,7 @@ func (r *incoming[I]) replenishLocked() int64 {
 func (r *incoming[I]) retry(write func()) func() {
 	return func() {
 		r.mu.Lock()
-		more := r.replenishLocked()
+		more := saturate(r.dueLocked(), r.replenishLocked())
 		if more > 0 {
 			r.askLocked(more, false)
 		}
@@ -425,14 +467,11 @@ func (r *incoming[I]) retry(write func()) func() {
 	}
 }
 
-// reclaim returns what has the receiver give credit back to its budget, if none was used
-// since the last time.
+// reclaim returns what has the receiver give unused credit back to its budget.
 func (r *incoming[I]) reclaim(write func()) func() {
-	var last int64
 	return func() {
 		r.mu.Lock()
-		idle := r.drains && !r.draining && r.over == nil && r.received == last
-		last = r.received
+		idle := r.drains && !r.draining && r.over == nil
 		if idle {
 			r.askLocked(0, true)
 		}
@@ -455,6 +494,7 @@ func (r *incoming[I]) drain() (<-chan int64, error) {
 	case !r.draining:
 		r.askLocked(0, true)
 	}
+	r.dropped, r.owed = saturate(r.dropped, r.owed), 0
 	answer := make(chan int64, 1)
 	r.answer = append(r.answer, answer)
 	return answer, nil
@@ -475,13 +515,15 @@ func (r *incoming[I]) drained(d *creditpb.Drained) *ProtocolError {
 	burned := r.granted - r.received
 	r.account.burned(burned)
 	r.granted, r.draining = r.received, false
-	for _, a := range r.answer {
-		a <- burned
+	if len(r.answer) == 0 && r.window.size == 0 { // it was for the budget: the demand stays
+		r.owed = saturate(r.owed, burned)
 	}
-	r.answer = nil
+	for _, a := range r.answer {
+		a <- saturate(burned, r.dropped)
+	}
+	r.answer, r.dropped = nil, 0
 	r.aimLocked()
-	if more := saturate(r.owed, r.replenishLocked()); more > 0 {
-		r.owed = 0
+	if more := saturate(r.dueLocked(), r.replenishLocked()); more > 0 {
 		r.askLocked(more, false)
 	}
 	return nil
@@ -519,7 +561,7 @@ func (r *incoming[I]) endLocked(err error) {
 	}
 	r.over = err
 	close(r.done)
-	if r.atOnce && err != io.EOF { //nolint:errorlint // the bare one is the end
+	if r.atOnce && err != io.EOF && err != ErrGoingAway { //nolint:errorlint // the bare ones are ends in order
 		r.cut.Store(true)
 	}
 	if r.idle != nil {
@@ -544,6 +586,7 @@ func (r *incoming[I]) cancel() (tell bool) {
 	r.consumed.Add(int64(r.taken.len() + r.buffer.len()))
 	r.taken.clear()
 	r.buffer.clear()
+	r.held = 0
 	r.seen.Store(r.received)
 	r.unweighLocked()
 	r.releaseLocked() // what the application has is its own now

@@ -23,9 +23,10 @@ import (
 // A machine plays a script on both ends of a stream, and compares what it sees with what
 // must hold: what was asked for, sent and received, and how it ended.
 type machine struct {
-	ends *ends
-	kind kind
-	dirs []*direction
+	slept time.Duration
+	ends  *ends
+	kind  kind
+	dirs  []*direction
 
 	broken bool // the call has been ended, or a step did that may end it
 }
@@ -257,7 +258,10 @@ func (m *machine) step(o op) error {
 			c.cancel()
 		}
 	case opSleep:
-		time.Sleep(time.Duration(arg) * time.Millisecond)
+		if d := time.Duration(arg) * time.Millisecond; m.slept+d < 20*time.Second { // less than FIRST_REQUEST_TIMEOUT
+			m.slept += d
+			time.Sleep(d)
+		}
 	case opEnd:
 		m.end(d, arg)
 	case opCancel:
@@ -372,6 +376,8 @@ func (d *direction) request(arg int) error {
 	invalid := !d.manual || n < 1
 	blocked := !invalid && !d.alone && n > math.MaxInt64-1-max(0, d.asked-d.burned)
 	switch {
+	case !d.alone && d.asked == math.MaxInt64 && d.burned > 0 && errors.Is(err, streamcredit.ErrInvalid):
+		return nil // this account has saturated, and knows no more what is outstanding
 	case invalid && !errors.Is(err, streamcredit.ErrInvalid):
 		return fmt.Errorf("%s: Request(%d): got %w, want ErrInvalid", d.name, n, err)
 	case blocked:
@@ -542,7 +548,11 @@ func sameEnd(got, want error) bool {
 // checkCounts compares the statistics of both ends with what was done.
 func (d *direction) checkCounts() error {
 	sent, out, in := d.count(), d.out.Stats(), d.in.Stats()
-	if int64(out.Sent) != sent || out.Credit != d.out.Credit() || out.Consumed != d.out.Consumed() {
+	credit := out.Credit
+	if d.full() {
+		credit = 0
+	}
+	if int64(out.Sent) != sent || credit != d.out.Credit() || out.Consumed != d.out.Consumed() {
 		return fmt.Errorf("sender: got %+v, want %d sent", out, sent)
 	}
 	if d.canceled {

@@ -134,9 +134,10 @@ func WithSendStallTimeout(d time.Duration) SendOption {
 	return sendOption(func(c *config) { c.stall = d })
 }
 
-// WithMaxPeerCredit bounds the credit that a sender keeps to n elements: what is asked
-// for beyond is ignored, or, with reject, ends the stream with RESOURCE_EXHAUSTED,
-// DEMAND_TOO_LARGE. By default there is no bound, and demand may be unbounded.
+// WithMaxPeerCredit bounds the credit that a sender has at any time to n elements: what is
+// asked for beyond is there once there is room for it, or, with reject, ends the stream
+// with RESOURCE_EXHAUSTED, DEMAND_TOO_LARGE. By default there is no bound, and demand may
+// be unbounded.
 func WithMaxPeerCredit(n int64, reject bool) SendOption {
 	return sendOption(func(c *config) { c.maxCredit, c.rejectCredit = n, reject })
 }
@@ -144,7 +145,8 @@ func WithMaxPeerCredit(n int64, reject bool) SendOption {
 // WithOnConsumed calls f with the number of elements that the receiver is done with,
 // each time that it grows: where the elements come from a broker, it can be told now.
 // f is called by one goroutine at a time, not for each element, and may block; a
-// panic in it ends the stream with INTERNAL.
+// panic or runtime.Goexit in it ends the stream with INTERNAL. The end of a client's call
+// waits for f: do not call Close or Finish in it.
 func WithOnConsumed(f func(consumed uint64)) SendOption {
 	return sendOption(func(c *config) { c.onConsumed = f })
 }
@@ -196,7 +198,8 @@ func WithMaxMessageBytes(n int64) ReceiveOption {
 	return receiveOption(func(c *config) { c.maxMessage = n })
 }
 
-// WithBudget has the receiver ask for no more than b has room for.
+// WithBudget has the receiver ask for no more than b has room for. With manual demand, what
+// is asked for beyond that is asked for when there is room.
 func WithBudget(b *Budget) ReceiveOption {
 	return receiveOption(func(c *config) { c.budget = b })
 }
@@ -282,6 +285,9 @@ func (c *config) newWindow() window {
 func (a AutoWindow) defaults() AutoWindow {
 	if a.Min == 0 {
 		a.Min = autoMin
+		if a.Max > 0 {
+			a.Min = min(a.Min, a.Max)
+		}
 	}
 	if a.Max == 0 {
 		a.Max = max(autoMax, a.Min)

@@ -11,8 +11,13 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// unbounded is the credit that no element lowers.
-const unbounded = math.MaxInt64
+const (
+	// unbounded is the credit that no element lowers.
+	unbounded = math.MaxInt64
+	// mostSizes is of how many elements that the receiver does not report as consumed a
+	// sender remembers the sizes. Then it waits, as when the receiver's byte window is full.
+	mostSizes = 1 << 20
+)
 
 // outgoing is the ledger of the direction in which this side sends: what was
 // asked for and what was sent. It does no I/O.
@@ -21,9 +26,10 @@ type outgoing struct {
 
 	mu sync.Mutex // guards what follows; held for a few instructions only
 
-	credit  int64  // what may still be sent
-	granted int64  // all that was ever asked for
+	credit  int64  // what may be sent now: see refillLocked
+	granted int64  // all that was asked for, and not burned; saturates
 	sent    uint64 // all that was ever sent
+	wanted  bool   // there was demand
 
 	consumed  uint64 // what the receiver has reported
 	reporting bool   // it will report all of it
@@ -32,7 +38,7 @@ type outgoing struct {
 	maxMessage int64   // the largest element that the receiver takes; 0: any
 	byteWindow int64   // 0: none
 	bytes      int64   // the sum of sizes
-	sizes      []int64 // of the elements beyond consumed, where there is a byte window
+	sizes      []int64 // of the elements beyond consumed, where there is a byte window; at most mostSizes
 
 	total int64 // bytes sent
 
@@ -62,7 +68,7 @@ func (o *outgoing) agree(peer *creditpb.Open, reporting bool) {
 
 // freeLocked reports whether an element could be sent now.
 func (o *outgoing) freeLocked() bool {
-	return o.credit > 0 && (o.byteWindow <= 0 || o.bytes < o.byteWindow)
+	return o.credit > 0 && (o.byteWindow <= 0 || o.bytes < o.byteWindow && len(o.sizes) < mostSizes)
 }
 
 // wakeLocked wakes whoever waits for a change.
@@ -95,14 +101,24 @@ func (o *outgoing) demand(r *creditpb.Request) (clamped bool, err *ProtocolError
 		o.wakeLocked()
 		return false, nil
 	}
-	o.granted = saturate(o.granted, r.GetN())
-	credit := saturate(o.credit, r.GetN())
-	if o.maxCredit > 0 && credit > o.maxCredit {
-		credit, clamped = o.maxCredit, true
-	}
-	o.credit = credit
+	o.granted, o.wanted = saturate(o.granted, r.GetN()), true
+	clamped = o.refillLocked()
 	o.wakeLocked()
 	return clamped, nil
+}
+
+// refillLocked makes credit of what was asked for and not sent, up to its bound. It reports
+// whether there is more than that: what is beyond is there once there is room.
+func (o *outgoing) refillLocked() (clamped bool) {
+	o.credit = unbounded
+	if o.granted != unbounded {
+		o.credit = o.granted - int64(o.sent)
+	}
+	clamped = o.maxCredit > 0 && o.credit > o.maxCredit
+	if clamped {
+		o.credit = o.maxCredit
+	}
+	return clamped
 }
 
 func saturate(a, b int64) int64 {
@@ -141,9 +157,7 @@ func (o *outgoing) take(sizeOf func() int) (size int64, ok bool, err error) {
 	}
 	o.sent++
 	o.total += size
-	if o.credit != unbounded {
-		o.credit--
-	}
+	o.refillLocked()
 	if o.byteWindow > 0 {
 		o.sizes = append(o.sizes, size)
 		o.bytes += size
@@ -154,16 +168,16 @@ func (o *outgoing) take(sizeOf func() int) (size int64, ok bool, err error) {
 	return size, true, nil
 }
 
-// restore undoes the last take: the element was not written.
+// restore undoes the last take: the element was not written, whatever the receiver says to
+// have done with it.
 func (o *outgoing) restore(size int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.sent--
 	o.total -= size
-	if o.credit != unbounded {
-		o.credit++
-	}
-	if o.byteWindow > 0 {
+	o.refillLocked()
+	o.consumed = min(o.consumed, o.sent)
+	if len(o.sizes) > 0 {
 		o.sizes = o.sizes[:len(o.sizes)-1]
 		o.bytes -= size
 	}
@@ -175,7 +189,8 @@ func (o *outgoing) burn() *creditpb.Drained {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	burned := o.granted - int64(o.sent)
-	o.granted, o.credit = int64(o.sent), 0
+	o.granted = int64(o.sent)
+	o.refillLocked()
 	if o.sterile {
 		o.endLocked(&canceled{reason: leftReason})
 	}
@@ -236,6 +251,9 @@ func (o *outgoing) await(ctx context.Context, stall time.Duration) error {
 		timer := time.NewTimer(stall)
 		defer timer.Stop()
 		stalled = timer.C
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -308,6 +326,16 @@ func (o *outgoing) stats() SenderStats {
 	return s
 }
 
+// allowed returns how many elements may be sent now.
+func (o *outgoing) allowed() int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.over != nil || !o.freeLocked() {
+		return 0
+	}
+	return o.credit
+}
+
 // why returns why nothing can be sent, nil if something can.
 func (o *outgoing) why() error {
 	o.mu.Lock()
@@ -319,7 +347,7 @@ func (o *outgoing) why() error {
 func (o *outgoing) asked() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.granted > 0 || o.over != nil
+	return o.wanted || o.over != nil
 }
 
 // hush notes that the receiver knows nothing of the protocol: no terminal for it.

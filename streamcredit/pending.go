@@ -142,25 +142,26 @@ const (
 )
 
 // bucket is the flood rule: control costs one token; there is one for each element
-// and some with time. Only the read loop uses it. It reads the clock only when it
-// is empty.
+// and some with time. One goroutine at a time uses it. It reads the clock only when
+// it is empty.
 type bucket struct {
+	most     int64
 	tokens   int64
 	elements uint64 // that were counted already
 	filled   time.Time
 }
 
-func newBucket() bucket { return bucket{tokens: floodBurst, filled: time.Now()} }
+func newBucket(most int64) bucket { return bucket{most: most, tokens: most, filled: time.Now()} }
 
-// spend takes a token. elements is how many elements were seen, both ways.
-func (b *bucket) spend(elements uint64) bool {
+// spend takes a token. seen returns how many elements were seen, both ways.
+func (b *bucket) spend(seen func() uint64) bool {
 	if b.tokens == 0 {
-		now := time.Now()
+		now, elements := time.Now(), seen()
 		if earned := int64(now.Sub(b.filled).Seconds() * floodRate); earned > 0 {
 			b.tokens = earned
 			b.filled = b.filled.Add(time.Duration(earned) * time.Second / floodRate)
 		}
-		b.tokens = min(floodBurst, b.tokens+int64(min(elements-b.elements, floodBurst)))
+		b.tokens = min(b.most, b.tokens+int64(min(elements-b.elements, floodBurst)))
 		b.elements = elements
 	}
 	if b.tokens == 0 {

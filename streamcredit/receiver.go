@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"strings"
 	"time"
 
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
@@ -124,19 +125,47 @@ type ReceiverStats struct {
 // Stats returns the state of the receiver. It does not block.
 func (r *Receiver[T]) Stats() ReceiverStats { return r.s.inbox().stats() }
 
-func (s *session[O, I]) inbox() *incoming[I]                 { return s.in }
-func (s *session[O, I]) isExplicit() bool                    { return s.cfg.explicit }
-func (s *session[O, I]) isManual() bool                      { return s.cfg.mode == manualDemand }
-func (s *session[O, I]) recv(ctx context.Context) (I, error) { return s.in.next(ctx) }
+func (s *session[O, I]) inbox() *incoming[I] { return s.in }
+func (s *session[O, I]) isExplicit() bool    { return s.cfg.explicit }
+func (s *session[O, I]) isManual() bool      { return s.cfg.mode == manualDemand }
+
+func (s *session[O, I]) recv(ctx context.Context) (I, error) {
+	e, err := s.in.next(ctx)
+	if err != nil {
+		s.lastWord(ctx)
+	}
+	return e, err
+}
 
 // did notes that the application is done with n elements.
 func (s *session[O, I]) did(n int) {
-	if over := s.in.did(n); over {
+	over := s.in.did(n)
+	if over {
 		s.settle()
 	}
 	if s.pending.waits.Load() {
 		s.flush()
 	}
+	if over {
+		s.lastWord(s.ctx)
+	}
+}
+
+// lastWord has the report that everything is consumed in the transport's hands before a
+// handler knows of the end, since it may return then. It does not wait for long: a Send may
+// be stuck.
+func (s *session[O, I]) lastWord(ctx context.Context) {
+	if !s.role.server || s.ctx.Err() != nil || !s.in.complete() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, closeGrace)
+	defer cancel()
+	if s.w.lock(ctx) == nil { // who else holds it may be about to write it
+		_ = s.writeControl() // if it fails, the stream is at its end
+		s.w.unlock()
+		s.flush()
+	}
+	_ = s.wire.flush(ctx) // likewise
 }
 
 // ask is Receiver.Request.
@@ -150,7 +179,11 @@ func (s *session[O, I]) ask(n int64) error {
 	if err := s.in.ask(n, s.out == nil); err != nil {
 		return err
 	}
-	s.flush()
+	if s.thrifty.Load() {
+		s.flushSoon()
+	} else {
+		s.flush()
+	}
 	return nil
 }
 
@@ -181,14 +214,14 @@ func (s *session[O, I]) drain(ctx context.Context) (int64, error) {
 
 func (s *session[O, I]) cancelIn(reason string) {
 	if s.in.cancel() {
-		s.pending.stop(&creditpb.Cancel{Reason: reason})
+		s.pending.stop(&creditpb.Cancel{Reason: strings.ToValidUTF8(reason, "\uFFFD")})
 	}
 	s.settle()
 	s.flush()
 }
 
-// closeGrace is how long a client waits for a server to end a call that is all
-// received.
+// closeGrace is how long an end waits for what should come at once: a client for a server
+// to end a call that is all received, and whoever closes for another that writes.
 const closeGrace = time.Second
 
 func (s *session[O, I]) closeIn() error {
@@ -223,8 +256,13 @@ func (s *session[O, I]) closeCall(complete, ended bool) error {
 func (s *session[O, I]) closeAll() error {
 	complete := s.in == nil || s.in.complete()
 	ended := (s.in == nil || s.in.why() != nil) && (s.out == nil || s.out.ended())
-	if s.out != nil {
-		_ = s.out.ended() || s.terminate(s.ctx, completed) != nil // what was lost, its Send has said
+	if s.out != nil && !s.out.ended() {
+		ctx, cancel := s.ctx, func() {}
+		if !s.role.server { // it can end the call, and with it a Send that is stuck
+			ctx, cancel = context.WithTimeout(ctx, closeGrace)
+		}
+		_ = s.terminate(ctx, completed) // what was lost, its Send has said
+		cancel()
 	}
 	if s.in != nil {
 		s.cancelIn("the stream was closed")

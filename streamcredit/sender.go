@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/status"
@@ -22,6 +23,7 @@ type sending[T any] interface {
 	send(ctx context.Context, e T) error
 	try(e T) (bool, error)
 	terminate(ctx context.Context, terminal func(sent uint64) *creditpb.Control) error
+	ready(ctx context.Context) error
 	rest(ctx context.Context) error
 	whyCanceled(ctx context.Context, err error) error
 	ledger() *outgoing
@@ -67,11 +69,11 @@ func (s *Sender[T]) SendSeq(ctx context.Context, elements iter.Seq[T]) error {
 // Ready waits until there is demand, so that an element can be made only when it is
 // wanted. Where several goroutines send, another may use it. Its errors are those of
 // Send.
-func (s *Sender[T]) Ready(ctx context.Context) error { return s.s.ledger().await(ctx, 0) }
+func (s *Sender[T]) Ready(ctx context.Context) error { return s.s.ready(ctx) }
 
 // Credit returns how many elements may be sent now, math.MaxInt64 if demand is
-// unbounded. It does not block.
-func (s *Sender[T]) Credit() int64 { return s.s.ledger().stats().Credit }
+// unbounded; none while the receiver's byte window is full. It does not block.
+func (s *Sender[T]) Credit() int64 { return s.s.ledger().allowed() }
 
 // Consumed returns how many elements the receiver has said it is done with: the first
 // ones that were sent. It does not block. How soon a receiver says so is up to it; weir's
@@ -120,6 +122,7 @@ func (s *Sender[T]) CloseWithError(err error) error {
 		st = status.FromContextError(err) // as gRPC does with what a handler returns
 	}
 	p := st.Proto()
+	p.Message = strings.ToValidUTF8(p.GetMessage(), "\uFFFD")
 	return s.s.terminate(context.Background(), func(sent uint64) *creditpb.Control {
 		return &creditpb.Control{Kind: &creditpb.Control_Error{Error: &creditpb.Error{
 			Code: p.GetCode(), Message: p.GetMessage(), Details: p.GetDetails(), Total: sent,
@@ -131,9 +134,10 @@ func (s *Sender[T]) CloseWithError(err error) error {
 // a server that is what a handler returns; on a client that only sends it waits for
 // the handler to return, and returns its status. Receivers that do not report what they
 // are done with are not waited for. It returns nil if the receiver took everything, the
-// context's error, or else what Send would have.
+// context's error, or else what Send would have. The end of ctx does not end a write that
+// the transport does not take.
 func (s *Sender[T]) Finish(ctx context.Context) error {
-	if err := s.Close(); err != nil {
+	if err := s.s.terminate(ctx, completed); err != nil {
 		if errors.Is(err, ErrCanceled) {
 			return s.s.whyCanceled(ctx, err)
 		}
@@ -147,7 +151,7 @@ type SenderStats struct {
 	Sent     uint64        // elements
 	Bytes    int64         // their size together, if there is a meter or the receiver bounds sizes; else 0
 	Consumed uint64        // elements that the receiver is done with, as far as it said
-	Credit   int64         // elements that may be sent now; math.MaxInt64: unbounded
+	Credit   int64         // elements that were asked for and may be sent, byte window aside; math.MaxInt64: unbounded
 	Waiting  int           // Sends that wait for demand now
 	Starved  time.Duration // time in which at least one did
 }
@@ -177,8 +181,7 @@ func (s *session[O, I]) send(ctx context.Context, e O) error {
 		}
 	}
 	for {
-		if err := s.out.await(ctx, s.cfg.stall); err != nil {
-			s.starvedToo(err)
+		if err := s.ready(ctx); err != nil {
 			return s.delivered(ctx, err)
 		}
 		if err := s.w.lock(ctx); err != nil {
@@ -188,6 +191,15 @@ func (s *session[O, I]) send(ctx context.Context, e O) error {
 			return s.delivered(ctx, err)
 		}
 	}
+}
+
+// ready waits for demand.
+func (s *session[O, I]) ready(ctx context.Context) error {
+	err := s.out.await(ctx, s.cfg.stall)
+	if err != nil {
+		s.starvedToo(err)
+	}
+	return err
 }
 
 // delivered returns err. If it is that the receiver wants no more, a handler is likely to
@@ -259,8 +271,11 @@ func (s *session[O, I]) allButOne() (*creditpb.Control, error) {
 	for {
 		c, half := s.pending.take(s.out)
 		switch {
-		case half || c == nil || s.quiet:
-			return nil, nil //nolint:nilnil // no control and no error; no half-close either, while elements go out
+		case half: // nothing goes out any more: flush does it
+			s.pending.halfClose()
+			return nil, nil //nolint:nilnil // no control and no error
+		case c == nil || s.quiet:
+			return nil, nil //nolint:nilnil // likewise
 		case c.GetRequest() != nil:
 			return c, nil
 		}
@@ -271,7 +286,7 @@ func (s *session[O, I]) allButOne() (*creditpb.Control, error) {
 }
 
 // unsent undoes what put1 did for an element that could not be written. The stream of a
-// server may live on: gRPC could not encode the element, and nothing was written.
+// server may live on: an interceptor has refused the element, and nothing was written.
 func (s *session[O, I]) unsent(err error, ride *creditpb.Control, size int64) error {
 	if !s.role.server || s.ctx.Err() != nil || errors.Is(err, io.EOF) {
 		return s.reasonFor(err)
@@ -296,27 +311,34 @@ func (s *session[O, I]) reasonFor(err error) error {
 	return err
 }
 
-// terminate ends the outgoing direction.
+// terminate ends the outgoing direction. The end of ctx or of the stream ends the wait for
+// other writes.
 func (s *session[O, I]) terminate(ctx context.Context, terminal func(sent uint64) *creditpb.Control) error {
 	if err := s.w.lock(ctx); err != nil {
 		return err
 	}
-	sent, first := s.out.finish()
 	var err error
-	if first && !s.quiet {
-		if err = s.writeControl(); err == nil {
-			err = s.put(terminal(sent))
-		}
+	if !s.out.ended() {
+		err = s.writeControl()
+	}
+	sent, first := s.out.finish() // from here on there may be a half-close to write: after the terminal
+	if first && !s.quiet && err == nil {
+		err = s.put(terminal(sent))
 	}
 	if err == nil {
-		err = s.wire.flush(s.ctx)
+		err = s.wire.flush(ctx)
 	}
 	s.w.unlock()
 	s.settle()
 	s.flush()
 	switch {
+	case err != nil && ctx.Err() != nil && s.ctx.Err() == nil:
+		return ctx.Err()
 	case err != nil:
-		return s.reasonFor(err)
+		if err = s.reasonFor(err); err == errPeace { //nolint:errorlint // this very one: the server was done before
+			return nil
+		}
+		return err
 	case first:
 		return nil
 	}

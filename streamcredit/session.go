@@ -76,21 +76,26 @@ type session[O, I any] struct {
 	quiet   bool // the peer knows nothing of the protocol; set before opened is closed
 
 	opened  chan struct{} // closed when the peer's Open is in
-	peer    *creditpb.Open
 	drains  bool
 	pulse   bool // heartbeats are known to both
 	started bool
 
+	peerReceives bool // its Open says so
+
 	setup    I // what came with the client's Open
 	hasSetup bool
 
-	flood bucket
-	read  atomic.Uint64 // messages that came
-	wrote atomic.Uint64 // messages that went
+	flood   bucket        // the peer's
+	mine    bucket        // of this end, as the peer counts, but for a margin; under w
+	thrifty atomic.Bool   // it is empty: demand adds up
+	read    atomic.Uint64 // messages that came
+	wrote   atomic.Uint64 // messages that went
 
 	mu     sync.Mutex // guards what follows
 	err    error      // why the session is over; io.EOF: in peace
 	timers []*time.Timer
+	soon   *time.Timer // has pending control written; nil: not yet used
+	set    bool        // it is
 
 	helpers sync.WaitGroup // goroutines that write or call hooks
 	alone   bool           // under mu: no more of them
@@ -108,14 +113,15 @@ func newSession[O, I any](ctx context.Context, wr wire[O, I], abort context.Canc
 	r := c.role
 	s := &session[O, I]{
 		wire: wr, ctx: ctx, abort: abort, role: r, cfg: c,
-		w: newLock(), opened: make(chan struct{}), done: make(chan struct{}), flood: newBucket(),
+		w: newLock(), opened: make(chan struct{}), done: make(chan struct{}),
+		flood: newBucket(floodBurst), mine: newBucket(floodBurst / 2),
 	}
 	if r.sends {
 		s.out = newOutgoing(c)
 	}
 	if r.receives {
 		s.in = newIncoming(c, &s.pending, wr.sizeIn)
-		s.in.report = s.flush
+		s.in.report, s.in.gone = s.flush, ctx.Done()
 	}
 	if c.meter != nil {
 		c.meter.join(s)
@@ -169,7 +175,7 @@ func (s *session[O, I]) take(c *creditpb.Control, elements []I) error {
 // steer acts on control. What rides on an element is free for the flood rule, as the
 // element has paid for it.
 func (s *session[O, I]) steer(c *creditpb.Control, riding bool) error {
-	if !riding && !s.flood.spend(s.elements()) {
+	if !riding && !s.flood.spend(s.elements) {
 		return violation(ControlFlood,
 			fmt.Sprintf("at most %d at once, and then one for each element and %d a second", floodBurst, floodRate),
 			"more control messages")
@@ -232,7 +238,7 @@ func (s *session[O, I]) request(r *creditpb.Request) *ProtocolError {
 	switch {
 	case s.out == nil:
 		return violation(UnexpectedFrame, "none: Open did not say will_send", "Request")
-	case !s.peer.GetWillReceive():
+	case !s.peerReceives:
 		return violation(UnexpectedFrame, "none: the peer's Open did not say will_receive", "Request")
 	case r.GetN() < 0:
 		return violation(InvalidDemand, "n of at least 1", "n %d", r.GetN())
@@ -352,8 +358,39 @@ func (s *session[O, I]) settle() {
 	}
 }
 
+// writeDemand is write for demand, which adds up where it would be a flood.
+func (s *session[O, I]) writeDemand() {
+	if s.thrifty.Load() {
+		s.flushSoon()
+	} else {
+		s.write()
+	}
+}
+
+// flushSoon has pending control written in a moment: as often as the flood rule allows for.
+func (s *session[O, I]) flushSoon() {
+	const moment = time.Second / floodRate
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.err != nil || s.set:
+		return
+	case s.soon == nil:
+		s.soon = s.afterLocked(moment, func() {
+			s.mu.Lock()
+			s.set = false
+			s.mu.Unlock()
+			s.write()
+		})
+	default:
+		s.soon.Reset(moment)
+	}
+	s.set = true
+}
+
 // put writes c alone. s.w is held.
 func (s *session[O, I]) put(c *creditpb.Control) error {
+	s.thrifty.Store(!s.mine.spend(s.elements) || s.mine.tokens == 0)
 	s.wrote.Add(1)
 	s.controls.out.Add(1)
 	return s.wire.control(c)
@@ -415,9 +452,15 @@ var errPeace = &canceled{reason: "the server has ended the call"}
 // left runs when the stream's context ends: on a server when the handler has
 // returned, on a client at the end of the call.
 func (s *session[O, I]) left() {
+	patience := time.NewTimer(closeGrace)
+	select {
+	case <-s.done: // the read loop knows better why, and gRPC hands over what it has
+		patience.Stop()
+	case <-patience.C:
+	}
 	s.fail(status.FromContextError(s.ctx.Err()).Err())
+	<-s.done
 	if s.cfg.meter != nil {
-		<-s.done // gRPC hands over what it has
 		s.cfg.meter.leave(s)
 	}
 	if s.role.server && s.in != nil {
@@ -467,9 +510,12 @@ func (s *session[O, I]) notifyConsumed(consumed uint64) {
 		return
 	}
 	s.help(func() {
+		returned := false
 		defer func() {
 			if p := recover(); p != nil {
 				s.fail(status.Errorf(codes.Internal, "streamcredit: the hook for consumed elements panicked: %v", p))
+			} else if !returned {
+				s.fail(status.Error(codes.Internal, "streamcredit: the hook for consumed elements called runtime.Goexit"))
 			}
 		}()
 		for {
@@ -481,6 +527,7 @@ func (s *session[O, I]) notifyConsumed(consumed uint64) {
 			}
 			s.notifying.Store(false)
 			if s.out.stats().Consumed == now || !s.notifying.CompareAndSwap(false, true) {
+				returned = true
 				return
 			}
 		}

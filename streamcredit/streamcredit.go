@@ -236,6 +236,7 @@ func dial[O, I, CallOption any, S any](
 	}
 	go s.loop() // ends with the call, which Close and Finish wait for
 	s.w.unlock()
+	s.flush() // what has become pending meanwhile
 	return s, nil
 }
 
@@ -265,7 +266,7 @@ func (s *session[O, I]) join() (err error) {
 	if s.in == nil || s.cfg.budget == nil {
 		return nil
 	}
-	s.in.account, err = s.cfg.budget.open(s.in.retry(s.write), s.in.reclaim(s.write))
+	s.in.account, err = s.cfg.budget.open(s.in.retry(s.writeDemand), s.in.reclaim(s.writeDemand))
 	return err
 }
 

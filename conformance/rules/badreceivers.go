@@ -64,19 +64,24 @@ var badReceivers = []Rule{{
 	},
 }, {
 	Number: 19, Name: "unbounded demand",
-	Proves: "2^63-1 brings all elements; a sender with a largest credit keeps only so much, or refuses with DEMAND_TOO_LARGE.",
+	Proves: "2^63-1 brings all elements; a sender with a largest credit has only so much at a time, and the rest after that, or refuses " +
+		"with DEMAND_TOO_LARGE.",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{Count: 1000}, nil)
 		p.Request(unbounded)
 		p.Complete(1000)
 		p.Leave()
-		p = t.Sender(&conformancepb.Send{Count: 1000, MaxPeerCredit: 10}, nil)
-		p.Request(unbounded)
-		p.Want(10)
-		p.Quiet()
-		p.Request(5)
-		p.Want(5)
-		p.Quiet()
+		for _, n := range []int64{unbounded, 25} {
+			p = t.Sender(&conformancepb.Send{Count: 25, PaceMs: 10, MaxPeerCredit: 10}, nil)
+			p.Request(n)
+			p.Want(5)
+			p.Say(heartbeat(true))
+			if b := p.Heartbeat(); b.GetCredit() > 10 {
+				t.Fatalf("got a credit of %d, want at most 10", b.GetCredit())
+			}
+			p.Complete(25)
+			p.Leave()
+		}
 		p = t.Sender(&conformancepb.Send{Count: 1000, MaxPeerCredit: 10, RejectBeyond: true}, nil)
 		p.Request(10)
 		p.Want(10)

@@ -1,0 +1,78 @@
+package streamcredit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
+)
+
+// A Scripted is a client's session without a transport: the test is its read loop.
+type Scripted struct {
+	s *session[int, int]
+	w *noted
+}
+
+// NewScripted begins one that sends and receives. then is called with each control message when
+// it is written.
+func NewScripted(ctx context.Context, then func(*creditpb.Control)) (*Scripted, error) {
+	c, err := newConfig(role{sends: true, receives: true}, []DuplexOption(nil))
+	if err != nil {
+		return nil, err
+	}
+	w := &noted{then: then}
+	s := newSession(ctx, w, func() {}, c)
+	close(s.done)
+	return &Scripted{s, w}, nil
+}
+
+// Wrote returns what was written.
+func (p *Scripted) Wrote() []string { return p.w.wrote }
+
+// Sender is that of the session.
+func (p *Scripted) Sender() *Sender[int] { return &Sender[int]{p.s} }
+
+// Beat leaves an answer to a heartbeat to be written.
+func (p *Scripted) Beat() { p.s.pending.heartbeat(p.s.beat()) }
+
+// Canceled has the server want no more.
+func (p *Scripted) Canceled() { p.s.out.end(&canceled{}) }
+
+// Completed has the server's direction end.
+func (p *Scripted) Completed() error {
+	if v := p.s.in.finish(io.EOF, new(uint64)); v != nil {
+		return v
+	}
+	p.s.settle()
+	return nil
+}
+
+// noted is a wire that notes what is written.
+type noted struct {
+	wire[int, int] // nil
+
+	wrote []string
+	then  func(*creditpb.Control)
+}
+
+func (w *noted) control(c *creditpb.Control) error {
+	if slices.Contains(w.wrote, "half-close") {
+		return errors.New("SendMsg called after CloseSend")
+	}
+	w.wrote = append(w.wrote, fmt.Sprintf("%T", c.GetKind()))
+	w.then(c)
+	return nil
+}
+
+func (w *noted) half() error {
+	w.wrote = append(w.wrote, "half-close")
+	return nil
+}
+
+func (*noted) check(int) error             { return nil }
+func (*noted) sizeIn(int) int              { return 0 }
+func (*noted) bind(func(error))            {}
+func (*noted) flush(context.Context) error { return nil }
