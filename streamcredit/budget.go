@@ -56,8 +56,18 @@ func NewBudget(c BudgetConfig) (*Budget, error) {
 	if c.ReclaimAfter == 0 {
 		c.ReclaimAfter = time.Second
 	}
+	if c.Bytes > 0 && c.ElementBytes > c.Bytes {
+		return nil, invalid("got ElementBytes %d, want at most Bytes (%d): no stream could have one element", c.ElementBytes, c.Bytes)
+	}
+	c.Bytes, c.Messages = min(c.Bytes, mostBytes), min(c.Messages, mostMessages)
 	return &Budget{config: c, accounts: map[*account]struct{}{}}, nil
 }
+
+// More than that is as good as no bound, and sums and products are safe.
+const (
+	mostBytes    = 1 << 60
+	mostMessages = 1 << 31
+)
 
 // BudgetStats is what a budget has given away.
 type BudgetStats struct {
@@ -90,6 +100,7 @@ type account struct {
 	weight int64 // of the heaviest element that was seen
 	wants  bool  // it got less than it asked for
 	known  bool  // an element was seen
+	quiet  int   // sweeps since one has arrived
 	closed bool  // the stream has ended; what it holds still counts
 }
 
@@ -149,9 +160,7 @@ func (a *account) take(n int64) int64 {
 		got = 1
 	}
 	got = max(0, got)
-	if a.wantLocked(got < n); a.wants {
-		b.sweepLocked()
-	}
+	a.wantLocked(got < n)
 	a.addLocked(got, 0, 0)
 	return got
 }
@@ -166,6 +175,9 @@ func (a *account) arrived(size int64) {
 	credit := min(1, a.credit) // none is left of an account that is closed
 	a.addLocked(-credit, 1, size)
 	a.weighLocked(size)
+	if a.quiet = 0; a.wants {
+		a.budget.sweepLocked()
+	}
 }
 
 // weighLocked follows the heaviest element: up at once, and down slowly.
@@ -264,18 +276,26 @@ func (b *Budget) offer() {
 	}
 }
 
-// sweep takes idle credit back, for as long as somebody wants more.
+// patience is after how many sweeps one who gets nothing does not count as wanting more.
+const patience = 3
+
+// sweep takes idle credit back, for as long as somebody uses what he gets and wants more.
 func (b *Budget) sweep() {
 	b.mu.Lock()
 	b.sweeping = false
 	var idle []*account
-	if b.wanting > 0 {
-		for a := range b.accounts {
-			if a.credit > 1 {
-				idle = append(idle, a)
-			}
+	needed := false
+	for a := range b.accounts {
+		if a.credit > 1 && a.quiet > 0 {
+			idle = append(idle, a)
 		}
+		needed = needed || a.wants && a.quiet < patience
+		a.quiet++
+	}
+	if needed {
 		b.sweepLocked()
+	} else {
+		idle = nil
 	}
 	b.mu.Unlock()
 	for _, a := range idle {

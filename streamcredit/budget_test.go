@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -419,4 +420,114 @@ func TestNewBudgetRefusesWhatMakesNoSense(t *testing.T) {
 			t.Errorf("NewBudget(%s): got %v, %v; want an error that wraps ErrInvalid", fmt.Sprintf("%+v", c), b, err)
 		}
 	}
+}
+
+// Manual demand is bounded by the budget, too: what is beyond it is asked for when there is room.
+func TestBudgetAndManualDemand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(t, streamcredit.BudgetConfig{Messages: 10})
+		in := tap(t, spring(t), 0, 10, streamcredit.WithBudget(b), streamcredit.WithManualDemand())
+		defer in.Close()
+		if err := in.Request(1000); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if s := in.Stats(); s.Buffered > 10 {
+			t.Errorf("in the buffer: got %d elements (budget %+v), want at most the 10 that the budget has", s.Buffered, b.Stats())
+		}
+		for n := range 1000 {
+			if _, err := in.Recv(within(t, time.Minute)); err != nil {
+				t.Fatalf("element %d of 1000: got %v, want it", n+1, err)
+			}
+		}
+		if _, err := in.Recv(within(t, time.Minute)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("beyond what was asked for: got %v, want nothing", err)
+		}
+		if err := in.Request(math.MaxInt64); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if s := in.Stats(); s.Buffered > 10 || s.Outstanding > 10 {
+			t.Errorf("of demand without bound: got %+v, want at most the 10 that the budget has", s)
+		}
+		burned, err := in.Drain(t.Context())
+		if err != nil || burned < 1<<62 {
+			t.Errorf("Drain: got %d, %v, want what was not asked for yet", burned, err)
+		}
+		for range in.Stats().Buffered {
+			if _, err := in.Recv(within(t, time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := in.Recv(within(t, time.Minute)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after Drain: got %v, want nothing", err)
+		}
+	})
+}
+
+// A budget without end is no reason to give nothing.
+func TestABudgetOfAllThereIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(t, streamcredit.BudgetConfig{Messages: math.MaxInt64})
+		in := tap(t, spring(t), 1, 10, streamcredit.WithBudget(b), streamcredit.WithWindow(64))
+		defer in.Close()
+		if s := in.Stats(); s.Outstanding < 60 {
+			t.Errorf("asked for out of a budget of MaxInt64 messages: got %d, want 64", s.Outstanding)
+		}
+	})
+}
+
+// Where nothing happens nothing is taken back and given again, even if all want more.
+func TestAnIdleBudgetIsQuiet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(t, streamcredit.BudgetConfig{Messages: 100})
+		m := streamcredit.NewMeter("x")
+		client := handlers{subscribe: func(stream subscribeServer) error {
+			_, _, err := streamcredit.ServeSend(stream)
+			if err != nil {
+				return err
+			}
+			<-stream.Context().Done()
+			return nil
+		}}.start(t)
+		for range 4 {
+			in := tap(t, client, 0, 0, streamcredit.WithBudget(b), streamcredit.WithWindow(64), streamcredit.WithMeter(m))
+			defer in.Close()
+		}
+		time.Sleep(10 * time.Second)
+		before := m.Stats().ControlSent
+		time.Sleep(time.Minute)
+		if got := m.Stats().ControlSent - before; got > 40 {
+			t.Errorf("control messages of 4 streams on which nothing happens for a minute: got %d, want next to none", got)
+		}
+	})
+}
+
+// What a budget gives bit by bit to a stream that is not used adds up before it would be a flood.
+func TestBitsOfABudgetAddUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(t, streamcredit.BudgetConfig{Messages: 60_000, ReclaimAfter: time.Hour})
+		client := spring(t)
+		busy := tap(t, client, 0, 10, streamcredit.WithBudget(b), streamcredit.WithManualDemand())
+		if err := busy.Request(math.MaxInt64); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		idle := tap(t, client, 1, 10, streamcredit.WithBudget(b), streamcredit.WithManualDemand())
+		if err := idle.Request(1 << 20); err != nil {
+			t.Fatal(err)
+		}
+		for range 60_000 {
+			if _, err := busy.Recv(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if _, err := idle.Recv(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := idle.Recv(within(t, time.Minute)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the idle stream: got %v, want it to go on", err)
+		}
+	})
 }

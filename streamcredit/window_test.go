@@ -124,3 +124,59 @@ func TestTheWindowStaysInItsBounds(t *testing.T) {
 		t.Errorf("window of a slow consumer: got %d to %d, want the smallest, 100", least, most)
 	}
 }
+
+// A sender that makes each sixteenth element small does not make a window forget the others.
+func TestAutoWindowOfMixedSizes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const big, bound = 10000, 1 << 20
+		client := handlers{subscribe: func(stream subscribeServer) error {
+			out, _, err := streamcredit.ServeSend(stream)
+			if err != nil {
+				return err
+			}
+			for n := 1; ; n++ {
+				if out.Credit() == 0 {
+					if err := out.Ready(stream.Context()); err != nil {
+						return err
+					}
+					time.Sleep(20 * time.Millisecond)
+				}
+				size := big
+				if n%16 == 0 {
+					size = 0
+				}
+				if err := out.Send(stream.Context(), &demopb.SubscribeResponse{Payload: make([]byte, size)}); err != nil {
+					return err
+				}
+			}
+		}}.start(t)
+		in, err := streamcredit.DialReceive(t.Context(), client.Subscribe, streamcredit.WithAutoWindow(streamcredit.AutoWindow{Bytes: bound}), streamcredit.WithMaxMessageBytes(1<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		for range 20000 {
+			if _, err := in.Recv(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		s := in.Stats()
+		mean := s.Bytes / int64(s.Received)
+		if held := int64(s.Buffered) * mean; held > 2*bound {
+			t.Errorf("window %d, held: got %d KiB of payload, want at most about AutoWindow.Bytes, %d KiB", s.Window, held>>10, bound>>10)
+		}
+	})
+}
+
+// A largest window below the default least one is taken.
+func TestAutoWindowOfAFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in, err := streamcredit.DialReceive(t.Context(), spring(t).Subscribe, streamcredit.WithAutoWindow(streamcredit.AutoWindow{Max: 8}))
+		if err != nil {
+			t.Fatalf("AutoWindow{Max: 8}: got %v, want it taken: zero fields are the defaults", err)
+		}
+		_ = in.Close()
+	})
+}
