@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 )
 
 // A Policy says what an [Outbox] does with an element when it is full.
@@ -117,8 +118,11 @@ func (o *Outbox[T]) Put(ctx context.Context, e T) error {
 }
 
 // Close takes no more elements, waits until what is in the outbox was sent or ctx has
-// ended, and closes the sender. What was not sent then counts as dropped. It returns nil,
-// the context's error, or what Send returned. Closing twice is closing once.
+// ended, and closes the sender: with Close if everything was sent, with CloseGoingAway if
+// ctx, or that of NewOutbox, had ended before, and else with the error. What was not sent
+// counts as dropped. It returns nil, the context's error, or what Send returned. A write
+// that the transport does not take ends only with the stream: Close leaves it a second after
+// the end of ctx. Closing twice is closing once.
 func (o *Outbox[T]) Close(ctx context.Context) error {
 	o.shut()
 	var err error
@@ -127,24 +131,60 @@ func (o *Outbox[T]) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	o.cancel()
-	<-o.ended
+	stuck := !o.stop()
 	o.mu.Lock()
 	left := o.queue.len()
 	o.dropLocked(left)
 	o.queue.clear()
-	if err == nil || left == 0 {
+	if !stuck && (err == nil || left == 0) {
 		err = o.err
 	}
 	o.mu.Unlock()
-	if err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) { // the receiver must not take it for the end of all
-		_ = o.out.CloseWithError(err) // if the stream has ended already, that is the error
+	switch {
+	case stuck: // so would be what closes the sender
 		return err
-	}
-	if closed := o.out.Close(); err == nil {
-		err = closed
+	case err == nil:
+		return inTime(ctx, o.out.Close)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		_ = inTime(ctx, o.out.CloseGoingAway) // there would have been more
+	default: // if the stream has ended already, that is the error
+		_ = inTime(ctx, func() error { return o.out.CloseWithError(err) })
 	}
 	return err
+}
+
+// inTime calls end, which closes a sender, and waits until that was written or ctx has ended,
+// but a moment at least. If end is stuck in the write, it ends with the stream.
+func inTime(ctx context.Context, end func() error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- end() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	patience := time.NewTimer(closeGrace)
+	defer patience.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-patience.C:
+		return ctx.Err()
+	}
+}
+
+// stop ends the goroutine that sends. It reports false if that is stuck in a write, which
+// ends with the stream.
+func (o *Outbox[T]) stop() bool {
+	o.cancel()
+	patience := time.NewTimer(closeGrace)
+	defer patience.Stop()
+	select {
+	case <-o.ended:
+		return true
+	case <-patience.C:
+		return false
+	}
 }
 
 // shut takes no more elements.

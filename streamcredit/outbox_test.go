@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/streamcredit"
 )
 
@@ -321,5 +322,96 @@ func TestNewOutboxRefusesWhatMakesNoSense(t *testing.T) {
 		if b, err := streamcredit.NewOutbox[[]byte](t.Context(), nil, c); !errors.Is(err, streamcredit.ErrInvalid) || b != nil {
 			t.Errorf("NewOutbox(%+v): got %v, %v; want an error that wraps ErrInvalid", c, b, err)
 		}
+	}
+}
+
+// A stuck transport does not keep Close from ending with its context: neither where elements
+// are left, nor where all are on their way and only the end is stuck.
+func TestOutboxCloseWithAStuckSend(t *testing.T) {
+	for name, count := range map[string]int{"an element": 10, "the end": 1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				out, err := streamcredit.DialSend(ctx, deaf(t).Upload)
+				if err != nil {
+					t.Fatal(err)
+				}
+				box, err := streamcredit.NewOutbox(ctx, out, streamcredit.OutboxConfig{Size: 10})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for range count {
+					_ = box.Put(ctx, &demopb.UploadRequest{Payload: make([]byte, 1<<20)})
+				}
+				synctest.Wait()
+				short := within(t, time.Second)
+				closed := later(func() { err = box.Close(short) })
+				time.Sleep(time.Hour)
+				if !closed.Load() {
+					t.Fatal("Close: waits an hour after the end of its context, want its error")
+				}
+				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("Close: got %v, want its context's error", err)
+				}
+			})
+		})
+	}
+}
+
+// Whose outbox or subscription ends before everything was sent is told so.
+func TestACutSubscriptionIsNotComplete(t *testing.T) {
+	for name, f := range map[string]func(ctx context.Context, out *streamcredit.Sender[*demopb.SubscribeResponse]) error{
+		"topic": func(ctx context.Context, out *streamcredit.Sender[*demopb.SubscribeResponse]) error {
+			var topic streamcredit.Topic[*demopb.SubscribeResponse]
+			go func() {
+				time.Sleep(100 * time.Millisecond)
+				for i := range 5 {
+					topic.Publish(event(i + 1))
+				}
+			}()
+			return topic.Serve(ctx, out, streamcredit.OutboxConfig{Policy: streamcredit.DropOldest})
+		},
+		"outbox": func(ctx context.Context, out *streamcredit.Sender[*demopb.SubscribeResponse]) error {
+			box, err := streamcredit.NewOutbox(context.WithoutCancel(ctx), out, streamcredit.OutboxConfig{})
+			if err != nil {
+				return err
+			}
+			for i := range 5 {
+				_ = box.Put(ctx, event(i+1))
+			}
+			return box.Close(ctx)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client := handlers{subscribe: func(stream subscribeServer) error {
+					out, _, err := streamcredit.ServeSend(stream)
+					if err != nil {
+						return err
+					}
+					ctx, cancel := context.WithTimeout(stream.Context(), time.Second)
+					defer cancel()
+					return f(ctx, out)
+				}}.start(t)
+				in, err := streamcredit.DialReceive(t.Context(), client.Subscribe, streamcredit.WithManualDemand())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer in.Close()
+				if err := in.Request(2); err != nil {
+					t.Fatal(err)
+				}
+				n := 0
+				for _, err = range in.All(t.Context()) {
+					if err == nil {
+						n++
+					}
+				}
+				if n < 5 && err == nil {
+					t.Errorf("the subscriber: got %d of 5 elements and a clean end, want an error or ErrGoingAway", n)
+				}
+			})
+		})
 	}
 }

@@ -18,7 +18,9 @@ const pipeAhead = 1024
 // Pipe makes a stage of two streams: it receives from in, has f make an element of each
 // one, and sends that to out. It asks for as much as it was asked for and no more, so that
 // the demand of the last receiver of a pipeline travels to its source, and nothing
-// gathers in between. in must have been made [WithManualDemand].
+// gathers in between. in must have been made [WithManualDemand]. An element is consumed when
+// what f made of it was sent, or, [WithExplicitDone], when somebody calls Done. Nobody else
+// may send to out meanwhile.
 //
 // Pipe returns when one side has ended, and ends the other one likewise: the end and errors
 // go downstream, Cancel goes upstream. It returns nil if in ended and everything was
@@ -49,7 +51,7 @@ func Pipe[A, B any](ctx context.Context, in *Receiver[A], out *Sender[B], f func
 // forward asks in for what out was asked for, until ctx or out ends.
 func forward[A, B any](ctx context.Context, in *Receiver[A], out *Sender[B]) error {
 	o := out.s.ledger()
-	var asked int64
+	asked := int64(o.stats().Sent) // before this one
 	for {
 		var more int64
 		if err := o.wait(ctx, func() bool {
@@ -96,6 +98,8 @@ func pump[A, B any](ctx context.Context, in *Receiver[A], out *Sender[B], f func
 		if err != nil {
 			return err
 		}
-		in.s.did(1)
+		if !in.s.isExplicit() {
+			in.s.did(1)
+		}
 	}
 }

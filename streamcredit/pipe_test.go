@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/streamcredit"
 )
 
@@ -416,4 +417,85 @@ func TestAPipeFromAWindowIsRefused(t *testing.T) {
 			})
 		})
 	}
+}
+
+// With explicit Done nothing is consumed that nobody has called Done for.
+func TestAPipeWithExplicitDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := stageOf(t, opened(streamcredit.WithManualDemand(), streamcredit.WithExplicitDone()),
+			func(both *streamcredit.Duplex[*demopb.ConvertResponse, *demopb.ConvertRequest], ctx context.Context) error {
+				return streamcredit.Pipe(ctx, both.In, both.Out, convert)
+			})
+		both, err := streamcredit.Dial(t.Context(), client.Convert, streamcredit.WithWindow(64))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer both.Close()
+		go func() { sendOn(t.Context(), both.Out, &demopb.ConvertRequest{}) }()
+		for range 100 {
+			if _, err := both.In.Recv(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := both.Out.Consumed(); got != 0 {
+			t.Errorf("Consumed: got %d, want 0: nobody has called Done", got)
+		}
+	})
+}
+
+// A function that calls Done is the one who does.
+func TestAPipeWhoseFunctionIsDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := stageOf(t, opened(streamcredit.WithManualDemand(), streamcredit.WithExplicitDone()),
+			func(both *streamcredit.Duplex[*demopb.ConvertResponse, *demopb.ConvertRequest], ctx context.Context) error {
+				return streamcredit.Pipe(ctx, both.In, both.Out, func(ctx context.Context, e *demopb.ConvertRequest) (*demopb.ConvertResponse, error) {
+					if err := both.In.Done(1); err != nil {
+						return nil, err
+					}
+					return convert(ctx, e)
+				})
+			})
+		both, err := streamcredit.Dial(t.Context(), client.Convert, streamcredit.WithWindow(64))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer both.Close()
+		go func() { sendOn(t.Context(), both.Out, &demopb.ConvertRequest{}) }()
+		for n := range 500 {
+			if _, err := both.In.Recv(t.Context()); err != nil {
+				t.Fatalf("element %d: got %v, want it", n+1, err)
+			}
+		}
+	})
+}
+
+// What a stage has sent itself before is not asked for of its source.
+func TestAPipeAfterAHeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := stageOf(t, opened(streamcredit.WithManualDemand()),
+			func(both *streamcredit.Duplex[*demopb.ConvertResponse, *demopb.ConvertRequest], ctx context.Context) error {
+				for range 50 { // a header of its own
+					if err := both.Out.Send(ctx, &demopb.ConvertResponse{}); err != nil {
+						return err
+					}
+				}
+				return streamcredit.Pipe(ctx, both.In, both.Out, convert)
+			})
+		both, err := streamcredit.Dial(t.Context(), client.Convert, streamcredit.WithManualDemand())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer both.Close()
+		if err := both.In.Request(51); err != nil { // the header and one
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := both.Out.Credit(); got != 1 {
+			t.Errorf("the pipe, asked for 1 element beyond those sent already, asked for %d, want 1", got)
+		}
+	})
+}
+
+func convert(_ context.Context, e *demopb.ConvertRequest) (*demopb.ConvertResponse, error) {
+	return &demopb.ConvertResponse{Number: e.GetNumber()}, nil
 }

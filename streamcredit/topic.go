@@ -22,9 +22,10 @@ type Topic[T any] struct {
 }
 
 // Serve sends what is published from now on to out, until the receiver cancels, ctx ends or
-// the topic is closed, and closes out. Handlers return what it returns: nil if the topic
-// was closed or the receiver has canceled, RESOURCE_EXHAUSTED if the policy is [Fail] and
-// the outbox was full, or the error that ended the stream. The policy cannot be [Block].
+// the topic is closed, and closes out, as [Outbox.Close] does. Handlers return what it
+// returns: nil if the topic was closed or the receiver has canceled, RESOURCE_EXHAUSTED if
+// the policy is [Fail] and the outbox was full, or the error that ended the stream. The
+// policy cannot be [Block].
 func (t *Topic[T]) Serve(ctx context.Context, out *Sender[T], c OutboxConfig) error {
 	if c.Policy == Block {
 		return invalid("got the policy Block, want one with which a slow subscriber slows nobody down")
@@ -51,12 +52,17 @@ func (*Topic[T]) end(ctx context.Context, box *Outbox[T]) error {
 	cause := context.Cause(ctx)
 	if errors.Is(cause, ErrOutboxFull) {
 		err := status.Error(codes.ResourceExhausted, cause.Error())
-		box.cancel()
-		<-box.ended
-		if closed := box.out.CloseWithError(err); closed != nil {
+		var closed error
+		if box.stop() {
+			closed = inTime(ctx, func() error { return box.out.CloseWithError(err) })
+		}
+		_ = box.Close(ctx) // which has ended: it counts what is left
+		switch {
+		case errors.Is(closed, ErrCanceled):
+			return nil
+		case closed != nil && !errors.Is(closed, ctx.Err()): // else that is stuck
 			return closed
 		}
-		_ = box.Close(context.Background()) // which has ended: it counts what is left
 		return err
 	}
 	err := box.Close(ctx)
@@ -82,9 +88,25 @@ func (t *Topic[T]) add(box *Outbox[T], stop context.CancelCauseFunc) bool {
 func (t *Topic[T]) remove(box *Outbox[T]) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, ok := t.subscribers[box]; ok {
-		delete(t.subscribers, box)
-		t.dropped += box.Stats().Dropped
+	if _, ok := t.subscribers[box]; !ok {
+		return
+	}
+	delete(t.subscribers, box)
+	stuck := false // in a write: whether that element was sent shows when the stream ends
+	select {
+	case <-box.ended: // looked at first: nothing is dropped after it
+	default:
+		stuck = true
+	}
+	dropped := box.Stats().Dropped
+	t.dropped += dropped
+	if stuck {
+		go func() {
+			<-box.ended
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.dropped += box.Stats().Dropped - dropped
+		}()
 	}
 }
 

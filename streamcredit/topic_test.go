@@ -269,3 +269,94 @@ func TestServeEndsWithItsContext(t *testing.T) {
 		}
 	})
 }
+
+// A receiver that cancels when its subscription has failed: all that it did not get is counted.
+func TestATopicThatFailsACanceledSubscriber(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var topic streamcredit.Topic[*demopb.SubscribeResponse]
+		gate := make(chan struct{})
+		result := make(chan error, 1)
+		client := handlers{subscribe: func(stream subscribeServer) error {
+			out, _, err := streamcredit.ServeSend(gated{stream, gate})
+			if err != nil {
+				return err
+			}
+			err = topic.Serve(stream.Context(), out, streamcredit.OutboxConfig{Size: 4, Policy: streamcredit.Fail})
+			result <- err
+			return err
+		}}.start(t)
+		in, err := streamcredit.DialReceive(t.Context(), client.Subscribe, streamcredit.WithWindow(64))
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		for i := range 6 { // one is being written, four wait, one is too many
+			topic.Publish(event(i + 1))
+			synctest.Wait()
+		}
+		in.Cancel("enough")
+		synctest.Wait()
+		close(gate)
+		err = <-result
+		synctest.Wait()
+		if s := topic.Stats(); s.Dropped != 5 {
+			t.Errorf("topic: got %+v, want 5 of 6 dropped: one was sent", s)
+		}
+		if err != nil && status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("Serve: got %v, want nil or RESOURCE_EXHAUSTED", err)
+		}
+		_ = in.Close()
+	})
+}
+
+// A subscription that fails while its transport is stuck: its element counts when the stream has ended.
+func TestATopicCountsAStuckElement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var topic streamcredit.Topic[*demopb.SubscribeResponse]
+		gate := make(chan struct{})
+		result := make(chan error, 1)
+		client := handlers{subscribe: func(stream subscribeServer) error {
+			out, _, err := streamcredit.ServeSend(gated{stream, gate})
+			if err != nil {
+				return err
+			}
+			err = topic.Serve(stream.Context(), out, streamcredit.OutboxConfig{Size: 4, Policy: streamcredit.Fail})
+			result <- err
+			return err
+		}}.start(t)
+		in, err := streamcredit.DialReceive(t.Context(), client.Subscribe, streamcredit.WithWindow(64))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		synctest.Wait()
+		for i := range 6 { // one is being written, four wait, one is too many
+			topic.Publish(event(i + 1))
+			synctest.Wait()
+		}
+		if err := <-result; status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("Serve: got %v, want %v", err, codes.ResourceExhausted)
+		}
+		if _, err := in.Recv(within(t, time.Minute)); status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("Recv: got %v, want %v", err, codes.ResourceExhausted)
+		}
+		close(gate)
+		synctest.Wait()
+		if got := topic.Stats(); got != (streamcredit.TopicStats{Published: 6, Dropped: 6}) {
+			t.Errorf("Stats: got %+v, want all 6 dropped", got)
+		}
+	})
+}
+
+// gated is a stream whose transport is stuck for elements.
+type gated struct {
+	subscribeServer
+	gate chan struct{}
+}
+
+func (g gated) Send(m *demopb.SubscribeResponse) error {
+	if m.GetNumber() > 0 {
+		<-g.gate
+	}
+	return g.subscribeServer.Send(m)
+}
