@@ -35,6 +35,7 @@ func (demo) Work(_ context.Context, r *demopb.WorkRequest) (*demopb.WorkResponse
 func main() {
 	addr, pages := flag.String("addr", "localhost:50051", "gRPC"), flag.String("metrics", "localhost:9464", "/metrics")
 	flag.Parse()
+	stop, _ := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	gate := must(admit.New(admit.WithName("demo"))) // an adaptive limit and a short queue
 	prometheus.MustRegister(must(metrics.NewCollector(gate)))
 	server := grpc.NewServer(grpc.UnaryInterceptor(interceptors.UnaryServer(gate)), grpc.MaxConcurrentStreams(1000))
@@ -45,7 +46,6 @@ func main() {
 	web := &http.Server{Handler: promhttp.Handler(), ReadHeaderTimeout: time.Second}
 	go func() { must("", web.Serve(scrapes)) }()
 	go func() { must("", server.Serve(calls)) }()
-	stop, _ := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	<-stop.Done()
 	gate.Drain() // first, or GracefulStop waits for the whole queue, too
 	server.GracefulStop()
