@@ -69,6 +69,7 @@ func WithClass(c Class, cfg ClassConfig) Option {
 type classTable struct {
 	set   [MaxClasses]ClassConfig
 	known [MaxClasses]bool
+	level [MaxClasses]int   // the priority of each
 	order [MaxClasses]Class // the first n: by falling priority
 	n     int
 	bad   int // the last class that cannot be, or 0
@@ -101,6 +102,9 @@ func (t *classTable) configure(c Class, cfg ClassConfig) {
 		t.known[c] = true
 		t.order[t.n] = c
 		t.n++
+	}
+	for c := range t.level {
+		t.level[c] = cmp.Or(t.set[c].Priority, t.set[Default].Priority)
 	}
 	slices.SortStableFunc(t.order[:t.n], func(a, b Class) int { return t.priority(b) - t.priority(a) })
 	t.counted = false
@@ -143,9 +147,7 @@ func (t *classTable) class(c Class) Class {
 	return Background
 }
 
-func (t *classTable) priority(c Class) int {
-	return cmp.Or(t.set[c].Priority, t.set[Default].Priority)
-}
+func (t *classTable) priority(c Class) int { return t.level[c] }
 
 // guaranteed returns how many of n permits, or of n places in the queue, are a
 // class's own.

@@ -3,6 +3,7 @@ package admit_test
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -316,4 +317,29 @@ func TestDeadlineTooCloseKnowsClasses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A tenant that holds nothing is next where all that wait hold something: its deadline is not
+// too close.
+func TestDeadlineOfANewTenant(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 40
+		g := newGate(t, n, queue(200, admit.DropOldest, admit.FIFO))
+		for range 3 { // it learns that calls take 100 ms
+			permits := takeN(t, g, n)
+			time.Sleep(100 * ms)
+			for _, p := range permits {
+				p.Release(admit.Success)
+			}
+		}
+		for i := range 3 * n { // each of 20 holds two, and waits for four
+			startCall(t.Context(), g, admit.Call{Tenant: strconv.Itoa(i % (n / 2))})
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 150*ms)
+		defer cancel()
+		wantState(t, "a new tenant's call", startCall(ctx, g, admit.Call{Tenant: "new"}), waits)
+		ctx, cancel = context.WithTimeout(t.Context(), 150*ms)
+		defer cancel()
+		wantState(t, "one more of a tenant with four", startCall(ctx, g, admit.Call{Tenant: "1"}), tooClose)
+	})
 }

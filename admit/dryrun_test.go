@@ -36,8 +36,8 @@ func TestDryRun(t *testing.T) {
 		for _, p := range permits {
 			p.Release(admit.Success)
 		}
-		if s := g.Stats(); s.InFlight != 0 || s.Ended[admit.Success] != 8 || s.Running != 8*time.Second {
-			t.Errorf("at the end: got %d in flight, ended %v in %v, want 0, 8 successes in 8s", s.InFlight, s.Ended, s.Running)
+		if s := g.Stats(); s.InFlight != 0 || s.Ended[admit.Success] != 8 || s.RunningSeconds != 8 {
+			t.Errorf("at the end: got %d in flight, ended %v in %v s, want 0, 8 successes in 8", s.InFlight, s.Ended, s.RunningSeconds)
 		}
 		update(t, g, admit.WithDryRun(false))
 		wantWhole(t, g, 2)
@@ -145,5 +145,23 @@ func TestDryRunOfManyCostlyCalls(t *testing.T) {
 	release(permits)
 	if s := g.Stats(); s.InFlight != 0 {
 		t.Errorf("in flight at the end: got %d, want 0", s.InFlight)
+	}
+}
+
+// A dry run counts the calls that the bound of their class would have refused.
+func TestDryRunOfABound(t *testing.T) {
+	count := func(dry bool) (n uint64) {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGate(t, 8, queue(4, admit.Reject, admit.FIFO), admit.WithDryRun(dry), admit.WithClass(admit.Sheddable, admit.ClassConfig{Max: 0.25}))
+			for range 8 {
+				start(t.Context(), g, admit.Sheddable)
+			}
+			n = g.Stats().Refused[admit.Sheddable][admit.QueueFull]
+			g.Drain()
+		})
+		return n
+	}
+	if wet, dry := count(false), count(true); wet != 5 || dry != wet {
+		t.Errorf("8 calls of a class of which 2 may run and 1 may wait: got %d refused, and %d in a dry run, want 5 both times", wet, dry)
 	}
 }

@@ -155,15 +155,20 @@ func (g *Gate) acquireSlow(ctx context.Context, c Call) (Permit, error) {
 		g.maybeYield(n)
 		return Permit{gate: g, start: now, claim: got}, nil
 	}
-	g.window.pressed++
+	s := g.load()
+	pressed := s.inFlight()+c.Cost > s.limit() // and not only the bound of its class
+	if pressed {
+		g.window.pressed++
+	}
 	if g.cfg.dryRun {
-		return g.passAndUnlock(c, now)
+		return g.passAndUnlock(c, now, pressed)
 	}
 	deadline, why, ok := g.mayWaitLocked(ctx, c, now)
 	if !ok {
 		return g.refuseAndUnlock(c.Class, why)
 	}
 	w := g.enqueueLocked(c, now, deadline)
+	w.pressed = pressed
 	if g.settleLocked(); g.load().free() { // a permit came free before releases were sent to the lock
 		g.dispatchLocked()
 	}
@@ -244,11 +249,7 @@ func (g *Gate) turnLocked(c Call, capacity int) time.Duration {
 	own, permits := &g.queue.lines[c.Class], g.load().limit()
 	before := 0 // of its own class
 	if !g.newestFirst(g.upToLocked(own)+1, capacity) {
-		waiting := 0
-		if t := g.queue.find(c.Class, c.Tenant); t != nil {
-			waiting = t.calls.n
-		}
-		before = min(own.n, (waiting+1)*len(own.needy.tenants)) // tenants take turns
+		before = own.before(g.queue.find(c.Class, c.Tenant))
 	}
 	above := 0
 	for i := range g.queue.lines {
@@ -258,7 +259,7 @@ func (g *Gate) turnLocked(c Call, capacity int) time.Duration {
 		}
 	}
 	// Whatever is above it, its class gets one permit in so many, and its share.
-	above = min(above, before*progress+max(0, progress-own.passed))
+	above = min(above, before*progress+max(0, progress*c.Cost-own.passed))
 	turns := above + before
 	if share := g.cfg.classes.guaranteed(c.Class, permits); share > 0 {
 		beyond := max(0, own.held+before+c.Cost-share)
@@ -315,7 +316,7 @@ func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration) (Per
 	case <-late:
 		refused = g.withdraw(w, WaitedTooLong)
 	}
-	c, since, granted, got := w.class, w.since, w.granted, w.claim
+	c, since, granted, got, pressed := w.class, w.since, w.granted, w.claim, w.pressed
 	waited := g.now() - since
 	w.stopTimer()
 	g.waiters.Put(w)
@@ -332,7 +333,7 @@ func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration) (Per
 		return Permit{}, refused
 	}
 	g.holding(got, func() { g.countWaited(c, waited) })
-	return Permit{gate: g, start: granted, claim: got, pressed: true, waited: granted - since}, nil
+	return Permit{gate: g, start: granted, claim: got, pressed: pressed, waited: granted - since}, nil
 }
 
 func (w *waiter) startTimer(d time.Duration) <-chan time.Time {
@@ -384,12 +385,16 @@ func (g *Gate) refuseAndUnlock(c Class, why Reason) (Permit, error) {
 }
 
 // passAndUnlock lets a call in that found no permit free, in a dry run, and
-// counts what would have become of it: calls beyond the limit, as if each cost
-// as much as this one, stand for those that would wait.
-func (g *Gate) passAndUnlock(c Call, now time.Duration) (Permit, error) {
+// counts what would have become of it: calls beyond the limit, or the bound of
+// their class, as if each cost as much as this one, stand for those that would wait.
+func (g *Gate) passAndUnlock(c Call, now time.Duration, pressed bool) (Permit, error) {
 	s := g.load()
 	capacity := g.cfg.capacity(s.limit())
 	full := capacity == 0 || (s.inFlight()-s.limit())/c.Cost >= capacity
+	if t := &g.cfg.classes; t.bounded(c.Class) {
+		over := g.queue.lines[c.Class].held - t.most(c.Class, s.limit())
+		full = full || over/c.Cost >= t.most(c.Class, capacity)
+	}
 	cost := g.beyondLocked(c.Cost)
 	g.addLocked(cost)
 	got := g.countLocked(c.Class, c.Tenant, cost)
@@ -401,7 +406,7 @@ func (g *Gate) passAndUnlock(c Call, now time.Duration) (Permit, error) {
 			g.countWaited(c.Class, 0)
 		}
 	})
-	return Permit{gate: g, start: now, claim: got, pressed: true}, nil
+	return Permit{gate: g, start: now, claim: got, pressed: pressed}, nil
 }
 
 // beyondLocked returns what a call takes that is let in whatever the limit.
@@ -470,8 +475,9 @@ func (g *Gate) dispatchLocked() {
 // grantLocked gives w its permits. Its latency counts from here: the time that
 // its goroutine takes to wake up is part of what they are held for.
 func (g *Gate) grantLocked(w *waiter, cost int, now time.Duration) {
+	g.servedLocked(w.tenant.line, cost)
+	g.oweLocked(w.tenant, cost)
 	g.addLocked(cost)
-	g.servedLocked(w.tenant.line)
 	w.claim = g.countLocked(w.class, w.tenant.key, cost)
 	g.queue.remove(w)
 	w.granted = now

@@ -45,7 +45,7 @@ func FromJSON(document []byte) (Option, error) {
 		opts, err = d.options()
 	}
 	if err == nil {
-		err = checkKeys(json.NewDecoder(bytes.NewReader(document)), "document")
+		err = checkKeys(json.NewDecoder(bytes.NewReader(document)), "document", 0)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: JSON: %w", ErrConfig, err)
@@ -107,11 +107,11 @@ var jsonKeys = []string{
 	"capacity", "max_wait", "policy", "order", "class", "priority", "share",
 }
 
-// checkKeys finds, in a value that can be decoded, what package json lets pass: keys
+// checkKeys finds, in the value of a key at some depth that can be decoded, what package json lets pass: keys
 // that are there twice, or differ from the right ones in case, and nulls.
-func checkKeys(d *json.Decoder, of string) error {
+func checkKeys(d *json.Decoder, of string, depth int) error {
 	t, err := d.Token()
-	if t == nil && err == nil && of != "queue" {
+	if t == nil && err == nil && (of != "queue" || depth != 1) {
 		return fmt.Errorf("%s: got null, want a value", of)
 	}
 	if t != json.Delim('{') {
@@ -127,11 +127,11 @@ func checkKeys(d *json.Decoder, of string) error {
 		switch {
 		case seen[key]:
 			return fmt.Errorf("got %q twice, want it once", key)
-		case of != "classes" && !slices.Contains(jsonKeys, key):
+		case (of != "classes" || depth != 1) && !slices.Contains(jsonKeys, key):
 			return fmt.Errorf("unknown field %q, want %q", key, strings.ToLower(key))
 		}
 		seen[key] = true
-		if err := checkKeys(d, key); err != nil {
+		if err := checkKeys(d, key, depth+1); err != nil {
 			return err
 		}
 	}

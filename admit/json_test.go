@@ -61,11 +61,12 @@ func TestFromJSONTwice(t *testing.T) {
 
 func TestFromJSONSaysWhatIsWrong(t *testing.T) {
 	for document, says := range map[string]string{
-		``:                                    "got nothing, want an object",
-		`{"Limit": {}}`:                       `unknown field "Limit", want "limit"`,
-		`{"queue": {"POLICY": "reject"}}`:     `unknown field "POLICY"`,
-		`{"dry_run": true, "dry_run": false}`: `got "dry_run" twice`,
-		`{"classes": {"critical": {}, "critical": {}}}`: `got "critical" twice`,
+		``:                                "got nothing, want an object",
+		`{"Limit": {}}`:                   `unknown field "Limit", want "limit"`,
+		`{"queue": {"POLICY": "reject"}}`: `unknown field "POLICY"`,
+		`{"classes": {"classes": {"class": 4, "Priority": 5}}}`: `unknown field "Priority"`,
+		`{"dry_run": true, "dry_run": false}`:                   `got "dry_run" twice`,
+		`{"classes": {"critical": {}, "critical": {}}}`:         `got "critical" twice`,
 		`[]`:                        "cannot unmarshal array",
 		`{} {}`:                     "got something after the object",
 		`{"limits": {}}`:            `unknown field "limits"`,

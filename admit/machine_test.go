@@ -180,7 +180,8 @@ func (m *machine) ended(c *modelCall) {
 	} else {
 		m.want.Ended[admit.Overload]++
 	}
-	m.want.Running += ran
+	m.ran += ran
+	m.want.RunningSeconds = m.ran.Seconds()
 	m.stop(c)
 	c.verdict = ended
 }

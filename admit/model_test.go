@@ -24,9 +24,14 @@ type model struct {
 	classes  [4]admit.ClassConfig
 	passed   [4]int
 	placed   [4]int
-	waiting  []*modelCall // in the order in which they came
+	debt     [4]int
+	granted  [4]int
+	until    map[[2]string]int // by class and tenant
+	waiting  []*modelCall      // in the order in which they came
 	running  []*modelCall
 	want     admit.Stats
+	waited   time.Duration
+	ran      time.Duration
 	// pretended counts the refusals of dry runs, which refuse nobody.
 	pretended int
 }
@@ -72,7 +77,8 @@ func (m *model) refuse(c *modelCall, why admit.Reason) {
 func (m *model) grant(c *modelCall) {
 	m.run(c)
 	m.want.Waited++
-	m.want.WaitTime += c.took
+	m.waited += c.took
+	m.want.WaitSeconds = m.waited.Seconds()
 }
 
 func (m *model) run(c *modelCall) {
@@ -180,10 +186,21 @@ func (m *model) best(class admit.Class, better func(a, b *modelCall) bool) int {
 // needy is the oldest call of the tenant of a class that has the least.
 func (m *model) needy(class admit.Class) int {
 	return m.best(class, func(a, b *modelCall) bool {
+		if x, y := m.owes(a), m.owes(b); x != y || x > 0 {
+			return x < y
+		}
 		x, _ := m.takes(class, a.tenant)
 		y, _ := m.takes(class, b.tenant)
 		return x < y
 	})
+}
+
+// owes is up to how many permits for its class a call's tenant is in debt, or 0.
+func (m *model) owes(c *modelCall) int {
+	if until := m.until[[2]string{c.class.String(), c.tenant}]; until > m.granted[c.class] {
+		return until
+	}
+	return 0
 }
 
 // heavy is the oldest call of the tenant of a class that takes the most.
@@ -207,11 +224,12 @@ func (m *model) waits(class admit.Class) (n int) {
 }
 
 // turn is how urgent a class is: passed over too often, without its share, or neither.
-func (m *model) turn(class admit.Class) int {
+func (m *model) turn(class admit.Class, cost int) int {
+	has, share := m.has(class), m.shareOf(class, m.limit)
 	switch {
-	case m.passed[class] >= 20:
+	case m.passed[class] >= 20*cost:
 		return 2
-	case m.has(class) < m.shareOf(class, m.limit):
+	case has+cost <= share, has < share && m.debt[class] == 0:
 		return 1
 	}
 	return 0
@@ -268,7 +286,7 @@ func (m *model) next() int {
 			continue
 		}
 		cost := min(m.waiting[i].cost, m.limit)
-		if turn := m.turn(class); m.mayHave(class, cost) && turn > most {
+		if turn := m.turn(class, cost); m.mayHave(class, cost) && turn > most {
 			next, most = i, turn
 		}
 	}
@@ -288,6 +306,12 @@ func (m *model) lowest(may func(admit.Class) bool) admit.Class {
 }
 
 const nobody = admit.Class(99)
+
+// beyondBound reports whether more calls of a class run beyond its bound than may wait.
+func (m *model) beyondBound(c *modelCall) bool {
+	over := m.has(c.class) - m.mostOf(c.class, m.limit)
+	return m.classes[c.class].Max > 0 && over/c.cost >= m.mostOf(c.class, m.capacity())
+}
 
 func (m *model) crowded(class admit.Class) bool {
 	return m.classes[class].Max > 0 && m.waits(class) >= m.mostOf(class, m.capacity())
@@ -361,6 +385,9 @@ func (m *model) acquire(c *modelCall) {
 	if m.queue.Policy == admit.Block && m.queue.MaxWait == 0 {
 		c.late = 0
 	}
+	if c.tenant != "" && !m.tenants(c.class)[c.tenant] { // nothing is known of it
+		delete(m.until, [2]string{c.class.String(), c.tenant})
+	}
 	switch {
 	case c.expired: // already over, whatever the gate does
 		m.leave(c, context.DeadlineExceeded)
@@ -370,7 +397,7 @@ func (m *model) acquire(c *modelCall) {
 		fast := c.cost == 1 && c.tenant == "" && len(m.waiting) == 0 && !m.dryRun && !m.sharing()
 		m.run(c)
 		c.counted = c.counted && !fast
-	case m.dryRun && (m.capacity() == 0 || (m.inFlight-m.limit)/c.cost >= m.capacity()):
+	case m.dryRun && (m.capacity() == 0 || (m.inFlight-m.limit)/c.cost >= m.capacity() || m.beyondBound(c)):
 		m.refuse(c, admit.QueueFull) // counted, and let in
 		m.pretended++
 		m.run(c)
@@ -417,11 +444,26 @@ func (m *model) dispatch() {
 
 // serve lets the i-th waiter run.
 func (m *model) serve(i int) {
-	class := m.waiting[i].class
+	class, cost := m.waiting[i].class, min(m.waiting[i].cost, m.limit)
 	for c := range m.passed {
-		m.passed[c]++
+		m.passed[c] += cost
+		if admit.Class(c) != class {
+			m.debt[c] = max(0, m.debt[c]-cost)
+		}
 	}
 	m.passed[class], m.placed[class] = 0, 0
+	if has, share := m.has(class), m.shareOf(class, m.limit); has < share && has+cost > share {
+		m.debt[class] = (has + cost - share) * m.limit / share
+	}
+	m.granted[class] += cost
+	held, _ := m.takes(class, m.waiting[i].tenant)
+	active := len(m.tenants(class))
+	if part := max(1, m.mostOf(class, m.limit)/active); held < part && held+cost > part {
+		if m.until == nil {
+			m.until = map[[2]string]int{}
+		}
+		m.until[[2]string{class.String(), m.waiting[i].tenant}] = m.granted[class] + (held+cost-part)*active
+	}
 	m.grant(m.take(i))
 }
 

@@ -15,6 +15,7 @@ type waiter struct {
 	cost       int
 	claim      claim // what it was given
 	queued     bool
+	pressed    bool          // no permit was free
 	seq        uint64        // how many came before
 	since      time.Duration // when it began to wait, on the gate's clock
 	deadline   time.Duration // its context's deadline on that clock, or 0
@@ -62,7 +63,11 @@ type tenant struct {
 	held  int  // permits of its counted calls
 	wants int  // permits that its waiting calls want
 	calls list // those
-	index [2]int
+	// until is up to how many permits for its class it has had too much at once: see
+	// owe. indebted says so while it waits.
+	until    int
+	indebted bool
+	index    [3]int
 }
 
 // weight is how much of the gate a tenant takes.
@@ -78,8 +83,9 @@ type ranking struct {
 }
 
 const (
-	byNeed   = iota // who holds the least first; then who waits longest
+	byNeed   = iota // who is not in debt, and holds the least, first; then who waits longest
 	byWeight        // who takes the most first; then who waits longest
+	byDebt          // whose debt ends first
 )
 
 // Len implements heap.Interface.
@@ -89,7 +95,11 @@ func (r *ranking) Len() int { return len(r.tenants) }
 func (r *ranking) Less(i, j int) bool {
 	a, b := r.tenants[i], r.tenants[j]
 	switch {
-	case r.by == byNeed && a.held != b.held:
+	case r.by == byNeed && a.indebted != b.indebted:
+		return b.indebted
+	case (r.by == byDebt || r.by == byNeed && a.indebted) && a.until != b.until:
+		return a.until < b.until
+	case r.by == byNeed && !a.indebted && a.held != b.held:
 		return a.held < b.held
 	case r.by == byWeight && a.weight() != b.weight():
 		return a.weight() > b.weight()
@@ -130,10 +140,16 @@ type line struct {
 	named  int // tenants but for nobody
 	needy  ranking
 	heavy  ranking
-	// passed is how many waiting calls of other classes have got a permit since
+	debts  ranking // of those that are in debt
+	// granted is how many permits waiting calls have got.
+	granted int
+	// passed is how many permits waiting calls of other classes have got since
 	// one of this class did; placed what it was when a call of it took a place
 	// from a class above.
 	passed, placed int
+	// debt is how many permits others are to get before this class gets more at once
+	// than its share: see short.
+	debt int
 }
 
 // A queue is who waits for permits and who holds them: a line for each class.
@@ -156,7 +172,7 @@ func (q *queue) init() {
 	for i := range q.lines {
 		l := &q.lines[i]
 		l.class, l.nobody.line = Class(i), l
-		l.needy.by, l.heavy.by = byNeed, byWeight
+		l.needy.by, l.heavy.by, l.debts.by = byNeed, byWeight, byDebt
 	}
 }
 
@@ -195,7 +211,7 @@ func (q *queue) forget(t *tenant) {
 	}
 	delete(q.tenants, tenantKey{t.line.class, t.key})
 	t.line.named--
-	t.line, t.key = nil, ""
+	t.line, t.key, t.until = nil, "", 0
 	if len(q.spare) < spareTenants {
 		q.spare = append(q.spare, t)
 	}
@@ -225,6 +241,9 @@ func (q *queue) push(w *waiter) {
 	t.wants += w.cost
 	t.line.wants += w.cost
 	if t.calls.n == 1 {
+		if t.indebted = t.until > t.line.granted; t.indebted {
+			heap.Push(&t.line.debts, t)
+		}
 		heap.Push(&t.line.needy, t)
 		heap.Push(&t.line.heavy, t)
 	} else {
@@ -240,6 +259,9 @@ func (q *queue) remove(w *waiter) {
 	if t.calls.n == 1 { // while its place in the rankings is still known
 		heap.Remove(&t.line.needy, t.index[byNeed])
 		heap.Remove(&t.line.heavy, t.index[byWeight])
+		if t.indebted {
+			heap.Remove(&t.line.debts, t.index[byDebt])
+		}
 	}
 	t.calls.remove(w)
 	t.wants -= w.cost
@@ -248,6 +270,30 @@ func (q *queue) remove(w *waiter) {
 	q.n--
 	t.moved()
 	q.forget(t)
+}
+
+// owe notes that a waiting call of a tenant gets permits, at most so many of which fit an
+// equal part. If they are more, it is to let others have as much before its next turn:
+// with turns for calls alone, who asks for ten permits at a time would get ten times as
+// much as who asks for one.
+func (l *line) owe(t *tenant, permits, part int) {
+	l.granted += permits
+	for len(l.debts.tenants) > 0 && l.debts.tenants[0].until <= l.granted {
+		free := heap.Pop(&l.debts).(*tenant) //nolint:forcetypeassert // the heap holds nothing else
+		free.indebted = false
+		free.moved()
+	}
+	if t.held >= part || t.held+permits <= part {
+		return
+	}
+	t.until = l.granted + (t.held+permits-part)*l.active()
+	if !t.indebted {
+		t.indebted = true
+		heap.Push(&l.debts, t)
+	} else {
+		heap.Fix(&l.debts, t.index[byDebt])
+	}
+	t.moved()
 }
 
 // next returns the call of a line that is served next: of the tenant that holds
@@ -260,9 +306,22 @@ func (l *line) next(newest bool) *waiter {
 	return t.calls.first
 }
 
-// before reports whether the tenant whose turn it is has waited for longer than
+// before estimates how many calls of a line are served before a new one of a tenant,
+// nil if it has none: tenants take turns, and who holds less is first.
+func (l *line) before(t *tenant) int {
+	held, waiting := 0, 0
+	if t != nil {
+		held, waiting = t.held, t.calls.n
+	}
+	if l.n == 0 || held+waiting < l.needy.tenants[0].held {
+		return waiting
+	}
+	return min(l.n, (waiting+1)*len(l.needy.tenants))
+}
+
+// sooner reports whether the tenant whose turn it is has waited for longer than
 // that of another line.
-func (l *line) before(other *line) bool {
+func (l *line) sooner(other *line) bool {
 	return l.needy.tenants[0].calls.first.seq < other.needy.tenants[0].calls.first.seq
 }
 

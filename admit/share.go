@@ -1,6 +1,6 @@
 package admit
 
-// progress is after how many permits for others a class that waits gets one,
+// progress is how many permits others get for each that a class gets which waits,
 // whatever its priority and theirs.
 const progress = 20
 
@@ -27,16 +27,22 @@ func (g *Gate) nextLocked(limit int) *waiter {
 		}
 		turn, priority := 0, g.cfg.classes.priority(c)
 		switch {
-		case l.passed >= progress:
+		case l.passed >= progress*cost:
 			turn = 2
-		case l.held < g.cfg.classes.guaranteed(c, limit):
+		case l.short(cost, g.cfg.classes.guaranteed(c, limit)):
 			turn = 1
 		}
-		if best == nil || turn > bestTurn || turn == bestTurn && priority == bestPriority && l.before(best.tenant.line) {
+		if best == nil || turn > bestTurn || turn == bestTurn && priority == bestPriority && l.sooner(best.tenant.line) {
 			best, bestTurn, bestPriority = w, turn, priority
 		}
 	}
 	return best
+}
+
+// short reports whether a class that has not its share is to get so many permits for that:
+// they fit it, or others have had theirs since the last that did not.
+func (l *line) short(cost, share int) bool {
+	return l.held < share && (l.held+cost <= share || l.debt == 0)
 }
 
 // mayHoldLocked reports whether a class may have so many permits more.
@@ -47,12 +53,26 @@ func (g *Gate) mayHoldLocked(l *line, cost, limit int) bool {
 	return l.held+cost <= g.cfg.classes.most(l.class, limit)
 }
 
-// servedLocked counts that a waiting call of a line got a permit.
-func (g *Gate) servedLocked(served *line) {
+// servedLocked counts that a waiting call of a line gets its permits.
+func (g *Gate) servedLocked(served *line, permits int) {
 	for _, c := range g.cfg.classes.order[:g.cfg.classes.n] {
-		g.queue.lines[c].passed++
+		l := &g.queue.lines[c]
+		l.passed += permits
+		if l != served {
+			l.debt = max(0, l.debt-permits)
+		}
 	}
 	served.passed, served.placed = 0, 0
+	limit := g.load().limit()
+	if share := g.cfg.classes.guaranteed(served.class, limit); served.held < share && served.held+permits > share {
+		served.debt = (served.held + permits - share) * limit / share // so that it has its share on the mean
+	}
+}
+
+// oweLocked counts that a waiting call of a tenant gets its permits.
+func (g *Gate) oweLocked(t *tenant, permits int) {
+	most := g.cfg.classes.most(t.line.class, g.load().limit())
+	t.line.owe(t, permits, max(1, most/t.line.active()))
 }
 
 // makeRoomLocked makes room for a call that comes to a full queue, or says why not.
@@ -102,15 +122,19 @@ func (g *Gate) victimLocked(c Call, capacity int) (*waiter, Reason) {
 }
 
 // lowestLocked returns the line of the lowest priority in which calls wait and
-// that may be taken, or nil.
-func (g *Gate) lowestLocked(may func(*line) bool) *line {
+// that may be taken, or nil. Of several it is the one whose call has waited longest.
+func (g *Gate) lowestLocked(may func(*line) bool) (lowest *line) {
 	t := &g.cfg.classes
 	for i := t.n - 1; i >= 0; i-- {
-		if l := &g.queue.lines[t.order[i]]; l.n > 0 && may(l) {
-			return l
+		l := &g.queue.lines[t.order[i]]
+		if lowest != nil && g.outranksLocked(l, lowest) {
+			break
+		}
+		if l.n > 0 && may(l) && (lowest == nil || l.heaviest().calls.first.seq < lowest.heaviest().calls.first.seq) {
+			lowest = l
 		}
 	}
-	return nil
+	return lowest
 }
 
 func anyLine(*line) bool { return true }

@@ -6,7 +6,7 @@ import "time"
 type totals struct {
 	tally
 	waited   uint64
-	waitTime time.Duration
+	waitTime span
 	left     uint64
 	refused  [MaxClasses][reasons]uint64
 }
@@ -39,14 +39,14 @@ type Stats struct {
 	// Refused counts the calls that were refused, by Class and Reason; in a dry
 	// run those that would have been.
 	Refused [MaxClasses][reasons]uint64
-	// Waited counts the calls that waited and were let in, WaitTime how long
+	// Waited counts the calls that waited and were let in, WaitSeconds how long
 	// they waited together.
-	Waited   uint64
-	WaitTime time.Duration
+	Waited      uint64
+	WaitSeconds float64
 	// Left counts the calls whose context ended before their turn.
 	Left uint64
-	// Running is the time that all calls that ended have run, together.
-	Running time.Duration
+	// RunningSeconds is the time that all calls that ended have run, together.
+	RunningSeconds float64
 	// Panics counts the panics of hooks and of the algorithm.
 	Panics uint64
 }
@@ -71,24 +71,24 @@ func (g *Gate) Stats() Stats {
 		waiting[i], held[i] = g.queue.lines[i].n, g.queue.lines[i].held
 	}
 	return Stats{
-		Name:          g.cfg.name,
-		Limit:         s.limit(),
-		InFlight:      s.inFlight(),
-		Queue:         g.queue.n,
-		QueueCapacity: g.cfg.capacity(s.limit()),
-		Classes:       g.cfg.classes.names(),
-		Waiting:       waiting,
-		Held:          held,
-		Tenants:       len(g.queue.tenants),
-		Draining:      g.draining,
-		DryRun:        g.cfg.dryRun,
-		Ended:         g.totals.ended,
-		Refused:       g.totals.refused,
-		Waited:        g.totals.waited,
-		WaitTime:      g.totals.waitTime,
-		Left:          g.totals.left,
-		Running:       g.totals.running,
-		Panics:        g.panics.Load(),
+		Name:           g.cfg.name,
+		Limit:          s.limit(),
+		InFlight:       s.inFlight(),
+		Queue:          g.queue.n,
+		QueueCapacity:  g.cfg.capacity(s.limit()),
+		Classes:        g.cfg.classes.names(),
+		Waiting:        waiting,
+		Held:           held,
+		Tenants:        len(g.queue.tenants),
+		Draining:       g.draining,
+		DryRun:         g.cfg.dryRun,
+		Ended:          g.totals.ended,
+		Refused:        g.totals.refused,
+		Waited:         g.totals.waited,
+		WaitSeconds:    g.totals.waitTime.inSeconds(),
+		Left:           g.totals.left,
+		RunningSeconds: g.totals.running.inSeconds(),
+		Panics:         g.panics.Load(),
 	}
 }
 
@@ -109,7 +109,7 @@ func (g *Gate) countRefusal(c Class, why Reason, waited time.Duration) {
 func (g *Gate) countWaited(c Class, waited time.Duration) {
 	g.mu.Lock()
 	g.totals.waited++
-	g.totals.waitTime += waited
+	g.totals.waitTime.add(span{rest: waited})
 	hooks := g.cfg.hooks
 	g.mu.Unlock()
 	g.each(hooks, func(h *Hooks) {

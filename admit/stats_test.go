@@ -62,13 +62,13 @@ func TestStatsAreExact(t *testing.T) {
 
 		want := admit.Stats{
 			Name: "exact", Limit: 2, InFlight: 2, Queue: 1, QueueCapacity: 2,
-			Ended:    [3]uint64{admit.Success: 2, admit.Overload: 1},
-			Waited:   2,
-			WaitTime: 140 * ms,
-			Left:     1,
-			Running:  780 * ms,
-			Panics:   2,
-			Classes:  classNames,
+			Ended:          [3]uint64{admit.Success: 2, admit.Overload: 1},
+			Waited:         2,
+			WaitSeconds:    0.14,
+			Left:           1,
+			RunningSeconds: 0.78,
+			Panics:         2,
+			Classes:        classNames,
 		}
 		want.Waiting[admit.Background] = 1
 		want.Refused[admit.Background][admit.QueueFull] = 1
@@ -101,7 +101,7 @@ func TestStatsWhileCallsRun(t *testing.T) {
 					t.Errorf("got %d in flight, %d waiting, want at most %d, %d", s.InFlight, s.Queue, permits, places)
 				}
 				if s.Left < last.Left || s.Waited < last.Waited || s.Ended[admit.Success] < last.Ended[admit.Success] ||
-					s.Running < last.Running || s.WaitTime < last.WaitTime || accounted(s) > callers*calls+permits {
+					s.RunningSeconds < last.RunningSeconds || s.WaitSeconds < last.WaitSeconds || accounted(s) > callers*calls+permits {
 					t.Errorf("got %+v after %+v, want counters that grow", s, last)
 				}
 				last = s
@@ -240,5 +240,37 @@ func TestWindowBeginsAnewWithANewLimit(t *testing.T) {
 		if got, want := w.Completed(), int(w.Duration/(ms/4)); got != want || w.MaxInFlight != 1 || w.Ignored != 0 {
 			t.Errorf("the new window: got %d calls (%d ignored), at most %d at once, want %d, 0, 1: only its own", got, w.Ignored, w.MaxInFlight, want)
 		}
+	})
+}
+
+// A server runs more than 292 years of calls, and a window what costs a million.
+func TestSumsDoNotOverflow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 1000)
+		permits := takeN(t, g, 1000)
+		const month = 30 * 24 * time.Hour
+		time.Sleep(4 * month) // of a thousand streams
+		release(permits)
+		if got, want := g.Stats().RunningSeconds, 4000*month.Seconds(); got != want {
+			t.Errorf("running: got %v s, want %v", got, want)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		const many = 1 << 20
+		g := newGate(t, 1, admit.WithLimit(&law{initial: many, next: func(w limit.Window) int {
+			if w.InFlight < 0.99*many {
+				t.Errorf("in flight on the mean: got %v, want %v", w.InFlight, many)
+			}
+			return many
+		}}))
+		for range 2 {
+			p, err := g.Acquire(t.Context(), admit.Call{Cost: many})
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(3 * time.Hour)
+			p.Release(admit.Success)
+		}
+		closeWindow(t, g)
 	})
 }

@@ -29,8 +29,8 @@ func TestUpdateRaisesTheLimit(t *testing.T) {
 		for i, want := range []string{runs, runs, runs, waits, waits} {
 			wantState(t, fmt.Sprintf("waiter %d with a limit of 4", i), calls[i], want)
 		}
-		if s := g.Stats(); s.InFlight != 4 || s.Queue != 2 || s.WaitTime != 30*ms {
-			t.Errorf("got %d in flight, %d waiting, waited for %v, want 4, 2, 30ms", s.InFlight, s.Queue, s.WaitTime)
+		if s := g.Stats(); s.InFlight != 4 || s.Queue != 2 || s.WaitSeconds != 0.03 {
+			t.Errorf("got %d in flight, %d waiting, waited for %v s, want 4, 2, 0.03", s.InFlight, s.Queue, s.WaitSeconds)
 		}
 		p.Release(admit.Ignored)
 		update(t, g, fixed(t, 100))

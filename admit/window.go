@@ -13,12 +13,12 @@ import (
 // A tally is what is known of calls that ended.
 type tally struct {
 	ended     [outcomes]uint64
-	unpressed uint64        // found a permit free
-	residence time.Duration // of all calls, each times its cost
-	weight    float64       // of the successes: what they cost together
-	sum       float64       // of the latencies of successes, in seconds, each times its cost
+	unpressed uint64  // found a permit free
+	residence float64 // of all calls, in seconds, each times its cost
+	weight    float64 // of the successes: what they cost together
+	sum       float64 // of the latencies of successes, in seconds, each times its cost
 	squares   float64
-	running   time.Duration // of all calls
+	running   span          // of all calls
 	fastest   time.Duration // of the successes; meaningless if there are none
 }
 
@@ -31,7 +31,7 @@ func (t *tally) add(o *tally) {
 	}
 	t.unpressed += o.unpressed
 	t.residence += o.residence
-	t.running += o.running
+	t.running.add(o.running)
 	t.weight += o.weight
 	t.sum += o.sum
 	t.squares += o.squares
@@ -41,12 +41,30 @@ func (t *tally) calls() int {
 	return int(t.ended[Ignored] + t.ended[Success] + t.ended[Overload])
 }
 
+// A span is a sum of durations that may be more than the 292 years that a Duration
+// can be.
+type span struct {
+	seconds int64
+	rest    time.Duration
+}
+
+func (s *span) add(o span) {
+	s.seconds += o.seconds
+	s.rest += o.rest
+	if s.rest >= math.MaxInt64/4 {
+		s.seconds += int64(s.rest / time.Second)
+		s.rest %= time.Second
+	}
+}
+
+func (s *span) inSeconds() float64 { return float64(s.seconds) + s.rest.Seconds() }
+
 // A shard is where some of the calls leave their samples, so that they need
 // neither the gate's lock nor one another's cache line.
 type shard struct {
 	mu sync.Mutex // guards tally
 	tally
-	_ [128 - 88]byte
+	_ [128 - 96]byte
 }
 
 func newShards() []shard {
@@ -73,19 +91,18 @@ func (g *Gate) record(p *Permit, o Outcome, latency time.Duration) {
 	}
 	s := g.shard(p)
 	s.mu.Lock()
+	f, cost := latency.Seconds(), float64(p.claim.cost)
 	if o == Success {
-		f := latency.Seconds()
 		if s.ended[Success] == 0 || latency < s.fastest {
 			s.fastest = latency
 		}
-		cost := float64(p.claim.cost)
 		s.weight += cost
 		s.sum += cost * f
 		s.squares += cost * f * f
 	}
 	s.ended[o]++
-	s.residence += time.Duration(p.claim.cost) * latency
-	s.running += latency
+	s.residence += cost * f
+	s.running.add(span{rest: latency})
 	if !p.pressed {
 		s.unpressed++
 	}
@@ -183,7 +200,7 @@ func (g *Gate) closeLocked(now time.Duration) limit.Window {
 		Succeeded:   int(w.ended[Success]),
 		Overloaded:  int(w.ended[Overload]),
 		Ignored:     int(w.ended[Ignored]),
-		InFlight:    w.residence.Seconds() / length.Seconds(),
+		InFlight:    w.residence / length.Seconds(),
 	}
 	if n := w.weight; n > 0 {
 		mean := w.sum / n

@@ -49,7 +49,7 @@ var readings = []reading[admit.Stats]{
 	},
 	{
 		"running_seconds_total", "Time that the calls that have ended ran, together.",
-		prometheus.CounterValue, func(s *admit.Stats) float64 { return s.Running.Seconds() },
+		prometheus.CounterValue, func(s *admit.Stats) float64 { return s.RunningSeconds },
 	},
 	{
 		"panics_total", "Panics of hooks and of the algorithm, all survived.",
