@@ -160,11 +160,14 @@ func WithVerdict(f func(error) Verdict) BreakerOption {
 //   - CANCELED, and DEADLINE_EXCEEDED of a call that its caller had cancelled
 //     or of a stream that had been answered: the caller ended those;
 //   - all that a weir refused, in this process or another (the domain in the
-//     ErrorInfo is "weir"): a server that refuses what is too much for it does
-//     well, and a breaker that stops the rest would waste it. [Throttle] is the
-//     answer to refusals;
+//     ErrorInfo is "weir", or it is the text of a [Tap]): a server that refuses what
+//     is too much for it does well, and a breaker that stops the rest would waste it.
+//     [Throttle] is the answer to refusals;
 //   - RESOURCE_EXHAUSTED: it is about the caller's quota, or made by gRPC itself for a
 //     message that is too large;
+//   - the INTERNAL and UNAUTHENTICATED that gRPC itself makes of what cannot be sent:
+//     a string that is not UTF-8, bad or too large metadata, credentials that fail. It
+//     is told by grpc-go's text;
 //   - errors without a status: an interceptor of this process made them.
 //
 // Everything else counts as success, because the server answered. This includes
@@ -237,7 +240,8 @@ func (b *Breaker) now() time.Duration { return time.Since(b.epoch) }
 // UnaryBreaker returns an interceptor that refuses calls while their circuit is
 // open. In a chain it stands inside of [UnaryThrottle] and [UnaryClient], so that the
 // time for which a call waits for a permit is not the server's slowness; retries by
-// gRPC happen inside of it and are one call. A call whose context has ended already passes, uncounted.
+// gRPC happen inside of it and are one call. A call whose context has ended already
+// passes, uncounted.
 //
 // With a nil breaker every call fails with INTERNAL.
 func UnaryBreaker(b *Breaker) grpc.UnaryClientInterceptor {
@@ -330,18 +334,28 @@ func (b *Breaker) verdict(ctx context.Context, err error) Verdict {
 	case codes.Canceled, codes.ResourceExhausted:
 		return Excluded
 	case codes.DeadlineExceeded:
-		if errors.Is(ctx.Err(), context.Canceled) || fromWeir(st) {
+		if canceled(ctx) || fromWeir(st) {
 			return Excluded
 		}
 		return Unwell
 	case codes.Unavailable, codes.Internal:
-		if fromWeir(st) {
+		if fromWeir(st) || fromGRPC(st) {
 			return Excluded
 		}
 		return Unwell
+	case codes.Unauthenticated:
+		if fromGRPC(st) {
+			return Excluded
+		}
+		return Healthy
 	default:
 		return Healthy
 	}
+}
+
+// canceled reports whether a call's caller cancelled it.
+func canceled(ctx context.Context) bool {
+	return errors.Is(ctx.Err(), context.Canceled) && !errors.Is(context.Cause(ctx), errOver)
 }
 
 // askedVerdict asks the user's function.

@@ -3,6 +3,7 @@ package interceptors
 import (
 	"context"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -61,7 +62,7 @@ func (c *client) unary(
 	if !subject || c.inside(ctx) {
 		return invoker(ctx, method, req, reply, cc, opts...)
 	}
-	permit, err := c.gate.Acquire(ctx, call)
+	permit, err := c.acquire(ctx, call)
 	if err != nil {
 		return stop(err, &c.codes)
 	}
@@ -78,6 +79,14 @@ func (c *client) unary(
 	well = err == nil
 	outcome = c.outcome(err)
 	return err
+}
+
+// acquire takes a permit, and notes how long that took if somebody wants to know.
+func (c *client) acquire(ctx context.Context, call admit.Call) (admit.Permit, error) {
+	if w := waitingOf(ctx); w != nil {
+		defer w.since(time.Now())
+	}
+	return c.gate.Acquire(ctx, call)
 }
 
 func (c *client) stream(

@@ -42,14 +42,17 @@
 //
 // A server refuses with UNAVAILABLE: it is full or draining, and another may
 // take the call. It refuses with RESOURCE_EXHAUSTED a tenant that has more than its
-// share while others want theirs: another server will not help. A client's interceptor refuses with RESOURCE_EXHAUSTED: the
-// caller's own limit is used up (and with UNAVAILABLE when its gate drains). A
-// call whose context ends while it waits gets DEADLINE_EXCEEDED or CANCELED.
-// [WithCode] changes the code of a reason.
+// share while others want theirs: another server will not help. A client's
+// interceptor refuses with RESOURCE_EXHAUSTED: the caller's own limit is used up (and
+// with UNAVAILABLE when its gate drains). A call whose context ends while it waits
+// gets DEADLINE_EXCEEDED or CANCELED. [WithCode] changes the code of a reason.
 //
-// Each refusal carries the details errdetails.RetryInfo, with the delay after
-// which to come back, and errdetails.ErrorInfo, with the reason (such as
-// QUEUE_FULL) and the domain "weir"; a server's refusal also has the trailer
+// Each refusal of a gate, throttle or breaker carries the details
+// errdetails.RetryInfo, with the delay after which to come back, and
+// errdetails.ErrorInfo, with the reason (such as QUEUE_FULL) and the domain "weir".
+// Two carry less: a call that [UnaryPropagation] does not send has no RetryInfo, since
+// it must not come back, and what a [Tap] turns away has neither. A server's refusal,
+// except a tap's, also has the trailer
 // grpc-retry-pushback-ms with the same delay, which a grpc-go client uses as it
 // is when its retryPolicy lists the code. The delay has its jitter already.
 // Nothing tells the caller about limits, queues or other callers. In the process
@@ -59,7 +62,8 @@
 // # What a call teaches the limit
 //
 // A unary call that ends with OK is a success; with DEADLINE_EXCEEDED,
-// RESOURCE_EXHAUSTED or UNAVAILABLE it is an overload; anything else is ignored
+// RESOURCE_EXHAUSTED or UNAVAILABLE it is an overload; anything else is ignored,
+// also the RESOURCE_EXHAUSTED that gRPC itself makes of a message that is too large
 // ([WithOutcome] changes that). An error that a gate in this process made, in any
 // place of the chain or before a call that the handler wanted to make, is always
 // ignored. The lifetime of a stream is not a latency: streams are always ignored.

@@ -21,7 +21,7 @@ func (f *floor) saw(took time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.turnLocked()
-	if f.now == 0 || took < f.now {
+	if took = max(took, 1); f.now == 0 || took < f.now {
 		f.now = took
 	}
 }

@@ -125,9 +125,9 @@ type mark struct {
 	class   admit.Class
 	brought []string // passes that came with the call
 	nested  bool     // it runs under the permit of one of them
-	// failed is the method of the last call that it made which was refused or
-	// found nobody, until one to that method succeeds.
-	failed atomic.Pointer[string]
+	// failed are the methods of calls that it made which were refused or found
+	// nobody, until one to that method succeeds; replaced, never changed.
+	failed atomic.Pointer[[]string]
 
 	pass   string // guarded by the lock of passes: stands for the permit
 	guests int    // also: calls that run under the permit

@@ -2,7 +2,9 @@ package interceptors
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -161,7 +163,8 @@ func WithDeadlineMargin(d time.Duration) PropagationOption {
 //
 // A call whose remaining time, less the margin, is not more than the shortest that
 // a successful call of its method took in the last 10 to 20 seconds is not sent:
-// it fails at once with DEADLINE_EXCEEDED.
+// it fails at once with DEADLINE_EXCEEDED. The time for which calls waited in
+// [UnaryClient] is left out: whether there is time to wait is for the gate to say.
 func UnaryPropagation(opts ...PropagationOption) grpc.UnaryClientInterceptor {
 	p := newPropagation(opts)
 	return func(
@@ -174,10 +177,11 @@ func UnaryPropagation(opts ...PropagationOption) grpc.UnaryClientInterceptor {
 			return err
 		}
 		defer cancel()
+		var waited waiting
 		start := time.Now()
-		err = invoker(ctx, method, req, reply, cc, opts...)
+		err = invoker(context.WithValue(ctx, waitingKey{}, &waited), method, req, reply, cc, opts...)
 		if err == nil {
-			floor.saw(time.Since(start))
+			floor.saw(time.Since(start) - waited.sum())
 		}
 		from.noteEnd(method, err)
 		return err
@@ -197,13 +201,20 @@ func StreamPropagation(opts ...PropagationOption) grpc.StreamClientInterceptor {
 		if err != nil {
 			return nil, err
 		}
+		opened := false
+		defer func() { // also when an interceptor further in panics
+			if !opened {
+				cancel()
+			}
+		}()
 		finished := grpc.OnFinish(func(err error) { cancel(); from.noteEnd(method, err) })
 		stream, err := streamer(ctx, desc, cc, method, append(slices.Clip(opts), finished)...)
 		if err != nil {
-			cancel()
 			from.noteEnd(method, err)
+			return nil, err
 		}
-		return stream, err
+		opened = true
+		return stream, nil
 	}
 }
 
@@ -232,7 +243,7 @@ func (p *propagation) depart(ctx context.Context, from *mark, shortest time.Dura
 			return nil, nil, errTooClose
 		}
 		if p.margin > 0 {
-			ctx, cancel = context.WithDeadline(ctx, deadline.Add(-p.margin))
+			ctx, cancel = until(ctx, deadline.Add(-p.margin))
 		}
 	}
 	class := contextClass(ctx)
@@ -248,6 +259,32 @@ func (p *propagation) depart(ctx context.Context, from *mark, shortest time.Dura
 	return metadata.NewOutgoingContext(ctx, md), cancel, nil
 }
 
+// until returns a context with a deadline. When it is cancelled the cause says that it
+// was not a caller who did it: what stands further in may see that before it hears
+// how its stream ended.
+func until(ctx context.Context, deadline time.Time) (context.Context, context.CancelFunc) {
+	timed, stop := context.WithDeadline(ctx, deadline)
+	ctx, cancel := context.WithCancelCause(timed)
+	return ctx, func() { cancel(errOver); stop() }
+}
+
+var errOver = errors.New("weir: the call is over")
+
+// A waiting is how long a call has waited for permits of this process.
+type waiting struct{ ns atomic.Int64 }
+
+type waitingKey struct{}
+
+// waitingOf returns where to note how long a call waited, or nil if nobody wants to know.
+func waitingOf(ctx context.Context) *waiting {
+	w, _ := ctx.Value(waitingKey{}).(*waiting)
+	return w
+}
+
+func (w *waiting) since(start time.Time) { w.ns.Add(int64(time.Since(start))) }
+
+func (w *waiting) sum() time.Duration { return time.Duration(w.ns.Load()) }
+
 // inherited returns the class of a call that is made for the one that is served.
 func (m *mark) inherited(c admit.Class) admit.Class {
 	for ; m != nil; m = m.outer {
@@ -262,12 +299,35 @@ func (m *mark) inherited(c admit.Class) admit.Class {
 // because something was overloaded. A nil mark is none.
 func (m *mark) noteEnd(method string, err error) {
 	for ; m != nil; m = m.outer {
-		last := m.failed.Load()
-		switch {
-		case err != nil && retriable(err):
-			m.failed.Store(&method)
-		case err == nil && last != nil && *last == method:
-			m.failed.CompareAndSwap(last, nil)
+		for {
+			was := m.failed.Load()
+			if is := failedAfter(was, method, err); is == was || m.failed.CompareAndSwap(was, is) {
+				break
+			}
 		}
 	}
+}
+
+// mostFailed is of how many methods it is remembered that they failed. A handler calls
+// a few.
+const mostFailed = 16
+
+// failedAfter returns what has failed, nil for nothing, after one more call.
+func failedAfter(was *[]string, method string, err error) *[]string {
+	var methods []string
+	if was != nil {
+		methods = *was
+	}
+	known := slices.Contains(methods, method)
+	switch {
+	case err == nil && known && len(methods) == 1:
+		return nil
+	case err == nil && known:
+		methods = slices.DeleteFunc(slices.Clone(methods), func(m string) bool { return m == method })
+	case err != nil && retriable(err) && !known && len(methods) < mostFailed:
+		methods = append(slices.Clip(methods), method)
+	default:
+		return was
+	}
+	return &methods
 }

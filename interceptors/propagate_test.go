@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -642,6 +644,39 @@ func TestAdviceAfterASecondAttempt(t *testing.T) {
 	}
 }
 
+// A failure that was not got over counts, whatever has been got over since.
+func TestAdviceAfterOneOfTwoFailures(t *testing.T) {
+	client := interceptors.UnaryPropagation()
+	server := interceptors.UnaryServer(newGate(t), interceptors.WithPropagation(nil))
+	for calls, want := range map[string][]string{
+		"A!":           {"-1"},
+		"A! B":         {"-1"},
+		"A! B! B":      {"-1"},
+		"A! B! B A":    nil,
+		"A! B! A! B A": nil,
+	} {
+		sent := &callStream{}
+		ctx := grpc.NewContextWithServerTransportStream(t.Context(), sent)
+		_, err := server(ctx, nil, workInfo, func(ctx context.Context, _ any) (any, error) {
+			for call := range strings.FieldsSeq(calls) {
+				method, fails := strings.CutSuffix(call, "!")
+				_ = client(ctx, "/s/"+method, nil, nil, nil, // the handler ends with an error in any case
+					func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+						if fails {
+							return status.Error(codes.Unavailable, "busy")
+						}
+						return nil
+					})
+			}
+			return nil, status.Error(codes.Unavailable, "busy")
+		})
+		wantCode(t, err, codes.Unavailable)
+		if got := sent.trailer["grpc-retry-pushback-ms"]; !slices.Equal(got, want) {
+			t.Errorf("calls %q (! fails): got pushback %v, want %v", calls, got, want)
+		}
+	}
+}
+
 // Where no rule says otherwise a client's gate goes by the context.
 func TestContextClassBesideRules(t *testing.T) {
 	t.Parallel()
@@ -658,4 +693,83 @@ func TestContextClassBesideRules(t *testing.T) {
 			t.Errorf("%s: got class %s, want %s", method, class, want)
 		}
 	}
+}
+
+// How a stream ended is heard before its context is ended, so a breaker further in
+// does not take the margin's end for a caller's.
+func TestMarginHidesNoEnd(t *testing.T) {
+	for _, margin := range []time.Duration{0, time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBreaker(t, interceptors.BreakerConfig{})
+			svc := &service{exchange: func(demopb.DemoService_ExchangeServer) error {
+				return status.Error(codes.DeadlineExceeded, "my database did not answer")
+			}}
+			r := start(t, svc, nil, standBack(t, interceptors.ClientConfig{
+				Breaker: b, Propagation: []interceptors.PropagationOption{interceptors.WithDeadlineMargin(margin)},
+			})...)
+			for range 20 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				s, err := r.Exchange(ctx)
+				if err == nil {
+					_, err = s.Recv()
+				}
+				wantCode(t, err, codes.DeadlineExceeded)
+				cancel()
+			}
+			wantState(t, b, interceptors.BreakerOpen)
+		})
+	}
+}
+
+// An interceptor that does not return leaves no timer behind.
+func TestMarginEndsWithItsOpening(t *testing.T) {
+	for name, leave := range map[string]func(){"panic": func() { panic("x") }, "Goexit": runtime.Goexit} {
+		var inside context.Context
+		aside(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+			t.Cleanup(cancel)
+			_, _ = interceptors.StreamPropagation(interceptors.WithDeadlineMargin(time.Second))(ctx, &grpc.StreamDesc{}, nil, work,
+				func(ctx context.Context, _ *grpc.StreamDesc, _ *grpc.ClientConn, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+					inside = ctx
+					leave()
+					return nil, nil
+				})
+		})
+		if inside.Err() == nil {
+			t.Errorf("%s: the context of the call goes on, want it cancelled", name)
+		}
+	}
+}
+
+// What a call waited for the client's own limit is not what the server takes: when the
+// wait is over, calls with enough time for the server are sent.
+func TestShortestTimeIsWithoutWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := interceptors.ClientConfig{
+			Propagation: []interceptors.PropagationOption{},
+			Limit:       newGate(t, admit.WithLimit(fixed(4)), admit.WithQueue(admit.QueueConfig{Policy: admit.Block, Capacity: 1000})),
+		}
+		r := start(t, works(10*time.Millisecond), nil, standBack(t, c)...)
+		busy, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+		defer cancel()
+		var batch sync.WaitGroup
+		for range 400 { // each waits for a second, all the time
+			batch.Go(func() {
+				for busy.Err() == nil {
+					_, _ = r.Work(t.Context(), &demopb.WorkRequest{})
+				}
+			})
+		}
+		batch.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		if _, err := r.Work(ctx, &demopb.WorkRequest{}); err != nil {
+			t.Errorf("a call with 500 ms for a server that takes 10: got %v, want no error", err)
+		}
+		late, cancel := context.WithTimeout(t.Context(), 9*time.Millisecond)
+		defer cancel()
+		if _, err := r.Work(late, &demopb.WorkRequest{}); status.Convert(err).Message() != "weir: not sent: the deadline is too close" {
+			t.Errorf("a call with 9 ms: got %v, want it not sent", err)
+		}
+	})
 }

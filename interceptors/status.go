@@ -105,7 +105,10 @@ var (
 
 // fullError returns the error of a tap handle. It has no details, which would
 // have to be marshalled in the connection's only reader.
-func fullError(c codes.Code) error { return status.Error(c, "weir: refused: full") }
+func fullError(c codes.Code) error { return status.Error(c, fullText) }
+
+// fullText is how clients recognise a tap's refusal: see fromWeir.
+const fullText = "weir: refused: full"
 
 // stop returns the error for a call that the gate did not let in.
 func stop(err error, t *codeTable) *stopped {
@@ -181,15 +184,4 @@ func (r *retreat) after(d time.Duration) *stopped {
 	}
 	r.built[i].CompareAndSwap(nil, newStopped(r.cause, st, nil))
 	return r.built[i].Load()
-}
-
-// fromWeir reports whether a status has come from a weir, of this process or
-// another: somebody refused a call in good health.
-func fromWeir(st *status.Status) bool {
-	for _, d := range st.Details() {
-		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == domain {
-			return true
-		}
-	}
-	return false
 }

@@ -3,6 +3,7 @@ package interceptors_test
 import (
 	"context"
 	"errors"
+	"io"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -151,4 +152,30 @@ func TestTapOverShare(t *testing.T) {
 		cancel()
 		synctest.Wait()
 	})
+}
+
+// A breaker knows a tap's refusals, though they say little, for what they are; also
+// when gRPC's retries are used up.
+func TestTapRefusalsOpenNoCircuit(t *testing.T) {
+	for _, retry := range []*interceptors.RetryConfig{nil, {BudgetTokens: 1000}} {
+		synctest.Test(t, func(t *testing.T) {
+			g := strict(t, 1)
+			fill(t, g)
+			b := newBreaker(t, interceptors.BreakerConfig{})
+			server, err := interceptors.Server(interceptors.ServerConfig{Gate: g, Tap: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := start(t, &service{}, server, standBack(t, interceptors.ClientConfig{Breaker: b, Retry: retry})...)
+			for range 50 {
+				_, err := r.Work(t.Context(), &demopb.WorkRequest{})
+				if retry == nil || !errors.Is(err, io.EOF) { // with retries gRPC sometimes forgets the status
+					wantCode(t, err, codes.Unavailable)
+				}
+			}
+			if s := circuit(t, b); s.State != interceptors.BreakerClosed || s.Failed != 0 || s.Allowed != 50 {
+				t.Errorf("retries %v: got %+v, want it closed, 50 allowed, none failed", retry != nil, s)
+			}
+		})
+	}
 }

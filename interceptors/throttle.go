@@ -65,9 +65,11 @@ func (c *ThrottleConfig) validate() error {
 // did not refuse, each over the last Window: so the target is sent about K times what
 // it accepts. UNAVAILABLE and RESOURCE_EXHAUSTED are refusals. Anything else is an
 // acceptance, DEADLINE_EXCEEDED too. Not counted at all are calls that their callers
-// cancelled, calls that a gate, breaker or throttle of this process refused further
-// in, and errors without a status, which interceptors of this process made. The
-// calls that the throttle itself refused count as requests, as in the book.
+// cancelled or whose context had ended before; calls that a gate, breaker or throttle
+// of this process refused further in; what gRPC itself makes of messages that are too
+// large and of what it cannot send, as described at [Breaker]; and errors without a
+// status, which interceptors of this process made. The calls that the throttle itself
+// refused count as requests, as in the book.
 //
 // Two things differ from the book. A call counts when it has ended, or a client that
 // starts against a slow server would refuse its own first calls. And the probability
@@ -154,7 +156,9 @@ func (t *Throttle) Stats() []ThrottleStats {
 }
 
 // UnaryThrottle returns an interceptor that refuses calls with the throttle's
-// probability. In a chain it stands outside of [UnaryClient] and [UnaryBreaker]; retries by gRPC happen inside of it and are one call.
+// probability. In a chain it stands outside of [UnaryClient] and [UnaryBreaker];
+// retries by gRPC happen inside of it and are one call. A call whose context has ended
+// already passes, uncounted.
 //
 // With a nil throttle every call fails with INTERNAL.
 func UnaryThrottle(t *Throttle) grpc.UnaryClientInterceptor {
@@ -164,6 +168,9 @@ func UnaryThrottle(t *Throttle) grpc.UnaryClientInterceptor {
 	) error {
 		if t == nil {
 			return errNoThrottle
+		}
+		if ctx.Err() != nil {
+			return invoker(ctx, method, req, reply, cc, opts...)
 		}
 		g := t.targets.at(cc, contextClass(ctx).String())
 		if refusal := g.enter(); refusal != nil {
@@ -186,6 +193,9 @@ func StreamThrottle(t *Throttle) grpc.StreamClientInterceptor {
 	) (grpc.ClientStream, error) {
 		if t == nil {
 			return nil, errNoThrottle
+		}
+		if ctx.Err() != nil {
+			return streamer(ctx, desc, cc, method, opts...)
 		}
 		g := t.targets.at(cc, contextClass(ctx).String())
 		if refusal := g.enter(); refusal != nil {
@@ -265,9 +275,9 @@ func (g *target) ended(err error) {
 	if !ok {
 		return
 	}
-	switch st.Code() {
-	case codes.Canceled:
-	case codes.Unavailable, codes.ResourceExhausted:
+	switch code := st.Code(); {
+	case code == codes.Canceled || fromGRPC(st):
+	case code == codes.Unavailable || code == codes.ResourceExhausted:
 		g.count(count{requests: 1})
 	default:
 		g.count(count{1, 1})

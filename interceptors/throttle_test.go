@@ -470,3 +470,27 @@ func BenchmarkUnaryThrottle(b *testing.B) {
 		})
 	}
 }
+
+// Calls that came too late say nothing: a target that refuses all others is throttled.
+func TestThrottleEndedContexts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		th := newThrottle(t, interceptors.ThrottleConfig{})
+		r := start(t, does(func(context.Context) error { return status.Error(codes.Unavailable, "down") }), nil,
+			standBack(t, interceptors.ClientConfig{Throttle: th})...)
+		late, cancel := context.WithDeadline(t.Context(), time.Now())
+		defer cancel()
+		sent := 0
+		for range 1000 {
+			_, err := r.Work(late, &demopb.WorkRequest{})
+			wantCode(t, err, codes.DeadlineExceeded)
+			_, err = r.Exchange(late)
+			wantCode(t, err, codes.DeadlineExceeded)
+			if _, err := r.Work(t.Context(), &demopb.WorkRequest{}); !errors.Is(err, interceptors.ErrThrottled) {
+				sent++
+			}
+		}
+		if s := target(t, th); s.Accepts != 0 || sent > 50 {
+			t.Errorf("target: got %+v, and %d of 1000 sent, want none accepted, and at most 50", s, sent)
+		}
+	})
+}
