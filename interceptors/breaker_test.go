@@ -892,6 +892,35 @@ func TestBreakerNamesThatAreNotText(t *testing.T) {
 	}
 }
 
+// Names that are not text, and other spellings of a target, take no place from others.
+func TestBreakerCircuitsAreNotUsedUp(t *testing.T) {
+	b := newBreaker(t, interceptors.BreakerConfig{})
+	call := func(target, method string) {
+		cc, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = cc.Close() }() // it was never connected
+		_ = interceptors.UnaryBreaker(b)(t.Context(), method, nil, nil, cc, fails(codes.OK))
+	}
+	for i := range interceptors.TableSize {
+		call("localhost:1", fmt.Sprint("/a.B/\xff", i))
+	}
+	for i := range interceptors.TableSize {
+		call("localhost:1", fmt.Sprint("/a.B/", i))
+		call("dns:///localhost:1", fmt.Sprint("/a.B/", i))
+	}
+	all := b.Stats()
+	if len(all) != interceptors.TableSize+1 {
+		t.Fatalf("circuits: got %d, want %d and the shared one", len(all), interceptors.TableSize)
+	}
+	for _, s := range all {
+		if want := uint64(2); s.Method != "*" && s.Allowed != want {
+			t.Errorf("circuit: got %+v, want %d allowed", s, want)
+		}
+	}
+}
+
 // A circuit opens when enough calls fail, and again when a probe does.
 func TestBreakerOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -32,7 +32,8 @@ type ClientConfig struct {
 // options are for the limits. Interceptors in dial options before these stand
 // outside, those in later ones between these and gRPC.
 //
-// It returns an error that wraps ErrConfig if nothing is configured, and the errors
+// It returns an error that wraps ErrConfig if nothing is configured or if Limit and
+// Streams are one gate (long streams would take the permits of calls), and the errors
 // of [RetryConfig.ServiceConfig].
 func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 	var unary []grpc.UnaryClientInterceptor
@@ -68,6 +69,7 @@ func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 	}
 	var bad checks
 	bad.that(len(unary)+len(stream) > 0 || retry != nil, "client: got nothing configured, want at least one part")
+	bad.that(c.Limit == nil || c.Limit != c.Streams, "client: Streams: got the gate of Limit, want one of its own, or nil")
 	if err := bad.err(); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,8 @@ package interceptors_test
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -131,6 +133,9 @@ func TestClientSaysWhatIsWrong(t *testing.T) {
 	wantConfigError(t, err, "got nothing configured")
 	_, err = interceptors.Client(interceptors.ClientConfig{Retry: &interceptors.RetryConfig{MaxAttempts: 9}})
 	wantConfigError(t, err, "MaxAttempts: got 9")
+	g := newGate(t)
+	_, err = interceptors.Client(interceptors.ClientConfig{Limit: g, Streams: g})
+	wantConfigError(t, err, "Streams: got the gate of Limit")
 	if _, err := interceptors.Client(interceptors.ClientConfig{Retry: &interceptors.RetryConfig{}}); err != nil {
 		t.Errorf("retries alone: got %v, want no error", err)
 	}
@@ -197,5 +202,99 @@ func TestTheOrderOfAServer(t *testing.T) {
 			}
 			wantCode(t, err, codes.Unavailable)
 		})
+	}
+}
+
+// However calls and streams end, and at the same time, a client with everything holds
+// nothing when they have.
+func TestEverythingConcurrently(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := everything(t)
+		c.Propagation = []interceptors.PropagationOption{interceptors.WithDeadlineMargin(time.Millisecond)}
+		c.Throttle = newThrottle(t, interceptors.ThrottleConfig{Window: time.Second, Recent: 50 * time.Millisecond})
+		interceptors.Drawn(c.Throttle, rand.Float64) // by several goroutines
+		c.Breaker = newBreaker(t, interceptors.BreakerConfig{
+			Window: 50 * time.Millisecond, OpenFor: 5 * time.Millisecond, MinCalls: 5, SlowCall: time.Millisecond,
+		})
+		r := start(t, moody(), nil, standBack(t, c)...)
+		var callers sync.WaitGroup
+		for i := range 8 {
+			callers.Go(func() {
+				for n := range 300 {
+					ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+					if (n+i)%2 == 0 {
+						_, _ = r.Work(ctx, &demopb.WorkRequest{})
+					} else if s, err := r.Exchange(ctx); err == nil {
+						converse(s, n, cancel)
+					}
+					cancel()
+					time.Sleep(time.Duration(n%3) * time.Millisecond)
+				}
+			})
+		}
+		callers.Wait()
+		synctest.Wait()
+		atRest(t, c.Limit)
+		atRest(t, c.Streams)
+
+		time.Sleep(time.Minute) // all that was bad is forgotten
+		if _, err := r.Work(t.Context(), &demopb.WorkRequest{Name: "kindly"}); err != nil {
+			t.Errorf("a call a minute later: got %v, want no error", err)
+		}
+	})
+}
+
+// moody is a service that does now this and now that, unless it is asked kindly.
+func moody() *service {
+	return &service{
+		work: func(_ context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+			switch rand.IntN(4) {
+			case 0:
+				if req.GetName() == "" {
+					return nil, status.Error(codes.Unavailable, "in a mood")
+				}
+			case 1:
+				time.Sleep(2 * time.Millisecond)
+			}
+			return &demopb.WorkResponse{}, nil
+		},
+		exchange: func(s demopb.DemoService_ExchangeServer) error {
+			for {
+				if _, err := s.Recv(); err != nil {
+					return err
+				}
+				switch rand.IntN(6) {
+				case 0:
+					return status.Error(codes.Unavailable, "in a mood")
+				case 1:
+					_ = s.SendHeader(nil)
+				default:
+					_ = s.Send(&demopb.ExchangeResponse{})
+				}
+			}
+		},
+	}
+}
+
+// converse uses a stream in one of the ways in which streams are used.
+func converse(s demopb.DemoService_ExchangeClient, way int, cancel func()) {
+	go func() {
+		_ = s.Send(&demopb.ExchangeRequest{})
+		_ = s.Send(&demopb.ExchangeRequest{})
+		_ = s.CloseSend()
+	}()
+	switch way % 5 {
+	case 0:
+		_, _ = s.Recv()
+	case 1:
+		_, _ = s.Header()
+	case 2:
+		go cancel()
+		_, _ = s.Recv()
+	case 3:
+		for _, err := s.Recv(); err == nil; {
+			_, err = s.Recv()
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/retry"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -380,4 +381,75 @@ func ExampleClient() {
 	resp, err := client.Work(context.Background(), &demopb.WorkRequest{Name: "done"})
 	fmt.Println(resp.GetMessage(), err)
 	// Output: done <nil>
+}
+
+// A breaker tells when a circuit changes, and its refusals say when to come back.
+func ExampleUnaryBreaker() {
+	breaker, err := interceptors.NewBreaker(
+		interceptors.BreakerConfig{MinCalls: 5},
+		interceptors.WithBreakerHooks(interceptors.BreakerHooks{
+			StateChanged: func(_, method string, from, to interceptors.BreakerState) {
+				fmt.Println(method, "was", from, "and is", to)
+			},
+		}),
+	)
+	if err != nil {
+		log.Fatal(err)
+	}
+	sick := grpc.NewServer(grpc.UnaryInterceptor(func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
+		return nil, status.Error(codes.Unavailable, "no database")
+	}))
+	client, stop := serve(sick, grpc.WithUnaryInterceptor(interceptors.UnaryBreaker(breaker)))
+	defer stop()
+	for range 6 {
+		_, err = client.Work(context.Background(), &demopb.WorkRequest{})
+	}
+	fmt.Println(errors.Is(err, interceptors.ErrBreakerOpen), status.Code(err))
+	// Output:
+	// /weir.demo.v1.DemoService/Work was closed and is open
+	// true Unavailable
+}
+
+// A throttle sends a server that refuses about twice what it accepts, and refuses the
+// rest here.
+func ExampleUnaryThrottle() {
+	throttle, err := interceptors.NewThrottle(interceptors.ThrottleConfig{K: 2})
+	if err != nil {
+		log.Fatal(err)
+	}
+	arrived := 0
+	full := grpc.NewServer(grpc.UnaryInterceptor(func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
+		arrived++
+		return nil, status.Error(codes.Unavailable, "full")
+	}))
+	client, stop := serve(full, grpc.WithUnaryInterceptor(interceptors.UnaryThrottle(throttle)))
+	defer stop()
+	for range 1000 {
+		_, _ = client.Work(context.Background(), &demopb.WorkRequest{})
+	}
+	fmt.Println("fewer than 100 of 1000 arrived:", arrived < 100)
+	// Output: fewer than 100 of 1000 arrived: true
+}
+
+// The policy is gRPC's own, as a service config; the guard finds retries above it, such as
+// those of an interceptor that somebody had installed before.
+func ExampleRetryConfig() {
+	policy, err := interceptors.RetryDialOption(interceptors.RetryConfig{Services: []string{"weir.demo.v1.DemoService"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	guard := interceptors.UnaryRetryGuard(func(_, method string) { fmt.Println("two layers retry", method) })
+	attempts := 0
+	flaky := grpc.NewServer(grpc.UnaryInterceptor(func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
+		attempts++
+		return nil, status.Error(codes.Unavailable, "flaky")
+	}))
+	again := retry.UnaryClientInterceptor(retry.WithMax(3), retry.WithCodes(codes.Unavailable))
+	client, stop := serve(flaky, policy, grpc.WithChainUnaryInterceptor(guard, again, guard))
+	defer stop()
+	_, err = client.Work(context.Background(), &demopb.WorkRequest{})
+	fmt.Println(status.Code(err), "after", attempts, "attempts")
+	// Output:
+	// two layers retry /weir.demo.v1.DemoService/Work
+	// Unavailable after 3 attempts
 }

@@ -3,6 +3,7 @@ package interceptors
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +21,10 @@ import (
 // status has come back (gRFC A6, "gRPC Retry Design"). Every zero field means its
 // default; the zero RetryConfig retries every method. Its methods do not change it.
 //
+// When the last attempt is refused before its request was all sent, grpc-go 1.85 forgets
+// the status: the error wraps io.EOF, its code is UNKNOWN, and throttle, limit and breaker
+// do not count it.
+//
 // A retried call may have run before it failed. List methods that must not run twice
 // neither in Methods nor in Services, and fill one of the two then.
 type RetryConfig struct {
@@ -29,7 +34,7 @@ type RetryConfig struct {
 	// InitialBackoff is the mean delay before the second attempt; default 50 ms.
 	// gRPC varies each delay by a fifth either way.
 	InitialBackoff time.Duration
-	// MaxBackoff bounds the delays, not those that servers ask for; default 1 s, or
+	// MaxBackoff bounds the mean delay, not what servers ask for; default 1 s, or
 	// InitialBackoff if that is more; at most an hour.
 	MaxBackoff time.Duration
 	// Multiplier is the ratio of a delay to the last; default 2, from 1 to 100.
@@ -37,10 +42,15 @@ type RetryConfig struct {
 	// Codes are the codes after which a call is tried again; default UNAVAILABLE.
 	Codes []codes.Code
 	// BudgetTokens and BudgetRatio bound how much retries add to the load of a server
-	// that fails, for each connection: a budget starts with BudgetTokens, each failed
-	// attempt takes one, each call that went well gives BudgetRatio back, and with half
-	// of BudgetTokens or less nothing is retried. Defaults 10, from 1 to 1000, and 0.1,
-	// from 0.001 (the finest that gRPC knows) to 1000.
+	// that fails, for each connection: a budget starts with BudgetTokens; each attempt
+	// that ended with one of Codes, or whose server forbade a retry, takes one; each call
+	// that went well gives BudgetRatio back; and with half of BudgetTokens or less
+	// nothing is retried. Defaults 10, from 3 to 1000 (with fewer there would never be a
+	// retry), and 0.1, from 0.001 (the finest that gRPC knows) to 1000.
+	//
+	// grpc-go fills the budget up with each result of the connection's resolver. One
+	// that reports often, such as DNS while addresses change, allows BudgetTokens/2
+	// more retries each time.
 	BudgetTokens int
 	BudgetRatio  float64
 	// Methods are full names, as in "/service/method"; Services names, as in
@@ -72,7 +82,7 @@ func (c *RetryConfig) validate() error {
 		bad.that(code != codes.OK && code <= lastCode, "Codes: got %v (%d), want the code of an error", code, uint32(code))
 		bad.that(!slices.Contains(c.Codes[:i], code), "Codes: got %v twice, want each once", code)
 	}
-	between(&bad, "BudgetTokens", c.BudgetTokens, 1, 1000)
+	between(&bad, "BudgetTokens", c.BudgetTokens, 3, 1000)
 	between(&bad, "BudgetRatio", c.BudgetRatio, 0.001, 1000)
 	for i, m := range c.Methods {
 		service, method := split(m)
@@ -178,9 +188,13 @@ func (c *RetryConfig) names() []methodName {
 	return names
 }
 
-// seconds formats a duration as protobuf's JSON does.
+// seconds formats a duration that is not negative as protobuf's JSON does.
 func seconds(d time.Duration) string {
-	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s"
+	whole, rest := d/time.Second, d%time.Second
+	if rest == 0 {
+		return fmt.Sprintf("%ds", whole)
+	}
+	return strings.TrimRight(fmt.Sprintf("%d.%09d", whole, rest), "0") + "s"
 }
 
 // wireName returns the name of a code in service configs: UNAVAILABLE, not Unavailable.

@@ -2,6 +2,7 @@ package interceptors_test
 
 import (
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"pgregory.net/rapid"
 
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
@@ -76,6 +78,43 @@ func TestServiceConfigCodes(t *testing.T) {
 	}
 }
 
+// Every duration that is accepted makes a policy that gRPC accepts, of the same length.
+func TestServiceConfigDurations(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		d := time.Duration(rapid.Int64Range(int64(time.Microsecond), int64(time.Hour)).Draw(rt, "duration"))
+		config, err := interceptors.RetryConfig{InitialBackoff: d, MaxBackoff: d}.ServiceConfig()
+		if err != nil {
+			rt.Fatal(err)
+		}
+		conn, err := grpc.NewClient("passthrough:///x", grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithDefaultServiceConfig(config))
+		if err != nil {
+			rt.Fatalf("%v: got %v, want no error", d, err)
+		}
+		if err := conn.Close(); err != nil {
+			rt.Error(err)
+		}
+		_, written, _ := strings.Cut(config, `"initialBackoff":"`)
+		written, _, _ = strings.Cut(written, `"`)
+		if got, err := time.ParseDuration(written); err != nil || got != d {
+			rt.Errorf("InitialBackoff: got %v (%v), want %v", got, err, d)
+		}
+	})
+}
+
+// The smallest budget that is accepted allows a retry.
+func TestSmallestBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := flaky{fail: 1, code: codes.Unavailable}
+		r := start(t, f.service(), nil, policy(t, interceptors.RetryConfig{BudgetTokens: 3}))
+		if _, err := r.Work(t.Context(), &demopb.WorkRequest{}); err != nil || len(f.at) != 2 {
+			t.Errorf("BudgetTokens 3: got %v after %d attempts, want no error after 2", err, len(f.at))
+		}
+		_, err := interceptors.RetryConfig{BudgetTokens: 2}.ServiceConfig()
+		wantConfigError(t, err, "BudgetTokens: got 2, want 3")
+	})
+}
+
 func policy(tb testing.TB, c interceptors.RetryConfig) grpc.DialOption {
 	tb.Helper()
 	o, err := interceptors.RetryDialOption(c)
@@ -94,7 +133,7 @@ func TestRetryConfigBad(t *testing.T) {
 	})
 	wantConfigError(t, err,
 		"MaxAttempts: got 6, want 2 to 5", "MaxBackoff: got 1s, want InitialBackoff (2s) to 1h0m0s", "Multiplier: got NaN",
-		"Codes: got OK (0)", "Codes: got Code(99) (99)", "Codes: got Aborted twice", "BudgetTokens: got 1001, want 1 to 1000",
+		"Codes: got OK (0)", "Codes: got Code(99) (99)", "Codes: got Aborted twice", "BudgetTokens: got 1001, want 3 to 1000",
 		"BudgetRatio: got 0.0001, want 0.001 to 1000", `Methods: got "Work"`, `Methods: got "/a/b/c"`, `Methods: got "/a/"`,
 		`Methods: got "//b"`, `Methods: got "/a/b" twice`, `Services: got ""`, `Services: got "/a/b"`, `Services: got "a" twice`)
 	_, err = interceptors.RetryConfig{MaxAttempts: 1, InitialBackoff: -1}.ServiceConfig()
@@ -381,4 +420,71 @@ func TestRetryGuardWithoutReport(t *testing.T) {
 		return guard(ctx, method, req, reply, cc, busy, opts...)
 	})
 	wantCode(t, err, codes.Unavailable)
+}
+
+// Calls that gRPC does not retry have one layer only, and that may go on.
+func TestRetryGuardWhatGRPCDoesNotRetry(t *testing.T) {
+	for name, c := range map[string]struct {
+		headers bool
+		size    int
+		call    []grpc.CallOption
+		both    bool // layers would retry
+	}{
+		"nothing":          {both: true},
+		"headers":          {headers: true},
+		"as large as kept": {size: 256<<10 - 20, both: true},
+		"a large request":  {size: 300 << 10},
+		"a larger buffer":  {size: 300 << 10, call: calls(grpc.MaxRetryRPCBufferSize(1 << 20)), both: true},
+		"a smaller buffer": {size: 2000, call: calls(grpc.MaxRetryRPCBufferSize(1000))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				attempts, reports := 0, 0
+				fail := func(ctx context.Context) error {
+					attempts++
+					if c.headers {
+						if err := grpc.SendHeader(ctx, metadata.Pairs("a", "b")); err != nil {
+							return err
+						}
+					}
+					return status.Error(codes.Unavailable, "flaky")
+				}
+				watch := grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
+					if err := s.RecvMsg(new(demopb.WorkRequest)); err != nil {
+						return err
+					}
+					return fail(s.Context())
+				})
+				guard := interceptors.UnaryRetryGuard(func(string, string) { reports++ })
+				streams := interceptors.StreamRetryGuard(func(string, string) { reports++ })
+				again := []retry.CallOption{retry.WithMax(3), retry.WithBackoff(retry.BackoffLinear(time.Second)), retry.WithCodes(codes.Unavailable)}
+				r := start(t, does(fail), []grpc.ServerOption{watch},
+					grpc.WithChainUnaryInterceptor(guard, retry.UnaryClientInterceptor(again...), guard),
+					grpc.WithChainStreamInterceptor(streams, retry.StreamClientInterceptor(again...), streams),
+					policy(t, interceptors.RetryConfig{BudgetTokens: 1000}))
+				req := &demopb.WorkRequest{Name: strings.Repeat("x", c.size)}
+
+				_, err := r.Work(t.Context(), req, c.call...)
+				wantCode(t, err, codes.Unavailable)
+				if attempts != 3 {
+					t.Errorf("unary: got %d attempts, want the 3 of one layer", attempts)
+				}
+				attempts = 0
+				s, err := r.conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, "/a.Service/Watch", c.call...)
+				if err == nil {
+					err = errors.Join(s.SendMsg(req), s.CloseSend())
+				}
+				if err == nil {
+					err = s.RecvMsg(new(demopb.WorkResponse))
+				}
+				wantCode(t, err, codes.Unavailable)
+				if attempts != 3 {
+					t.Errorf("stream: got %d attempts, want the 3 of one layer", attempts)
+				}
+				if c.both && reports != 2 || !c.both && reports != 0 {
+					t.Errorf("reports: got %d, want one of each method where both layers retry (%v)", reports, c.both)
+				}
+			})
+		})
+	}
 }

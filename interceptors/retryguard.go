@@ -2,12 +2,15 @@ package interceptors
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/protoadapt"
 )
 
 // UnaryRetryGuard returns an interceptor against two layers of retries: an
@@ -24,9 +27,11 @@ import (
 // than once. If the last attempt ended with an error after which the method's retry
 // policy lets gRPC itself try again, gRPC has done so as often as it should: then the
 // inner place does not make another attempt, but returns that same error again. What
-// stands above may go on to retry after other errors, and methods that have no
-// policy. A call that is made a second time while the first is under way (hedging)
-// passes.
+// stands above may go on to retry after other errors, methods that have no policy, and
+// calls that gRPC does not retry: those that were answered with headers, and those of
+// which more was sent than it keeps (256 KiB, or what grpc.MaxRetryRPCBufferSize says;
+// the size is taken before compression). A call that is made a second time while the
+// first is under way (hedging) passes.
 //
 // With one place only it can tell a retry only by the metadata that
 // go-grpc-middleware's interceptor adds (x-retry-attempt); it reports that, but lets
@@ -36,14 +41,14 @@ import (
 // were found (1024 of them, and once for all beyond, as "*"), in the goroutine of
 // the call; it may be nil. A panic of it is dropped.
 //
-// The guard allocates a little for each call. It is safe for concurrent use. It
+// The guard allocates a little for each call, and computes the size of its messages.
+// It is safe for concurrent use. It
 // cannot see grpc.WithDisableRetry: do not use it with that.
 func UnaryRetryGuard(report func(target, method string)) grpc.UnaryClientInterceptor {
 	return newRetryGuard(report).unary
 }
 
-// StreamRetryGuard is [UnaryRetryGuard] for streams. gRPC retries a stream until its
-// first message comes, so what fails after that others may open again.
+// StreamRetryGuard is [UnaryRetryGuard] for streams.
 func StreamRetryGuard(report func(target, method string)) grpc.StreamClientInterceptor {
 	return newRetryGuard(report).stream
 }
@@ -89,9 +94,9 @@ func (g *retryGuard) unary(
 		g.found(cc, method)
 		return err
 	}
-	err := invoker(ctx, method, req, reply, cc, opts...)
-	call.ended(err)
-	return err
+	a := &attempt{call: call}
+	a.sends(req)
+	return invoker(ctx, method, req, reply, cc, a.options(opts)...)
 }
 
 func (g *retryGuard) stream(
@@ -106,29 +111,67 @@ func (g *retryGuard) stream(
 		g.found(cc, method)
 		return nil, err
 	}
-	s, err := streamer(ctx, desc, cc, method, opts...)
+	a := &attempt{call: call}
+	s, err := streamer(ctx, desc, cc, method, a.options(opts)...)
 	if err != nil {
-		call.ended(err)
 		return nil, err
 	}
-	return &guardedStream{ClientStream: s, call: call}, nil
+	return &guardedStream{s, a}, nil
 }
 
-// A guardedStream sees how a stream ends.
+// A guardedStream sees what is sent.
 type guardedStream struct {
 	grpc.ClientStream
-	call *logicalCall
-	came bool // a message
+	attempt *attempt
 }
 
-func (s *guardedStream) RecvMsg(m any) error {
-	err := s.ClientStream.RecvMsg(m)
-	if err == nil {
-		s.came = true
-	} else if !s.came {
-		s.call.ended(err)
+func (s *guardedStream) SendMsg(m any) error {
+	s.attempt.sends(m)
+	return s.ClientStream.SendMsg(m)
+}
+
+// An attempt is what the inner place sees of one.
+type attempt struct {
+	call   *logicalCall
+	header metadata.MD  // nil as long as none has come
+	sent   atomic.Int64 // bytes
+	kept   int          // how many of them gRPC keeps, to send them again
+}
+
+// frameHeader is what gRPC puts before each message.
+const frameHeader = 5
+
+// sends counts a message. Of what is not protobuf it does not know the size.
+func (a *attempt) sends(m any) {
+	switch m := m.(type) {
+	case proto.Message:
+		a.sent.Add(int64(frameHeader + proto.Size(m)))
+	case protoadapt.MessageV1:
+		a.sent.Add(int64(frameHeader + proto.Size(protoadapt.MessageV2Of(m))))
 	}
-	return err
+}
+
+// options returns the call options with which gRPC tells what becomes of an attempt.
+func (a *attempt) options(opts []grpc.CallOption) []grpc.CallOption {
+	a.kept = 256 << 10 // of grpc-go 1.85
+	for _, o := range opts {
+		if o, ok := o.(grpc.MaxRetryRPCBufferSizeCallOption); ok {
+			a.kept = o.MaxRetryRPCBufferSize
+		}
+	}
+	return append(slices.Clip(opts), grpc.Header(&a.header), grpc.OnFinish(a.finished))
+}
+
+// finished is called by gRPC with the end of an attempt, after what it stored at header.
+// It has retried, as far as it should, what was neither answered nor too much to keep.
+func (a *attempt) finished(err error) {
+	c := a.call
+	if err == nil || a.header != nil || a.sent.Load() > int64(a.kept) || !retriedByGRPC(c.cc, c.method, err) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.retried = err
 }
 
 // enter returns what the outer place knows of a call, and whether this is the inner one.
@@ -147,16 +190,6 @@ func (c *logicalCall) last() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.retried
-}
-
-// ended notes that an attempt has ended with err, nil included.
-func (c *logicalCall) ended(err error) {
-	if err == nil || ours(err) || !retriedByGRPC(c.cc, c.method, err) {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.retried = err
 }
 
 // policyOf reports whether gRPC retries the method at all.

@@ -448,8 +448,10 @@ func TestStop(t *testing.T) {
 		}
 		synctest.Wait()
 		atRest(t, g)
-		if got := g.Stats().Left; got != 19 {
-			t.Errorf("left: got %d, want 19", got)
+		// A waiter may get the permit of one that was cancelled a moment before itself.
+		s := g.Stats()
+		if ran := s.Ended[admit.Ignored] + s.Ended[admit.Overload]; s.Left+ran != 20 || ran == 0 || s.Waited+1 != ran {
+			t.Errorf("got %d that left, %d that ran, %d of them after a wait, want 20 in all, and all but one that ran to have waited", s.Left, ran, s.Waited)
 		}
 		for range 20 {
 			wantCode(t, <-ended, codes.Unavailable)

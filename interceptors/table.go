@@ -12,8 +12,11 @@ import (
 
 // tableSize is how many targets, or methods of targets, a table tells apart. A
 // program calls some dozens; one that forwards whatever methods it is asked for
-// must not grow for ever.
-const tableSize = 1024
+// must not grow for ever. Each may be spelled in some ways.
+const (
+	tableSize = 1024
+	spellings = 4 * tableSize
+)
 
 // everythingElse stands for the targets and methods beyond tableSize, and for those
 // that cannot be labels because they are not valid UTF-8.
@@ -22,6 +25,10 @@ const everythingElse = "*"
 // A place is a method of a target; the method may be left out.
 type place struct{ target, method string }
 
+// isText reports whether the names can be labels. The canonical form of a target can
+// be none although the target is.
+func (p place) isText() bool { return utf8.ValidString(p.target) && utf8.ValidString(p.method) }
+
 // A table holds a value for each place. Finding one takes no lock and allocates
 // nothing.
 type table[V any] struct {
@@ -29,7 +36,7 @@ type table[V any] struct {
 	rest V // for everythingElse
 
 	// found is replaced, never changed. Its targets are as the program spelled
-	// them: making them canonical allocates. Both maps have at most tableSize keys.
+	// them: making them canonical allocates. All of it is text.
 	found atomic.Pointer[map[place]V]
 
 	mu        sync.Mutex // guards what follows
@@ -55,7 +62,7 @@ func (t *table[V]) at(cc *grpc.ClientConn, method string) V {
 	if v, ok := found[p]; ok {
 		return v
 	}
-	if len(found) >= tableSize {
+	if len(found) >= spellings || !p.isText() {
 		return t.rest
 	}
 	return t.add(cc, p)
@@ -68,7 +75,7 @@ func (t *table[V]) add(cc *grpc.ClientConn, p place) V {
 	if v, ok := found[p]; ok {
 		return v
 	}
-	if len(found) >= tableSize {
+	if len(found) >= spellings {
 		return t.rest
 	}
 	c := p
@@ -84,11 +91,11 @@ func (t *table[V]) add(cc *grpc.ClientConn, p place) V {
 
 // canonicalLocked returns the value for a place whose target is in its canonical form.
 func (t *table[V]) canonicalLocked(p place) V {
-	if !utf8.ValidString(p.target) || !utf8.ValidString(p.method) {
-		return t.rest
-	}
 	v, ok := t.canonical[p]
 	if !ok {
+		if len(t.canonical) >= tableSize || !p.isText() {
+			return t.rest
+		}
 		v = t.make(p)
 		t.canonical[p] = v
 		t.ordered = append(t.ordered, v)

@@ -40,7 +40,7 @@ var rules = []rule{
 	{dir: "interceptors", may: []string{
 		"admit", "limit", grpc + "/...",
 		"github.com/grpc-ecosystem/go-grpc-middleware/v2/...", "github.com/sony/gobreaker/v2",
-		protobuf + "/types/known/durationpb", protobuf + "/types/known/anypb", protobuf + "/protoadapt",
+		protobuf + "/types/known/durationpb", protobuf + "/types/known/anypb", protobuf + "/protoadapt", protobuf + "/proto",
 		"google.golang.org/genproto/googleapis/rpc/errdetails",
 	}},
 	{dir: "metrics", may: watchers},
