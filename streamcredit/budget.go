@@ -30,8 +30,8 @@ type BudgetConfig struct {
 // a new stream for which there is no place is refused with RESOURCE_EXHAUSTED,
 // BUDGET_EXHAUSTED. Of the rest a stream may take up to as much as is free after it has taken it, so that a
 // few streams get much and many get equal shares (dynamic thresholds: Choudhury and
-// Hahne, IEEE/ACM Transactions on Networking 6(2), 1998, section III). Safe for concurrent
-// use.
+// Hahne, IEEE/ACM Transactions on Networking 6(2), 1998, section III). What the handler of a
+// call that has ended has not received yet does not count. Safe for concurrent use.
 type Budget struct {
 	config BudgetConfig
 
@@ -63,9 +63,9 @@ func NewBudget(c BudgetConfig) (*Budget, error) {
 	return &Budget{config: c, accounts: map[*account]struct{}{}}, nil
 }
 
-// More than that is as good as no bound, and sums and products are safe.
+// More than that is as good as no bound, and sums are safe.
 const (
-	mostBytes    = 1 << 60
+	mostBytes    = 1 << 44 // 16 TiB
 	mostMessages = 1 << 31
 )
 
@@ -97,7 +97,7 @@ type account struct {
 	credit int64 // elements asked for that have not arrived
 	held   int64 // elements that have
 	bytes  int64 // their weight
-	weight int64 // of the heaviest element that was seen
+	weight int64 // of the heaviest element that was seen, at least 1
 	wants  bool  // it got less than it asked for
 	known  bool  // an element was seen
 	quiet  int   // sweeps since one has arrived
@@ -124,14 +124,22 @@ func (b *Budget) open(retry, reclaim func()) (*account, error) {
 // kept is the part of a budget that is kept for one element of each stream.
 func kept(budget int64) int64 { return (budget + 3) / 4 }
 
+// loadLocked returns the bytes that the account has, those that it may still get included.
+func (a *account) loadLocked() int64 {
+	if a.credit > mostBytes/a.weight {
+		return mostBytes + a.bytes
+	}
+	return a.credit*a.weight + a.bytes
+}
+
 // addLocked changes what the account has.
 func (a *account) addLocked(credit, held, bytes int64) {
-	before, idle := a.credit*a.weight+a.bytes, a.credit+a.held == 0
+	before, idle := a.loadLocked(), a.credit+a.held == 0
 	a.credit += credit
 	a.held += held
 	a.bytes += bytes
 	a.budget.messages += credit + held
-	a.budget.bytes += a.credit*a.weight + a.bytes - before
+	a.budget.bytes += a.loadLocked() - before
 	switch now := a.credit+a.held == 0; {
 	case a.closed:
 	case idle && !now:
@@ -154,7 +162,7 @@ func (a *account) take(n int64) int64 {
 		got = min(got, (b.config.Messages-kept(b.config.Messages)-b.messages-a.credit-a.held)/2)
 	}
 	if b.config.Bytes > 0 {
-		got = min(got, (b.config.Bytes-kept(b.config.Bytes)-b.bytes-a.credit*a.weight-a.bytes)/(2*max(1, a.weight)))
+		got = min(got, (b.config.Bytes-kept(b.config.Bytes)-b.bytes-a.loadLocked())/(2*a.weight))
 	}
 	if got < 1 && a.credit+a.held == 0 {
 		got = 1
@@ -182,12 +190,12 @@ func (a *account) arrived(size int64) {
 
 // weighLocked follows the heaviest element: up at once, and down slowly.
 func (a *account) weighLocked(size int64) {
-	before := a.weight
+	before := a.loadLocked()
 	if a.known && size < a.weight {
 		size = a.weight - (a.weight-size)/16
 	}
 	a.weight, a.known = max(1, size), true
-	a.budget.bytes += a.credit * (a.weight - before)
+	a.budget.bytes += a.loadLocked() - before
 }
 
 // consumed gives back what n elements of bytes together took.
@@ -227,6 +235,19 @@ func (a *account) close() {
 	a.closed = true
 	delete(a.budget.accounts, a)
 	a.budget.retryLocked()
+}
+
+// want notes whether the account wants more, and sees to it that it is asked then.
+func (a *account) want(more bool) {
+	if a == nil {
+		return
+	}
+	a.budget.mu.Lock()
+	defer a.budget.mu.Unlock()
+	a.wantLocked(more && !a.closed)
+	if more {
+		a.budget.retryLocked()
+	}
 }
 
 // retryAfter is how long the budget gathers what is given back before it offers it

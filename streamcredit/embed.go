@@ -73,7 +73,8 @@ func (w *embedded[Out, In]) half() error { return w.closeSend() }
 // What is written here is in the transport's hands at once, one by one.
 func (*embedded[Out, In]) flush(context.Context) error { return nil }
 func (*embedded[Out, In]) batch()                      {}
-func (*embedded[Out, In]) bind(func(error))            {}
+func (*embedded[Out, In]) bind(func(error), func())    {}
+func (*embedded[Out, In]) crowded() bool               { return false }
 
 func (*embedded[Out, In]) sizeOut(m *Out) int { return proto.Size(reflected(m).Interface()) }
 func (*embedded[Out, In]) sizeIn(m *In) int   { return proto.Size(reflected(m).Interface()) }

@@ -74,5 +74,6 @@ func (w *noted) half() error {
 
 func (*noted) check(int) error             { return nil }
 func (*noted) sizeIn(int) int              { return 0 }
-func (*noted) bind(func(error))            {}
+func (*noted) bind(func(error), func())    {}
+func (*noted) crowded() bool               { return false }
 func (*noted) flush(context.Context) error { return nil }

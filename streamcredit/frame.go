@@ -19,6 +19,9 @@ const (
 	batchCost = 4
 	// queuedBytes is how much waits for the transport before writers do.
 	queuedBytes = 128 << 10
+	// queuedControls is how many messages of control alone wait for the transport before
+	// more of it adds up.
+	queuedControls = 64
 )
 
 // framed is the wire of a stream of Frames. Its elements are bytes. A goroutine of its
@@ -28,26 +31,29 @@ type framed struct {
 	stream    Stream[creditpb.Frame, creditpb.Frame]
 	closeSend func() error // nil on a server
 	broke     func(error)  // told of an error that the read loop does not learn of
+	eased     func()       // told that not much control waits any more
 
-	mu      sync.Mutex // guards what follows
-	batched bool       // the peer takes batches
-	queue   queue[*outFrame]
-	queued  int           // bytes
-	tail    *outFrame     // the last one in the queue, if it can take more
-	err     error         // of the first write that failed
-	idle    chan struct{} // closed when the goroutine has ended; nil: none runs
-	room    chan struct{} // closed when there is room; nil: nobody waits
+	mu       sync.Mutex // guards what follows
+	batched  bool       // the peer takes batches
+	queue    queue[*outFrame]
+	queued   int           // bytes
+	controls int           // messages of control alone
+	held     bool          // more of them wait for eased
+	tail     *outFrame     // the last one in the queue, if it can take more
+	err      error         // of the first write that failed
+	idle     chan struct{} // closed when the goroutine has ended; nil: none runs
+	room     chan struct{} // closed when there is room; nil: nobody waits
 }
 
 // An outFrame is a Frame that is being filled.
 type outFrame struct {
 	frame *creditpb.Frame // nil: half-close
-	size  int
+	size  int             // of its elements; 0: there are none
 }
 
 func newFramed(stream Stream[creditpb.Frame, creditpb.Frame]) *framed { return &framed{stream: stream} }
 
-func (w *framed) bind(broke func(error)) { w.broke = broke }
+func (w *framed) bind(broke func(error), eased func()) { w.broke, w.eased = broke, eased }
 
 func (w *framed) batch() {
 	w.mu.Lock()
@@ -59,6 +65,13 @@ func (w *framed) control(c *creditpb.Control) error {
 	return w.enqueue(&creditpb.Frame{Body: &creditpb.Frame_Control{Control: c}})
 }
 
+func (w *framed) crowded() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.held = w.held || w.err == nil && w.controls >= queuedControls
+	return w.held
+}
+
 func (w *framed) half() error { return w.enqueue(nil) }
 
 func (w *framed) enqueue(f *creditpb.Frame) error {
@@ -68,6 +81,7 @@ func (w *framed) enqueue(f *creditpb.Frame) error {
 		return w.err
 	}
 	w.enqueueLocked(&outFrame{frame: f})
+	w.controls++
 	w.tail = nil
 	return nil
 }
@@ -154,11 +168,22 @@ func (w *framed) drain(idle chan struct{}) {
 			close(w.room)
 			w.room = nil
 		}
-		if err != nil && !errors.Is(err, io.EOF) {
-			w.mu.Unlock()
-			w.broke(err)
-			w.mu.Lock()
+		if f.size == 0 {
+			w.controls--
 		}
+		eased := w.held && (w.controls <= queuedControls/2 || w.err != nil)
+		w.held = w.held && !eased
+		if err == nil && !eased {
+			continue
+		}
+		w.mu.Unlock()
+		if err != nil && !errors.Is(err, io.EOF) {
+			w.broke(err)
+		}
+		if eased {
+			w.eased()
+		}
+		w.mu.Lock()
 	}
 	w.idle = nil
 }
@@ -172,22 +197,19 @@ func (w *framed) write(f *outFrame) error {
 
 func (w *framed) flush(ctx context.Context) error {
 	w.mu.Lock()
-	idle := w.idle
-	w.mu.Unlock()
-	if idle == nil {
-		return nil
+	defer w.mu.Unlock()
+	if idle := w.idle; idle != nil {
+		w.mu.Unlock()
+		select {
+		case <-idle:
+		case <-ctx.Done():
+		}
+		w.mu.Lock()
+		if w.idle == idle {
+			return ctx.Err()
+		}
 	}
-	select {
-	case <-idle:
-		return nil
-	case <-ctx.Done():
-	}
-	select {
-	case <-idle: // both at once
-		return nil
-	default:
-		return ctx.Err()
-	}
+	return w.err
 }
 
 func (w *framed) read(into [][]byte) (*creditpb.Control, [][]byte, error) {

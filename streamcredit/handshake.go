@@ -55,7 +55,7 @@ func (s *session[O, I]) open(c *creditpb.Control, elements []I) error {
 		s.controls.in.Add(1)
 	}
 	switch {
-	case o == nil && s.role.server && s.cfg.unaware && c == nil:
+	case o == nil && s.role.server && s.cfg.unaware && c == nil && len(elements) > 0:
 		return s.openUnaware(elements)
 	case o == nil:
 		return violation(UnexpectedFrame, "Open, from a peer that speaks the credit protocol", "a first message without it")
@@ -112,7 +112,8 @@ func (s *session[O, I]) agree(o *creditpb.Open) *ProtocolError {
 	return nil
 }
 
-// openUnaware begins a session with a client that knows nothing of the protocol.
+// openUnaware begins a session with a client that knows nothing of the protocol, whose
+// first message has an element.
 func (s *session[O, I]) openUnaware(elements []I) error {
 	s.quiet, s.peerReceives = true, true
 	if s.out != nil {

@@ -16,9 +16,10 @@ import (
 const (
 	// unboundedBuffer is how many elements a receiver holds that asked for no end of
 	// them, and unboundedBytes their size, with one more: there it is HTTP/2's flow control
-	// that slows the sender down. While it drains it holds so many times that: Drained comes
-	// after all that is on its way, which a window of HTTP/2 bounds.
-	unboundedBuffer, unboundedBytes, unboundedDrain = 1024, 1 << 20, 2048
+	// that slows the sender down. While it drains it holds more: Drained comes after all
+	// that is on its way, which a window of HTTP/2 bounds, by default to 16 MiB.
+	unboundedBuffer, unboundedBytes = 1 << 10, 1 << 20
+	drainBuffer, drainBytes         = 1 << 21, 64 << 20
 	// idleReport is how soon a receiver that has nothing to do reports what it is done
 	// with.
 	idleReport = 100 * time.Millisecond
@@ -181,11 +182,11 @@ func (r *incoming[I]) push(elements []I) *ProtocolError {
 
 // fullLocked reports whether a buffer of unbounded demand has no room.
 func (r *incoming[I]) fullLocked() bool {
-	times := 1
+	elements, bytes := unboundedBuffer, int64(unboundedBytes)
 	if r.draining {
-		times = unboundedDrain
+		elements, bytes = drainBuffer, drainBytes
 	}
-	return r.granted == unbounded && (r.buffer.len() >= times*unboundedBuffer || r.held >= int64(times*unboundedBytes))
+	return r.granted == unbounded && (r.buffer.len() >= elements || r.held >= bytes)
 }
 
 // weighLocked accounts for the sizes of elements that arrive.
@@ -300,12 +301,13 @@ func (r *incoming[I]) park(ctx context.Context) {
 	if r.received > r.seen.Load() || r.over != nil {
 		return
 	}
-	if r.reports && r.consumed.Load() > r.reported {
-		r.armLocked()
-	}
 	last, start := r.received, time.Now()
 	if r.waiting++; r.waiting == 1 {
 		r.since = start
+		r.aimLocked() // others may be done with theirs from now on
+	}
+	if r.reports && r.consumed.Load() > r.reported {
+		r.armLocked()
 	}
 	r.mu.Unlock()
 	select {
@@ -317,6 +319,7 @@ func (r *incoming[I]) park(ctx context.Context) {
 	now := time.Now()
 	if r.waiting--; r.waiting == 0 {
 		r.waited += now.Sub(r.since)
+		r.aimLocked()
 	}
 	r.window.waited(uint64(last), now.Sub(start))
 	if r.received > r.seen.Load() {
@@ -398,7 +401,7 @@ func (r *incoming[I]) askLocked(n int64, drain bool) {
 // to report.
 func (r *incoming[I]) aimLocked() {
 	switch {
-	case r.sizedLocked() || r.over != nil || r.explicit:
+	case r.sizedLocked() || r.over != nil || r.explicit || r.waiting > 0 && r.reports:
 		r.look.Store(0)
 	case r.window.size == 0 || r.granted == unbounded || r.draining:
 		r.look.Store(never)
@@ -421,8 +424,8 @@ func (r *incoming[I]) did(n int) (over bool) {
 		r.askLocked(more, false)
 	case r.byteWindow > 0 && r.unreported >= (r.byteWindow+1)/2, r.finalLocked():
 		r.askLocked(0, false)
-	case r.explicit && r.reports && r.received == r.seen.Load() && r.consumed.Load() > r.reported:
-		r.armLocked() // nobody need call Recv after Done
+	case r.reports && r.received == r.seen.Load() && r.consumed.Load() > r.reported:
+		r.armLocked() // nobody need call Recv after this
 	}
 	return r.over != nil
 }
@@ -456,6 +459,7 @@ func (r *incoming[I]) replenishLocked() int64 {
 func (r *incoming[I]) retry(write func()) func() {
 	return func() {
 		r.mu.Lock()
+		r.account.want(false) // unless it gets too little again
 		more := saturate(r.dueLocked(), r.replenishLocked())
 		if more > 0 {
 			r.askLocked(more, false)
@@ -495,6 +499,7 @@ func (r *incoming[I]) drain() (<-chan int64, error) {
 		r.askLocked(0, true)
 	}
 	r.dropped, r.owed = saturate(r.dropped, r.owed), 0
+	r.account.want(false)
 	answer := make(chan int64, 1)
 	r.answer = append(r.answer, answer)
 	return answer, nil
@@ -515,7 +520,8 @@ func (r *incoming[I]) drained(d *creditpb.Drained) *ProtocolError {
 	burned := r.granted - r.received
 	r.account.burned(burned)
 	r.granted, r.draining = r.received, false
-	if len(r.answer) == 0 && r.window.size == 0 { // it was for the budget: the demand stays
+	reclaimed := len(r.answer) == 0 // for the budget: the demand stays
+	if reclaimed && r.window.size == 0 {
 		r.owed = saturate(r.owed, burned)
 	}
 	for _, a := range r.answer {
@@ -523,7 +529,9 @@ func (r *incoming[I]) drained(d *creditpb.Drained) *ProtocolError {
 	}
 	r.answer, r.dropped = nil, 0
 	r.aimLocked()
-	if more := saturate(r.dueLocked(), r.replenishLocked()); more > 0 {
+	if reclaimed {
+		r.account.want(true) // when others had their turn
+	} else if more := saturate(r.dueLocked(), r.replenishLocked()); more > 0 {
 		r.askLocked(more, false)
 	}
 	return nil
@@ -579,25 +587,36 @@ func (r *incoming[I]) cancel() (tell bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	tell = !r.quit && (!r.terminal || r.reports && r.consumed.Load() < r.received)
-	r.quit = true
-	r.cut.Store(true)
 	r.endLocked(ErrClosed)
 	r.over = ErrClosed
+	r.dropLocked()
+	r.releaseLocked() // what the application has is its own now
+	return tell
+}
+
+// abandon gives back to the budget what is not consumed, and drops it if the sender had not
+// ended.
+func (r *incoming[I]) abandon() {
+	r.takeMu.Lock()
+	defer r.takeMu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.terminal {
+		r.dropLocked()
+	}
+	r.releaseLocked()
+}
+
+// dropLocked drops what is buffered and all that still arrives. r.takeMu is held, too.
+func (r *incoming[I]) dropLocked() {
+	r.quit = true
+	r.cut.Store(true)
 	r.consumed.Add(int64(r.taken.len() + r.buffer.len()))
 	r.taken.clear()
 	r.buffer.clear()
 	r.held = 0
 	r.seen.Store(r.received)
 	r.unweighLocked()
-	r.releaseLocked() // what the application has is its own now
-	return tell
-}
-
-// release gives back to the budget what is not consumed.
-func (r *incoming[I]) release() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.releaseLocked()
 }
 
 func (r *incoming[I]) releaseLocked() {

@@ -35,8 +35,12 @@ type writer[O any] interface {
 	flush(ctx context.Context) error
 	// batch allows it to put several elements into one message.
 	batch()
-	// bind tells it whom to tell of a failed write that its caller cannot be told of.
-	bind(broke func(error))
+	// bind tells it whom to tell of a failed write that its caller cannot be told of, and
+	// that it is not crowded any more.
+	bind(broke func(error), eased func())
+	// crowded reports whether much control waits for the transport already: more had
+	// better add up in pending.
+	crowded() bool
 	// check returns why e cannot be an element.
 	check(e O) error
 	// setup returns m as an element.
@@ -126,7 +130,7 @@ func newSession[O, I any](ctx context.Context, wr wire[O, I], abort context.Canc
 	if c.meter != nil {
 		c.meter.join(s)
 	}
-	wr.bind(s.fail)
+	wr.bind(s.fail, s.write)
 	context.AfterFunc(ctx, s.left)
 	return s
 }
@@ -320,9 +324,10 @@ func (s *session[O, I]) write() {
 	})
 }
 
-// flush writes pending control, or leaves it to the holder of the write lock.
+// flush writes pending control, or leaves it to the holder of the write lock, or to a wire
+// that is crowded.
 func (s *session[O, I]) flush() {
-	for s.pending.waits.Load() && s.w.tryLock() {
+	for s.pending.waits.Load() && !s.wire.crowded() && s.w.tryLock() {
 		err := s.writeControl()
 		s.w.unlock()
 		if err != nil {
@@ -331,9 +336,9 @@ func (s *session[O, I]) flush() {
 	}
 }
 
-// writeControl writes all pending control. s.w is held.
+// writeControl writes pending control: all of it, unless the wire is crowded. s.w is held.
 func (s *session[O, I]) writeControl() error {
-	for {
+	for !s.wire.crowded() {
 		c, half := s.pending.take(s.out)
 		switch {
 		case s.quiet || s.halved: // nobody would read it
@@ -346,9 +351,10 @@ func (s *session[O, I]) writeControl() error {
 			}
 		}
 		if c == nil {
-			return nil
+			break
 		}
 	}
+	return nil
 }
 
 // settle has a client half-close once it has nothing more to write.
@@ -463,8 +469,8 @@ func (s *session[O, I]) left() {
 	if s.cfg.meter != nil {
 		s.cfg.meter.leave(s)
 	}
-	if s.role.server && s.in != nil {
-		s.in.release() // the handler has returned: nobody else will
+	if s.role.server && s.in != nil { // the handler has returned, or the client has gone
+		s.in.abandon()
 	}
 }
 

@@ -126,8 +126,8 @@ func (w *window) starved(elapsed time.Duration) bool {
 
 func (w *window) resize(size int64) {
 	most := w.max
-	if w.weight > 0 {
-		most = min(most, int64(float64(w.bytes)/w.weight))
+	if bound := float64(w.bytes) / w.weight; bound < float64(most) { // not so without a weight: it is infinite
+		most = int64(bound)
 	}
 	w.size = max(w.min, min(size, most))
 	w.full = 0
