@@ -3,6 +3,7 @@ package streamcredit_test
 import (
 	"context"
 	"errors"
+	"io"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -263,7 +264,7 @@ func TestElementsAfterHandlers(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			for range 400 {
+			for range 50 {
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				out, err := streamcredit.DialSend(ctx, client.Upload)
 				if err == nil {
@@ -277,12 +278,12 @@ func TestElementsAfterHandlers(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	deadline := time.Now().Add(3 * time.Second)
-	for b.Stats() != (streamcredit.BudgetStats{}) && time.Now().Before(deadline) {
+	begin := time.Now()
+	for got := b.Stats(); got != (streamcredit.BudgetStats{}); got = b.Stats() {
+		if time.Since(begin) > time.Minute {
+			t.Fatalf("budget after all streams have ended: got %+v, want nothing taken", got)
+		}
 		time.Sleep(10 * time.Millisecond)
-	}
-	if got := b.Stats(); got != (streamcredit.BudgetStats{}) {
-		t.Errorf("budget after all streams have ended: got %+v, want nothing taken", got)
 	}
 }
 
@@ -494,4 +495,62 @@ func TestSendSeqWithAnEndedContext(t *testing.T) {
 			t.Errorf("SendSeq = %v with a context that had ended: drew %d elements, want 0: they are lost", err, drawn)
 		}
 	})
+}
+
+// A client's Close ends the call where its own last words are stuck.
+func TestCloseThatIsStuckItself(t *testing.T) {
+	t.Run("Complete", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			both, err := streamcredit.Dial(t.Context(), deaf(t).Convert)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := both.Out.Send(t.Context(), &demopb.ConvertRequest{Payload: make([]byte, 1<<20)}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			closed := later(func() { _ = both.Close() }) // the test is whether it returns
+			time.Sleep(time.Minute)
+			if !closed.Load() {
+				t.Error("Close: it waits after a minute, want it to end the call")
+			}
+		})
+	})
+	t.Run("Cancel", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			client := handlers{subscribe: func(stream subscribeServer) error {
+				if _, _, err := streamcredit.ServeSend(stream); err != nil {
+					return err
+				}
+				<-stream.Context().Done()
+				return nil
+			}}.start(t)
+			in, err := streamcredit.DialReceive(t.Context(), func(ctx context.Context, o ...grpc.CallOption) (noCancel, error) {
+				s, err := client.Subscribe(ctx, o...)
+				return noCancel{s}, err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			closed := later(func() { _ = in.Close() }) // likewise
+			time.Sleep(time.Minute)
+			if !closed.Load() {
+				t.Error("Close: it waits after a minute, want it to end the call")
+			}
+		})
+	})
+}
+
+// noCancel is a client's stream that does not take Cancel.
+type noCancel struct {
+	demopb.StreamService_SubscribeClient
+}
+
+func (s noCancel) Send(m *demopb.SubscribeRequest) error {
+	if m.GetCredit().GetCancel() == nil {
+		return s.StreamService_SubscribeClient.Send(m)
+	}
+	<-s.Context().Done()
+	return io.EOF
 }

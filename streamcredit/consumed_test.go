@@ -488,3 +488,37 @@ func TestAnElementThatCannotBeEncoded(t *testing.T) {
 		}
 	})
 }
+
+// A consumer is done with the last element while another one waits already, and leaves: that is
+// reported, too.
+func TestConsumptionWhileAnotherWaits(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kind) {
+		e := connect(t, k, nil, nil)
+		out, in := e.down()
+		first, leave := context.WithCancel(t.Context())
+		defer leave()
+		body := make(chan struct{})
+		one := later(func() {
+			in.all(first, func(_ int64, err error) bool {
+				if err == nil {
+					<-body
+				}
+				return true
+			})
+		})
+		sendAll(t, out, 1, 1)
+		synctest.Wait() // it is in the body of its loop
+		second, end := context.WithCancel(t.Context())
+		defer end()
+		later(func() { _, _ = in.recv(second) }) // waits
+		leave()
+		close(body)
+		synctest.Wait()
+		if !one.Load() {
+			t.Fatal("the first consumer waits, want it to have left")
+		}
+		if err := out.WaitConsumed(within(t, time.Hour), 1); err != nil {
+			t.Errorf("WaitConsumed(1): got %v with %d of %d consumed, want no error", err, out.Consumed(), in.Stats().Consumed)
+		}
+	})
+}

@@ -53,3 +53,22 @@ func TestALateSendKeepsTheHalfClose(t *testing.T) {
 	}
 	wantWrote(t, p, "half-close")
 }
+
+// After the half-close nothing is written, whatever else is to be.
+func TestASendAfterTheHalfClose(t *testing.T) {
+	p, err := streamcredit.NewScripted(t.Context(), func(*creditpb.Control) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Canceled()
+	if err := p.Completed(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := p.Sender().Send(t.Context(), 1); !errors.Is(err, streamcredit.ErrCanceled) {
+			t.Errorf("Send: got %v, want ErrCanceled", err)
+		}
+		p.Beat() // a heartbeat that wants an answer has come
+	}
+	wantWrote(t, p, "half-close")
+}

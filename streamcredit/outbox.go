@@ -136,7 +136,7 @@ func (o *Outbox[T]) Close(ctx context.Context) error {
 	left := o.queue.len()
 	o.dropLocked(left)
 	o.queue.clear()
-	if !stuck && (err == nil || left == 0) {
+	if !stuck && (err == nil || left == 0 && !errors.Is(o.err, context.Canceled)) { // which it was by stop
 		err = o.err
 	}
 	o.mu.Unlock()

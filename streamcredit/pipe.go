@@ -26,7 +26,8 @@ const pipeAhead = 1024
 // go downstream, Cancel goes upstream. It returns nil if in ended and everything was
 // sent, ErrCanceled if the receiver of out has canceled, the error of in or out, or what f
 // returned, which out is closed with. f is called by one goroutine; if it returns
-// ErrSkip there is no element to send. The end of ctx ends it all.
+// ErrSkip there is no element to send. The end of ctx ends it all, but for a write that the
+// transport does not take: see [Sender.Send].
 func Pipe[A, B any](ctx context.Context, in *Receiver[A], out *Sender[B], f func(context.Context, A) (B, error)) error {
 	if !in.s.isManual() {
 		return invalid("got a pipe from a receiver with a window, want WithManualDemand")

@@ -33,7 +33,9 @@ type receiving[T any] interface {
 // consumed, unless [WithExplicitDone] says otherwise: there is room for another one. At
 // the end it returns io.EOF, or [ErrGoingAway], or else the error with which the sender
 // or the stream ended; before that come all elements that were received, unless
-// [WithErrorAtOnce] says otherwise. The end of ctx ends the wait, and nothing is lost.
+// [WithErrorAtOnce] says otherwise. On a server the end of the stream's context drops
+// what is left, if the sender had not ended: nobody waits for it. The end of ctx ends the
+// wait, and nothing is lost.
 //
 // Recv may write what it asks for, and so wait for the transport, if the peer does
 // not read; the end of the stream's context ends that.
@@ -159,13 +161,21 @@ func (s *session[O, I]) lastWord(ctx context.Context) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, closeGrace)
-	defer cancel()
-	if s.w.lock(ctx) == nil { // who else holds it may be about to write it
-		_ = s.writeControl() // if it fails, the stream is at its end
-		s.w.unlock()
-		s.flush()
+	written := make(chan struct{})
+	s.help(func() {
+		defer cancel()
+		defer close(written)
+		if s.w.lock(ctx) == nil { // who else holds it may be about to write it
+			_ = s.writeControl() // if it fails, the stream is at its end
+			s.w.unlock()
+			s.flush()
+		}
+		_ = s.wire.flush(ctx) // likewise
+	})
+	select {
+	case <-written:
+	case <-ctx.Done():
 	}
-	_ = s.wire.flush(ctx) // likewise
 }
 
 // ask is Receiver.Request.
@@ -206,9 +216,15 @@ func (s *session[O, I]) drain(ctx context.Context) (int64, error) {
 	case burned := <-answered:
 		return burned, nil
 	case <-s.in.done:
-		return 0, s.in.why()
+		err = s.in.why()
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		err = ctx.Err()
+	}
+	select {
+	case burned := <-answered: // both at once
+		return burned, nil
+	default:
+		return 0, err
 	}
 }
 
@@ -226,23 +242,28 @@ const closeGrace = time.Second
 
 func (s *session[O, I]) closeIn() error {
 	complete, ended := s.in.complete(), s.in.why() != nil
+	call := !s.role.server && s.out == nil
+	if call {
+		defer s.endSoon()()
+	}
 	s.cancelIn("the receiver was closed")
-	if s.role.server || s.out != nil {
+	if !call {
 		return nil
 	}
 	return s.closeCall(complete, ended)
+}
+
+// endSoon ends a client's call in a moment, and with it a write that is stuck, unless what it
+// returns is called before.
+func (s *session[O, I]) endSoon() (stop func() bool) {
+	return time.AfterFunc(closeGrace, func() { s.fail(ErrClosed) }).Stop
 }
 
 // closeCall ends a client's call: not at once if both directions had ended before, since what
 // was sent may still be on its way. If they were complete, it returns the call's status.
 func (s *session[O, I]) closeCall(complete, ended bool) error {
 	if ended {
-		grace := time.NewTimer(closeGrace)
-		defer grace.Stop()
-		select {
-		case <-s.done:
-		case <-grace.C:
-		}
+		<-s.done // endSoon sees to it
 	}
 	s.fail(ErrClosed)
 	s.await()
@@ -256,13 +277,11 @@ func (s *session[O, I]) closeCall(complete, ended bool) error {
 func (s *session[O, I]) closeAll() error {
 	complete := s.in == nil || s.in.complete()
 	ended := (s.in == nil || s.in.why() != nil) && (s.out == nil || s.out.ended())
+	if !s.role.server {
+		defer s.endSoon()()
+	}
 	if s.out != nil && !s.out.ended() {
-		ctx, cancel := s.ctx, func() {}
-		if !s.role.server { // it can end the call, and with it a Send that is stuck
-			ctx, cancel = context.WithTimeout(ctx, closeGrace)
-		}
-		_ = s.terminate(ctx, completed) // what was lost, its Send has said
-		cancel()
+		_ = s.terminate(s.ctx, completed) // what was lost, its Send has said
 	}
 	if s.in != nil {
 		s.cancelIn("the stream was closed")

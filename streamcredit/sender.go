@@ -239,7 +239,7 @@ func (s *session[O, I]) try(e O) (bool, error) {
 // put1 writes pending control and then e, if there is credit for it. s.w is held.
 func (s *session[O, I]) put1(e O) (sent bool, err error) {
 	var ride *creditpb.Control
-	if s.pending.waits.Load() {
+	if s.pending.waits.Load() && !s.halved {
 		if ride, err = s.allButOne(); err != nil {
 			return false, s.reasonFor(err)
 		}
@@ -285,10 +285,11 @@ func (s *session[O, I]) allButOne() (*creditpb.Control, error) {
 	}
 }
 
-// unsent undoes what put1 did for an element that could not be written. The stream of a
-// server may live on: an interceptor has refused the element, and nothing was written.
+// unsent undoes what put1 did for an element that could not be written. Unless err is
+// io.EOF the stream may live on: an interceptor has refused the element, or gRPC could not
+// encode it, and nothing was written.
 func (s *session[O, I]) unsent(err error, ride *creditpb.Control, size int64) error {
-	if !s.role.server || s.ctx.Err() != nil || errors.Is(err, io.EOF) {
+	if s.ctx.Err() != nil || errors.Is(err, io.EOF) {
 		return s.reasonFor(err)
 	}
 	s.out.restore(size)
@@ -299,10 +300,14 @@ func (s *session[O, I]) unsent(err error, ride *creditpb.Control, size int64) er
 	return err
 }
 
-// reasonFor returns why a write failed. On a client gRPC says only that the stream is
-// over: the read loop learns why.
+// reasonFor returns why a write failed. On a client gRPC says with io.EOF only that the
+// stream is over: the read loop learns why. With anything else control is lost that the
+// peer waits for, so it is over, too.
 func (s *session[O, I]) reasonFor(err error) error {
 	if !s.role.server {
+		if !errors.Is(err, io.EOF) {
+			s.fail(err)
+		}
 		<-s.done
 	}
 	if cause := s.cause(); cause != nil {
