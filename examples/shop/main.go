@@ -32,12 +32,15 @@ type flags struct {
 	seed     uint64
 }
 
-const shortest = 4 * time.Second
+const (
+	shortest = 4 * time.Second
+	usual    = 30 * time.Second
+)
 
 func parse(args []string) (flags, error) {
 	var f flags
 	set := flag.NewFlagSet("shop", flag.ContinueOnError)
-	set.DurationVar(&f.duration, "duration", 30*time.Second, "how long the whole demonstration takes, at least 4s")
+	set.DurationVar(&f.duration, "duration", usual, "how long the whole demonstration takes, at least 4s")
 	set.StringVar(&f.addr, "addr", "127.0.0.1:8418", "where to serve the page; empty for nowhere")
 	set.StringVar(&f.html, "html", "", "file to keep the page in")
 	set.Uint64Var(&f.seed, "seed", 1, "seed of arrivals and service times")
@@ -78,7 +81,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	if err == nil {
-		err = demonstrate(ctx, os.Stdout, f)
+		err = demonstrate(ctx, os.Stdout, f, sockets)
 	}
 	stop()
 	if err != nil {
@@ -87,7 +90,7 @@ func main() {
 	}
 }
 
-func demonstrate(ctx context.Context, w io.Writer, f flags) error {
+func demonstrate(ctx context.Context, w io.Writer, f flags, n network) error {
 	feed := live.New(page)
 	if f.addr != "" {
 		url, stop, err := feed.Serve(f.addr)
@@ -102,7 +105,7 @@ func demonstrate(ctx context.Context, w io.Writer, f flags) error {
 	printHead(w)
 	var seen []report
 	for _, run := range []string{bare, withWeir} {
-		r, err := perform(ctx, feed, run, f.duration/2, f.seed)
+		r, err := perform(ctx, feed, run, f.duration/2, f.seed, n)
 		if ctx.Err() != nil {
 			return errors.New("shop: interrupted")
 		}

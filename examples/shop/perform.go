@@ -77,8 +77,8 @@ type performance struct {
 }
 
 // perform runs a shop for a while.
-func perform(ctx context.Context, feed *live.Feed, run string, length time.Duration, seed uint64) (report, error) {
-	s, err := open(run, seed)
+func perform(ctx context.Context, feed *live.Feed, run string, length time.Duration, seed uint64, n network) (report, error) {
+	s, err := open(run, seed, n)
 	if err != nil {
 		return report{}, err
 	}

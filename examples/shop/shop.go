@@ -25,10 +25,20 @@ const (
 	withWeir = "weir"
 )
 
-// A shop is the three services, each on a socket of its own, and a customers'
+// A network is where a service is to listen, and how to reach it there.
+type network func() (lis net.Listener, dial []grpc.DialOption, err error)
+
+// sockets is this machine's.
+func sockets() (net.Listener, []grpc.DialOption, error) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	return lis, nil, err
+}
+
+// A shop is the three services, each listening at a place of its own, and a customers'
 // connection to the first.
 type shop struct {
 	run                          string
+	network                      network
 	storefront, orders, payments count
 	backend                      *overload.Service
 	customers                    demopb.StorefrontServiceClient
@@ -38,8 +48,8 @@ type shop struct {
 	served sync.WaitGroup
 }
 
-func open(run string, seed uint64) (_ *shop, err error) {
-	s := &shop{run: run, backend: overload.NewService(overload.Config{Workers: paymentWorkers, Mean: wellWork, Seed: seed})}
+func open(run string, seed uint64, n network) (_ *shop, err error) {
+	s := &shop{run: run, network: n, backend: overload.NewService(overload.Config{Workers: paymentWorkers, Mean: wellWork, Seed: seed})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -75,7 +85,7 @@ func (s *shop) start(
 	if err != nil {
 		return nil, err
 	}
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	lis, way, err := s.network()
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +97,8 @@ func (s *shop) start(
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient(lis.Addr().String(), append(dial, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	dial = append(append(dial, way...), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("passthrough:///"+lis.Addr().String(), dial...)
 	if err == nil {
 		s.conns = append(s.conns, conn)
 	}
