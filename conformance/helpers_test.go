@@ -3,6 +3,7 @@ package main_test
 import (
 	"context"
 	"runtime"
+	"runtime/metrics"
 	"testing"
 	"time"
 
@@ -59,9 +60,9 @@ func client(framed bool) func(t *testing.T, opts ...grpctest.Option) rules.Targe
 // heap returns how many bytes are reachable.
 func heap() int64 {
 	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}} // without what becomes garbage meanwhile
+	metrics.Read(live)
+	return int64(live[0].Value.Uint64())
 }
 
 // peak returns how much the heap was larger at most while f ran than before.

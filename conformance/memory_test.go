@@ -43,11 +43,11 @@ func TestHostilePeersCostLittle(t *testing.T) {
 	}
 }
 
-// settled returns how many goroutines there are once their number no longer changes: clients ask
-// for their next session a moment after the last.
+// settled returns how many goroutines there are once their number no longer changes, or after
+// a while: clients ask for their next session a moment after the last.
 func settled() int {
 	n := runtime.NumGoroutine()
-	for same := 0; same < 20; same++ {
+	for same, looks := 0, 0; same < 20 && looks < 3000; same, looks = same+1, looks+1 {
 		time.Sleep(10 * time.Millisecond)
 		if now := runtime.NumGoroutine(); now != n {
 			n, same = now, 0

@@ -72,13 +72,15 @@ var badReceivers = []Rule{{
 		p.Complete(1000)
 		p.Leave()
 		for _, n := range []int64{unbounded, 25} {
-			p = t.Sender(&conformancepb.Send{Count: 25, PaceMs: 10, MaxPeerCredit: 10}, nil)
+			p = t.Sender(&conformancepb.Send{Count: 25, PaceMs: 10, MaxPeerCredit: 10, Ending: conformancepb.Ending_ENDING_NOTHING}, nil)
 			p.Request(n)
 			p.Want(5)
 			p.Say(heartbeat(true))
 			if b := p.Heartbeat(); b.GetCredit() > 10 {
 				t.Fatalf("got a credit of %d, want at most 10", b.GetCredit())
 			}
+			p = t.Sender(&conformancepb.Send{Count: 25, MaxPeerCredit: 10}, nil)
+			p.Request(n)
 			p.Complete(25)
 			p.Leave()
 		}
@@ -103,13 +105,16 @@ var badReceivers = []Rule{{
 	Number: 21, Name: "later demand never lowers unbounded",
 	Proves: "After unbounded demand and some elements it is unbounded still, and request(1) leaves it so.",
 	Run: func(t *T) {
-		p := t.Sender(&conformancepb.Send{Count: 500, PaceMs: 1}, nil)
+		p := t.Sender(&conformancepb.Send{Count: 500, PaceMs: 1, Ending: conformancepb.Ending_ENDING_NOTHING}, nil)
 		p.Request(unbounded)
 		p.Want(1)
 		p.Say(heartbeat(true))
-		if got := p.Heartbeat().GetCredit(); got != unbounded && p.terminal == nil {
+		if got := p.Heartbeat().GetCredit(); got != unbounded {
 			t.Fatalf("got a heartbeat with credit %d after %d elements, want %d still", got, p.got, int64(unbounded))
 		}
+		p = t.Sender(&conformancepb.Send{Count: 500, PaceMs: 1}, nil)
+		p.Request(unbounded)
+		p.Want(1)
 		p.Request(1)
 		p.Request(unbounded)
 		p.Complete(500)

@@ -22,7 +22,7 @@ var drains = []Rule{{
 	Number: 59, Name: "drain when idle",
 	Proves: "A sender that waits answers drain within 100 ms, has no credit then, and goes on with what is asked for later.",
 	Run: func(t *T) {
-		p := t.Sender(&conformancepb.Send{Count: 50, PaceMs: 50}, initial(10, allFeatures...))
+		p := t.Sender(&conformancepb.Send{Count: 50, PaceMs: 200}, initial(10, allFeatures...))
 		start := time.Now()
 		p.Say(drain())
 		d := p.Drained()
