@@ -1,12 +1,10 @@
 package admit_test
 
 import (
-	"context"
 	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/limit"
@@ -83,33 +81,4 @@ func TestGoexitInTheAlgorithm(t *testing.T) {
 		}
 		wantWhole(t, g, 2)
 	})
-}
-
-// An automatic queue is as long as the limit: when the algorithm lowers the limit, those
-// that no longer fit are refused, as they are by Update. With Block nobody is.
-func TestAlgorithmShortensAnAutomaticQueue(t *testing.T) {
-	for _, tt := range []struct {
-		policy admit.Policy
-		want   int
-	}{{admit.DropOldest, 32}, {admit.Reject, 32}, {admit.Block, 60}} {
-		synctest.Test(t, func(t *testing.T) {
-			g := newGate(t, 1, admit.WithQueue(admit.QueueConfig{Policy: tt.policy, MaxWait: 1 << 62}),
-				admit.WithLimit(&law{initial: 100, next: func(limit.Window) int { return 10 }}))
-			for range limit.WindowCalls {
-				take(t, g).Release(admit.Ignored)
-			}
-			permits := takeN(t, g, 100)
-			ctx, cancel := context.WithCancel(t.Context())
-			for range 61 { // the first gets the permit that closes the window
-				start(ctx, g, admit.Default)
-			}
-			time.Sleep(2 * limit.WindowLength)
-			permits[0].Release(admit.Ignored)
-			synctest.Wait()
-			if s := g.Stats(); s.Limit != 10 || s.Queue != tt.want || s.QueueCapacity != 32 {
-				t.Errorf("policy %v, limit lowered to %d: got %d waiting of %d, want %d of 32", tt.policy, s.Limit, s.Queue, s.QueueCapacity, tt.want)
-			}
-			cancel()
-		})
-	}
 }

@@ -102,7 +102,7 @@ func adaptive(b *testing.B) *admit.Gate {
 func BenchmarkRefused(b *testing.B) {
 	b.Run("no queue/serial", func(b *testing.B) { acquireRelease(b, busy(b, admit.WithoutQueue())) })
 	b.Run("no queue/parallel", func(b *testing.B) { acquireReleaseParallel(b, busy(b, admit.WithoutQueue())) })
-	full := queue(1, admit.Reject, admit.FIFO)
+	full := queue(1, admit.Reject)
 	b.Run("full/serial", func(b *testing.B) { acquireRelease(b, busy(b, full)) })
 	b.Run("full/parallel", func(b *testing.B) { acquireReleaseParallel(b, busy(b, full)) })
 	b.Run("draining/parallel", func(b *testing.B) {
@@ -172,14 +172,12 @@ func contended(b *testing.B, g *admit.Gate, n int) {
 
 // BenchmarkQueued: nearly every call waits, and is handed its permit by another.
 func BenchmarkQueued(b *testing.B) {
-	b.Run("FIFO", func(b *testing.B) { contended(b, newGate(b, 1, queue(1000, admit.Block, admit.FIFO)), 8) })
-	b.Run("AdaptiveLIFO", func(b *testing.B) { contended(b, newGate(b, 1, queue(1000, admit.Block, admit.AdaptiveLIFO)), 8) })
-	b.Run("CoDel", func(b *testing.B) { contended(b, newGate(b, 1, queue(1000, admit.Block, admit.CoDel)), 8) })
+	contended(b, newGate(b, 1, queue(1000, admit.Block)), 8)
 }
 
 // BenchmarkDisplaced: newcomers take the places of the oldest in a short queue.
 func BenchmarkDisplaced(b *testing.B) {
-	contended(b, newGate(b, 1, queue(8, admit.DropOldest, admit.FIFO)), 64)
+	contended(b, newGate(b, 1, queue(8, admit.Reject)), 64)
 }
 
 // BenchmarkStats is what a scrape costs.

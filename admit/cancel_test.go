@@ -16,7 +16,7 @@ import (
 
 func TestCancelWhileQueued(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 1, queue(5, admit.Reject, admit.FIFO))
+		g := newGate(t, 1, queue(5, admit.Reject))
 		p := take(t, g)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		before := start(t.Context(), g, admit.Default)
@@ -40,7 +40,7 @@ func TestCancelWhileQueued(t *testing.T) {
 
 func TestCancelMakesRoomInTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 1, queue(1, admit.Reject, admit.FIFO))
+		g := newGate(t, 1, queue(1, admit.Reject))
 		p := take(t, g)
 		ctx, cancel := context.WithCancel(t.Context())
 		start(ctx, g, admit.Default)
@@ -133,8 +133,8 @@ func TestCancelRacesHandOver(t *testing.T) {
 		permits int
 		options []admit.Option
 	}{
-		{"one permit, FIFO", 1, []admit.Option{queue(pairs, admit.Reject, admit.FIFO)}},
-		{"two permits, the newest first", 2, []admit.Option{queue(2, admit.DropOldest, admit.AdaptiveLIFO)}},
+		{"one permit", 1, []admit.Option{queue(pairs, admit.Reject)}},
+		{"two permits, a short queue", 2, []admit.Option{queue(2, admit.Reject)}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			g := newGate(t, tt.permits, tt.options...)

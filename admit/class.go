@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"unicode/utf8"
+
+	"github.com/weir-go/weir/admit/internal/turn"
 )
 
 // A Class is the kind of a call: when calls compete for a permit or for a place
@@ -25,7 +27,7 @@ const (
 	Background
 
 	// MaxClasses is how many classes a gate can have: a Class is less.
-	MaxClasses = 8
+	MaxClasses = turn.MaxClasses
 )
 
 // String returns a class of the first four in lower case, as metrics name it
@@ -73,8 +75,6 @@ type classTable struct {
 	order [MaxClasses]Class // the first n: by falling priority
 	n     int
 	bad   int // the last class that cannot be, or 0
-	// counted: somebody has a share, so it must be known who holds what.
-	counted bool
 }
 
 // startPriority is that of the classes which every gate has.
@@ -107,10 +107,6 @@ func (t *classTable) configure(c Class, cfg ClassConfig) {
 		t.level[c] = cmp.Or(t.set[c].Priority, t.set[Default].Priority)
 	}
 	slices.SortStableFunc(t.order[:t.n], func(a, b Class) int { return t.priority(b) - t.priority(a) })
-	t.counted = false
-	for _, c := range t.set {
-		t.counted = t.counted || c.Share > 0 || c.Max > 0 && c.Max < 1
-	}
 }
 
 func (t *classTable) validate() (errs []error) {
@@ -149,24 +145,13 @@ func (t *classTable) class(c Class) Class {
 
 func (t *classTable) priority(c Class) int { return t.level[c] }
 
-// guaranteed returns how many of n permits, or of n places in the queue, are a
-// class's own.
-func (t *classTable) guaranteed(c Class, n int) int { return portion(t.set[c].Share, n) }
-
-// bounded reports whether a class may not have all permits.
-func (t *classTable) bounded(c Class) bool { return t.set[c].Max > 0 && t.set[c].Max < 1 }
-
-// most returns how many of n permits, or of n places in the queue, a class may
-// have.
-func (t *classTable) most(c Class, n int) int {
-	if !t.bounded(c) {
-		return n
+// turns returns what package turn is told of the classes.
+func (t *classTable) turns() (classes [MaxClasses]turn.Class) {
+	for _, c := range t.order[:t.n] {
+		classes[c] = turn.Class{Priority: t.priority(c), Share: t.set[c].Share, Max: t.set[c].Max}
 	}
-	return max(1, portion(t.set[c].Max, n))
+	return classes
 }
-
-// portion returns so much of n as is whole, but for what floating point loses.
-func portion(share float64, n int) int { return int(share*float64(n) + 1e-9) }
 
 // names returns the names of the classes, "" for those that are not there.
 func (t *classTable) names() (names [MaxClasses]string) {

@@ -12,9 +12,9 @@ import (
 )
 
 func TestDeadlineInTheQueue(t *testing.T) {
-	for _, policy := range []admit.Policy{admit.DropOldest, admit.Reject, admit.Block} {
+	for _, policy := range []admit.Policy{admit.Reject, admit.Block} {
 		synctest.Test(t, func(t *testing.T) {
-			g := newGate(t, 1, queue(3, policy, admit.FIFO))
+			g := newGate(t, 1, queue(3, policy))
 			p := take(t, g)
 			ctx, cancel := context.WithTimeout(t.Context(), 50*ms)
 			defer cancel()
@@ -136,26 +136,24 @@ func TestMaxWaitOfOneAfterAnother(t *testing.T) {
 func TestDeadlineTooClose(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
-		order   admit.Order
 		class   admit.Class
 		waiting int // of the default class
 		timeout time.Duration
 		want    string
 	}{
-		{"nobody waits, time for a call", admit.FIFO, admit.Default, 0, 101 * ms, waits},
-		{"nobody waits, no time for a call", admit.FIFO, admit.Default, 0, 100 * ms, tooClose},
-		{"three wait, time for all", admit.FIFO, admit.Default, 3, 401 * ms, waits},
-		{"three wait, no time for all", admit.FIFO, admit.Default, 3, 399 * ms, tooClose},
-		{"three wait, but a class below", admit.FIFO, admit.Critical, 3, 101 * ms, waits},
-		{"three wait, a class above", admit.FIFO, admit.Background, 3, 399 * ms, tooClose},
-		{"three wait, but the newest is next", admit.AdaptiveLIFO, admit.Default, 3, 101 * ms, waits},
-		{"two wait, and the oldest is next", admit.AdaptiveLIFO, admit.Default, 2, 299 * ms, tooClose},
-		{"two wait, and there is time", admit.AdaptiveLIFO, admit.Default, 2, 301 * ms, waits},
+		{"nobody waits, time for a call", admit.Default, 0, 101 * ms, waits},
+		{"nobody waits, no time for a call", admit.Default, 0, 100 * ms, tooClose},
+		{"three wait, time for all", admit.Default, 3, 401 * ms, waits},
+		{"three wait, no time for all", admit.Default, 3, 399 * ms, tooClose},
+		{"three wait, but a class below", admit.Critical, 3, 101 * ms, waits},
+		{"three wait, a class above", admit.Background, 3, 399 * ms, tooClose},
+		{"two wait, and no time for all", admit.Default, 2, 299 * ms, tooClose},
+		{"two wait, and there is time", admit.Default, 2, 301 * ms, waits},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				g := newGate(t, 1, admit.WithQueue(admit.QueueConfig{Capacity: 6, MaxWait: time.Hour, Order: tt.order}))
-				teach(t, g, 100*ms)
+				g := newGate(t, 1, admit.WithQueue(admit.QueueConfig{Capacity: 6, MaxWait: time.Hour}))
+				teachClass(t, g, tt.class, 100*ms)
 				p := take(t, g)
 				all, leave := context.WithCancel(t.Context())
 				for range tt.waiting {
@@ -180,8 +178,8 @@ func TestDeadlineTooClose(t *testing.T) {
 // Permits come back at the limit divided by the latency.
 func TestDeadlineTooCloseKnowsTheLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 4, queue(100, admit.Reject, admit.FIFO))
-		teach(t, g, 100*ms) // a permit every 25 ms
+		g := newGate(t, 4, queue(100, admit.Reject))
+		teachClass(t, g, admit.Background, 100*ms) // a permit every 25 ms
 		permits := takeN(t, g, 4)
 		all, leave := context.WithCancel(t.Context())
 		for range 8 {
@@ -213,7 +211,7 @@ func TestDeadlineTooCloseAtItsTurn(t *testing.T) {
 		{149 * ms, tooClose, runs},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			g := newGate(t, 1, queue(10, admit.Reject, admit.FIFO))
+			g := newGate(t, 1, queue(10, admit.Reject))
 			teach(t, g, 100*ms)
 			p := take(t, g)
 			ctx, cancel := context.WithTimeout(t.Context(), 150*ms)
@@ -236,7 +234,7 @@ func TestDeadlineTooCloseAtItsTurn(t *testing.T) {
 // A gate that has seen no call end knows nothing, and lets everybody try.
 func TestUnknownLatencyRefusesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 1, queue(10, admit.Reject, admit.FIFO))
+		g := newGate(t, 1, queue(10, admit.Reject))
 		p := take(t, g)
 		ctx, cancel := context.WithTimeout(t.Context(), 1)
 		defer cancel()
@@ -296,8 +294,8 @@ func TestDeadlineTooCloseKnowsClasses(t *testing.T) {
 		{"a bound for those above", admit.WithClass(admit.Critical, admit.ClassConfig{Max: 0.25}), 0, 10 * ms},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			g := newGate(t, 4, queue(400, admit.Reject, admit.FIFO))
-			teach(t, g, 10*ms)
+			g := newGate(t, 4, queue(400, admit.Reject))
+			teachClass(t, g, admit.Background, 10*ms)
 			update(t, g, tt.option)
 			for range tt.held {
 				start(t.Context(), g, admit.Background)
@@ -324,7 +322,7 @@ func TestDeadlineTooCloseKnowsClasses(t *testing.T) {
 func TestDeadlineOfANewTenant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 40
-		g := newGate(t, n, queue(200, admit.DropOldest, admit.FIFO))
+		g := newGate(t, n, queue(200, admit.Reject))
 		for range 3 { // it learns that calls take 100 ms
 			permits := takeN(t, g, n)
 			time.Sleep(100 * ms)

@@ -11,9 +11,9 @@ import (
 )
 
 func TestDrain(t *testing.T) {
-	for _, policy := range []admit.Policy{admit.DropOldest, admit.Reject, admit.Block} {
+	for _, policy := range []admit.Policy{admit.Reject, admit.Block} {
 		synctest.Test(t, func(t *testing.T) {
-			g := newGate(t, 2, queue(8, policy, admit.AdaptiveLIFO))
+			g := newGate(t, 2, queue(8, policy))
 			permits := takeN(t, g, 2)
 			var calls []*call
 			for i := range 8 {
@@ -55,7 +55,7 @@ func TestDrain(t *testing.T) {
 func TestDrainCannotBeUndone(t *testing.T) {
 	g := newGate(t, 1)
 	g.Drain()
-	update(t, g, fixed(t, 10), queue(5, admit.Block, admit.FIFO))
+	update(t, g, fixed(t, 10), queue(5, admit.Block))
 	refused(t, g, admit.Default, admit.Draining)
 	if s := g.Stats(); !s.Draining || s.Limit != 10 {
 		t.Errorf("after Update: got draining %v, limit %d, want true, 10", s.Draining, s.Limit)
@@ -75,7 +75,7 @@ func TestDrainOfAnIdleGate(t *testing.T) {
 // waits and nobody is let in.
 func TestDrainWhileCallsRun(t *testing.T) {
 	for range 2000 / slowdown {
-		g := newGate(t, 2, queue(4, admit.DropOldest, admit.FIFO))
+		g := newGate(t, 2, queue(4, admit.Reject))
 		const callers, calls = 6, 5
 		var all sync.WaitGroup
 		for range callers {

@@ -15,7 +15,7 @@ import (
 func TestDryRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r record
-		g := newGate(t, 2, queue(3, admit.DropOldest, admit.FIFO), admit.WithDryRun(true), admit.WithHooks(r.hooks()))
+		g := newGate(t, 2, queue(3, admit.Reject), admit.WithDryRun(true), admit.WithHooks(r.hooks()))
 		permits := takeN(t, g, 8)
 		s := g.Stats()
 		if !s.DryRun || s.InFlight != 8 || s.Queue != 0 || s.Utilization() != 4 {
@@ -46,7 +46,7 @@ func TestDryRun(t *testing.T) {
 
 func TestDryRunLetsWaitersIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 1, queue(9, admit.Reject, admit.FIFO))
+		g := newGate(t, 1, queue(9, admit.Reject))
 		p := take(t, g)
 		var calls []*call
 		for i := range 9 {
@@ -111,7 +111,7 @@ func TestDryRunCountsWhatWouldBe(t *testing.T) {
 	}{
 		{"beyond a bound", admit.WithoutQueue(), []admit.Call{{Class: admit.Background}, {Class: admit.Background}}, 1},
 		{"a cost that is not free", admit.WithoutQueue(), []admit.Call{{}, {}, {}, {Cost: 2}}, 1},
-		{"few calls of a high cost", queue(10, admit.Reject, admit.FIFO), []admit.Call{{Cost: 100}, {Cost: 100}, {Cost: 100}}, 0},
+		{"few calls of a high cost", queue(10, admit.Reject), []admit.Call{{Cost: 100}, {Cost: 100}, {Cost: 100}}, 0},
 	} {
 		for _, dry := range []bool{false, true} {
 			synctest.Test(t, func(t *testing.T) {
@@ -152,7 +152,7 @@ func TestDryRunOfManyCostlyCalls(t *testing.T) {
 func TestDryRunOfABound(t *testing.T) {
 	count := func(dry bool) (n uint64) {
 		synctest.Test(t, func(t *testing.T) {
-			g := newGate(t, 8, queue(4, admit.Reject, admit.FIFO), admit.WithDryRun(dry), admit.WithClass(admit.Sheddable, admit.ClassConfig{Max: 0.25}))
+			g := newGate(t, 8, queue(4, admit.Reject), admit.WithDryRun(dry), admit.WithClass(admit.Sheddable, admit.ClassConfig{Max: 0.25}))
 			for range 8 {
 				start(t.Context(), g, admit.Sheddable)
 			}

@@ -41,7 +41,7 @@ func ExampleNew() {
 	_, err = admit.New(admit.WithName(""), admit.WithQueue(admit.QueueConfig{Capacity: -5}))
 	fmt.Println(err)
 	// Output:
-	// default adapts its limit; so many may wait: 32
+	// default adapts its limit; so many may wait: 4096
 	// database runs 10 and lets 20 wait
 	// admit: invalid configuration: name: got an empty one, want one that says what the gate protects
 	// queue capacity: got -5, want 0 (automatic) to 1048576

@@ -23,7 +23,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := g.Stats()
-	want := admit.Stats{Name: "default", Limit: adaptive.Limit(), QueueCapacity: max(adaptive.Limit(), 32), Classes: classNames}
+	want := admit.Stats{Name: "default", Limit: adaptive.Limit(), QueueCapacity: 4096, Classes: classNames}
 	if got != want {
 		t.Errorf("a new gate: got %+v, want %+v", got, want)
 	}
@@ -185,7 +185,7 @@ func TestUnknownClassAndOutcome(t *testing.T) {
 
 func TestUnknownClassIsServedLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 1, queue(4, admit.Reject, admit.FIFO))
+		g := newGate(t, 1, queue(4, admit.Reject))
 		p := take(t, g)
 		unknown := start(t.Context(), g, admit.Class(77))
 		sheddable := start(t.Context(), g, admit.Sheddable)
@@ -252,7 +252,7 @@ func TestAdmittingAndRefusingDoNotAllocate(t *testing.T) {
 // TestFull goes through every state in which Full answers.
 func TestFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 1, queue(1, admit.Reject, admit.FIFO))
+		g := newGate(t, 1, queue(1, admit.Reject))
 		want := func(what string, full bool) {
 			t.Helper()
 			if got := g.Full(); got != full {
@@ -264,12 +264,12 @@ func TestFull(t *testing.T) {
 		want("with a place in the queue", false)
 		next := start(t.Context(), g, admit.Default)
 		want("with the queue full", true)
-		update(t, g, queue(2, admit.Reject, admit.FIFO))
+		update(t, g, queue(2, admit.Reject))
 		want("with a longer queue", false)
-		update(t, g, queue(1, admit.Block, admit.FIFO))
+		update(t, g, queue(1, admit.Block))
 		want("with Block", false)
-		update(t, g, queue(1, admit.DropOldest, admit.FIFO))
-		want("with DropOldest", true)
+		update(t, g, queue(1, admit.Reject))
+		want("with Reject again", true)
 		p.Release(admit.Ignored)
 		synctest.Wait()
 		wantState(t, "the waiter", next, runs)
@@ -282,33 +282,5 @@ func TestFull(t *testing.T) {
 		want("of an idle gate again", false)
 		g.Drain()
 		want("draining", true)
-	})
-}
-
-// Under DropOldest a newcomer has no chance if a waiter has come within the time
-// in which one permit comes back.
-func TestTurnAwayUnderDropOldest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 1, queue(1, admit.DropOldest, admit.AdaptiveLIFO))
-		teach(t, g, 100*ms) // one permit every 100 ms
-		p := take(t, g)
-		next := start(t.Context(), g, admit.Default)
-		for _, tt := range []struct {
-			after time.Duration
-			want  bool
-		}{{0, true}, {99 * ms, true}, {1 * ms, false}} {
-			time.Sleep(tt.after)
-			if why, got := g.TurnAway(admit.Call{}); got != tt.want || why != admit.QueueFull {
-				t.Errorf("TurnAway another %v later: got %v (%v), want %v", tt.after, got, why, tt.want)
-			}
-			update(t, g, queue(1, admit.Block, admit.FIFO))
-			if _, got := g.TurnAway(admit.Call{}); got {
-				t.Error("TurnAway with Block: got true, want false: there is always room to wait")
-			}
-			update(t, g, queue(1, admit.DropOldest, admit.AdaptiveLIFO))
-		}
-		p.Release(admit.Ignored)
-		synctest.Wait()
-		next.permit.Release(admit.Ignored)
 	})
 }

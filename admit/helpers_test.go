@@ -35,8 +35,8 @@ func newGate(t testing.TB, n int, opts ...admit.Option) *admit.Gate {
 	return g
 }
 
-func queue(capacity int, p admit.Policy, o admit.Order) admit.Option {
-	return admit.WithQueue(admit.QueueConfig{Capacity: capacity, Policy: p, Order: o})
+func queue(capacity int, p admit.Policy) admit.Option {
+	return admit.WithQueue(admit.QueueConfig{Capacity: capacity, Policy: p})
 }
 
 func update(t testing.TB, g *admit.Gate, opts ...admit.Option) {
@@ -191,8 +191,16 @@ func wantWhole(t testing.TB, g *admit.Gate, n int) {
 // teach lets so many calls succeed, each after latency, that the gate knows it.
 func teach(t testing.TB, g *admit.Gate, latency time.Duration) {
 	t.Helper()
+	teachClass(t, g, admit.Default, latency)
+}
+
+func teachClass(t testing.TB, g *admit.Gate, c admit.Class, latency time.Duration) {
+	t.Helper()
 	for begin, n := time.Now(), 0; n < 2*limit.WindowCalls || time.Since(begin) < 3*limit.WindowLength; n++ {
-		p := take(t, g)
+		p, err := g.Acquire(t.Context(), admit.Call{Class: c})
+		if err != nil {
+			t.Fatalf("Acquire: got %v, want a permit", err)
+		}
 		time.Sleep(latency)
 		p.Release(admit.Success)
 	}

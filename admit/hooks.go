@@ -27,7 +27,7 @@ func (g *Gate) holding(c claim, tell func()) {
 	told := false
 	defer func() {
 		if !told {
-			g.giveBack(c)
+			g.giveBack(c, g.now())
 		}
 	}()
 	tell()

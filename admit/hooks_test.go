@@ -52,7 +52,7 @@ func TestHooksAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r record
 		g := newGate(t, 1, admit.WithHooks(r.hooks()),
-			admit.WithQueue(admit.QueueConfig{Capacity: 2, MaxWait: 300 * ms, Policy: admit.DropOldest, Order: admit.FIFO}))
+			admit.WithQueue(admit.QueueConfig{Capacity: 2, MaxWait: 300 * ms}))
 		want := func(want string) {
 			t.Helper()
 			synctest.Wait()
@@ -167,7 +167,7 @@ func scenario(t *testing.T, g *admit.Gate) {
 // scenarioGate has a limit of one, and of two once a window has closed.
 func scenarioGate(t *testing.T, hooks ...admit.Hooks) *admit.Gate {
 	opts := []admit.Option{
-		queue(2, admit.Reject, admit.FIFO),
+		queue(2, admit.Reject),
 		admit.WithLimit(&law{initial: 1, next: func(limit.Window) int { return 2 }}),
 	}
 	for _, h := range hooks {
@@ -219,7 +219,7 @@ func TestGoexitInAHook(t *testing.T) {
 		Waited:  func(admit.Class, time.Duration) { runtime.Goexit() },
 		Refused: func(admit.Class, admit.Reason, time.Duration) { runtime.Goexit() },
 	}
-	short := queue(1, admit.DropOldest, admit.FIFO)
+	short := queue(1, admit.Reject)
 	for name, opts := range map[string][]admit.Option{
 		"in earnest":                {short},
 		"dry run":                   {short, admit.WithDryRun(true)},
@@ -269,7 +269,7 @@ func TestHooksMayUseTheGate(t *testing.T) {
 			LimitChanged: func(int, int) { use("LimitChanged") },
 			Panicked:     func(any) { use("Panicked") },
 		})
-		update(t, g, admit.WithQueue(admit.QueueConfig{Capacity: 2, Policy: admit.Reject, Order: admit.FIFO, MaxWait: time.Hour}))
+		update(t, g, admit.WithQueue(admit.QueueConfig{Capacity: 2, Policy: admit.Reject, MaxWait: time.Hour}))
 		scenario(t, g)
 		synctest.Wait()
 		for _, name := range []string{"Waited", "Refused", "Left", "LimitChanged", "Panicked"} {

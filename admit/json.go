@@ -23,7 +23,7 @@ import (
 //
 //	{
 //	  "limit": {"algorithm": "adaptive", "initial": 32, "min": 1, "max": 1000},
-//	  "queue": {"capacity": 64, "max_wait": "500ms", "policy": "drop_oldest", "order": "adaptive_lifo"},
+//	  "queue": {"capacity": 64, "max_wait": "500ms", "policy": "reject"},
 //	  "classes": {
 //	    "critical": {"share": 0.5},
 //	    "background": {"max": 0.25},
@@ -33,8 +33,8 @@ import (
 //	}
 //
 // The algorithm is adaptive, or fixed with "limit" and none of the bounds; others
-// are set in Go. "queue": null means no queue. A policy is drop_oldest, reject or
-// block, an order adaptive_lifo, fifo or codel. Classes beyond the first four say
+// are set in Go. "queue": null means no queue. A policy is reject or block.
+// Classes beyond the first four say
 // which [Class] they are. A limit in the document is a new one each time it is
 // used: it begins anew.
 func FromJSON(document []byte) (Option, error) {
@@ -75,7 +75,6 @@ type (
 		Capacity *int    `json:"capacity"`
 		MaxWait  *string `json:"max_wait"`
 		Policy   *string `json:"policy"`
-		Order    *string `json:"order"`
 	}
 	jsonClass struct {
 		Class    *Class   `json:"class"`
@@ -104,7 +103,7 @@ func strict(document []byte, into any) error {
 // jsonKeys are the keys of all objects.
 var jsonKeys = []string{
 	"limit", "queue", "classes", "dry_run", "algorithm", "initial", "min", "max",
-	"capacity", "max_wait", "policy", "order", "class", "priority", "share",
+	"capacity", "max_wait", "policy", "class", "priority", "share",
 }
 
 // checkKeys finds, in the value of a key at some depth that can be decoded, what package json lets pass: keys
@@ -220,8 +219,7 @@ func queueFromJSON(document []byte) (Option, error) {
 		}
 		return max(i, 0)
 	}
-	policy := one("policy", q.Policy, "drop_oldest", "reject", "block")
-	order := one("order", q.Order, "adaptive_lifo", "fifo", "codel")
+	policy := one("policy", q.Policy, "reject", "block")
 	return option(func(c *config) {
 		to := c.queue
 		change(&to.Capacity, q.Capacity)
@@ -230,9 +228,6 @@ func queueFromJSON(document []byte) (Option, error) {
 		}
 		if q.Policy != nil {
 			to.Policy = Policy(policy)
-		}
-		if q.Order != nil {
-			to.Order = Order(order)
 		}
 		WithQueue(to).apply(c)
 	}), errors.Join(errs...)

@@ -11,7 +11,7 @@ import (
 // The document of FromJSON's description.
 const everyKey = `{
   "limit": {"algorithm": "adaptive", "initial": 32, "min": 1, "max": 1000},
-  "queue": {"capacity": 64, "max_wait": "500ms", "policy": "drop_oldest", "order": "adaptive_lifo"},
+  "queue": {"capacity": 64, "max_wait": "500ms", "policy": "reject"},
   "classes": {
     "critical": {"share": 0.5},
     "background": {"max": 0.25},
@@ -79,8 +79,8 @@ func TestFromJSONSaysWhatIsWrong(t *testing.T) {
 		`{"limit": {"algorithm": "fixed", "limit": -5}}`:   "got -5",
 		`{"limit": {"min": 9, "max": 3}}`:                  "Max: got 3",
 		`{"queue": {"max_wait": "soon"}}`:                  `max_wait: got "soon"`,
-		`{"queue": {"policy": "drop"}}`:                    `policy: got "drop", want one of drop_oldest, reject, block`,
-		`{"queue": {"order": "random"}}`:                   `order: got "random", want one of adaptive_lifo, fifo, codel`,
+		`{"queue": {"policy": "drop"}}`:                    `policy: got "drop", want one of reject, block`,
+		`{"queue": {"order": "fifo"}}`:                     `unknown field "order"`,
 		`{"queue": {"capacity": "many"}}`:                  "cannot unmarshal string",
 		`{"classes": {"checkout": {"share": 0.1}}}`:        "classes: checkout: got a class that is not one of the first four",
 		`{"classes": {"critical": {"class": 3}}}`:          "classes: critical: got class 3, want 1 or nothing",
@@ -108,7 +108,7 @@ func TestFromJSONChangesWhatItNames(t *testing.T) {
 			"classes": {"background": {"max": 0.25}, "reports": {"class": 4}},
 			"queue": {"capacity": 3, "max_wait": "1m", "policy": "reject"}
 		}`))
-		update(t, g, fromJSON(t, `{"classes": {"background": {"priority": 350}, "default": {"priority": 500}}, "queue": {"order": "fifo"}}`))
+		update(t, g, fromJSON(t, `{"classes": {"background": {"priority": 350}, "default": {"priority": 500}}, "queue": {"policy": "reject"}}`))
 		if s := g.Stats(); s.QueueCapacity != 3 {
 			t.Errorf("capacity: got %d, want 3 still", s.QueueCapacity)
 		}

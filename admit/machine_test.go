@@ -212,8 +212,7 @@ func (m *machine) requeue(arg int) error {
 	m.queue = admit.QueueConfig{
 		Capacity: []int{0, 1, 2, 3, 16}[arg/9%5],
 		MaxWait:  modelMaxWait,
-		Policy:   admit.Policy(arg % 3),
-		Order:    admit.Order(arg / 3 % 3),
+		Policy:   admit.Policy(arg % 2),
 	}
 	if m.queue.Policy == admit.Block && arg >= 128 {
 		m.queue.MaxWait = 0 // no bound
@@ -239,6 +238,9 @@ func (m *machine) check() error {
 		want.Held[class] = m.has(admit.Class(class))
 		want.Tenants += m.named(admit.Class(class))
 	}
+	for class := range m.state {
+		want.Standing[class] = m.state[class].stands
+	}
 	want.Classes, want.Waiting = classNames, [admit.MaxClasses]int{}
 	for _, c := range m.waiting {
 		want.Waiting[c.class]++
@@ -255,7 +257,7 @@ func (m *machine) invariants(s admit.Stats) error {
 	if s.InFlight < 0 || s.InFlight > m.highest && !m.beyond {
 		return fmt.Errorf("in flight: got %d, want 0 to %d", s.InFlight, m.highest)
 	}
-	if s.Queue > 0 && s.InFlight < s.Limit && m.next() >= 0 && m.inFlight+min(m.limit, m.waiting[m.next()].cost) <= m.limit {
+	if s.Queue > 0 && s.InFlight < s.Limit && m.next() >= 0 && m.inFlight+m.charge(m.waiting[m.next()]) <= m.limit {
 		return fmt.Errorf("got %d waiting and %d in flight, want nobody to wait below the limit of %d", s.Queue, s.InFlight, s.Limit)
 	}
 	s.InFlight = len(m.running) // calls, not permits

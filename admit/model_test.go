@@ -27,7 +27,14 @@ type model struct {
 	debt     [4]int
 	granted  [4]int
 	until    map[[2]string]int // by class and tenant
-	waiting  []*modelCall      // in the order in which they came
+	usage    [4]modelUsage
+	tenant   map[[2]string]*modelTenant
+	came     [4]time.Duration
+	asked    [4]int
+	served   [4]int
+	state    [4]modelState
+	long     [4]modelLong
+	waiting  []*modelCall // in the order in which they came
 	running  []*modelCall
 	want     admit.Stats
 	waited   time.Duration
@@ -64,8 +71,210 @@ func (m *model) capacity() int {
 	case m.queue.Capacity > 0:
 		return m.queue.Capacity
 	default:
-		return max(m.limit, 32)
+		return 4096
 	}
+}
+
+// A modelUsage is for how long permits are held: by those that came back, and so far.
+type modelUsage struct {
+	area          time.Duration
+	ended, period int
+}
+
+func (u *modelUsage) mean() time.Duration { return u.area / time.Duration(max(1, u.ended)) }
+
+func (u *modelUsage) end(n int) {
+	u.ended += n
+	if u.period += n; u.period >= 32 {
+		u.area, u.ended, u.period = u.area/2, (u.ended+1)/2, 0
+	}
+}
+
+type modelTenant struct {
+	usage modelUsage
+	kind  string // long, brief or not known
+}
+
+// A modelLong is what a class knows of tenants with long calls, and of the others.
+type modelLong struct {
+	seen   bool
+	at     time.Duration
+	wanted []sample
+}
+
+type sample struct {
+	at time.Duration
+	n  int
+}
+
+// A modelState is a period in which a class looks whether the queue stands.
+type modelState struct {
+	begun, seen, idle  time.Duration
+	asked, served, bad int
+	stands             bool
+}
+
+func key(class admit.Class, tenant string) [2]string { return [2]string{class.String(), tenant} }
+
+// pass lets time pass.
+func (m *model) pass(until time.Duration) {
+	d := until - m.now
+	for class := range admit.Class(4) {
+		m.usage[class].area += d * time.Duration(m.has(class))
+	}
+	for _, c := range m.running {
+		if c.counted && c.tenant != "" {
+			m.tenantOf(c).usage.area += d * time.Duration(c.held)
+		}
+	}
+	m.now = until
+}
+
+func (m *model) tenantOf(c *modelCall) *modelTenant {
+	if m.tenant == nil {
+		m.tenant = map[[2]string]*modelTenant{}
+	}
+	t := m.tenant[key(c.class, c.tenant)]
+	if t == nil {
+		t = &modelTenant{}
+		m.tenant[key(c.class, c.tenant)] = t
+	}
+	return t
+}
+
+// forget forgets tenants without calls.
+func (m *model) forget() {
+	for k := range m.tenant {
+		known := false
+		for class := range admit.Class(4) {
+			known = known || k[0] == class.String() && m.tenants(class)[k[1]]
+		}
+		if !known {
+			delete(m.tenant, k)
+		}
+	}
+}
+
+// see looks whether the queue stands, before the number of calls that wait changes.
+func (m *model) see() {
+	n, asked, served := 0, 0, 0
+	for _, class := range byRank {
+		n, asked, served = n+m.waits(class), asked+m.asked[class], served+m.served[class]
+		s := &m.state[class]
+		if n == 0 {
+			s.idle += m.now - s.seen
+		}
+		if s.seen = m.now; n == 0 && !s.stands {
+			*s = modelState{begun: m.now, seen: m.now, asked: asked, served: served}
+			continue
+		}
+		length := m.now - s.begun
+		if length < 150*ms { // no pace is known: nothing succeeds
+			continue
+		}
+		grown, done := asked-s.asked-(served-s.served), served-s.served
+		switch {
+		case 5*s.idle >= length, grown < 0 && grown*grown > done:
+			s.stands, s.bad = false, 0
+		case s.idle > 0 || grown <= 0 || grown*grown <= done:
+			s.bad = 0
+		default:
+			s.bad++
+			s.stands = s.stands || s.bad >= 3
+		}
+		s.begun, s.idle, s.asked, s.served = m.now, 0, asked, served
+	}
+}
+
+// brief reports whether the calls of a class give their permits back soon.
+func (m *model) brief(class admit.Class) bool {
+	return m.usage[class].mean() <= time.Duration(m.limit)*10*ms
+}
+
+// left is how many permits are left for a class when the others have their shares, and
+// how many of those are on loan.
+func (m *model) left(class admit.Class) (most, loan int) {
+	most = m.limit
+	for other := range admit.Class(4) {
+		if other == class {
+			continue
+		}
+		if m.now-m.came[other] <= time.Minute {
+			most -= m.shareOf(other, m.limit)
+		}
+		if !m.brief(other) {
+			loan += max(0, m.has(other)-m.shareOf(other, m.limit))
+		}
+	}
+	return most, loan
+}
+
+// classify says for how long the tenant of a call that comes holds permits.
+func (m *model) classify(c *modelCall) {
+	if c.tenant == "" {
+		return
+	}
+	t := m.tenantOf(c)
+	l := &m.long[c.class]
+	t.kind = "brief"
+	if t.usage.mean() > time.Duration(m.limit)*50*ms {
+		t.kind, l.seen, l.at = "long", true, m.now
+	} else if t.usage.ended == 0 {
+		t.kind = ""
+	}
+	if t.kind != "long" {
+		_, wants := m.takes(c.class, c.tenant)
+		l.wanted = append(l.wanted, sample{m.now, m.has(c.class) - m.longHeld(c.class) + wants + c.cost})
+	}
+}
+
+// longHeld is how many permits tenants of a class with long calls hold.
+func (m *model) longHeld(class admit.Class) (n int) {
+	for _, c := range m.running {
+		if c.class == class && c.counted && c.tenant != "" && m.tenantOf(c).kind == "long" {
+			n += c.held
+		}
+	}
+	return n
+}
+
+// tenantMost is how many permits tenants as that of a call may hold.
+func (m *model) tenantMost(c *modelCall) int {
+	if c.tenant == "" {
+		return m.limit
+	}
+	l, last := &m.long[c.class], m.limit/8
+	if m.limit >= 4 || m.limit > 1 && l.seen && m.now-l.at <= 10*time.Minute {
+		last = max(last, 1)
+	}
+	switch m.tenantOf(c).kind {
+	case "long":
+		return max(1, m.limit-max(1, last, min(2*m.wantedOfLate(c.class), m.limit/2)))
+	case "":
+		return m.limit - last
+	}
+	return m.limit
+}
+
+// wantedOfLate is the peak of what tenants without long calls held and wanted. Scripts
+// last for less than the ten seconds for which it is remembered.
+func (m *model) wantedOfLate(class admit.Class) (n int) {
+	for _, s := range m.long[class].wanted {
+		n = max(n, s.n)
+	}
+	return n
+}
+
+// charge is what a call takes.
+func (m *model) charge(c *modelCall) int {
+	if c.cost == 1 {
+		return 1
+	}
+	most := m.limit
+	if m.sharing() && !m.brief(c.class) {
+		most, _ = m.left(c.class)
+	}
+	return max(1, min(c.cost, most, m.tenantMost(c)))
 }
 
 func (m *model) refuse(c *modelCall, why admit.Reason) {
@@ -74,16 +283,16 @@ func (m *model) refuse(c *modelCall, why admit.Reason) {
 	m.want.Refused[c.class][why]++
 }
 
-func (m *model) grant(c *modelCall) {
-	m.run(c)
+func (m *model) grant(c *modelCall, cost int) {
+	m.run(c, cost)
 	m.want.Waited++
 	m.waited += c.took
 	m.want.WaitSeconds = m.waited.Seconds()
 }
 
-func (m *model) run(c *modelCall) {
+func (m *model) run(c *modelCall, cost int) {
+	c.held = cost
 	c.verdict, c.took = runs, m.now-c.since
-	c.held = min(c.cost, m.limit)
 	m.inFlight += c.held
 	c.counted = c.tenant != "" || m.sharing() || m.named(c.class) > 0
 	m.running = append(m.running, c)
@@ -93,6 +302,13 @@ func (m *model) run(c *modelCall) {
 func (m *model) stop(c *modelCall) {
 	m.inFlight -= c.held
 	m.running = slices.DeleteFunc(m.running, func(r *modelCall) bool { return r == c })
+	if c.counted {
+		m.usage[c.class].end(c.held)
+		if c.tenant != "" {
+			m.tenantOf(c).usage.end(c.held)
+		}
+	}
+	m.forget()
 }
 
 // sharing reports whether a class has a share or a bound.
@@ -154,9 +370,28 @@ func (m *model) has(class admit.Class) (held int) {
 	return held
 }
 
-// mayHave reports whether a class may have so many permits more.
-func (m *model) mayHave(class admit.Class, cost int) bool {
-	return m.classes[class].Max == 0 || m.has(class) == 0 || m.has(class)+cost <= m.mostOf(class, m.limit)
+// classMay reports whether a class may have so many permits more.
+func (m *model) classMay(class admit.Class, cost int) bool {
+	has := m.has(class)
+	if has == 0 || !m.sharing() {
+		return true
+	}
+	most := m.mostOf(class, m.limit)
+	if !m.brief(class) {
+		left, loan := m.left(class)
+		most = min(most, max(left-loan, m.shareOf(class, m.limit)))
+	}
+	return has+cost <= most
+}
+
+// may reports whether a call may have so many permits.
+func (m *model) may(c *modelCall, cost int) bool {
+	held, _ := m.takes(c.class, c.tenant)
+	if c.tenant != "" && m.tenantOf(c).kind == "long" {
+		held = m.longHeld(c.class)
+	}
+	most := m.tenantMost(c)
+	return m.classMay(c.class, cost) && (held == 0 || most == m.limit || held+cost <= most)
 }
 
 func (m *model) leave(c *modelCall, err error) {
@@ -166,6 +401,8 @@ func (m *model) leave(c *modelCall, err error) {
 
 // take takes the i-th waiter out of the queue.
 func (m *model) take(i int) *modelCall {
+	m.see()
+	defer m.forget()
 	c := m.waiting[i]
 	m.waiting = append(m.waiting[:i:i], m.waiting[i+1:]...)
 	return c
@@ -183,16 +420,25 @@ func (m *model) best(class admit.Class, better func(a, b *modelCall) bool) int {
 	return best
 }
 
-// needy is the oldest call of the tenant of a class that has the least.
+// needy is the oldest call of the tenant of a class that has the least, of those that may
+// have more.
 func (m *model) needy(class admit.Class) int {
-	return m.best(class, func(a, b *modelCall) bool {
+	better := func(a, b *modelCall) bool {
 		if x, y := m.owes(a), m.owes(b); x != y || x > 0 {
 			return x < y
 		}
 		x, _ := m.takes(class, a.tenant)
 		y, _ := m.takes(class, b.tenant)
 		return x < y
-	})
+	}
+	best := -1
+	for i, c := range m.waiting {
+		oldest := m.best(class, func(a, b *modelCall) bool { return a.tenant == c.tenant && b.tenant != c.tenant }) == i
+		if c.class == class && oldest && m.may(c, m.charge(c)) && (best < 0 || better(c, m.waiting[best])) {
+			best = i
+		}
+	}
+	return best
 }
 
 // owes is up to how many permits for its class a call's tenant is in debt, or 0.
@@ -272,21 +518,13 @@ func (m *model) within(class admit.Class) bool {
 
 // next is who is served, or -1: the oldest call, or the newest, of the tenant whose turn it is.
 func (m *model) next() int {
-	next, most, waiting := -1, -1, 0
+	next, most := -1, -1
 	for _, class := range byRank {
-		waiting += m.waits(class)
-		newest := m.queue.Order == admit.AdaptiveLIFO && 2*waiting > m.capacity()
 		i := m.needy(class)
-		for j := i + 1; newest && i >= 0 && j < len(m.waiting); j++ {
-			if c := m.waiting[j]; c.class == class && c.tenant == m.waiting[i].tenant {
-				i = j
-			}
-		}
 		if i < 0 {
 			continue
 		}
-		cost := min(m.waiting[i].cost, m.limit)
-		if turn := m.turn(class, cost); m.mayHave(class, cost) && turn > most {
+		if turn := m.turn(class, m.charge(m.waiting[i])); turn > most {
 			next, most = i, turn
 		}
 	}
@@ -317,13 +555,57 @@ func (m *model) crowded(class admit.Class) bool {
 	return m.classes[class].Max > 0 && m.waits(class) >= m.mostOf(class, m.capacity())
 }
 
+// beyond reports whether the queue stands for a call, with as many calls as hide the hand-over.
+func (m *model) beyond(c *modelCall) bool {
+	n := 0
+	for _, class := range byRank[:rank(c.class)+1] {
+		n += m.waits(class)
+	}
+	return m.state[c.class].stands && n >= max(2, m.limit)
+}
+
+// entitled reports whether a call may wait in a queue that stands.
+func (m *model) entitled(c *modelCall) bool {
+	owed := m.has(c.class)+m.wanted(c.class) < m.shareOf(c.class, m.limit) || m.waits(c.class) < m.shareOf(c.class, 32)
+	starves := m.waits(c.class) == 0 && m.passed[c.class]-m.placed[c.class] >= 20
+	tenants := m.tenants(c.class)
+	tenants[c.tenant] = true
+	weight := m.weight(c.class, c.tenant) + c.cost
+	n := len(tenants)
+	fair := (c.tenant != "" || m.named(c.class) > 0) && n > 1 && weight*n <= m.mostOf(c.class, m.limit)+m.mostOf(c.class, 32)
+	return owed || starves || fair
+}
+
+// place finds a place for a call, or says why there is none.
+func (m *model) place(c *modelCall) (why admit.Reason, ok bool) {
+	beyond := m.beyond(c)
+	switch {
+	case m.queue.Policy == admit.Block:
+		return 0, true
+	case m.capacity() == 0:
+		return admit.QueueFull, false
+	case beyond && !m.entitled(c):
+		if m.waits(c.class) == 0 {
+			return m.blame(c, m.weight(c.class, c.tenant)+c.cost, admit.QueueFull), false
+		}
+		return m.roomWithin(c)
+	case len(m.waiting) >= m.capacity() || m.crowded(c.class):
+		return m.room(c)
+	case beyond && m.waits(c.class) == 0:
+		m.placed[c.class] = m.passed[c.class]
+	}
+	return 0, true
+}
+
 // room makes room for a call in a full queue, or says why it cannot.
 func (m *model) room(c *modelCall) (why admit.Reason, ok bool) {
 	if m.crowded(c.class) {
 		return m.roomWithin(c)
 	}
 	roomy := m.capacity() >= 16
-	spared := func(class admit.Class) bool { return roomy && m.waits(class) == 1 && class != c.class }
+	spared := func(class admit.Class) bool {
+		return m.waits(class) == 1 && class != c.class && (roomy || m.passed[class] >= 20)
+	}
 	owed := m.owed(c.class, 0, 0)
 	from := m.lowest(func(class admit.Class) bool {
 		return class == c.class && !owed || class != c.class && !spared(class) && !m.within(class)
@@ -337,9 +619,11 @@ func (m *model) room(c *modelCall) (why admit.Reason, ok bool) {
 	case from == c.class:
 		return m.roomWithin(c)
 	case rank(from) < rank(c.class):
-		if !owed && (!roomy || m.waits(c.class) > 0 || m.passed[c.class]-m.placed[c.class] < 20) {
+		if !owed && (m.capacity() < 2 || m.waits(c.class) > 0 || m.passed[c.class]-m.placed[c.class] < 20) {
 			return m.blame(c, m.weight(c.class, c.tenant)+c.cost, admit.QueueFull), false
 		}
+	}
+	if m.waits(c.class) == 0 && (m.beyond(c) || rank(from) < rank(c.class)) {
 		m.placed[c.class] = m.passed[c.class]
 	}
 	m.refuse(m.take(m.heavy(from)), admit.Displaced)
@@ -347,22 +631,16 @@ func (m *model) room(c *modelCall) (why admit.Reason, ok bool) {
 }
 
 func (m *model) roomWithin(c *modelCall) (why admit.Reason, ok bool) {
-	victim, reject := m.heavy(c.class), m.queue.Policy == admit.Reject
+	victim := m.heavy(c.class)
 	heaviest := m.waiting[victim].tenant
 	most, mine := m.weight(c.class, heaviest), m.weight(c.class, c.tenant)+c.cost
-	switch own := slices.IndexFunc(m.waiting, func(w *modelCall) bool { return w.class == c.class && w.tenant == c.tenant }); {
+	switch {
 	case c.tenant == heaviest || mine > most:
-		if reject || own < 0 {
-			return m.blame(c, m.weight(c.class, c.tenant)+c.cost, admit.QueueFull), false
-		}
-		m.turnOut(own, m.blame(c, mine, admit.Displaced))
-	case mine == most && reject:
-		return admit.QueueFull, false
+		return m.blame(c, mine, admit.QueueFull), false
 	case mine == most:
-		m.turnOut(victim, admit.Displaced)
-	default:
-		m.turnOut(victim, m.blame(c, most, admit.Displaced))
+		return admit.QueueFull, false
 	}
+	m.turnOut(victim, m.blame(c, most, admit.Displaced))
 	return 0, true
 }
 
@@ -373,7 +651,7 @@ func (m *model) turnOut(i int, why admit.Reason) { m.refuse(m.take(i), why) }
 func (m *model) blame(c *modelCall, weight int, otherwise admit.Reason) admit.Reason {
 	tenants := m.tenants(c.class)
 	tenants[c.tenant] = true
-	if n := len(tenants); n > 1 && weight*n > m.mostOf(c.class, m.limit)+m.mostOf(c.class, m.capacity()) {
+	if n := len(tenants); n > 1 && weight*n > m.mostOf(c.class, m.limit)+m.mostOf(c.class, min(m.capacity(), max(32, m.limit))) {
 		return admit.OverShare
 	}
 	return otherwise
@@ -391,36 +669,112 @@ func (m *model) acquire(c *modelCall) {
 	switch {
 	case c.expired: // already over, whatever the gate does
 		m.leave(c, context.DeadlineExceeded)
+		return
 	case m.draining:
 		m.refuse(c, admit.Draining)
-	case m.inFlight+min(c.cost, m.limit) <= m.limit && m.mayHave(c.class, min(c.cost, m.limit)) && m.waits(c.class) == 0 && m.next() < 0:
-		fast := c.cost == 1 && c.tenant == "" && len(m.waiting) == 0 && !m.dryRun && !m.sharing()
-		m.run(c)
-		c.counted = c.counted && !fast
-	case m.dryRun && (m.capacity() == 0 || (m.inFlight-m.limit)/c.cost >= m.capacity() || m.beyondBound(c)):
-		m.refuse(c, admit.QueueFull) // counted, and let in
-		m.pretended++
-		m.run(c)
-	case m.dryRun:
-		m.grant(c)
-	default:
-		m.enqueue(c)
+		return
 	}
-}
-
-func (m *model) enqueue(c *modelCall) {
-	if m.queue.Policy != admit.Block && (len(m.waiting) >= m.capacity() || m.crowded(c.class)) {
-		if why, ok := m.room(c); !ok {
+	if !m.dryRun && !m.sharing() && m.inFlight+c.cost > m.limit && m.queue.Policy != admit.Block && (m.capacity() == 0 || m.state[c.class].stands) {
+		if why, ok := m.would(c); !ok { // the short way, on which nothing is learned of the tenant
+			m.asked[c.class]++
 			m.refuse(c, why)
 			return
 		}
 	}
-	if len(m.waiting) == 0 {
-		m.since = m.now
+	fast := c.cost == 1 && c.tenant == "" && len(m.waiting) == 0 && !m.dryRun && !m.sharing()
+	if fast && m.inFlight < m.limit {
+		m.run(c, 1)
+		c.counted = false
+		return
 	}
+	m.came[c.class] = m.now
+	m.classify(c)
+	cost := m.charge(c)
+	_, own := m.takes(c.class, c.tenant)
+	first := m.waits(c.class) > 0 && !m.classMay(c.class, m.waiting[m.mustBest(c.class)].cost)
+	switch {
+	case m.inFlight+cost <= m.limit && m.may(c, cost) && own == 0 && !first && m.next() < 0:
+		m.run(c, cost)
+	case m.dryRun && (m.capacity() == 0 || (m.inFlight-m.limit)/c.cost >= m.capacity() || m.beyondBound(c)):
+		m.refuse(c, admit.QueueFull) // counted, and let in
+		m.pretended++
+		m.run(c, c.cost)
+	case m.dryRun:
+		m.grant(c, c.cost)
+	default:
+		m.enqueue(c)
+	}
+	m.forget()
+}
+
+// would says whether a call would find a place, and changes nothing.
+func (m *model) would(c *modelCall) (why admit.Reason, ok bool) {
+	tried := *m
+	tried.waiting = slices.Clone(m.waiting)
+	verdicts := map[*modelCall]string{}
+	for _, w := range m.waiting {
+		verdicts[w] = w.verdict
+	}
+	why, ok = tried.place(c)
+	for w, verdict := range verdicts {
+		w.verdict = verdict
+	}
+	return why, ok
+}
+
+// mustBest is the oldest call of the tenant of a class that is next if it may be.
+func (m *model) mustBest(class admit.Class) int {
+	return m.best(class, func(a, b *modelCall) bool {
+		if x, y := m.owes(a), m.owes(b); x != y || x > 0 {
+			return x < y
+		}
+		x, _ := m.takes(class, a.tenant)
+		y, _ := m.takes(class, b.tenant)
+		return x < y
+	})
+}
+
+func (m *model) enqueue(c *modelCall) {
+	if why, ok := m.would(c); !ok {
+		if m.queue.Policy != admit.Block {
+			m.asked[c.class]++
+			m.refuse(c, why)
+			return
+		}
+	}
+	m.see()
+	m.asked[c.class]++
+	if m.queue.Policy != admit.Block && m.tooLongForItsOwn(c) {
+		m.refuse(c, admit.OverShare)
+		return
+	}
+	if why, ok := m.place(c); !ok {
+		m.refuse(c, why)
+		return
+	}
+	m.see()
 	c.verdict = waits
 	m.waiting = append(m.waiting, c)
 	m.dispatch()
+}
+
+// tooLongForItsOwn reports whether a call would wait for too long for permits of its tenant.
+func (m *model) tooLongForItsOwn(c *modelCall) bool {
+	held, wants := m.takes(c.class, c.tenant)
+	if c.tenant == "" || held == 0 {
+		return false
+	}
+	t, cost := m.tenantOf(c), m.charge(c)
+	all := held
+	if t.kind == "long" {
+		all = m.longHeld(c.class)
+	}
+	patience := modelMaxWait
+	if c.deadline > 0 {
+		patience = min(patience, c.deadline-m.now)
+	}
+	most := m.tenantMost(c)
+	return most < m.limit && all+cost > most && t.usage.mean()/time.Duration(held)*time.Duration(wants+c.cost) > patience
 }
 
 func (m *model) dispatch() {
@@ -430,21 +784,20 @@ func (m *model) dispatch() {
 			return
 		}
 		c := m.waiting[i]
-		cost := min(c.cost, m.limit)
-		switch {
-		case m.queue.Order == admit.CoDel && m.now-m.since > 100*ms && m.now-c.since > 5*ms:
-			m.refuse(m.take(i), admit.WaitedTooLong)
+		switch cost := m.charge(c); {
+		case c.deadline > 0 && c.deadline-m.now > 0 && m.state[c.class].stands && m.now-c.since > c.deadline-m.now:
+			m.refuse(m.take(i), admit.DeadlineTooClose)
 		case m.inFlight+cost > m.limit:
 			return
 		default:
-			m.serve(i)
+			m.serve(i, cost)
 		}
 	}
 }
 
 // serve lets the i-th waiter run.
-func (m *model) serve(i int) {
-	class, cost := m.waiting[i].class, min(m.waiting[i].cost, m.limit)
+func (m *model) serve(i, cost int) {
+	class := m.waiting[i].class
 	for c := range m.passed {
 		m.passed[c] += cost
 		if admit.Class(c) != class {
@@ -464,7 +817,11 @@ func (m *model) serve(i int) {
 		}
 		m.until[[2]string{class.String(), m.waiting[i].tenant}] = m.granted[class] + (held+cost-part)*active
 	}
-	m.grant(m.take(i))
+	c := m.waiting[i]
+	m.see()
+	m.waiting = slices.Delete(m.waiting, i, i+1)
+	m.served[class]++
+	m.grant(c, cost)
 }
 
 func (m *model) sleep(d time.Duration) {
@@ -477,17 +834,37 @@ func (m *model) sleep(d time.Duration) {
 			}
 		}
 		if first < 0 {
-			m.now = end
+			m.pass(end)
 			return
 		}
-		c := m.take(first)
-		if m.now = c.expires(); m.now == c.deadline {
+		c := m.waiting[first]
+		m.pass(c.expires())
+		bound := m.atBound(c)
+		m.take(first)
+		switch {
+		case m.now == c.deadline:
 			m.leave(c, context.DeadlineExceeded)
-		} else {
+		case bound:
+			m.refuse(c, admit.OverShare)
+		default:
 			m.refuse(c, admit.WaitedTooLong)
 		}
 		m.dispatch() // those behind it may want less
 	}
+}
+
+// atBound reports whether a call waits for permits that its own tenant holds.
+func (m *model) atBound(c *modelCall) bool {
+	held, _ := m.takes(c.class, c.tenant)
+	all := held
+	if c.tenant == "" {
+		return false
+	}
+	if m.tenantOf(c).kind == "long" {
+		all = m.longHeld(c.class)
+	}
+	most := m.tenantMost(c)
+	return held > 0 && most < m.limit && all+m.charge(c) > most
 }
 
 // expires is when a call no longer waits, or 0.
@@ -530,7 +907,7 @@ func (m *model) updated() {
 		m.refuse(m.take(m.heavy(from)), admit.Displaced)
 	}
 	for m.dryRun && len(m.waiting) > 0 {
-		m.serve(0)
+		m.serve(0, min(m.waiting[0].cost, m.limit))
 	}
 	m.dispatch()
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/weir-go/weir/admit/internal/turn"
 	"github.com/weir-go/weir/limit"
 )
 
@@ -47,74 +48,57 @@ func WithHooks(h Hooks) Option {
 // drains refuses even then.
 func WithDryRun(on bool) Option { return option(func(c *config) { c.dryRun = on }) }
 
-// A Policy says what happens to a call that finds the queue full.
+// A Policy says what happens to a call that finds no place in the queue.
 type Policy uint8
 
 const (
-	// DropOldest lets the newcomer in and refuses the call that has waited
-	// longest: its caller is the likeliest to have given up. The default.
-	DropOldest Policy = iota
-	// Reject refuses the newcomer.
-	Reject
+	// Reject refuses the newcomer, at once and without waiting. The default, and
+	// right for servers.
+	Reject Policy = iota
 	// Block lets every caller wait for as long as its context allows, however
 	// many there are. For clients, where the callers are the producer's own
 	// goroutines and waiting is what slows it down; never for a server.
 	Block
 
-	policies = 3
+	policies = 2
 )
 
-// An Order says which waiting call gets the next permit. Classes come before
-// it: the order is that among calls of one class.
-type Order uint8
-
-const (
-	// AdaptiveLIFO serves the oldest call of a class first while the class and
-	// those above it fill at most half of the queue, the newest first beyond:
-	// under overload somebody has to wait too long, and it should not be
-	// everybody (Maurer, "Fail at Scale", ACM Queue 13(8), 2015). The default.
-	AdaptiveLIFO Order = iota
-	// FIFO serves the oldest first, always.
-	FIFO
-	// CoDel serves the oldest first, and once the queue has not been empty for
-	// 100 ms refuses calls that have waited for more than 5 ms, until it has
-	// been (Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 10(5),
-	// 2012, in the form for servers of Maurer, 2015).
-	CoDel
-
-	orders = 3
-)
-
-// A QueueConfig says how calls wait. The zero value is the default: a short
-// queue that keeps what it serves fresh.
+// A QueueConfig says how calls wait. The zero value is the default: a queue that
+// absorbs bursts and refuses at once what it cannot serve in time.
+//
+// A queue that drains takes every call that can be served before its deadline
+// and within MaxWait. A queue that has not been empty for some 450 ms, although
+// more calls come than are served, stands: waiting longer helps no call then.
+// From then on only about as many calls wait as there are permits, so that a
+// permit which comes free finds a call; the other newcomers are refused at once,
+// until the queue is empty again for a while. Calls of a higher class evict
+// those of lower ones in either state.
 type QueueConfig struct {
-	// Capacity is how many calls may wait. Zero means the limit, but at least
-	// 32: enough to ride out the randomness of arrivals at full load.
+	// Capacity is how many calls may wait at most, as a bound for memory. Zero
+	// means 4096.
 	Capacity int
 	// MaxWait is how long a call may wait. Zero means one second, and no bound
 	// at all with Block.
 	MaxWait time.Duration
-	// Policy says what to do when the queue is full.
+	// Policy says what to do with a call that finds no place.
 	Policy Policy
-	// Order says who is next.
-	Order Order
 }
 
 const (
 	maxQueue       = 1 << 20
-	smallestAuto   = 32
+	defaultPlaces  = 4096
 	defaultMaxWait = time.Second
 )
 
-// capacity is how many calls may wait while the limit is n.
-func (c *config) capacity(n int) int {
+// places is how many calls may wait at most.
+func (c *config) places() int {
 	switch {
 	case c.noQueue:
 		return 0
 	case c.queue.Capacity > 0:
 		return c.queue.Capacity
 	default:
-		return max(n, smallestAuto)
+		return defaultPlaces
 	}
 }
 
@@ -123,6 +107,16 @@ func (c *config) maxWait() time.Duration {
 		return defaultMaxWait
 	}
 	return c.queue.MaxWait
+}
+
+// turns is what package turn is told of the configuration.
+func (c *config) turns() turn.Config {
+	return turn.Config{
+		Classes: c.classes.turns(),
+		Places:  c.places(),
+		MaxWait: c.maxWait(),
+		Block:   c.queue.Policy == Block,
+	}
 }
 
 type config struct {
@@ -150,8 +144,7 @@ func (c *config) validate() error {
 	check(q.Capacity >= 0 && q.Capacity <= maxQueue,
 		"queue capacity: got %d, want 0 (automatic) to %d", q.Capacity, maxQueue)
 	check(q.MaxWait >= 0, "queue MaxWait: got %v, want 0 (default) or more", q.MaxWait)
-	check(q.Policy < policies, "queue policy: got %d, want DropOldest, Reject or Block", q.Policy)
-	check(q.Order < orders, "queue order: got %d, want AdaptiveLIFO, FIFO or CoDel", q.Order)
+	check(q.Policy < policies, "queue policy: got %d, want Reject or Block", q.Policy)
 	if c.algorithmSet && c.algorithm != nil {
 		n := c.algorithm.Limit()
 		c.initial = n

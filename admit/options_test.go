@@ -31,9 +31,8 @@ func TestWrongOptions(t *testing.T) {
 		"capacity 1<<20+1": {withQueue(admit.QueueConfig{Capacity: 1<<20 + 1}), "queue capacity: got 1048577"},
 		"MaxWait -1":       {withQueue(admit.QueueConfig{MaxWait: -1}), "queue MaxWait: got -1ns, want 0 (default) or more"},
 		"MaxWait MinInt64": {withQueue(admit.QueueConfig{MaxWait: math.MinInt64}), "queue MaxWait: got -2562047h47m16.854775808s"},
-		"policy 3":         {withQueue(admit.QueueConfig{Policy: 3}), "queue policy: got 3, want DropOldest, Reject or Block"},
+		"policy 2":         {withQueue(admit.QueueConfig{Policy: 2}), "queue policy: got 2, want Reject or Block"},
 		"policy 255":       {withQueue(admit.QueueConfig{Policy: 255}), "queue policy: got 255"},
-		"order 3":          {withQueue(admit.QueueConfig{Order: 3}), "queue order: got 3, want AdaptiveLIFO, FIFO or CoDel"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wrong := func(what string, err error) {
@@ -65,11 +64,11 @@ func TestEveryWrongOptionIsNamedAtOnce(t *testing.T) {
 	wrong := []admit.Option{
 		admit.WithName(""),
 		admit.WithLimit(&law{initial: -7}),
-		admit.WithQueue(admit.QueueConfig{Capacity: -1, MaxWait: -time.Second, Policy: 9, Order: 8}),
+		admit.WithQueue(admit.QueueConfig{Capacity: -1, MaxWait: -time.Second, Policy: 9}),
 	}
 	_, errNew := admit.New(wrong...)
 	for what, err := range map[string]error{"New": errNew, "Update": newGate(t, 1).Update(wrong...)} {
-		for _, want := range []string{"name: got an empty", "limit: got -7", "capacity: got -1", "MaxWait: got -1s", "policy: got 9", "order: got 8"} {
+		for _, want := range []string{"name: got an empty", "limit: got -7", "capacity: got -1", "MaxWait: got -1s", "policy: got 9"} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: got %v, want it to say %q", what, err, want)
 			}
@@ -102,13 +101,13 @@ func TestLastOptionCounts(t *testing.T) {
 	g := newGate(t, 9,
 		admit.WithName("a"), admit.WithName("b"),
 		fixed(t, 2), fixed(t, 3),
-		admit.WithoutQueue(), queue(4, admit.Reject, admit.FIFO),
+		admit.WithoutQueue(), queue(4, admit.Reject),
 		admit.WithDryRun(true), admit.WithDryRun(false))
 	want := admit.Stats{Name: "b", Limit: 3, QueueCapacity: 4, Classes: classNames}
 	if got := g.Stats(); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	update(t, g, queue(5, admit.Reject, admit.FIFO), admit.WithoutQueue())
+	update(t, g, queue(5, admit.Reject), admit.WithoutQueue())
 	want.QueueCapacity = 0
 	if got := g.Stats(); got != want {
 		t.Errorf("without a queue in the end: got %+v, want %+v", got, want)

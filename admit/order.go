@@ -3,8 +3,8 @@ package admit
 // Limit returns how many permits there are now. It takes no lock.
 func (g *Gate) Limit() int { return g.load().limit() }
 
-// Urgent returns the class of the highest priority of which a call waits now, for
-// other permits than those of its own class, and whether one does. Who holds a
+// Urgent returns the class of the highest priority of which a call waits now for
+// permits that any class may hold, and whether there is one. A call that holds a
 // permit meanwhile may be what it waits for.
 func (g *Gate) Urgent() (Class, bool) {
 	if s := g.load(); !s.slow() {
@@ -12,13 +12,8 @@ func (g *Gate) Urgent() (Class, bool) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	limit := g.load().limit()
-	for _, c := range g.cfg.classes.order[:g.cfg.classes.n] {
-		if l := &g.queue.lines[c]; l.n > 0 && g.mayHoldLocked(l, min(l.next(false).cost, limit), limit) {
-			return c, true
-		}
-	}
-	return 0, false
+	c, ok := g.turns.Urgent(g.room(g.load(), g.now()))
+	return classOf(c), ok
 }
 
 // Higher returns the class of the higher priority, and Lower that of the lower;

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A Permit is leave to run one call, whatever that costs. It must not be copied. The zero Permit
-// holds nothing, and releasing it does nothing.
+// A Permit is leave to run one call, whatever that costs. It must not be copied.
+// The zero Permit holds nothing, and releasing it does nothing.
 type Permit struct {
 	gate     *Gate
 	start    time.Duration
@@ -29,7 +29,10 @@ func (p *Permit) Release(o Outcome) {
 	}
 	g := p.gate
 	now := g.now()
-	g.giveBack(p.claim)
+	g.giveBack(p.claim, now)
+	if o == Success {
+		g.least.see(p.claim.class, now-p.start)
+	}
 	if o == Overload && p.waited > now-p.start {
 		o = Ignored // it was our queue that made it late, not the server
 	}

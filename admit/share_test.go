@@ -70,30 +70,23 @@ func TestAGreedyTenantHarmsItself(t *testing.T) {
 
 // Whose share is used up is told so; who meets a server that others have filled is not.
 func TestOverShareIsTheGreedyOnes(t *testing.T) {
-	for _, policy := range []admit.Policy{admit.DropOldest, admit.Reject} {
-		synctest.Test(t, func(t *testing.T) {
-			g := newGate(t, 2, queue(4, policy, admit.FIFO))
-			p := takeN(t, g, 2)
-			calls := map[string]*call{}
-			for i := range 4 {
-				calls["g"+strconv.Itoa(i)] = startCall(t.Context(), g, admit.Call{Tenant: "greedy"})
-			}
-			polite := startCall(t.Context(), g, admit.Call{Tenant: "polite"})
-			wantState(t, "the polite one", polite, waits)
-			wantState(t, "the oldest of the greedy one's", calls["g0"], overShare)
-			again := startCall(t.Context(), g, admit.Call{Tenant: "greedy"})
-			if policy == admit.Reject {
-				wantState(t, "one more of the greedy one's", again, overShare)
-			} else {
-				wantState(t, "one more of the greedy one's", again, waits)
-				wantState(t, "the next oldest", calls["g1"], overShare)
-			}
-			release(p)
-			wantState(t, "the polite one, who has less", polite, runs)
-		})
-	}
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 1, queue(3, admit.Reject, admit.FIFO))
+		g := newGate(t, 2, queue(4, admit.Reject))
+		p := takeN(t, g, 2)
+		calls := map[string]*call{}
+		for i := range 4 {
+			calls["g"+strconv.Itoa(i)] = startCall(t.Context(), g, admit.Call{Tenant: "greedy"})
+		}
+		polite := startCall(t.Context(), g, admit.Call{Tenant: "polite"})
+		wantState(t, "the polite one", polite, waits)
+		wantState(t, "the oldest of the greedy one's", calls["g0"], overShare)
+		again := startCall(t.Context(), g, admit.Call{Tenant: "greedy"})
+		wantState(t, "one more of the greedy one's", again, overShare)
+		release(p)
+		wantState(t, "the polite one, who has less", polite, runs)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 1, queue(3, admit.Reject))
 		take(t, g)
 		for i := range 3 {
 			startCall(t.Context(), g, admit.Call{Tenant: strconv.Itoa(i)})
@@ -107,7 +100,7 @@ const overShare = "admit: refused: over_share"
 // Others may have a class's share while it does not want it; then it gets what comes free.
 func TestAShareIsLentAndGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 4, queue(20, admit.Reject, admit.FIFO), admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.5}))
+		g := newGate(t, 4, queue(20, admit.Reject), admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.5}))
 		borrowed := takeN(t, g, 4)
 		var critical, background []*call
 		for range 4 {
@@ -132,7 +125,7 @@ func TestAShareIsLentAndGivenBack(t *testing.T) {
 // A class that may have half of four permits leaves two free, even with nobody else there.
 func TestABulkhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 4, queue(1, admit.Reject, admit.FIFO), admit.WithClass(admit.Sheddable, admit.ClassConfig{Max: 0.5}))
+		g := newGate(t, 4, queue(1, admit.Reject), admit.WithClass(admit.Sheddable, admit.ClassConfig{Max: 0.5}))
 		var calls []*call
 		for range 4 {
 			calls = append(calls, start(t.Context(), g, admit.Sheddable))
@@ -165,7 +158,7 @@ func TestABulkheadOfNearlyNothing(t *testing.T) {
 func TestClassesOfOnesOwn(t *testing.T) {
 	const checkout, browse = admit.Class(4), admit.Class(5)
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 1, queue(20, admit.Reject, admit.FIFO),
+		g := newGate(t, 1, queue(20, admit.Reject),
 			admit.WithClass(checkout, admit.ClassConfig{Name: "checkout", Priority: 1000}),
 			admit.WithClass(browse, admit.ClassConfig{Name: "browse"}))
 		p, calls := take(t, g), map[string]*call{}
@@ -210,7 +203,7 @@ func TestClassesAreChecked(t *testing.T) {
 // more than there are takes them all.
 func TestCost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 5, queue(20, admit.Reject, admit.FIFO))
+		g := newGate(t, 5, queue(20, admit.Reject))
 		p := takeN(t, g, 3)
 		heavy := startCall(t.Context(), g, admit.Call{Cost: 4})
 		light := startCall(t.Context(), g, admit.Call{Cost: 2})
@@ -276,7 +269,7 @@ func TestCostInAWindow(t *testing.T) {
 // Callers of a low class that come and go do not sweep calls of higher classes out of a queue.
 func TestLowCallsThatLeaveDoNotDisplaceHighOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 1, queue(16, admit.Reject, admit.FIFO))
+		g := newGate(t, 1, queue(16, admit.Reject))
 		p := take(t, g)
 		var critical []*call
 		for range 16 {
@@ -380,33 +373,31 @@ func TestAShareUnderAFlood(t *testing.T) {
 // A full queue has room for calls of a class that has not its share, and keeps them.
 func TestAShareOfAFullQueue(t *testing.T) {
 	half := admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.5})
-	for _, policy := range []admit.Policy{admit.Reject, admit.DropOldest} {
-		for _, capacity := range []int{1, 8, 32} {
-			t.Run(fmt.Sprint(policy, capacity), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					g := newGate(t, 4, queue(capacity, policy, admit.FIFO), half)
-					p := takeN(t, g, 4)
-					for range capacity {
-						start(t.Context(), g, admit.Critical)
-					}
-					late := start(t.Context(), g, admit.Background)
-					wantState(t, "background after the critical calls", late, waits)
-					release(p)
-					wantState(t, "then", late, runs)
-				})
-				synctest.Test(t, func(t *testing.T) {
-					g := newGate(t, 4, queue(capacity, policy, admit.FIFO), half)
-					defer release(takeN(t, g, 4))
-					early := start(t.Context(), g, admit.Background)
-					for range capacity {
-						start(t.Context(), g, admit.Critical)
-					}
-					wantState(t, "background before them", early, waits)
-					update(t, g, queue(1, policy, admit.FIFO))
-					wantState(t, "in a smaller queue", early, waits)
-				})
+	for _, capacity := range []int{1, 8, 32} {
+		t.Run(fmt.Sprint(capacity), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGate(t, 4, queue(capacity, admit.Reject), half)
+				p := takeN(t, g, 4)
+				for range capacity {
+					start(t.Context(), g, admit.Critical)
+				}
+				late := start(t.Context(), g, admit.Background)
+				wantState(t, "background after the critical calls", late, waits)
+				release(p)
+				wantState(t, "then", late, runs)
 			})
-		}
+			synctest.Test(t, func(t *testing.T) {
+				g := newGate(t, 4, queue(capacity, admit.Reject), half)
+				defer release(takeN(t, g, 4))
+				early := start(t.Context(), g, admit.Background)
+				for range capacity {
+					start(t.Context(), g, admit.Critical)
+				}
+				wantState(t, "background before them", early, waits)
+				update(t, g, queue(1, admit.Reject))
+				wantState(t, "in a smaller queue", early, waits)
+			})
+		})
 	}
 }
 
@@ -414,7 +405,7 @@ func TestAShareOfAFullQueue(t *testing.T) {
 func TestSharesThatDoNotFitTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		half := admit.ClassConfig{Share: 0.5}
-		g := newGate(t, 4, queue(1, admit.Reject, admit.FIFO), admit.WithClass(admit.Critical, half), admit.WithClass(admit.Background, half))
+		g := newGate(t, 4, queue(1, admit.Reject), admit.WithClass(admit.Critical, half), admit.WithClass(admit.Background, half))
 		defer release(takeN(t, g, 4))
 		background := start(t.Context(), g, admit.Background)
 		critical := start(t.Context(), g, admit.Critical)
@@ -427,7 +418,7 @@ func TestSharesThatDoNotFitTheQueue(t *testing.T) {
 // A hundredth of one permit is none.
 func TestATinyShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 1, queue(100, admit.Reject, admit.FIFO), admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.01}))
+		g := newGate(t, 1, queue(100, admit.Reject), admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.01}))
 		p, calls := take(t, g), map[string]*call{}
 		for range 3 {
 			calls["b"] = start(t.Context(), g, admit.Background)
@@ -443,7 +434,7 @@ func TestATinyShare(t *testing.T) {
 // A call that costs more than its class's share is one of the share all the same.
 func TestCostBeyondAShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 8, queue(60, admit.Reject, admit.FIFO), admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.5}))
+		g := newGate(t, 8, queue(60, admit.Reject), admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.5}))
 		p := takeN(t, g, 8)
 		heavy := startCall(t.Context(), g, admit.Call{Class: admit.Background, Cost: 5})
 		for range 50 {
@@ -457,7 +448,7 @@ func TestCostBeyondAShare(t *testing.T) {
 // What a call weighs that costs more than there is, is what there is.
 func TestWeightOfAGiant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 2, queue(4, admit.DropOldest, admit.FIFO))
+		g := newGate(t, 2, queue(4, admit.Reject))
 		takeN(t, g, 2)
 		giant := startCall(t.Context(), g, admit.Call{Tenant: "one", Cost: 1000})
 		for range 4 {
@@ -470,7 +461,7 @@ func TestWeightOfAGiant(t *testing.T) {
 // Calls that wait for their own bound leave room in the queue for others.
 func TestABulkheadInTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 4, queue(4, admit.Reject, admit.FIFO), admit.WithClass(admit.Critical, admit.ClassConfig{Max: 0.5}))
+		g := newGate(t, 4, queue(4, admit.Reject), admit.WithClass(admit.Critical, admit.ClassConfig{Max: 0.5}))
 		var critical []*call
 		for range 5 {
 			critical = append(critical, start(t.Context(), g, admit.Critical))
@@ -533,7 +524,7 @@ func TestClassesAreReplaced(t *testing.T) {
 func TestAShareOfDearCalls(t *testing.T) {
 	for _, cost := range []int{1, 5, 10} {
 		synctest.Test(t, func(t *testing.T) {
-			g := newGate(t, 10, queue(2000, admit.Reject, admit.FIFO), admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.1}))
+			g := newGate(t, 10, queue(2000, admit.Reject), admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.1}))
 			first := takeN(t, g, 10)
 			compete := func(n int, c admit.Call) {
 				for range n {
@@ -568,13 +559,14 @@ func TestAShareOfDearCalls(t *testing.T) {
 // Classes of the same priority make room, and get permits, as if they were one.
 func TestClassesOfOnePriority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 1, queue(4, admit.DropOldest, admit.FIFO), admit.WithClass(4, admit.ClassConfig{Name: "reports"}))
+		g := newGate(t, 1, queue(4, admit.Reject), admit.WithClass(4, admit.ClassConfig{Name: "reports"}))
 		defer take(t, g).Release(admit.Ignored)
 		oldest := start(t.Context(), g, admit.Default)
 		start(t.Context(), g, admit.Default)
 		younger := start(t.Context(), g, 4)
 		start(t.Context(), g, 4)
-		start(t.Context(), g, admit.Default)
+		wantState(t, "one more", start(t.Context(), g, admit.Default), full)
+		wantState(t, "a critical one", start(t.Context(), g, admit.Critical), waits)
 		wantState(t, "the oldest", oldest, displaced)
 		wantState(t, "one that is younger", younger, waits)
 	})
@@ -592,7 +584,7 @@ func TestABulkheadDoesNotPressTheLimit(t *testing.T) {
 				t.Errorf("window: got %+v, want none of its calls pressed, and all of them arrived", w)
 			}
 			return 8
-		}}), queue(16, admit.Block, admit.FIFO), admit.WithClass(admit.Sheddable, admit.ClassConfig{Max: 0.25}))
+		}}), queue(16, admit.Block), admit.WithClass(admit.Sheddable, admit.ClassConfig{Max: 0.25}))
 		for range 100 {
 			go func() {
 				p, err := g.Acquire(t.Context(), admit.Call{Class: admit.Sheddable})
@@ -644,7 +636,7 @@ func TestTheLimitBehindABulkhead(t *testing.T) {
 func TestTenantsWithDearCalls(t *testing.T) {
 	for _, costs := range [][]int{{1, 10}, {1, 1, 1, 10}, {3, 10}, {1, 4}} {
 		synctest.Test(t, func(t *testing.T) {
-			g := newGate(t, 10, queue(200, admit.Reject, admit.FIFO))
+			g := newGate(t, 10, queue(200, admit.Block))
 			ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
 			defer stop()
 			used := make([]atomic.Int64, len(costs))

@@ -19,9 +19,12 @@ type Stats struct {
 	// each call that runs unless calls cost more. InFlight is above Limit for a
 	// while after the limit was lowered, and in a dry run.
 	Limit, InFlight int
-	// Queue is how many calls wait, QueueCapacity how many may. With Block more
-	// may wait than the capacity says.
+	// Queue is how many calls wait, QueueCapacity how many may at most. With Block
+	// more may wait than the capacity says.
 	Queue, QueueCapacity int
+	// Standing reports for which Class the queue stands: of its calls only few may
+	// wait then. See QueueConfig.
+	Standing [MaxClasses]bool
 	// Classes are the names of the classes, by Class; empty for those that are
 	// not configured.
 	Classes [MaxClasses]string
@@ -67,19 +70,21 @@ func (g *Gate) Stats() Stats {
 	g.gatherLocked()
 	s := g.load()
 	var waiting, held [MaxClasses]int
-	for i := range g.queue.lines {
-		waiting[i], held[i] = g.queue.lines[i].n, g.queue.lines[i].held
+	var standing [MaxClasses]bool
+	for i := range MaxClasses {
+		waiting[i], held[i], standing[i] = g.turns.Waiting(i), g.turns.Held(i), g.turns.Standing(i)
 	}
 	return Stats{
 		Name:           g.cfg.name,
 		Limit:          s.limit(),
 		InFlight:       s.inFlight(),
-		Queue:          g.queue.n,
-		QueueCapacity:  g.cfg.capacity(s.limit()),
+		Queue:          g.turns.Len(),
+		QueueCapacity:  g.cfg.places(),
+		Standing:       standing,
 		Classes:        g.cfg.classes.names(),
 		Waiting:        waiting,
 		Held:           held,
-		Tenants:        len(g.queue.tenants),
+		Tenants:        g.turns.Tenants(),
 		Draining:       g.draining,
 		DryRun:         g.cfg.dryRun,
 		Ended:          g.totals.ended,
@@ -92,13 +97,18 @@ func (g *Gate) Stats() Stats {
 	}
 }
 
-// countRefusal counts a refusal and tells the hooks.
-func (g *Gate) countRefusal(c Class, why Reason, waited time.Duration) {
+// hooks returns the hooks that there are now.
+func (g *Gate) hooks() []Hooks {
 	g.mu.Lock()
-	c = g.cfg.classes.class(c)
-	g.totals.refused[c][why]++
-	hooks := g.cfg.hooks
-	g.mu.Unlock()
+	defer g.mu.Unlock()
+	return g.cfg.hooks
+}
+
+// tellRefused tells the hooks of a refusal that was counted.
+func (g *Gate) tellRefused(hooks []Hooks, c Class, why Reason, waited time.Duration) {
+	if len(hooks) == 0 {
+		return
+	}
 	g.each(hooks, func(h *Hooks) {
 		if h.Refused != nil {
 			h.Refused(c, why, waited)
@@ -124,12 +134,16 @@ func (g *Gate) left(c Class, waited time.Duration, err error) error {
 	g.mu.Lock()
 	c = g.cfg.classes.class(c)
 	g.totals.left++
-	hooks := g.cfg.hooks
 	g.mu.Unlock()
-	g.each(hooks, func(h *Hooks) {
+	g.tellLeft(c, waited, err)
+	return err
+}
+
+// tellLeft tells the hooks of a call that left and was counted.
+func (g *Gate) tellLeft(c Class, waited time.Duration, err error) {
+	g.each(g.hooks(), func(h *Hooks) {
 		if h.Left != nil {
 			h.Left(c, waited, err)
 		}
 	})
-	return err
 }

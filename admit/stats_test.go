@@ -37,7 +37,7 @@ func TestUtilization(t *testing.T) {
 func TestStatsAreExact(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t, 2, admit.WithName("exact"),
-			admit.WithQueue(admit.QueueConfig{Capacity: 2, MaxWait: 500 * ms, Policy: admit.Reject, Order: admit.FIFO}),
+			admit.WithQueue(admit.QueueConfig{Capacity: 2, MaxWait: 500 * ms, Policy: admit.Reject}),
 			admit.WithHooks(admit.Hooks{Waited: func(admit.Class, time.Duration) { panic("a bug") }}))
 		a, b := take(t, g), take(t, g)
 		ctx, cancel := context.WithTimeout(t.Context(), 30*ms)
@@ -90,7 +90,7 @@ func TestStatsAreExact(t *testing.T) {
 // or waiting than there may be; at rest every call is accounted for.
 func TestStatsWhileCallsRun(t *testing.T) {
 	const permits, places, callers, calls = 3, 4, 12, 20_000 / slowdown
-	g := newGate(t, permits, queue(places, admit.DropOldest, admit.AdaptiveLIFO))
+	g := newGate(t, permits, queue(places, admit.Reject))
 	var over atomic.Bool
 	var all, readers sync.WaitGroup
 	for range 2 {
@@ -137,7 +137,7 @@ func TestStatsWhileCallsRun(t *testing.T) {
 func TestWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var windows []limit.Window
-		g := newGate(t, 1, queue(1, admit.Reject, admit.FIFO), admit.WithLimit(&law{initial: 2, next: func(w limit.Window) int {
+		g := newGate(t, 1, queue(1, admit.Reject), admit.WithLimit(&law{initial: 2, next: func(w limit.Window) int {
 			windows = append(windows, w)
 			return 3
 		}}))

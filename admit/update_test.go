@@ -17,7 +17,7 @@ import (
 
 func TestUpdateRaisesTheLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 1, queue(5, admit.Reject, admit.FIFO))
+		g := newGate(t, 1, queue(5, admit.Reject))
 		p := take(t, g)
 		var calls []*call
 		for range 5 {
@@ -45,7 +45,7 @@ func TestUpdateRaisesTheLimit(t *testing.T) {
 
 func TestUpdateLowersTheLimitBelowWhatRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 10, queue(1, admit.Reject, admit.FIFO))
+		g := newGate(t, 10, queue(1, admit.Reject))
 		permits := takeN(t, g, 10)
 		update(t, g, fixed(t, 3))
 		if s := g.Stats(); s.Limit != 3 || s.InFlight != 10 {
@@ -75,7 +75,7 @@ func TestUpdateLowersTheLimitBelowWhatRuns(t *testing.T) {
 
 func TestUpdateShortensTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 1, queue(10, admit.Reject, admit.FIFO))
+		g := newGate(t, 1, queue(10, admit.Reject))
 		p := take(t, g)
 		calls := map[string]*call{}
 		for name, class := range map[string]admit.Class{"c": admit.Critical, "b": admit.Background} {
@@ -94,11 +94,11 @@ func TestUpdateShortensTheQueue(t *testing.T) {
 				wantState(t, name+what, a, state)
 			}
 		}
-		update(t, g, queue(6, admit.DropOldest, admit.FIFO))
+		update(t, g, queue(6, admit.Reject))
 		want(" with room for all", "")
-		update(t, g, queue(4, admit.DropOldest, admit.FIFO))
+		update(t, g, queue(4, admit.Reject))
 		want(" with room for four", "b0 b1")
-		update(t, g, queue(2, admit.Reject, admit.FIFO))
+		update(t, g, queue(2, admit.Reject))
 		want(" with room for two", "b0 b1 b2 c0")
 		update(t, g, admit.WithoutQueue())
 		want(" without a queue", "b0 b1 b2 c0 c1 c2")
@@ -107,9 +107,9 @@ func TestUpdateShortensTheQueue(t *testing.T) {
 	})
 }
 
-// An automatic queue is as long as the limit, so a lower limit makes it shorter; with
-// Block nobody has to go, until the policy changes.
-func TestUpdateShortensTheQueueByItsLimitOrPolicy(t *testing.T) {
+// A lower limit does not shorten a queue, a smaller capacity does; with Block nobody has
+// to go, until the policy changes.
+func TestUpdateShortensTheQueueByItsPolicy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t, 100)
 		permits := takeN(t, g, 100)
@@ -122,10 +122,10 @@ func TestUpdateShortensTheQueueByItsLimitOrPolicy(t *testing.T) {
 			opts []admit.Option
 			want int
 		}{
-			{"limit 50", []admit.Option{fixed(t, 50)}, 50},
-			{"limit 1", []admit.Option{fixed(t, 1)}, 32},
-			{"Block", []admit.Option{queue(5, admit.Block, admit.FIFO)}, 32},
-			{"Reject", []admit.Option{queue(5, admit.Reject, admit.FIFO)}, 5},
+			{"limit 1", []admit.Option{fixed(t, 1)}, 100},
+			{"capacity 50", []admit.Option{queue(50, admit.Reject)}, 50},
+			{"Block", []admit.Option{queue(5, admit.Block)}, 50},
+			{"Reject", []admit.Option{queue(5, admit.Reject)}, 5},
 		} {
 			update(t, g, tt.opts...)
 			synctest.Wait()
@@ -142,7 +142,7 @@ func TestUpdateShortensTheQueueByItsLimitOrPolicy(t *testing.T) {
 
 func TestUpdateKeepsTheRest(t *testing.T) {
 	var r record
-	g := newGate(t, 5, admit.WithName("kept"), queue(7, admit.Reject, admit.FIFO), admit.WithHooks(r.hooks()))
+	g := newGate(t, 5, admit.WithName("kept"), queue(7, admit.Reject), admit.WithHooks(r.hooks()))
 	want := admit.Stats{Name: "kept", Limit: 5, QueueCapacity: 7, Classes: classNames}
 	check := func(what string) {
 		t.Helper()
@@ -155,7 +155,7 @@ func TestUpdateKeepsTheRest(t *testing.T) {
 	update(t, g, fixed(t, 6))
 	want.Limit = 6
 	check("a limit")
-	update(t, g, queue(8, admit.Reject, admit.FIFO))
+	update(t, g, queue(8, admit.Reject))
 	want.QueueCapacity = 8
 	check("a queue")
 	update(t, g, admit.WithDryRun(true))
@@ -175,7 +175,7 @@ func TestUpdateKeepsTheRest(t *testing.T) {
 
 func TestUpdateThatIsWrongChangesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 1, queue(3, admit.Reject, admit.FIFO))
+		g := newGate(t, 1, queue(3, admit.Reject))
 		p := take(t, g)
 		waiter := start(t.Context(), g, admit.Default)
 		before := g.Stats()
@@ -223,7 +223,7 @@ func TestUpdateCannotRename(t *testing.T) {
 func TestUpdateAThousandTimesASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const highest, seconds = 16, 10
-		g := newGate(t, highest, queue(8, admit.DropOldest, admit.AdaptiveLIFO))
+		g := newGate(t, highest, queue(8, admit.Reject))
 		var all sync.WaitGroup
 		var running, most, served atomic.Int64
 		stop := time.Now().Add(seconds * time.Second)
@@ -247,7 +247,7 @@ func TestUpdateAThousandTimesASecond(t *testing.T) {
 		}
 		for updates := range 1000 * seconds {
 			n := 1 + rand.IntN(highest)
-			update(t, g, fixed(t, n), queue(rand.IntN(20), admit.Policy(updates%3), admit.Order(updates%9/3)))
+			update(t, g, fixed(t, n), queue(rand.IntN(20), admit.Policy(updates%2)))
 			synctest.Wait()
 			if s := g.Stats(); s.Limit != n || s.InFlight > highest || s.Queue > 0 && s.InFlight < n {
 				t.Fatalf("update %d: got limit %d, in flight %d, queue %d, want limit %d and nobody waiting below it",
@@ -268,7 +268,7 @@ func TestUpdateAThousandTimesASecond(t *testing.T) {
 // The same on real cores, as fast as they can.
 func TestUpdateWhileCallsRun(t *testing.T) {
 	const highest, callers, calls = 8, 6, 60_000 / slowdown
-	g := newGate(t, highest, queue(4, admit.DropOldest, admit.FIFO))
+	g := newGate(t, highest, queue(4, admit.Reject))
 	var running, most atomic.Int64
 	var over atomic.Bool
 	var all, updaters sync.WaitGroup
@@ -291,7 +291,7 @@ func TestUpdateWhileCallsRun(t *testing.T) {
 	updates := 0
 	updaters.Go(func() {
 		for ; !over.Load(); updates++ {
-			update(t, g, fixed(t, 1+rand.IntN(highest)), queue(1+rand.IntN(4), admit.Policy(rand.IntN(3)), admit.Order(rand.IntN(3))))
+			update(t, g, fixed(t, 1+rand.IntN(highest)), queue(1+rand.IntN(4), admit.Policy(rand.IntN(2))))
 			spin(5)
 		}
 	})

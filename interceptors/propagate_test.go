@@ -280,7 +280,7 @@ func TestPriorityIsInherited(t *testing.T) {
 	t.Parallel()
 	for _, critical := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			behind := newGate(t, admit.WithLimit(fixed(1)), admit.WithQueue(admit.QueueConfig{MaxWait: time.Hour, Order: admit.FIFO}))
+			behind := newGate(t, admit.WithLimit(fixed(1)), admit.WithQueue(admit.QueueConfig{MaxWait: time.Hour}))
 			backend := start(t, works(time.Second), guarded(behind, trustUpTo(admit.Critical)), propagating...)
 			ready := make(chan struct{})
 			g := newGate(t, admit.WithLimit(fixed(1)), admit.WithQueue(admit.QueueConfig{MaxWait: time.Hour}))

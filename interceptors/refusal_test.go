@@ -40,9 +40,9 @@ var refusing = []struct {
 		fill(t, g)
 		ctx, cancel := context.WithCancel(context.Background())
 		t.Cleanup(cancel)
-		go func() { // a later call takes its place
+		go func() { // a more important call takes its place
 			time.Sleep(time.Second)
-			_, _ = g.Acquire(ctx, admit.Call{})
+			_, _ = g.Acquire(ctx, admit.Call{Class: admit.Critical})
 		}()
 		return g
 	}},

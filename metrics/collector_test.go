@@ -30,7 +30,7 @@ func newGate(t testing.TB, opts ...admit.Option) *admit.Gate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	queue := admit.QueueConfig{Capacity: 2, MaxWait: time.Second, Policy: admit.Reject, Order: admit.FIFO}
+	queue := admit.QueueConfig{Capacity: 2, MaxWait: time.Second, Policy: admit.Reject}
 	g, err := admit.New(append([]admit.Option{
 		admit.WithName("api"), admit.WithLimit(two), admit.WithQueue(queue),
 	}, opts...)...)

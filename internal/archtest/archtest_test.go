@@ -96,7 +96,8 @@ func addFile(byDir map[string]*pkg, name string, src []byte) error {
 // public reports whether users of the library may import p.
 func (p *pkg) public() bool {
 	top, _, _ := strings.Cut(p.dir, "/")
-	return len(p.files) > 0 && top != "examples" && top != "internal" && top != "conformance"
+	internal := strings.Contains("/"+p.dir+"/", "/internal/")
+	return len(p.files) > 0 && !internal && top != "examples" && top != "conformance"
 }
 
 // generated reports whether all of p was written by a program.

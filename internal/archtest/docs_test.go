@@ -245,10 +245,11 @@ func f() {}
 	}
 	t.Run("not public", func(t *testing.T) {
 		got, exported := checkDocs(t, synthetic(map[string]string{
-			"internal/a/a.go": "package a; func F() {}",
-			"examples/a/a.go": "package a; func F() {}",
-			"a/a_test.go":     "package a_test; func F() {}",
-			"b/b.go":          "// Package b is.\npackage b\n// T is.\ntype T struct {\n// F is.\nF int\n}\n// M is.\nfunc (T) M() {}",
+			"internal/a/a.go":   "package a; func F() {}",
+			"b/internal/a/a.go": "package a; func F() {}",
+			"examples/a/a.go":   "package a; func F() {}",
+			"a/a_test.go":       "package a_test; func F() {}",
+			"b/b.go":            "// Package b is.\npackage b\n// T is.\ntype T struct {\n// F is.\nF int\n}\n// M is.\nfunc (T) M() {}",
 		}))
 		wantProblems(t, got)
 		if len(exported) != 1 || exported["b"] != 2 {

@@ -31,7 +31,8 @@ const grpc, protobuf = "google.golang.org/grpc", "google.golang.org/protobuf"
 // first row that names it decides.
 var rules = []rule{
 	{dir: "limit", not: []string{"context", "sync/..."}, pure: true},
-	{dir: "admit", may: []string{"limit"}},
+	{dir: "admit", may: []string{"limit", "admit/internal/turn"}},
+	{dir: "admit/internal/turn", not: []string{"context", "sync/..."}, pure: true},
 	{dir: "streamcredit", may: []string{
 		"proto/...", protobuf + "/...",
 		grpc + "/codes", grpc + "/metadata", grpc + "/status",

@@ -1,0 +1,84 @@
+package turn
+
+// Shut reports whether a newcomer is refused whatever the time is, and why: the
+// places that it could have are taken by calls that it may not evict. If it is
+// not, ask.
+func (q *Queue) Shut(c Call, limit int) (why Reason, shut bool) {
+	if q.cfg.Block {
+		return 0, false
+	}
+	out, why, ok := q.place(c, limit)
+	if shut = out == nil && !ok; shut {
+		q.lines[c.Class].asked++
+	}
+	return why, shut
+}
+
+// NeedsTime reports whether Now must be set in the Room of the next decisions for
+// a class. It need not be where Shut will refuse every call that it can.
+func (q *Queue) NeedsTime(class int) bool {
+	return q.counted || q.cfg.Block || q.cfg.Places > 0 && !q.lines[class].state.stands
+}
+
+// MayRun reports whether a newcomer may run at once, and what it is charged: the
+// permits are free, it may hold them, and no call waits that could have them.
+func (q *Queue) MayRun(c Call, r Room) (cost int, ok bool) {
+	l := &q.lines[c.Class]
+	l.came = r.Now
+	if c.Tenant == "" && !q.counted && q.n == 0 { // nothing to look up
+		cost = min(c.Cost, r.Limit)
+		return cost, r.InFlight+cost <= r.Limit
+	}
+	t := q.known(c, r)
+	cost = q.charge(t, c.Cost, r)
+	switch {
+	case r.InFlight+cost > r.Limit, !q.mayHold(t, cost, r), t.calls.n > 0:
+		return 0, false
+	case l.n > 0 && !q.lineMayHold(l, l.needy.tenants[0].calls.first.Cost, r):
+		return 0, false // the calls of its class wait for the class's bound
+	case q.n > 0 && q.next(r) != nil:
+		return 0, false
+	}
+	return cost, true
+}
+
+// known returns the tenant of a newcomer, or what it would be, and brings what is
+// known of it up to date.
+func (q *Queue) known(c Call, r Room) *Tenant {
+	t := q.find(c.Class, c.Tenant)
+	if t == nil {
+		q.stranger = Tenant{line: &q.lines[c.Class], key: c.Tenant}
+		t = &q.stranger
+	}
+	t.become(q.classify(t, r))
+	if l := t.line; t.kind != long && t.key != "" {
+		l.wanted.see(r.Now, l.held-l.long+t.wants+c.Cost)
+	}
+	return t
+}
+
+// Hold counts the permits of a call that was let in. It returns the tenant that
+// holds them, for Return, or nil if that need not be known.
+func (q *Queue) Hold(c Call, cost int, r Room) *Tenant {
+	if c.Tenant == "" && !q.counted && q.lines[c.Class].named == 0 {
+		return nil
+	}
+	t := q.tenant(c.Class, c.Tenant)
+	q.hold(t, cost, r.Now)
+	return t
+}
+
+// Return takes back permits that Hold has counted.
+func (q *Queue) Return(t *Tenant, permits int, r Room) { q.hold(t, -permits, r.Now) }
+
+// FullOf reports whether a call that runs regardless of the limit would have
+// found no place: so many calls run beyond the limit, or beyond the bound of
+// their class, as may wait.
+func (q *Queue) FullOf(c Call, r Room) bool {
+	places := q.cfg.Places
+	if places == 0 || (r.InFlight-r.Limit)/c.Cost >= places {
+		return true
+	}
+	over := q.lines[c.Class].held - q.most(c.Class, r.Limit)
+	return q.bounded(c.Class) && over/c.Cost >= q.most(c.Class, places)
+}

@@ -1,0 +1,150 @@
+package turn
+
+import "time"
+
+// Permits that somebody is entitled to are lent to calls that give them back
+// soon, and only to those. The measure is the gap between two permits that come
+// back while borrowers hold all of them: how long a call lasts, divided by the
+// limit.
+const (
+	// shareGap is the longest gap with which a guaranteed share is lent.
+	shareGap = 10 * time.Millisecond
+	// tenantGap is the longest gap with which a tenant may hold all permits.
+	tenantGap = 50 * time.Millisecond
+	// shareMemory is for how long a share is kept for a class that makes no call.
+	shareMemory = time.Minute
+	// lastPart is the part of the permits that a tenant with long calls, or of
+	// which nothing is known, leaves to tenants that may come: 1 in so many.
+	lastPart = 8
+	// longMemory is for how long a class is suspected after a tenant with long
+	// calls, which may be gone and come back.
+	longMemory = 10 * time.Minute
+)
+
+// mayHold reports whether a tenant may hold so many permits more, free or not.
+func (q *Queue) mayHold(t *Tenant, cost int, r Room) bool {
+	return q.lineMayHold(t.line, cost, r) && q.tenantMayHold(t, cost, r)
+}
+
+// lineMayHold reports whether a class may hold so many permits more. It may
+// always hold those of one call.
+func (q *Queue) lineMayHold(l *line, cost int, r Room) bool {
+	if l.held == 0 || !q.counted {
+		return true
+	}
+	most := q.most(l.class, r.Limit)
+	if !q.brief(l, r) {
+		most = min(most, max(q.lineMost(l, r)-q.onLoan(l, r), q.guaranteed(l.class, r.Limit)))
+	}
+	return l.held+cost <= most
+}
+
+// charge returns the permits that a call of a tenant takes: its cost, but not
+// more than there are, nor more than are left of what others are entitled to.
+func (q *Queue) charge(t *Tenant, cost int, r Room) int {
+	if cost == 1 {
+		return 1
+	}
+	most := r.Limit
+	if q.counted && !q.brief(t.line, r) {
+		most = q.lineMost(t.line, r)
+	}
+	return max(1, min(cost, most, q.tenantMost(t, r)))
+}
+
+// lineMost returns how many permits are left for a class when each other class
+// has its share.
+func (q *Queue) lineMost(l *line, r Room) int {
+	most := r.Limit
+	for _, c := range q.order {
+		if other := &q.lines[c]; other != l && r.Now-other.came <= shareMemory {
+			most -= q.guaranteed(c, r.Limit)
+		}
+	}
+	return most
+}
+
+// onLoan returns how many permits beyond their shares other classes hold that do
+// not give them back soon.
+func (q *Queue) onLoan(l *line, r Room) (permits int) {
+	for _, c := range q.order {
+		if other := &q.lines[c]; other != l && !q.brief(other, r) {
+			permits += max(0, other.held-q.guaranteed(c, r.Limit))
+		}
+	}
+	return permits
+}
+
+// brief reports whether the calls of a class give permits back soon.
+func (q *Queue) brief(l *line, r Room) bool {
+	return l.usage.mean(r.Now, l.held) <= time.Duration(r.Limit)*shareGap
+}
+
+// A kind says for how long a tenant holds permits.
+type kind uint8
+
+const (
+	unknown kind = iota
+	brief        // it gives them back soon
+	long
+)
+
+// classify says of which kind a tenant is when a call of it comes.
+func (q *Queue) classify(t *Tenant, r Room) kind {
+	switch {
+	case t.key == "":
+		return brief
+	case t.usage.mean(r.Now, t.held) > time.Duration(r.Limit)*tenantGap:
+		t.line.sawLong, t.line.longAt = true, r.Now
+		return long
+	case t.usage.ended == 0:
+		return unknown
+	}
+	return brief
+}
+
+// become changes the kind of a tenant.
+func (t *Tenant) become(k kind) {
+	if t.kind == long {
+		t.line.long -= t.held
+	}
+	if t.kind = k; k == long {
+		t.line.long += t.held
+	}
+}
+
+// tenantMayHold reports whether a tenant may hold so many permits more. Tenants
+// with long calls share what they leave to the others of their class.
+func (q *Queue) tenantMayHold(t *Tenant, cost int, r Room) bool {
+	held := t.held
+	if t.kind == long {
+		held = t.line.long
+	}
+	most := q.tenantMost(t, r)
+	return held == 0 || most == r.Limit || held+cost <= most
+}
+
+// tenantMost returns how many permits tenants of a kind may hold. Long calls
+// leave to brief ones twice what these held and wanted of late, up to half of
+// the permits; and in any case a few, so that a tenant that comes is served
+// before the long calls end.
+func (q *Queue) tenantMost(t *Tenant, r Room) int {
+	l, last := t.line, r.Limit/lastPart
+	if r.Limit >= lastPart/2 || r.Limit > 1 && l.sawLong && r.Now-l.longAt <= longMemory {
+		last = max(last, 1)
+	}
+	switch t.kind {
+	case long:
+		wanted := 2 * l.wanted.see(r.Now, 0)
+		return max(1, r.Limit-max(1, last, min(wanted, r.Limit/2)))
+	case unknown:
+		return r.Limit - last
+	}
+	return r.Limit
+}
+
+// AtBound reports whether the tenant of a waiting call holds as much as it may.
+func (q *Queue) AtBound(w *Waiter, r Room) bool {
+	t := w.tenant
+	return t.held > 0 && !q.tenantMayHold(t, q.charge(t, w.Cost, r), r)
+}

@@ -1,0 +1,134 @@
+package turn
+
+import "time"
+
+// A Tenant has calls of a class that run or wait. When it has none it is
+// forgotten, so there are never more tenants than calls.
+type Tenant struct {
+	line  *line
+	key   string
+	held  int  // permits of its counted calls
+	wants int  // permits that its waiting calls want
+	calls list // those calls
+	usage usage
+	kind  kind // as of when a call of it last came
+	// until is the value of line.granted at which the tenant's debt is repaid.
+	// indebted tells whether it is in debt while it waits: see owe.
+	until    int
+	indebted bool
+	index    [rankings]int
+}
+
+type tenantKey struct {
+	class int
+	key   string
+}
+
+// weight is how much of the gate a tenant takes.
+func (t *Tenant) weight() int { return t.held + t.wants }
+
+// idle reports whether a tenant has no call.
+func (t *Tenant) idle() bool { return t.held == 0 && t.calls.n == 0 }
+
+// A usage measures how long permits are held. Calls that still run count with
+// their age, so that calls without end are noticed before their end.
+type usage struct {
+	at     time.Duration // when area was brought up to date
+	area   time.Duration // sum over permits of the time that each was held
+	ended  int           // permits that came back
+	period int           // permits that came back since the last halving
+}
+
+// usageMemory is after how many returned permits the past counts half.
+const usageMemory = 32
+
+// see brings the area up to date; held is the number of permits until now.
+func (u *usage) see(now time.Duration, held int) {
+	const most = 1 << 60 // many permits for years
+	d := now - u.at
+	if d <= 0 { // the clock was read before the lock was taken
+		return
+	}
+	if u.at = now; held > 0 {
+		u.area = min(u.area+min(d, most/time.Duration(held)/2)*time.Duration(held), most)
+	}
+}
+
+// end counts permits that came back.
+func (u *usage) end(permits int) {
+	u.ended += permits
+	if u.period += permits; u.period >= usageMemory {
+		u.area, u.ended, u.period = u.area/2, (u.ended+1)/2, 0
+	}
+}
+
+// mean estimates how long a permit is held: the time for which permits were
+// held by the number that came back, which is the maximum likelihood estimate
+// when some still run.
+func (u *usage) mean(now time.Duration, held int) time.Duration {
+	u.see(now, held)
+	return u.area / time.Duration(max(1, u.ended))
+}
+
+// A peak is the highest of the values seen within the last one or two spans of
+// peakMemory.
+type peak struct {
+	since           time.Duration
+	current, before int
+}
+
+const peakMemory = 10 * time.Second
+
+// see takes note of a value and returns the peak.
+func (p *peak) see(now time.Duration, n int) int {
+	if age := now - p.since; age >= peakMemory {
+		p.before, p.current = p.current, 0
+		if age >= 2*peakMemory {
+			p.before = 0
+		}
+		p.since = now
+	}
+	p.current = max(p.current, n)
+	return max(p.current, p.before)
+}
+
+// find returns a tenant of a class, or nil if it has no calls.
+func (q *Queue) find(class int, key string) *Tenant {
+	if key == "" {
+		return &q.lines[class].nobody
+	}
+	return q.tenants[tenantKey{class, key}]
+}
+
+// spareTenants is how many tenants are kept for reuse.
+const spareTenants = 64
+
+// tenant is find, and makes the tenant if it is not there.
+func (q *Queue) tenant(class int, key string) *Tenant {
+	t := q.find(class, key)
+	if t != nil {
+		return t
+	}
+	if last := len(q.spare) - 1; last >= 0 {
+		t, q.spare = q.spare[last], q.spare[:last]
+	} else {
+		t = new(Tenant)
+	}
+	t.line, t.key = &q.lines[class], key
+	t.line.named++
+	q.tenants[tenantKey{class, key}] = t
+	return t
+}
+
+// forget drops a tenant that has no calls.
+func (q *Queue) forget(t *Tenant) {
+	if t.key == "" || !t.idle() {
+		return
+	}
+	delete(q.tenants, tenantKey{t.line.class, t.key})
+	t.line.named--
+	*t = Tenant{}
+	if len(q.spare) < spareTenants {
+		q.spare = append(q.spare, t)
+	}
+}
