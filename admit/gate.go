@@ -2,6 +2,7 @@ package admit
 
 import (
 	"context"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -50,6 +51,7 @@ type Gate struct {
 	turns    *turn.Queue
 	pace     time.Duration // mean time between two permits returned at the limit
 	draining bool
+	dice     dice // for the jitter of refusals
 	window   window
 	totals   totals
 }
@@ -74,7 +76,7 @@ func New(opts ...Option) (*Gate, error) {
 	}
 	g := &Gate{
 		crowd: runtime.GOMAXPROCS(0), epoch: time.Now(), shards: newShards(),
-		cfg: cfg, turns: turn.New(cfg.turns()),
+		cfg: cfg, turns: turn.New(cfg.turns()), dice: dice(rand.Uint64()),
 	}
 	g.waiters.New = func() any { return newWaiter() }
 	g.state.Store(uint64(newWord(cfg.initial)))
@@ -155,8 +157,8 @@ func (g *Gate) acquireSlow(ctx context.Context, call Call) (Permit, error) {
 	if g.draining {
 		return g.refuseAndUnlock(class, Draining)
 	}
-	if s.inFlight()+c.Cost > s.limit() && !g.turns.NeedsTime(c.Class) && !g.cfg.dryRun {
-		if why, shut := g.turns.Shut(c, s.limit()); shut { // the shortest way: it reads no clock
+	if s.inFlight()+c.Cost > s.limit() && !g.turns.Counted() && !g.cfg.dryRun { // the shortest way: it reads no clock
+		if why, shut := g.turns.Shut(c, s.limit()); shut {
 			g.window.pressed++
 			return g.refuseAndUnlock(class, reasonOf[why])
 		}
@@ -215,18 +217,18 @@ func (g *Gate) room(s word, now time.Duration) turn.Room {
 // refuseAndUnlock refuses a call that has just come.
 func (g *Gate) refuseAndUnlock(c Class, why Reason) (Permit, error) {
 	g.totals.refused[c][why]++
-	hooks := g.cfg.hooks
+	hooks, refusal := g.cfg.hooks, g.refusalLocked(why)
 	g.mu.Unlock()
 	g.tellRefused(hooks, c, why, 0)
-	return Permit{}, g.refusal(why)
+	return Permit{}, refusal
 }
 
-func (g *Gate) refusal(why Reason) *Refusal {
+func (g *Gate) refusalLocked(why Reason) *Refusal {
 	base := time.Duration(g.pushback.Load())
 	if why == Draining {
 		base = drainDelay
 	}
-	return refusal(why, base)
+	return g.dice.refusal(why, base)
 }
 
 // reasonOf translates what package turn says.

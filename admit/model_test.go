@@ -674,7 +674,7 @@ func (m *model) acquire(c *modelCall) {
 		m.refuse(c, admit.Draining)
 		return
 	}
-	if !m.dryRun && !m.sharing() && m.inFlight+c.cost > m.limit && m.queue.Policy != admit.Block && (m.capacity() == 0 || m.state[c.class].stands) {
+	if !m.dryRun && !m.sharing() && m.inFlight+c.cost > m.limit && m.queue.Policy != admit.Block {
 		if why, ok := m.would(c); !ok { // the short way, on which nothing is learned of the tenant
 			m.asked[c.class]++
 			m.refuse(c, why)

@@ -1,7 +1,7 @@
 package admit
 
 import (
-	"math/rand/v2"
+	"math/bits"
 	"time"
 )
 
@@ -37,17 +37,37 @@ var refusals = func() (r [reasons][delaySteps]*Refusal) {
 	return r
 }()
 
+// firstDelay holds, by its number of bits, where to begin to look for a delay on the
+// ladder.
+var firstDelay = func() (first [64]int8) {
+	i := 0
+	for n := range first {
+		for i < delaySteps-1 && n > 0 && delays[i] < 1<<(n-1) {
+			i++
+		}
+		first[n] = int8(i) //nolint:gosec // less than delaySteps
+	}
+	return first
+}()
+
+// A dice is a cheap source of jitter (Knuth's linear congruential generator, of
+// which only the high bits are used). It need not be unpredictable.
+type dice uint64
+
+const diceBits = 24
+
+func (d *dice) roll() int64 {
+	*d = *d*6364136223846793005 + 1442695040888963407
+	return int64(*d >> (64 - diceBits)) //nolint:gosec // a few bits
+}
+
 // refusal returns the shared error for a reason, with a delay drawn evenly from
 // half of base to one and a half times base.
-func refusal(why Reason, base time.Duration) *Refusal {
-	d := base/2 + rand.N(base+1)
-	lo, hi := 0, delaySteps-1 // the first delay that is not shorter; no closure, for speed
-	for lo < hi {
-		if mid := (lo + hi) / 2; delays[mid] < d {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
+func (d *dice) refusal(why Reason, base time.Duration) *Refusal {
+	delay := base/2 + time.Duration(int64(base)*d.roll()>>diceBits)
+	i := int(firstDelay[bits.Len64(uint64(max(delay, 0)))]) //nolint:gosec // not negative
+	for i < delaySteps-1 && delays[i] < delay {
+		i++
 	}
-	return refusals[why][lo]
+	return refusals[why][i]
 }

@@ -126,7 +126,7 @@ func (g *Gate) withdraw(w *waiter, leaves bool) (refused *Refusal, left bool) {
 		g.totals.left++
 	} else {
 		g.totals.refused[w.Class][why]++
-		refused = g.refusal(why)
+		refused = g.refusalLocked(why)
 	}
 	g.dispatchLocked(now) // the calls behind it may want less
 	return refused, leaves
@@ -136,7 +136,7 @@ func (g *Gate) withdraw(w *waiter, leaves bool) (refused *Refusal, left bool) {
 func (g *Gate) refuseLocked(w *waiter, why Reason, now time.Duration) {
 	g.turns.Remove(&w.Waiter, g.room(g.load(), now))
 	g.totals.refused[w.Class][why]++
-	w.ready <- g.refusal(why)
+	w.ready <- g.refusalLocked(why)
 }
 
 // dispatchLocked hands free permits to waiters. The next one may cost more than

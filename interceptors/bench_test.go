@@ -6,8 +6,10 @@ import (
 	"runtime"
 	"strconv"
 	"testing"
+	"time"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
+	"github.com/sony/gobreaker/v2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
@@ -93,7 +95,21 @@ func BenchmarkUnaryServerMarked(b *testing.B) {
 	}
 }
 
+// A refusal should cost about as much as that of an open circuit, which is here for
+// comparison.
 func BenchmarkUnaryServerRefused(b *testing.B) {
+	b.Run("gobreaker open", func(b *testing.B) {
+		circuit := gobreaker.NewCircuitBreaker[any](gobreaker.Settings{
+			Timeout: time.Hour, ReadyToTrip: func(gobreaker.Counts) bool { return true },
+		})
+		_, _ = circuit.Execute(func() (any, error) { return nil, context.Canceled })
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := circuit.Execute(func() (any, error) { return nil, nil }); err == nil {
+				b.Fatal("got no error from an open circuit")
+			}
+		}
+	})
 	for _, c := range []struct {
 		name  string
 		queue admit.Option

@@ -14,12 +14,6 @@ func (q *Queue) Shut(c Call, limit int) (why Reason, shut bool) {
 	return why, shut
 }
 
-// NeedsTime reports whether Now must be set in the Room of the next decisions for
-// a class. It need not be where Shut will refuse every call that it can.
-func (q *Queue) NeedsTime(class int) bool {
-	return q.counted || q.cfg.Block || q.cfg.Places > 0 && !q.lines[class].state.stands
-}
-
 // MayRun reports whether a newcomer may run at once, and what it is charged: the
 // permits are free, it may hold them, and no call waits that could have them.
 func (q *Queue) MayRun(c Call, r Room) (cost int, ok bool) {
