@@ -1,0 +1,283 @@
+package turn_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/weir-go/weir/admit/internal/turn"
+)
+
+// classes are those of a gate: Default, Critical, Sheddable, Background.
+func classes(change func(*[turn.MaxClasses]turn.Class)) turn.Config {
+	cfg := turn.Config{Places: 4096, MaxWait: time.Second}
+	for class, priority := range []int{300, 400, 200, 100} {
+		cfg.Classes[class].Priority = priority
+	}
+	if change != nil {
+		change(&cfg.Classes)
+	}
+	return cfg
+}
+
+const (
+	normal = iota
+	critical
+	sheddable
+	background
+)
+
+// A desk is a queue with a limit, at which calls come and go.
+type desk struct {
+	q     *turn.Queue
+	limit int
+	used  int
+	now   time.Duration
+}
+
+func (d *desk) room() turn.Room { return turn.Room{Limit: d.limit, InFlight: d.used, Now: d.now} }
+
+// run lets a call in that must be.
+func (d *desk) run(t *testing.T, c turn.Call) *turn.Tenant {
+	t.Helper()
+	cost, ok := d.q.MayRun(c, d.room())
+	if !ok {
+		t.Fatalf("%+v with %d of %d in use: got no permit, want one", c, d.used, d.limit)
+	}
+	d.used += cost
+	return d.q.Hold(c, cost, d.room())
+}
+
+func (d *desk) back(holder *turn.Tenant, permits int) {
+	d.used -= permits
+	if holder != nil {
+		d.q.Return(holder, permits, d.room())
+	}
+}
+
+// come asks for a call that finds no permit, and lets it wait if it may.
+func (d *desk) come(c turn.Call) (w *turn.Waiter, v turn.Verdict) {
+	if why, shut := d.q.Shut(c, d.limit); shut {
+		return nil, turn.Verdict{Why: why}
+	}
+	v = d.q.Ask(c, d.room(), 0, 0)
+	if v.Evict != nil {
+		d.q.Remove(v.Evict, d.room())
+	}
+	if v.Wait {
+		w = &turn.Waiter{Class: c.Class, Cost: c.Cost, Since: d.now}
+		d.q.Join(w, c.Tenant, d.room())
+	}
+	return w, v
+}
+
+// serve serves so many calls, each of which ends at once.
+func (d *desk) serve(n int) {
+	for range n {
+		w, cost := d.q.Next(turn.Room{Limit: d.limit, Now: d.now})
+		if w == nil {
+			return
+		}
+		if holder := d.q.Serve(w, cost, d.room()); holder != nil {
+			d.q.Return(holder, cost, d.room())
+		}
+	}
+}
+
+func one(class int) turn.Call { return turn.Call{Class: class, Cost: 1} }
+
+// stands plays a load, in calls that come and are served each millisecond, and returns when
+// the queue was first said to stand.
+func (d *desk) stands(class int, lasts time.Duration, come, served func(at time.Duration) int) time.Duration {
+	for begun := d.now; d.now-begun < lasts; d.now += ms {
+		for range come(d.now - begun) {
+			d.come(one(class))
+		}
+		d.serve(served(d.now - begun))
+		if d.q.Standing(class) {
+			return d.now - begun
+		}
+	}
+	return 0
+}
+
+func TestWhenTheQueueStands(t *testing.T) {
+	each := func(n int) func(time.Duration) int { return func(time.Duration) int { return n } }
+	burst := func(n, besides int) func(time.Duration) int {
+		return func(at time.Duration) int {
+			if at == 0 {
+				return n
+			}
+			return besides
+		}
+	}
+	for _, tt := range []struct {
+		name         string
+		come, served func(time.Duration) int
+		from, to     time.Duration // when it must be said to stand; 0 for never
+	}{
+		{"twice the capacity", each(4), each(2), 450 * ms, 700 * ms},
+		{"a tenth more than the capacity", each(11), each(10), 450 * ms, 700 * ms},
+		{"nothing comes back", each(1), each(0), 450 * ms, 500 * ms},
+		{"the capacity", each(2), each(2), 0, 0},
+		{"a burst", burst(3000, 0), each(2), 0, 0},
+		{"a burst beside half of the capacity", burst(3000, 1), each(2), 0, 0},
+		{"twice the capacity for 300 ms, then half", func(at time.Duration) int {
+			if at < 300*ms {
+				return 4
+			}
+			return 1
+		}, each(2), 0, 0},
+		{"a third of the capacity for 300 ms, then all", each(2), func(at time.Duration) int {
+			if at < 300*ms {
+				return 1
+			}
+			return 3
+		}, 0, 0},
+	} {
+		d := &desk{q: turn.New(classes(nil)), limit: 8}
+		if got := d.stands(normal, 3*time.Second, tt.come, tt.served); got < tt.from || got > tt.to {
+			t.Errorf("%s: got it to stand after %v, want %v to %v (0 is never)", tt.name, got, tt.from, tt.to)
+		}
+	}
+}
+
+// While the queue stands, newcomers beyond one for each permit are refused at once. It stands
+// no longer when it drains.
+func TestWhileTheQueueStands(t *testing.T) {
+	d := &desk{q: turn.New(classes(nil)), limit: 8}
+	each := func(n int) func(time.Duration) int { return func(time.Duration) int { return n } }
+	d.stands(normal, time.Second, each(4), each(2))
+	if !d.q.Standing(normal) || !d.q.Standing(background) || d.q.Standing(critical) {
+		t.Fatal("got it to stand for other classes than those of the flood and below")
+	}
+	if w, v := d.come(one(normal)); w != nil || v.Why != turn.QueueFull {
+		t.Errorf("one more: got it to wait (%+v), want it refused", v)
+	}
+	if w, _ := d.come(one(critical)); w == nil {
+		t.Error("a critical call, for which it does not stand: got it refused, want it to wait")
+	}
+	if w, _ := d.come(turn.Call{Class: normal, Tenant: "new", Cost: 1}); w == nil {
+		t.Error("a tenant without calls: got it refused, want it to wait")
+	}
+	for range 2000 { // the flood goes on
+		for range 4 {
+			d.come(one(normal))
+		}
+		d.serve(2)
+		d.now += ms
+	}
+	if !d.q.Standing(normal) || d.q.Len() < 6 || d.q.Len() > 10 {
+		t.Errorf("two seconds later: got %d waiting, standing %v, want about eight for eight permits", d.q.Len(), d.q.Standing(normal))
+	}
+	for d.q.Len() < 8 {
+		d.come(one(normal))
+	}
+	if w, _ := d.come(one(normal)); w != nil {
+		t.Error("with eight waiting for eight permits: got it to wait, want it refused")
+	}
+	d.serve(1)
+	if w, _ := d.come(one(normal)); w == nil {
+		t.Error("with seven waiting for eight permits: got it refused, want it to wait")
+	}
+	for range 400 { // it is empty most of the time
+		d.come(one(normal))
+		d.serve(8)
+		d.now += ms
+	}
+	if d.q.Standing(normal) {
+		t.Error("after 0.4 s in which it was empty: got it to stand")
+	}
+}
+
+// The class of the lowest priority makes room, its oldest call first; within a class the
+// tenant that takes the most does; and nobody for a call of the same priority.
+func TestWhichCallIsEvicted(t *testing.T) {
+	type arrival struct {
+		name string
+		call turn.Call
+	}
+	of := func(class int, tenant string) turn.Call { return turn.Call{Class: class, Tenant: tenant, Cost: 1} }
+	for _, tt := range []struct {
+		name    string
+		waiting []arrival
+		comes   turn.Call
+		evicted string
+		why     turn.Reason // of the newcomer if nobody is evicted
+	}{
+		{"the lowest class", []arrival{{"a", of(normal, "")}, {"b", of(background, "")}, {"c", of(sheddable, "")}}, of(critical, ""), "b", 0},
+		{"its oldest call", []arrival{{"a", of(background, "")}, {"b", of(background, "")}, {"c", of(normal, "")}}, of(normal, ""), "a", 0},
+		{"nobody of the same priority", []arrival{{"a", of(normal, "")}, {"b", of(normal, "")}, {"c", of(normal, "")}}, of(normal, ""), "", turn.QueueFull},
+		{"nobody above", []arrival{{"a", of(critical, "")}, {"b", of(critical, "")}, {"c", of(critical, "")}}, of(normal, ""), "", turn.QueueFull},
+		{"the tenant with the most", []arrival{{"a", of(normal, "x")}, {"b", of(normal, "y")}, {"c", of(normal, "y")}}, of(normal, "z"), "b", 0},
+		{"not for that tenant", []arrival{{"a", of(normal, "x")}, {"b", of(normal, "y")}, {"c", of(normal, "y")}}, of(normal, "y"), "", turn.OverShare},
+	} {
+		cfg := classes(nil)
+		cfg.Places = 3
+		d, names := &desk{q: turn.New(cfg), limit: 1, used: 1}, map[*turn.Waiter]string{}
+		for _, a := range tt.waiting {
+			w, _ := d.come(a.call)
+			names[w] = a.name
+		}
+		w, v := d.come(tt.comes)
+		if names[v.Evict] != tt.evicted || (w != nil) != (tt.evicted != "") || tt.evicted == "" && v.Why != tt.why {
+			t.Errorf("%s: got %q evicted (%+v), want %q", tt.name, names[v.Evict], v, tt.evicted)
+		}
+	}
+}
+
+// A share is lent to calls that have been seen to be short, and to those of which nothing is
+// known; to long ones not, even if they have not ended yet.
+func TestWhatIsLent(t *testing.T) {
+	guaranteed := func(c *[turn.MaxClasses]turn.Class) { c[critical].Share = 0.5 }
+	for _, tt := range []struct {
+		name  string
+		lasts time.Duration // of background calls
+		want  int           // that they may hold of 8
+	}{{"short", 50 * ms, 8}, {"long", 500 * ms, 4}} {
+		d := &desk{q: turn.New(classes(guaranteed)), limit: 8}
+		for range 10 {
+			holder := d.run(t, one(background))
+			d.now += tt.lasts
+			d.back(holder, 1)
+		}
+		got := 0
+		for ; d.used < d.limit; got++ {
+			if _, ok := d.q.MayRun(one(background), d.room()); !ok {
+				break
+			}
+			d.run(t, one(background))
+		}
+		if got != tt.want {
+			t.Errorf("%s calls: got %d of 8 permits, want %d", tt.name, got, tt.want)
+		}
+	}
+	d := &desk{q: turn.New(classes(guaranteed)), limit: 8}
+	for range 4 {
+		d.run(t, one(background))
+	}
+	d.now += time.Second
+	if _, ok := d.q.MayRun(one(background), d.room()); ok {
+		t.Error("a fifth call while four have run for a second: got it let in, want the share kept")
+	}
+	d.run(t, one(critical))
+	d.now += 2 * time.Minute
+	d.run(t, one(background)) // the share has not been wanted for so long
+}
+
+// A guess about a deadline is tested once in eight times.
+func TestGuessesAreTested(t *testing.T) {
+	d := &desk{q: turn.New(classes(nil)), limit: 1, used: 1}
+	tried := 0
+	for range 80 {
+		v := d.q.Ask(one(normal), d.room(), d.now+100*ms, 200*ms)
+		switch {
+		case v.Trial && v.Wait:
+			tried++
+		case v.Wait || v.Why != turn.DeadlineTooClose:
+			t.Fatalf("a call with 100 ms for what takes 200: got %+v, want it refused or tried", v)
+		}
+	}
+	if tried != 10 {
+		t.Errorf("tried: got %d of 80, want 10", tried)
+	}
+}
