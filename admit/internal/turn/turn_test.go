@@ -281,3 +281,36 @@ func TestGuessesAreTested(t *testing.T) {
 		t.Errorf("tried: got %d of 80, want 10", tried)
 	}
 }
+
+// A class that waits gets a permit for 20 that others get, at the least.
+func TestALowClassMakesProgress(t *testing.T) {
+	d := &desk{q: turn.New(classes(nil)), limit: 1, used: 1}
+	low, _ := d.come(one(background))
+	served := 0
+	for ; low.Queued() && served < 100; served++ {
+		d.come(one(critical))
+		d.come(one(critical))
+		d.serve(1)
+	}
+	if served != 21 {
+		t.Errorf("permits until the background call had one: got %d, want 21", served)
+	}
+}
+
+// The head of the queue blocks the calls behind it until its full cost is free.
+func TestDearCallsAreNotOvertaken(t *testing.T) {
+	d := &desk{q: turn.New(classes(nil)), limit: 5}
+	holder := d.run(t, turn.Call{Class: normal, Cost: 3})
+	dear, _ := d.come(turn.Call{Class: normal, Cost: 4})
+	d.come(one(normal))
+	if w, cost := d.q.Next(d.room()); w != dear || cost != 4 {
+		t.Errorf("next: got %v at %d, want the dear call at 4", w, cost)
+	}
+	if _, ok := d.q.MayRun(one(normal), d.room()); ok {
+		t.Error("a newcomer for which permits are free: got it let in before the dear call")
+	}
+	d.back(holder, 3)
+	if w, _ := d.q.Next(d.room()); w != dear {
+		t.Errorf("next with all free: got %v, want the dear call", w)
+	}
+}
