@@ -27,7 +27,7 @@ func limited(n int, opts ...admit.Option) func(t *testing.T) *admit.Gate {
 // besides or not.
 func TestABurstIsAbsorbed(t *testing.T) {
 	const workers, service = 8, 5 * ms
-	for _, tt := range []struct {
+	for row, tt := range []struct {
 		name     string
 		burst    int
 		every    time.Duration
@@ -46,11 +46,12 @@ func TestABurstIsAbsorbed(t *testing.T) {
 				continue // while the default finds the limit, it may be too low for these
 			}
 			t.Run(fmt.Sprintf("%s, limit %d", tt.name, limit), func(t *testing.T) {
+				spare(t, row)
 				streams := []stream{{rate: float64(tt.burst) / tt.every.Seconds(), burst: tt.burst, lasts: always(service), deadline: tt.deadline}}
 				if tt.steady > 0 {
 					streams = append(streams, stream{rate: tt.steady, lasts: always(service), deadline: tt.deadline})
 				}
-				got, _ := world{gate: limited(limit), workers: workers, lasts: 20 * time.Second, streams: streams}.run(t)
+				got, _ := world{gate: limited(limit), workers: workers, lasts: 10 * time.Second, streams: streams}.run(t)
 				for i, c := range got {
 					if share := c.share(); share < 0.99 {
 						t.Errorf("stream %d: got %.4f of %d served, want at least 0.99; refused %v, left %d", i, share, c.calls, c.refused, c.left)
@@ -102,7 +103,7 @@ func TestRefusedAtOnce(t *testing.T) {
 func TestTheQueueDoesNotStand(t *testing.T) {
 	const workers, service, lasts = 8, 5 * ms, 10 * time.Second
 	const capacity = workers * float64(time.Second/service)
-	for _, tt := range []struct {
+	for row, tt := range []struct {
 		load, good float64
 		wait       time.Duration // p50 of what is served
 	}{
@@ -110,6 +111,7 @@ func TestTheQueueDoesNotStand(t *testing.T) {
 	} {
 		for _, deadline := range []time.Duration{100 * ms, time.Second, 0} {
 			t.Run(fmt.Sprintf("%gx, deadline %v", tt.load, deadline), func(t *testing.T) {
+				spare(t, row)
 				got, _ := world{
 					gate: limited(workers + 1), workers: workers, lasts: lasts, seed: 3,
 					streams: []stream{{rate: tt.load * capacity, lasts: exponential(service), deadline: deadline}},

@@ -16,7 +16,7 @@ func TestATenantWithLongCalls(t *testing.T) {
 		rate float64
 		loop int
 	}
-	for _, tt := range []struct {
+	for row, tt := range []struct {
 		name        string
 		limit, cost int
 		hold        time.Duration
@@ -36,6 +36,7 @@ func TestATenantWithLongCalls(t *testing.T) {
 		{"a limit of 4", 4, 1, time.Minute, how{rate: 2}, 0, 0.95},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			spare(t, row)
 			got, _ := world{gate: limited(tt.limit), lasts: 5 * time.Minute, streams: []stream{
 				{call: admit.Call{Tenant: "long", Cost: tt.cost}, rate: tt.come.rate, loop: tt.come.loop, lasts: always(tt.hold)},
 				{call: admit.Call{Tenant: "short"}, rate: 100, lasts: exponential(10 * ms), from: tt.from},
@@ -78,7 +79,7 @@ func TestManyTenantsWithLongCalls(t *testing.T) {
 
 // A guaranteed share is there at once, however long the calls of other classes last.
 func TestAShareBesideLongCalls(t *testing.T) {
-	for _, tt := range []struct {
+	for row, tt := range []struct {
 		name            string
 		limit           int
 		share           float64
@@ -95,6 +96,7 @@ func TestAShareBesideLongCalls(t *testing.T) {
 	} {
 		for _, deadline := range []time.Duration{0, 100 * ms} {
 			t.Run(fmt.Sprintf("%s, deadline %v", tt.name, deadline), func(t *testing.T) {
+				spare(t, row)
 				if deadline > 0 {
 					deadline += 5 * tt.lasts // a call takes as long by chance
 				}
@@ -131,7 +133,7 @@ func TestAShareThatIsNotWanted(t *testing.T) {
 // Calls that cost the whole limit get their turn beside small ones, and harm them no more
 // than the permits that they take.
 func TestCallsThatCostTheWholeLimit(t *testing.T) {
-	for _, tt := range []struct {
+	for row, tt := range []struct {
 		lasts       time.Duration
 		big, small  string // tenants
 		cost        int
@@ -150,7 +152,8 @@ func TestCallsThatCostTheWholeLimit(t *testing.T) {
 		{20 * ms, "", "", 16, 0.6, 0.9, 0.99, 500 * ms},
 	} {
 		t.Run(fmt.Sprintf("%v, tenant %q, cost %d, deadline %v", tt.lasts, tt.big, tt.cost, tt.bigDeadline), func(t *testing.T) {
-			got, _ := world{gate: limited(16), lasts: 200 * time.Second, streams: []stream{
+			spare(t, row+1) // the first is the longest
+			got, _ := world{gate: limited(16), lasts: 100 * time.Second, streams: []stream{
 				{call: admit.Call{Cost: tt.cost, Tenant: tt.big}, rate: 1, lasts: always(tt.lasts), deadline: tt.bigDeadline},
 				{call: admit.Call{Tenant: tt.small}, rate: tt.load * 16 / tt.lasts.Seconds(), lasts: exponential(tt.lasts)},
 			}}.run(t)

@@ -239,7 +239,7 @@ var reasonOf = [...]Reason{
 	turn.OverShare:        OverShare,
 }
 
-func classOf(i int) Class { return Class(i) } //nolint:gosec // less than MaxClasses
+func classOf(i int) Class { return Class(i) }
 
 // addLocked changes the number of permits in use, whatever the limit.
 func (g *Gate) addLocked(d int) {

@@ -19,7 +19,6 @@ type model struct {
 	dryRun   bool
 	draining bool
 	now      time.Duration
-	since    time.Duration // since when somebody waits
 	inFlight int
 	classes  [4]admit.ClassConfig
 	passed   [4]int

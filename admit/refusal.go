@@ -45,7 +45,7 @@ var firstDelay = func() (first [64]int8) {
 		for i < delaySteps-1 && n > 0 && delays[i] < 1<<(n-1) {
 			i++
 		}
-		first[n] = int8(i) //nolint:gosec // less than delaySteps
+		first[n] = int8(i)
 	}
 	return first
 }()
@@ -58,14 +58,14 @@ const diceBits = 24
 
 func (d *dice) roll() int64 {
 	*d = *d*6364136223846793005 + 1442695040888963407
-	return int64(*d >> (64 - diceBits)) //nolint:gosec // a few bits
+	return int64(*d >> (64 - diceBits))
 }
 
 // refusal returns the shared error for a reason, with a delay drawn evenly from
 // half of base to one and a half times base.
 func (d *dice) refusal(why Reason, base time.Duration) *Refusal {
 	delay := base/2 + time.Duration(int64(base)*d.roll()>>diceBits)
-	i := int(firstDelay[bits.Len64(uint64(max(delay, 0)))]) //nolint:gosec // not negative
+	i := int(firstDelay[bits.Len64(uint64(max(delay, 0)))])
 	for i < delaySteps-1 && delays[i] < delay {
 		i++
 	}

@@ -1,6 +1,9 @@
 package turn
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // roomy is the number of places from which on a queue spares the last waiting
 // call of each class, so that low classes have a call there when their turn comes.
@@ -202,8 +205,8 @@ func (q *Queue) victimWithin(c Call, limit int) (*Waiter, Reason) {
 // lowest returns the line of the lowest priority in which calls wait and that may
 // be taken, or nil. Of several it is the one whose call has waited longest.
 func (q *Queue) lowest(may func(*line) bool) (lowest *line) {
-	for i := len(q.order) - 1; i >= 0; i-- {
-		l := &q.lines[q.order[i]]
+	for _, c := range slices.Backward(q.order) {
+		l := &q.lines[c]
 		if lowest != nil && q.outranks(l, lowest) {
 			break
 		}

@@ -139,6 +139,7 @@ func (q *Queue) tenantMost(t *Tenant, r Room) int {
 		return max(1, r.Limit-max(1, last, min(wanted, r.Limit/2)))
 	case unknown:
 		return r.Limit - last
+	case brief:
 	}
 	return r.Limit
 }
