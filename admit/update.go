@@ -128,7 +128,7 @@ func (g *Gate) passAndUnlock(c turn.Call, now time.Duration, pressed bool) (Perm
 // beyondLocked returns the cost charged to a call that is admitted regardless of
 // the limit.
 func (g *Gate) beyondLocked(cost int) int {
-	if g.load().inFlight() > manyInFlight {
+	if g.load()&inFlight > manyInFlight { // as a word: it may be more than a 32-bit int
 		return 1
 	}
 	return cost
