@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // ErrBreakerOpen is what errors.Is finds in the error of a call that a breaker
@@ -31,8 +29,11 @@ type BreakerConfig struct {
 	// MinCalls is how many calls within Window it takes to judge; default 20, at
 	// most a million.
 	MinCalls int
-	// FailureRatio opens a circuit when so large a share of the calls within Window
-	// has failed; default 0.5, more than 0 and at most 1.
+	// FailureRatio is the share of failed calls above which a circuit opens; default 0.5,
+	// more than 0 and at most 1, which means all. It is exceeded when all calls within
+	// Window failed, or more than chance explains (two standard deviations: 15 of 20 or
+	// 61 of 100 calls by default). While one address of the target is not above it, the
+	// circuit stays closed.
 	FailureRatio float64
 	// SlowCall makes a unary call that went well but took longer than this a
 	// failure; default 0: however slow, it went well. Streams are never slow.
@@ -41,9 +42,10 @@ type BreakerConfig struct {
 	// to an hour. Each time anew it is between a half and one and a half times
 	// that, so that clients do not come back together.
 	OpenFor time.Duration
-	// Probes is how many calls are let through after that, and at most how many at
-	// once. When all went well the circuit closes; when one failed it opens again.
-	// Default 3, at most 1000.
+	// Probes is how many calls are let through after that to each address that was seen
+	// (up to 16 of them), and at most how many at once. The circuit closes when the share
+	// of failed probes to one address cannot exceed FailureRatio any more; it opens again
+	// when no address is left of which that may come true. Default 3, at most 1000.
 	Probes int
 }
 
@@ -93,18 +95,6 @@ func (s BreakerState) String() string {
 	}
 }
 
-// A Verdict is what the end of a call says about the server.
-type Verdict uint8
-
-const (
-	// Excluded says nothing: the call counts neither way.
-	Excluded Verdict = iota
-	// Healthy says that the server did its work, if only to find the call wrong.
-	Healthy
-	// Unwell says that the server cannot do its work.
-	Unwell
-)
-
 // BreakerHooks are called as circuits change. Every field may be nil. They run
 // outside any lock, in the goroutine of a call or of gRPC, and must be quick. The
 // changes of one circuit come one at a time and in order; those of different
@@ -130,21 +120,13 @@ func WithBreakerHooks(h BreakerHooks) BreakerOption {
 	return breakerOption(func(b *Breaker) { b.hooks = append(b.hooks, h) })
 }
 
-// WithVerdict sets what the end of a call says about the server; nil restores the
-// default, which [Breaker] describes. It is called from many goroutines at once,
-// with nil for a call that went well, but not with errors that a gate, throttle or
-// breaker of this process made. When it panics the call is excluded.
-func WithVerdict(f func(error) Verdict) BreakerOption {
-	return breakerOption(func(b *Breaker) { b.verdictOf = f })
-}
-
 // A Breaker stops calls to methods that are unwell, and tries now and then whether
 // they have recovered. It has a circuit for each target (in its canonical form) and
 // full method name. It tells 1024 of them apart; later ones, and those that are not
 // valid UTF-8, share one more circuit, so a program that forwards arbitrary methods
 // wants a breaker of its own for that. It is safe for concurrent use, never blocks and
 // starts no goroutine. Use [NewBreaker], and one Breaker for the unary and the stream
-// interceptor: the zero Breaker is not usable.
+// interceptor. A nil and a zero Breaker let every call pass and count nothing.
 //
 // Each circuit is one of gobreaker (github.com/sony/gobreaker, after Nygard,
 // "Release It!", 2007). A closed circuit counts calls when they end. It opens when
@@ -154,11 +136,26 @@ func WithVerdict(f func(error) Verdict) BreakerOption {
 // probes. A probe that has not ended within OpenFor lets another one go, so calls
 // that hang do not keep a circuit half-open for ever.
 //
-// Only what says that the server is unwell is a failure: UNAVAILABLE,
-// DEADLINE_EXCEEDED and INTERNAL. Excluded are
+// An interceptor cannot choose the server that a call goes to, so refusing is right only
+// if no server of the target serves the method. As soon as calls fail, the circuit counts
+// them for each address (grpc.Peer), and stays closed as long as one address is well; so
+// where one of several instances fails, a breaker costs nothing, and the balancer or a
+// retry has to avoid that instance. Where the address tells nothing (connections in
+// memory to a target that may have several), as many calls as MinCalls have to fail in a
+// row. Calls often fail sooner than they succeed, so calls that are under way get the time
+// that the method usually takes, or a second, before a circuit opens.
 //
-//   - CANCELED, and DEADLINE_EXCEEDED of a call that its caller had cancelled
-//     or of a stream that had been answered: the caller ended those;
+// Failures are what says that the server is unwell: UNAVAILABLE, INTERNAL, and
+// DEADLINE_EXCEEDED. A call whose caller gave up is a failure only if it was given a fair
+// time: twice the mean of the method's calls that went well, or that mean and four mean
+// deviations, whichever is more. This holds for deadlines and, in unary calls, for callers
+// that cancel. Once nothing was answered for a second, the mean alone is fair. Of a method
+// that never answered, calls count that lasted for a second; and, once nothing was
+// answered for a second, calls that were canceled and those with at least half of the
+// longest deadline. Excluded are
+//
+//   - CANCELED and DEADLINE_EXCEEDED of all other calls whose caller gave up, and of
+//     streams that had been answered;
 //   - all that a weir refused, in this process or another (the domain in the
 //     ErrorInfo is "weir", or it is the text of a [Tap]): a server that refuses what
 //     is too much for it does well, and a breaker that stops the rest would waste it.
@@ -200,8 +197,16 @@ func NewBreaker(c BreakerConfig, opts ...BreakerOption) (*Breaker, error) {
 // jittered returns a duration between a half and one and a half times d.
 func jittered(d time.Duration) time.Duration { return d/2 + rand.N(d+1) }
 
-// Name returns the breaker's name.
-func (b *Breaker) Name() string { return b.cfg.Name }
+// Name returns the breaker's name, empty for a nil or zero Breaker.
+func (b *Breaker) Name() string {
+	if b == nil {
+		return ""
+	}
+	return b.cfg.Name
+}
+
+// inert reports whether the breaker lets every call pass: it is nil or zero.
+func (b *Breaker) inert() bool { return b == nil || b.circuits == nil }
 
 // CircuitStats is what one circuit does now and has done since it was made.
 type CircuitStats struct {
@@ -222,6 +227,9 @@ type CircuitStats struct {
 // Stats returns the circuits, sorted by target and method. It is meant for scrapes
 // and pages, not for every call.
 func (b *Breaker) Stats() []CircuitStats {
+	if b.inert() {
+		return nil
+	}
 	var all []CircuitStats
 	for _, c := range b.circuits.all() {
 		s := c.stats()
@@ -243,16 +251,13 @@ func (b *Breaker) now() time.Duration { return time.Since(b.epoch) }
 // gRPC happen inside of it and are one call. A call whose context has ended already
 // passes, uncounted.
 //
-// With a nil breaker every call fails with INTERNAL.
+// With a nil or zero breaker every call passes.
 func UnaryBreaker(b *Breaker) grpc.UnaryClientInterceptor {
 	return func(
 		ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
 		invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
 	) error {
-		if b == nil {
-			return errNoBreaker
-		}
-		if ctx.Err() != nil {
+		if b.inert() || ctx.Err() != nil {
 			return invoker(ctx, method, req, reply, cc, opts...)
 		}
 		c := b.circuits.at(cc, method)
@@ -269,8 +274,12 @@ func UnaryBreaker(b *Breaker) grpc.UnaryClientInterceptor {
 		if refused != nil {
 			return refused
 		}
-		err := invoker(ctx, method, req, reply, cc, opts...)
-		v := b.verdict(ctx, err)
+		c.gives(ctx)
+		err := invoker(ctx, method, req, reply, cc, pass.witness.options(opts)...)
+		if err == nil {
+			c.learn(began)
+		}
+		v := c.verdict(ctx, began, err)
 		if v == Healthy && b.cfg.SlowCall > 0 && b.now()-began > b.cfg.SlowCall {
 			v = Unwell
 		}
@@ -283,25 +292,24 @@ func UnaryBreaker(b *Breaker) grpc.UnaryClientInterceptor {
 // that it could not be opened, or its status. A stream that is a probe counts as a
 // success already when its headers or first message were seen, and then no more.
 //
-// With a nil breaker every call fails with INTERNAL.
+// With a nil or zero breaker every call passes.
 func StreamBreaker(b *Breaker) grpc.StreamClientInterceptor {
 	return func(
 		ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
 		streamer grpc.Streamer, opts ...grpc.CallOption,
 	) (grpc.ClientStream, error) {
-		if b == nil {
-			return nil, errNoBreaker
-		}
-		if ctx.Err() != nil {
+		if b.inert() || ctx.Err() != nil {
 			return streamer(ctx, desc, cc, method, opts...)
 		}
 		c := b.circuits.at(cc, method)
-		pass, refused := c.enter(b.now())
+		began := b.now()
+		pass, refused := c.enter(began)
 		if refused != nil {
 			c.tell()
 			return nil, refused
 		}
-		s := &breakerStream{circuit: c, pass: pass, ctx: ctx}
+		c.gives(ctx)
+		s := &breakerStream{circuit: c, pass: pass, began: began, ctx: ctx}
 		told := false
 		defer func() { // a hook may end the goroutine
 			if !told {
@@ -310,61 +318,8 @@ func StreamBreaker(b *Breaker) grpc.StreamClientInterceptor {
 		}()
 		c.tell()
 		told = true
-		return observe(ctx, s, desc, cc, method, streamer, opts)
+		return observe(ctx, s, desc, cc, method, streamer, pass.witness.options(opts))
 	}
-}
-
-var errNoBreaker = status.Error(codes.Internal, "weir: interceptor without a breaker")
-
-// verdict says what the end of a call says about the server.
-func (b *Breaker) verdict(ctx context.Context, err error) Verdict {
-	switch {
-	case err != nil && ours(err):
-		return Excluded
-	case b.verdictOf != nil:
-		return b.askedVerdict(err)
-	case err == nil:
-		return Healthy
-	}
-	st, ok := status.FromError(err)
-	if !ok {
-		return Excluded
-	}
-	switch st.Code() {
-	case codes.Canceled, codes.ResourceExhausted:
-		return Excluded
-	case codes.DeadlineExceeded:
-		if canceled(ctx) || fromWeir(st) {
-			return Excluded
-		}
-		return Unwell
-	case codes.Unavailable, codes.Internal:
-		if fromWeir(st) || fromGRPC(st) {
-			return Excluded
-		}
-		return Unwell
-	case codes.Unauthenticated:
-		if fromGRPC(st) {
-			return Excluded
-		}
-		return Healthy
-	default:
-		return Healthy
-	}
-}
-
-// canceled reports whether a call's caller cancelled it.
-func canceled(ctx context.Context) bool {
-	return errors.Is(ctx.Err(), context.Canceled) && !errors.Is(context.Cause(ctx), errOver)
-}
-
-// askedVerdict asks the user's function.
-func (b *Breaker) askedVerdict(err error) (v Verdict) {
-	b.guard(func() { v = b.verdictOf(err) })
-	if v > Unwell {
-		return Excluded
-	}
-	return v
 }
 
 // changed tells the hooks of a change.

@@ -132,7 +132,7 @@ func TestBreakerTraces(t *testing.T) {
 			return 10 * time.Millisecond, codes.OK
 		}},
 		"flapping": {sick: func(at time.Duration) (time.Duration, codes.Code) {
-			if at/(4*time.Second)%2 == 1 { // 4 s well, 4 s not
+			if at%(9*time.Second) >= 3*time.Second { // 3 s well, 6 s not
 				return 0, codes.Internal
 			}
 			return 10 * time.Millisecond, codes.OK
@@ -252,11 +252,14 @@ func TestBreakerVerdicts(t *testing.T) {
 				t.Errorf("error: got %v, want %v unchanged", err, c.err)
 			}
 			wantState(t, b, c.want)
-			// As many failures again open it, if the first were nothing or failures.
 			if c.want == closed {
-				_ = through(t.Context(), b, allowed-1, fails(codes.Unavailable))
-				wantState(t, b, closed) // too few of those, or not yet half of all
-				_ = through(t.Context(), b, 1, fails(codes.Unavailable))
+				few, enough := allowed-1, 1 // all of those that count fail, and then they are enough
+				if c.counted {
+					few, enough = allowed, 30 // a half is not above a half; two thirds of 90 are
+				}
+				_ = through(t.Context(), b, few, fails(codes.Unavailable))
+				wantState(t, b, closed)
+				_ = through(t.Context(), b, enough, fails(codes.Unavailable))
 				wantState(t, b, opened)
 				return
 			}
@@ -511,8 +514,10 @@ func TestBreakerHangingProbes(t *testing.T) {
 				if got := circuit(t, b).Allowed; got != 26 {
 					t.Errorf("allowed: got %d, want 20 and twice three probes", got)
 				}
-				release() // those that are late
-				wantState(t, b, c.want)
+				release()                               // those that are late
+				if c.want != interceptors.BreakerOpen { // it waits for the younger ones
+					wantState(t, b, c.want)
+				}
 				hold()
 				wantState(t, b, c.want)
 				if c.want == interceptors.BreakerHalfOpen {
@@ -530,6 +535,10 @@ func TestBreakerLateCalls(t *testing.T) {
 		b := newBreaker(t, interceptors.BreakerConfig{})
 		release := hanging(t, b, 50, status.Error(codes.Unavailable, ""))
 		_ = through(t.Context(), b, 20, fails(codes.Unavailable))
+		wantState(t, b, interceptors.BreakerClosed) // the others may still go well
+		time.Sleep(time.Second)
+		_ = through(t.Context(), b, 1, fails(codes.Unavailable))
+		wantState(t, b, interceptors.BreakerOpen)
 		time.Sleep(5 * time.Second)
 		_ = through(t.Context(), b, 3, fails(codes.OK))
 		wantState(t, b, interceptors.BreakerClosed)
@@ -613,7 +622,8 @@ func TestBreakerHooksInOrder(t *testing.T) {
 			interceptors.WithBreakerHooks(interceptors.BreakerHooks{
 				StateChanged: func(_, _ string, _, to interceptors.BreakerState) {
 					if to == interceptors.BreakerHalfOpen {
-						_ = through(t.Context(), b, 1, fails(codes.Unavailable))
+						_ = through(t.Context(), b, 2, fails(codes.Unavailable))
+						time.Sleep(time.Second) // the call that brought it about is still under way
 					}
 				},
 			}),
@@ -636,8 +646,9 @@ func TestBreakerProbesOfAnotherTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := open(t)
 		time.Sleep(5 * time.Second)
-		first := hanging(t, b, 2, status.Error(codes.Canceled, ""))
-		_ = through(t.Context(), b, 1, fails(codes.Unavailable))
+		first := hanging(t, b, 1, status.Error(codes.Canceled, ""))
+		time.Sleep(time.Second)
+		_ = through(t.Context(), b, 2, fails(codes.Unavailable))
 		wantState(t, b, interceptors.BreakerOpen)
 		time.Sleep(5 * time.Second)
 		second := hanging(t, b, 3, nil)
@@ -662,7 +673,7 @@ func TestBreakerStreamWithoutHeaders(t *testing.T) {
 		r := start(t, &service{exchange: func(demopb.DemoService_ExchangeServer) error {
 			return status.Error(codes.Unavailable, "")
 		}}, nil, breakerDial(b)...)
-		for range 3 {
+		for range 3 { // two of them are probes
 			s, err := r.Exchange(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -672,8 +683,10 @@ func TestBreakerStreamWithoutHeaders(t *testing.T) {
 			}
 			_, err = s.Recv()
 			wantCode(t, err, codes.Unavailable)
-			wantState(t, b, interceptors.BreakerOpen)
 			time.Sleep(5 * time.Second)
+		}
+		if got := circuit(t, b); got.State != interceptors.BreakerOpen || got.Opened != 2 || got.Failed != 3 {
+			t.Errorf("circuit: got %+v, want it opened twice by 3 failures", got)
 		}
 	})
 }
@@ -728,14 +741,14 @@ func TestBreakerWithVerdict(t *testing.T) {
 	_ = through(t.Context(), b, 19, fails(codes.NotFound))
 	_ = through(t.Context(), b, 19, fails(codes.Unavailable))
 	wantState(t, b, interceptors.BreakerClosed)
-	_ = through(t.Context(), b, 1, fails(codes.NotFound))
+	_ = through(t.Context(), b, 20, fails(codes.NotFound)) // two thirds of 58
 	wantState(t, b, interceptors.BreakerOpen)
 }
 
 // Streams over a network: which ends count, and that a long one gives its probe back.
 func TestBreakerStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBreaker(t, interceptors.BreakerConfig{MinCalls: 10})
+		b := newBreaker(t, interceptors.BreakerConfig{MinCalls: 10, FailureRatio: 0.2}) // none of 3 probes may fail
 		var say error
 		stay := false
 		svc := &service{exchange: func(s demopb.DemoService_ExchangeServer) error {
@@ -761,14 +774,14 @@ func TestBreakerStreams(t *testing.T) {
 			end()
 		}
 		wantState(t, b, interceptors.BreakerClosed)
-		for range 9 {
-			say = status.Error(codes.Unavailable, "")
+		say = status.Error(codes.Unavailable, "")
+		for circuit(t, b).State == interceptors.BreakerClosed && circuit(t, b).Failed < 30 {
 			end()
-			say = nil
 		}
+		say = nil
 		wantState(t, b, interceptors.BreakerOpen)
-		if got := circuit(t, b); got.Failed != 9 || got.Allowed != 18 {
-			t.Errorf("circuit: got %+v, want 18 allowed and 9 failed", got)
+		if got := circuit(t, b); got.Failed != 7 || got.Allowed != 16 {
+			t.Errorf("circuit: got %+v, want it open after 7 failures of 16", got)
 		}
 
 		time.Sleep(5 * time.Second)
@@ -803,8 +816,8 @@ func TestBreakerStreams(t *testing.T) {
 		}
 		wantState(t, b, interceptors.BreakerClosed)
 		time.Sleep(2 * time.Hour) // all streams reach their deadline; the silent one was never answered
-		if got := circuit(t, b); got.State != interceptors.BreakerClosed || got.Failed != 10 {
-			t.Errorf("circuit: got %+v, want it closed and 10 failed", got)
+		if got := circuit(t, b); got.State != interceptors.BreakerClosed || got.Failed != 8 {
+			t.Errorf("circuit: got %+v, want it closed and 8 failed", got)
 		}
 	})
 }
@@ -928,7 +941,7 @@ func TestBreakerOpened(t *testing.T) {
 		for want, step := range []struct {
 			calls int
 			code  codes.Code
-		}{{19, codes.Unavailable}, {1, codes.Unavailable}, {1, codes.Unavailable}, {3, codes.OK}} {
+		}{{19, codes.Unavailable}, {1, codes.Unavailable}, {2, codes.Unavailable}, {3, codes.OK}} {
 			_ = through(t.Context(), b, step.calls, fails(step.code))
 			if want = min(want, 2); circuit(t, b).Opened != uint64(want) {
 				t.Errorf("after %d calls with %v: got %+v, want it opened %d times", step.calls, step.code, circuit(t, b), want)
@@ -960,9 +973,21 @@ func wantConfigError(t *testing.T, err error, want ...string) {
 	}
 }
 
-func TestNilBreaker(t *testing.T) {
-	wantCode(t, through(t.Context(), nil, 1, fails(codes.OK)), codes.Internal)
-	wantCode(t, openStream(t.Context(), nil, fails(codes.OK)), codes.Internal)
+// A nil and a zero breaker are none.
+func TestNoBreaker(t *testing.T) {
+	for name, b := range map[string]*interceptors.Breaker{"nil": nil, "zero": {}} {
+		t.Run(name, func(t *testing.T) {
+			for range 100 {
+				wantCode(t, through(t.Context(), b, 1, fails(codes.Unavailable)), codes.Unavailable)
+				wantCode(t, openStream(t.Context(), b, fails(codes.Unavailable)), codes.Unavailable)
+			}
+			wantCode(t, through(t.Context(), b, 1, fails(codes.OK)), codes.OK)
+			wantCode(t, openStream(t.Context(), b, fails(codes.OK)), codes.OK)
+			if got := b.Stats(); got != nil || b.Name() != "" {
+				t.Errorf("stats and name: got %v and %q, want none", got, b.Name())
+			}
+		})
+	}
 }
 
 func TestBreakerNames(t *testing.T) {

@@ -1,39 +1,47 @@
 package interceptors
 
 import (
-	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
-// A circuit is the breaker of one method of one target: gobreaker's, which counts,
-// and what that leaves open. gobreaker forgets a call that takes longer than its
-// window, so a closed circuit asks it for leave only when a call has ended. It has
-// one time for which it stays open, so how long is decided here. And it calls its
-// hook with its lock held, so changes are kept here until nothing is locked.
+// A circuit is the breaker of one method of one target. gobreaker counts and holds the
+// state; the circuit decides what it leaves open. gobreaker forgets a call that takes
+// longer than its window, so a closed circuit asks it for leave only when a call has
+// ended. It closes after successes in a row, so the circuit judges probes itself and tells
+// gobreaker the verdict. It has one time for which it stays open, so the circuit has its
+// own. And it calls its hook with its lock held, so the circuit keeps changes until
+// nothing is locked.
 type circuit struct {
 	place
 	breaker *Breaker
+	pace    pace // of the method: of unary calls until their end, of streams until their answer
+	several bool // the target may have several addresses
 
-	era   atomic.Uint64 // see eraOf; written with mu held
-	until atomic.Int64  // when an open circuit may be probed, on the breaker's clock
+	era     atomic.Uint64 // see eraOf; written with mu held
+	until   atomic.Int64  // when an open circuit may be probed, on the breaker's clock
+	watched atomic.Int64  // until when each call has a witness, on the same clock
 
-	allowed, refused, failed, opened atomic.Uint64
+	allowed, ended, refused, failed, opened atomic.Uint64
 
 	untold atomic.Bool // there are changes to tell
 
-	mu      sync.Mutex // guards what follows
-	cb      *gobreaker.TwoStepCircuitBreaker[struct{}]
-	probes  []*probe // those that hold one of gobreaker's places, oldest first
-	changes []change // not told yet
-	telling bool     // somebody is
+	mu        sync.Mutex // guards what follows
+	cb        *gobreaker.TwoStepCircuitBreaker[struct{}]
+	peers     peers         // of the calls of a closed circuit
+	suspected time.Duration // when the first of the failures that are remembered ended
+	streak    streak        // of failures
+	anonymous bool          // an address was seen that several servers may share
+	trial     trial         // of the probes of a half-open circuit
+	probes    []*probe      // those under way, oldest first
+	changes   []change      // not told yet
+	telling   bool          // a goroutine is telling them
 }
 
 // An era is the time between two changes of state: how many changes there were, and
@@ -44,18 +52,36 @@ func eraOf(n uint64, s BreakerState) era { return n<<2 | uint64(s) }
 func stateOf(e era) BreakerState         { return BreakerState(e & 3) }
 
 // A probe is a call that was let through a half-open circuit.
-type probe struct {
-	began time.Duration
-	done  func(error) // nil when its place was given to another
-}
+type probe struct{ began time.Duration }
 
 // A pass is leave to make one call.
 type pass struct {
-	era   era
-	probe *probe
+	era     era
+	began   time.Duration
+	probe   *probe
+	witness *witness
 }
 
 type change struct{ from, to BreakerState }
+
+// A streak counts calls that failed in a row, in the order in which they began: those that
+// hang end after all others.
+type streak struct {
+	failed int
+	since  time.Duration // when the first of them ended
+	well   time.Duration // when the latest call began that did not fail
+}
+
+func (s *streak) add(failed bool, began, now time.Duration) {
+	switch {
+	case !failed:
+		*s = streak{well: max(s.well, began)}
+	case began > s.well:
+		if s.failed++; s.failed == 1 {
+			s.since = now
+		}
+	}
+}
 
 // manyChanges is how many changes are kept for a hook that hangs.
 const manyChanges = 64
@@ -63,21 +89,20 @@ const manyChanges = 64
 // What gobreaker is told of a call.
 var (
 	errExcluded = errors.New("excluded")
-	results     = [...]error{Excluded: errExcluded, Healthy: nil, Unwell: errors.New("unwell")}
+	errUnwell   = errors.New("unwell")
 )
 
 func (b *Breaker) newCircuit(p place) *circuit {
 	c := &circuit{place: p, breaker: b}
+	// The passthrough resolver knows one address, as do the tests without a connection.
+	c.several = p.target != "" && !strings.HasPrefix(p.target, "passthrough:")
 	period := (b.cfg.Window + 9) / 10
 	c.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		MaxRequests:  uint32(b.cfg.Probes),
-		Interval:     b.cfg.Window,
-		BucketPeriod: period,
-		Timeout:      1, // the circuit has its own
-		ReadyToTrip: func(n gobreaker.Counts) bool {
-			calls := n.TotalSuccesses + n.TotalFailures
-			return int(calls) >= b.cfg.MinCalls && float64(n.TotalFailures) >= b.cfg.FailureRatio*float64(calls)
-		},
+		MaxRequests:   1, // the first verdict that it is told decides
+		Interval:      b.cfg.Window,
+		BucketPeriod:  period,
+		Timeout:       1, // the circuit has its own
+		ReadyToTrip:   c.tripsLocked,
 		OnStateChange: func(_ string, from, to gobreaker.State) { c.changedLocked(states[from], states[to]) },
 		IsExcluded:    func(err error) bool { return err == errExcluded }, //nolint:errorlint // it comes from here
 	})
@@ -90,13 +115,59 @@ var states = [...]BreakerState{
 	gobreaker.StateOpen:     BreakerOpen,
 }
 
+// tripsLocked reports whether a closed circuit opens. As long as one address serves its
+// calls, refusing would lose them: the interceptor cannot choose the address.
+func (c *circuit) tripsLocked(n gobreaker.Counts) bool {
+	cfg := &c.breaker.cfg
+	all := tally{calls: int(n.TotalSuccesses + n.TotalFailures), failed: int(n.TotalFailures)}
+	if all.calls < cfg.MinCalls || !all.sick(cfg.FailureRatio) {
+		return false
+	}
+	now := c.breaker.now()
+	since := c.suspected
+	if c.mixed() {
+		if c.streak.failed < cfg.MinCalls {
+			return false
+		}
+		since = c.streak.since
+	}
+	c.peers.turn(now, cfg.Window)
+	// Calls often fail sooner than they succeed, and some servers are reached sooner than
+	// others. They get the time to show it.
+	if (c.peers.count() > 1 || c.allowed.Load() > c.ended.Load()) && now-since < c.patience() {
+		return false
+	}
+	return c.peers.allSick(cfg.FailureRatio, cfg.MinCalls)
+}
+
+// mixed reports whether calls may go to several servers that no address tells apart.
+func (c *circuit) mixed() bool { return c.anonymous && c.several }
+
+// patience is the time after which a call that is still under way is not expected to be
+// answered any more.
+func (c *circuit) patience() time.Duration {
+	mean, dev := c.pace.usual()
+	if mean == 0 {
+		return unknownPace
+	}
+	return max(2*mean, mean+4*dev)
+}
+
 // changedLocked is called by gobreaker, within calls that the circuit makes with its
 // own lock held.
 func (c *circuit) changedLocked(from, to BreakerState) {
 	if to == BreakerOpen {
 		c.until.Store(int64(c.breaker.now() + c.breaker.jittered(c.breaker.cfg.OpenFor)))
 		c.opened.Add(1)
+		if from == BreakerClosed {
+			c.trial.known = min(c.peers.count(), mostProbed)
+		}
+		if c.mixed() {
+			c.trial.known = mixedServers
+		}
+		c.peers, c.streak = peers{}, streak{}
 	}
+	c.trial.begin()
 	c.era.Store(eraOf(c.era.Load()>>2+1, to))
 	c.probes = nil
 	if len(c.changes) == manyChanges {
@@ -106,8 +177,8 @@ func (c *circuit) changedLocked(from, to BreakerState) {
 	c.untold.Store(true)
 }
 
-// enter gives leave to make a call, or says why not. Whoever got leave returns it
-// with leave; in any case tell is to be called when nothing can get lost.
+// enter gives leave to make a call, or says why not. The caller returns leave with
+// leave. In either case it calls tell when nothing can get lost.
 func (c *circuit) enter(now time.Duration) (pass, *stopped) {
 	if p, refusal, ok := c.decided(now); ok {
 		return p, refusal
@@ -123,7 +194,7 @@ func (c *circuit) enter(now time.Duration) (pass, *stopped) {
 		return pass{}, circuitOpen.after(c.breaker.cfg.OpenFor / 10) // about when the probes have ended
 	}
 	c.allowed.Add(1)
-	return pass{era: c.era.Load(), probe: p}, nil
+	return pass{c.era.Load(), now, p, &witness{}}, nil
 }
 
 // decided lets a call pass or refuses it where that needs no lock: unless the circuit
@@ -134,7 +205,11 @@ func (c *circuit) decided(now time.Duration) (p pass, refusal *stopped, ok bool)
 	switch {
 	case stateOf(e) == BreakerClosed:
 		c.allowed.Add(1)
-		return pass{era: e}, nil, true
+		p.era, p.began = e, now
+		if now < time.Duration(c.watched.Load()) {
+			p.witness = &witness{}
+		}
+		return p, nil, true
 	case stateOf(e) == BreakerOpen && left > 0:
 		c.refused.Add(1)
 		return pass{}, circuitOpen.after(left), true
@@ -143,73 +218,107 @@ func (c *circuit) decided(now time.Duration) (p pass, refusal *stopped, ok bool)
 	}
 }
 
-// probeLocked makes a call a probe, if there is a place for one.
+// probeLocked makes a call a probe, if there is a place for one. A probe that has not
+// ended within OpenFor gives its place to another; it still counts when it ends.
 func (c *circuit) probeLocked(now time.Duration) *probe {
-	done, err := c.cb.Allow() // it makes an open circuit half-open
-	if err != nil && len(c.probes) > 0 && now-c.probes[0].began >= c.breaker.cfg.OpenFor {
-		late := c.probes[0]
-		c.giveBackLocked(late, errExcluded)
-		done, err = c.cb.Allow()
-	}
-	if err != nil {
+	if stateOf(c.era.Load()) == BreakerOpen && !c.tellLocked(errExcluded) { // which makes it half-open
 		return nil
 	}
-	p := &probe{began: now, done: done}
+	if c.trial.failed {
+		c.giveUpLocked(now)
+		return nil
+	}
+	if len(c.probes) >= c.breaker.cfg.Probes*max(c.trial.known, 1) {
+		if now-c.probes[0].began < c.breaker.cfg.OpenFor {
+			return nil
+		}
+		c.probes = c.probes[1:]
+	}
+	p := &probe{began: now}
 	c.probes = append(c.probes, p)
 	return p
 }
 
-// giveBackLocked gives a probe's place back, with its result.
-func (c *circuit) giveBackLocked(p *probe, result error) {
-	done := p.done
-	p.done = nil
-	c.probes = slices.DeleteFunc(c.probes, func(o *probe) bool { return o == p })
-	done(result) // which may begin another era
+// giveUpLocked opens a half-open circuit whose probes failed, unless one is under way that
+// may still be answered.
+func (c *circuit) giveUpLocked(now time.Duration) {
+	if n := len(c.probes); n == 0 || now-c.probes[n-1].began >= c.patience() {
+		c.tellLocked(errUnwell)
+	}
 }
 
-// leave counts a call that has ended. For calls of other eras gobreaker is not told.
-func (c *circuit) leave(p pass, v Verdict) {
-	if v == Unwell {
-		c.failed.Add(1)
+// tellLocked tells gobreaker of a call, and reports whether it took it. That may begin
+// another era.
+func (c *circuit) tellLocked(result error) bool {
+	done, err := c.cb.Allow()
+	if err != nil {
+		return false
 	}
+	done(result)
+	return true
+}
+
+// leave counts a call that has ended. gobreaker is not told of calls of other eras.
+func (c *circuit) leave(p pass, v Verdict) {
+	c.ended.Add(1)
 	if v == Excluded && p.probe == nil {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	now := c.breaker.now()
+	if v == Unwell {
+		c.failed.Add(1)
+		if now >= time.Duration(c.watched.Swap(int64(now+c.breaker.cfg.Window))) {
+			c.suspected = now
+		}
+	}
 	if c.era.Load() != p.era {
 		return
 	}
-	result := results[v]
-	if p.probe != nil {
-		c.settleLocked(p.probe, result)
-	} else if done, err := c.cb.Allow(); err == nil { // a closed circuit does
-		done(result)
+	c.anonymous = c.anonymous || p.witness.inMemory()
+	if p.probe == nil {
+		c.countLocked(p, v == Unwell, now)
+	} else {
+		c.probedLocked(p, v, now)
 	}
 }
 
-// settleLocked ends a probe. One that was late has no place any more; its result
-// still counts: it takes a free place, or that of the oldest, which is late then.
-func (c *circuit) settleLocked(p *probe, result error) {
-	if p.done == nil {
-		if result == errExcluded { //nolint:errorlint // it comes from here
-			return
-		}
-		if done, err := c.cb.Allow(); err == nil {
-			p.done = done
-		} else if len(c.probes) > 0 {
-			oldest := c.probes[0]
-			p.done, oldest.done = oldest.done, nil
-			c.probes = c.probes[1:]
-		} else {
-			return
-		}
+// countLocked counts a call through a closed circuit.
+func (c *circuit) countLocked(p pass, failed bool, now time.Duration) {
+	if p.witness != nil {
+		c.peers.add(p.witness.addr(), failed, now, c.breaker.cfg.Window)
 	}
-	c.giveBackLocked(p, result)
+	c.streak.add(failed, p.began, now)
+	if failed {
+		c.tellLocked(errUnwell)
+	} else {
+		c.tellLocked(nil)
+	}
 }
 
-// tell tells the hooks what has changed. It is called without the lock; when
-// somebody is telling already, that one goes on.
+// probedLocked counts a probe, which may be one that lost its place.
+func (c *circuit) probedLocked(p pass, v Verdict, now time.Duration) {
+	c.probes = slices.DeleteFunc(c.probes, func(o *probe) bool { return o == p.probe })
+	if v != Excluded {
+		c.trial.add(p.witness.addr(), v == Unwell)
+		switch c.trial.judge(&c.breaker.cfg, c.mixed()) {
+		case Healthy:
+			c.tellLocked(nil)
+			return
+		case Unwell:
+			c.trial.failed = true
+		case Excluded:
+			c.trial.failed = false
+		}
+	}
+	if c.trial.failed {
+		c.giveUpLocked(now)
+	}
+}
+
+// tell tells the hooks what has changed. It is called without the lock; when another
+// goroutine is telling already, that one goes on.
 func (c *circuit) tell() {
 	if !c.untold.Load() {
 		return
@@ -242,40 +351,4 @@ func (c *circuit) stats() CircuitStats {
 	s := CircuitStats{Target: c.target, Method: c.method, State: stateOf(c.era.Load()), Failed: c.failed.Load()}
 	s.Opened, s.Allowed, s.Refused = c.opened.Load(), c.allowed.Load(), c.refused.Load()
 	return s
-}
-
-// A breakerStream is the breaker's observer of one stream.
-type breakerStream struct {
-	*circuit
-	pass pass
-	ctx  context.Context
-	seen atomic.Bool // headers or a message
-	left atomic.Bool
-}
-
-func (s *breakerStream) answered() {
-	if !s.seen.Swap(true) && s.pass.probe != nil {
-		s.leaveOnce(Healthy)
-	}
-}
-
-func (s *breakerStream) ended(err error) {
-	if s.left.Load() { // WithVerdict's function is asked once
-		return
-	}
-	v := s.breaker.verdict(s.ctx, err)
-	if v == Unwell && s.seen.Load() && status.Code(err) == codes.DeadlineExceeded && s.breaker.verdictOf == nil {
-		v = Excluded // it was to last until its deadline
-	}
-	s.leaveOnce(v)
-}
-
-func (s *breakerStream) abandoned() { s.leaveOnce(Excluded) }
-
-func (s *breakerStream) leaveOnce(v Verdict) {
-	if s.left.Swap(true) {
-		return
-	}
-	s.leave(s.pass, v)
-	s.tell()
 }

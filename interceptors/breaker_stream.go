@@ -1,0 +1,59 @@
+package interceptors
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// A breakerStream is the breaker's observer of one stream.
+type breakerStream struct {
+	*circuit
+	pass  pass
+	began time.Duration
+	ctx   context.Context
+	seen  atomic.Bool // headers or a message
+	left  atomic.Bool
+}
+
+func (s *breakerStream) answered() {
+	if s.seen.Swap(true) {
+		return
+	}
+	now := s.breaker.now()
+	s.pace.saw(now-s.began, now)
+	if s.pass.probe != nil {
+		s.leaveOnce(Healthy, nil)
+	}
+}
+
+func (s *breakerStream) ended(err error) {
+	if s.left.Load() { // WithVerdict's function is asked once
+		return
+	}
+	v := s.verdict(s.ctx, s.began, err)
+	switch {
+	case v != Unwell || s.breaker.verdictOf != nil:
+	case status.Code(err) == codes.Canceled:
+		v = Excluded // a stream may wait for its first message as long as its caller likes
+	case s.seen.Load() && status.Code(err) == codes.DeadlineExceeded:
+		v = Excluded // it was to last until its deadline
+	}
+	s.leaveOnce(v, s.pass.witness)
+}
+
+func (s *breakerStream) abandoned() { s.leaveOnce(Excluded, nil) }
+
+// leaveOnce counts the stream. The witness knows the address only at the stream's end.
+func (s *breakerStream) leaveOnce(v Verdict, w *witness) {
+	if s.left.Swap(true) {
+		return
+	}
+	p := s.pass
+	p.witness = w
+	s.leave(p, v)
+	s.tell()
+}
