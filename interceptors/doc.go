@@ -61,11 +61,20 @@
 //
 // # What a call teaches the limit
 //
-// A unary call that ends with OK is a success; with DEADLINE_EXCEEDED,
-// RESOURCE_EXHAUSTED or UNAVAILABLE it is an overload; anything else is ignored,
-// also the RESOURCE_EXHAUSTED that gRPC itself makes of a message that is too large
-// ([WithOutcome] changes that). An error that a gate in this process made, in any
-// place of the chain or before a call that the handler wanted to make, is always
+// A unary call that ends with OK is a success. It is an overload if it ends with
+//
+//   - DEADLINE_EXCEEDED, when it had a fair time: twice the mean that its method takes
+//     without congestion, or that mean and four mean deviations, whichever is more; or
+//     the mean alone, once no call of the method went well for a quarter of a second. A
+//     deadline that could not be met says nothing about the server;
+//   - UNAVAILABLE, unless gRPC itself made it because there was no connection;
+//   - RESOURCE_EXHAUSTED of a gate that was full, as its errdetails.ErrorInfo says. All
+//     other RESOURCE_EXHAUSTED are quotas of callers, or made by gRPC of a message that
+//     is too large.
+//
+// Anything else is ignored ([WithOutcome] changes that). An error that a gate in this
+// process made, in any place of the chain or before a call that the handler wanted to
+// make, is always
 // ignored. The lifetime of a stream is not a latency: streams are always ignored.
 //
 // # One gate, one permit

@@ -69,6 +69,7 @@ type member struct {
 	kind   kind
 	key    any // a markKey; boxed once
 	family *family
+	paces  *paces // of the methods of unary calls
 	// alone: a marked call went through the whole chain and met no other member.
 	alone atomic.Bool
 }
@@ -79,7 +80,7 @@ func join(g *admit.Gate, k kind) *member {
 	if several || f.has(unaryServer, streamServer) && f.has(unaryClient, streamClient) {
 		f.always.Store(true)
 	}
-	return &member{gate: g, kind: k, key: markKey{g, k}, family: f}
+	return &member{gate: g, kind: k, key: markKey{g, k}, family: f, paces: newPaces()}
 }
 
 // inside reports whether the call holds a permit of the gate already.

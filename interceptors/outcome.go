@@ -1,19 +1,27 @@
 package interceptors
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/weir-go/weir/admit"
 )
 
-// outcome says what the end of a call means to the limit.
-func (c *config) outcome(err error) admit.Outcome {
+// outcome says what the end of a unary call means to the limit. cc is nil on a server.
+func (m *member) outcome(
+	ctx context.Context, c *config, cc *grpc.ClientConn, method string, permit *admit.Permit, err error,
+) admit.Outcome {
+	if err == nil && m.paces.learns() {
+		m.paces.of(cc, method).saw(permit.Held(), m.paces.now())
+	}
 	switch {
 	case err != nil && ours(err):
 		return admit.Ignored
@@ -23,16 +31,42 @@ func (c *config) outcome(err error) admit.Outcome {
 		return admit.Success
 	}
 	switch st := statusOf(err); st.Code() {
-	case codes.DeadlineExceeded, codes.Unavailable:
-		return admit.Overload
-	case codes.ResourceExhausted:
-		if fromGRPC(st) {
+	case codes.DeadlineExceeded:
+		if m.fair(ctx, cc, method, permit.Held()) {
+			return admit.Overload
+		}
+		return admit.Ignored
+	case codes.Unavailable:
+		if unreached(st) {
 			return admit.Ignored
 		}
 		return admit.Overload
+	case codes.ResourceExhausted:
+		if full(st) {
+			return admit.Overload
+		}
+		return admit.Ignored
 	default:
 		return admit.Ignored
 	}
+}
+
+// gatePatience is the time without an answer after which a gate takes any deadline for a
+// fair one that is as long as the method's calls usually are, or any at all of a method
+// that never answered.
+const gatePatience = 250 * time.Millisecond
+
+// fair reports whether a call that ended with DEADLINE_EXCEEDED had the time that its
+// method takes without congestion. A call that the other side ended by itself had.
+func (m *member) fair(ctx context.Context, cc *grpc.ClientConn, method string, had time.Duration) bool {
+	p := m.paces.of(cc, method)
+	m.paces.wonder()
+	dry := p.late(m.paces.now())
+	if !hasPassed(ctx, had) {
+		return true
+	}
+	mean, dev := p.unloaded()
+	return fair(had, mean, dev, dry, gatePatience)
 }
 
 // ours reports whether a gate in this process made the error: it says something
@@ -57,6 +91,38 @@ func fromWeir(st *status.Status) bool {
 	return false
 }
 
+// full reports whether a RESOURCE_EXHAUSTED says that a server, or a client further on,
+// had no room for the call. Without a word from weir it is taken for a quota: that of its
+// caller, which says nothing about others.
+func full(st *status.Status) bool {
+	if strings.HasSuffix(st.Message(), fullText) {
+		return true
+	}
+	for _, d := range st.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == domain {
+			return slices.Contains(fullReasons, info.GetReason())
+		}
+	}
+	return false
+}
+
+// fullReasons are those of refusals by a gate that has too much to do; not those for
+// which a caller or tenant is refused.
+var fullReasons = func() (names []string) {
+	for _, r := range []admit.Reason{
+		admit.QueueFull, admit.Displaced, admit.DeadlineTooClose, admit.WaitedTooLong, admit.Draining,
+	} {
+		names = append(names, strings.ToUpper(r.String()))
+	}
+	return names
+}()
+
+// unreached reports whether an UNAVAILABLE was made by gRPC here because it had no
+// connection. Such a call never was on a server, so it was none too many there.
+func unreached(st *status.Status) bool {
+	return slices.ContainsFunc(unconnected, func(text string) bool { return strings.Contains(st.Message(), text) })
+}
+
 // fromGRPC reports whether gRPC made a status, at either end, of what was given to it:
 // a message that is too large, or something that it could not send. This says
 // nothing about the load or the health of a server. There is nothing but the text
@@ -79,6 +145,11 @@ var (
 		"message larger than max", // of grpc-go, C-core and grpc-js
 		"after decompression larger than max",
 		"message exceeds maximum size", // of grpc-java
+	}
+	unconnected = []string{
+		"connection error: desc =",
+		"name resolver error:",
+		"name resolver produced",
 	}
 	unsent = []string{
 		"grpc: error while marshaling",

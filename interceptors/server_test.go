@@ -57,7 +57,7 @@ func TestOutcome(t *testing.T) {
 	}
 	for c := codes.Canceled; c <= codes.Unauthenticated; c++ {
 		want := admit.Ignored
-		if slices.Contains([]codes.Code{codes.DeadlineExceeded, codes.ResourceExhausted, codes.Unavailable}, c) {
+		if slices.Contains([]codes.Code{codes.DeadlineExceeded, codes.Unavailable}, c) {
 			want = admit.Overload
 		}
 		cases = append(cases, struct {
