@@ -58,8 +58,11 @@ func (c *BreakerConfig) defaults() {
 	c.Probes = or(c.Probes, 3)
 }
 
-func (c *BreakerConfig) validate() error {
+func (c *BreakerConfig) validate(opts []BreakerOption) error {
 	var bad checks
+	for i, o := range opts {
+		bad.that(o != nil, "option %d: got nil, want a BreakerOption", i)
+	}
 	between(&bad, "Window", c.Window, 10*time.Millisecond, time.Hour)
 	between(&bad, "MinCalls", c.MinCalls, 1, 1_000_000)
 	bad.that(c.FailureRatio > 0 && c.FailureRatio <= 1, "FailureRatio: got %v, want more than 0 and at most 1", c.FailureRatio)
@@ -180,10 +183,10 @@ type Breaker struct {
 }
 
 // NewBreaker returns a breaker whose circuits are all closed. It returns an error
-// that wraps ErrConfig and names every field that is out of range.
+// that wraps ErrConfig and names every field that is out of range, and each nil option.
 func NewBreaker(c BreakerConfig, opts ...BreakerOption) (*Breaker, error) {
 	c.defaults()
-	if err := c.validate(); err != nil {
+	if err := c.validate(opts); err != nil {
 		return nil, err
 	}
 	b := &Breaker{cfg: c, epoch: time.Now(), jittered: jittered}

@@ -955,9 +955,9 @@ func TestBreakerOpened(t *testing.T) {
 func TestBreakerBadConfig(t *testing.T) {
 	_, err := interceptors.NewBreaker(interceptors.BreakerConfig{
 		Window: -1, MinCalls: -2, FailureRatio: 1.5, SlowCall: -3, OpenFor: 2 * time.Hour, Probes: 1001,
-	})
+	}, interceptors.WithVerdict(nil), nil)
 	wantConfigError(t, err, "Window: got -1ns", "MinCalls: got -2", "FailureRatio: got 1.5, want", "SlowCall: got -3ns",
-		"OpenFor: got 2h0m0s, want 1ms to 1h0m0s", "Probes: got 1001, want 1 to 1000")
+		"OpenFor: got 2h0m0s, want 1ms to 1h0m0s", "Probes: got 1001, want 1 to 1000", "option 1: got nil")
 }
 
 // wantConfigError checks that an error names all that is wrong.

@@ -33,7 +33,8 @@ type ClientConfig struct {
 // outside, those in later ones between these and gRPC.
 //
 // It returns an error that wraps ErrConfig if nothing is configured or if Limit and
-// Streams are one gate (long streams would take the permits of calls), and the errors
+// Streams are one gate (long streams would take the permits of calls) or Throttle or
+// Breaker is zero, and the errors
 // of [RetryConfig.ServiceConfig].
 func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 	var unary []grpc.UnaryClientInterceptor
@@ -70,6 +71,8 @@ func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 	var bad checks
 	bad.that(len(unary)+len(stream) > 0 || retry != nil, "client: got nothing configured, want at least one part")
 	bad.that(c.Limit == nil || c.Limit != c.Streams, "client: Streams: got the gate of Limit, want one of its own, or nil")
+	bad.that(c.Throttle == nil || !c.Throttle.inert(), "client: Throttle: got a zero Throttle, want one from NewThrottle, or nil")
+	bad.that(c.Breaker == nil || !c.Breaker.inert(), "client: Breaker: got a zero Breaker, want one from NewBreaker, or nil")
 	if err := bad.err(); err != nil {
 		return nil, err
 	}

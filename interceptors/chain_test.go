@@ -136,6 +136,8 @@ func TestClientSaysWhatIsWrong(t *testing.T) {
 	g := newGate(t)
 	_, err = interceptors.Client(interceptors.ClientConfig{Limit: g, Streams: g})
 	wantConfigError(t, err, "Streams: got the gate of Limit")
+	_, err = interceptors.Client(interceptors.ClientConfig{Throttle: &interceptors.Throttle{}, Breaker: &interceptors.Breaker{}})
+	wantConfigError(t, err, "Throttle: got a zero Throttle", "Breaker: got a zero Breaker")
 	if _, err := interceptors.Client(interceptors.ClientConfig{Retry: &interceptors.RetryConfig{}}); err != nil {
 		t.Errorf("retries alone: got %v, want no error", err)
 	}
@@ -212,8 +214,7 @@ func TestEverythingConcurrently(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := everything(t)
 		c.Propagation = []interceptors.PropagationOption{interceptors.WithDeadlineMargin(time.Millisecond)}
-		c.Throttle = newThrottle(t, interceptors.ThrottleConfig{Window: time.Second, Recent: 50 * time.Millisecond})
-		interceptors.Drawn(c.Throttle, rand.Float64) // by several goroutines
+		c.Throttle = newThrottle(t, interceptors.ThrottleConfig{Window: time.Second})
 		c.Breaker = newBreaker(t, interceptors.BreakerConfig{
 			Window: 50 * time.Millisecond, OpenFor: 5 * time.Millisecond, MinCalls: 5, SlowCall: time.Millisecond,
 		})

@@ -9,7 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -117,13 +116,7 @@ func TestOutcomeOfLateCalls(t *testing.T) {
 // What a RESOURCE_EXHAUSTED means depends on who says it.
 func TestOutcomeOfResourceExhausted(t *testing.T) {
 	t.Parallel()
-	says := func(domain, reason string) error {
-		st, err := status.New(codes.ResourceExhausted, "").WithDetails(&errdetails.ErrorInfo{Reason: reason, Domain: domain})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return st.Err()
-	}
+	says := func(domain, reason string) error { return detailed(codes.ResourceExhausted, domain, reason) }
 	for name, c := range map[string]struct {
 		err  error
 		want admit.Outcome

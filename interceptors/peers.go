@@ -117,6 +117,27 @@ func (p *peers) allSick(ratio float64, enough int) bool {
 	return alone || addresses == 0 || few.calls >= max(enough, fewEach*addresses) && few.sick(ratio)
 }
 
+const (
+	// fewProven is the least number of calls that prove that an address accepts them.
+	fewProven = 4
+	// eachProven is how many calls each address should have had before all of them are
+	// said to refuse, and mostProven how many all of them together, however many there are.
+	eachProven, mostProven = 6, 40
+)
+
+// refuse reports whether no address clearly fails less than the ratio says.
+func (p *peers) refuse(ratio float64) bool {
+	calls, addresses := 0, 0
+	for _, t := range p.all() {
+		if t.calls >= fewProven && t.above(ratio) <= -certainty {
+			return false
+		}
+		calls += t.calls
+		addresses++
+	}
+	return addresses <= 1 || calls >= min(eachProven*addresses, mostProven)
+}
+
 // all returns each address with its calls.
 func (p *peers) all() iter.Seq2[string, tally] {
 	return func(yield func(string, tally) bool) {

@@ -22,8 +22,8 @@ const (
 // that cannot be labels because they are not valid UTF-8.
 const everythingElse = "*"
 
-// A place is a method of a target; the method may be left out.
-type place struct{ target, method string }
+// A place is a method of a target, of calls of one class if there is one.
+type place struct{ target, method, class string }
 
 // isText reports whether the names can be labels. The canonical form of a target can
 // be none although the target is.
@@ -45,7 +45,7 @@ type table[V any] struct {
 }
 
 func newTable[V any](mk func(place) V) *table[V] {
-	t := &table[V]{make: mk, rest: mk(place{everythingElse, everythingElse}), canonical: map[place]V{}}
+	t := &table[V]{make: mk, rest: mk(place{everythingElse, everythingElse, everythingElse}), canonical: map[place]V{}}
 	t.found.Store(&map[place]V{})
 	return t
 }
@@ -53,8 +53,11 @@ func newTable[V any](mk func(place) V) *table[V] {
 // at returns the value for a method of a connection's target. Connections whose
 // targets have the same canonical form share it. Without a connection, as in
 // tests of interceptors, the target is empty.
-func (t *table[V]) at(cc *grpc.ClientConn, method string) V {
-	p := place{method: method}
+func (t *table[V]) at(cc *grpc.ClientConn, method string) V { return t.atClass(cc, method, "") }
+
+// atClass is at for the calls of one class.
+func (t *table[V]) atClass(cc *grpc.ClientConn, method, class string) V {
+	p := place{method: method, class: class}
 	if cc != nil {
 		p.target = cc.Target()
 	}

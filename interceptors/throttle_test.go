@@ -14,11 +14,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"pgregory.net/rapid"
 
+	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
 )
@@ -30,7 +32,13 @@ func newThrottle(tb testing.TB, c interceptors.ThrottleConfig) *interceptors.Thr
 	if err != nil {
 		tb.Fatal(err)
 	}
-	interceptors.Drawn(t, rand.New(rand.NewPCG(1, 2)).Float64)
+	var mu sync.Mutex
+	r := rand.New(rand.NewPCG(1, 2))
+	interceptors.Drawn(t, func() float64 {
+		mu.Lock()
+		defer mu.Unlock()
+		return r.Float64()
+	})
 	return t
 }
 
@@ -62,98 +70,6 @@ var (
 	busy = fails(codes.Unavailable)
 )
 
-// book is the probability of the book.
-func book(k float64, requests, accepts int) float64 {
-	return math.Max(0, (float64(requests)-k*float64(accepts))/float64(requests+1))
-}
-
-// Whatever happened when, the probability is the lower one of the book's over the
-// two windows; here they are summed up from a list of all calls.
-func TestThrottleProbability(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		k := rapid.Float64Range(1, 4).Draw(rt, "k")
-		type step struct {
-			wait     int // buckets
-			accepted bool
-			calls    int
-		}
-		steps := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) step {
-			return step{
-				rapid.SampledFrom([]int{0, 0, 1, 2, 4, 5, 6, 30, 60, 118, 119, 120, 121, 300}).Draw(rt, "wait"), rapid.Bool().Draw(rt, "accepted"), rapid.IntRange(1, 9).Draw(rt, "calls"),
-			}
-		}), 1, 30).Draw(rt, "steps")
-		synctest.Test(t, func(t *testing.T) {
-			th := newThrottle(t, interceptors.ThrottleConfig{K: k}) // 120 buckets of a second, 5 of them recent
-			interceptors.Drawn(th, func() float64 { return 1 })     // refuses none
-			type call struct {
-				at       int
-				accepted bool
-			}
-			var calls []call
-			now := 0
-			for _, s := range steps {
-				time.Sleep(time.Duration(s.wait) * time.Second)
-				now += s.wait
-				for range s.calls {
-					calls = append(calls, call{now, s.accepted})
-					if s.accepted {
-						send(t.Context(), th, well)
-					} else {
-						send(t.Context(), th, busy)
-					}
-				}
-				var window, recent [2]int
-				for _, c := range calls {
-					for _, w := range []struct {
-						sum     *[2]int
-						seconds int
-					}{{&window, 120}, {&recent, 5}} {
-						if c.at > now-w.seconds {
-							w.sum[0]++
-							if c.accepted {
-								w.sum[1]++
-							}
-						}
-					}
-				}
-				got := target(t, th)
-				want := math.Min(book(k, window[0], window[1]), book(k, recent[0], recent[1]))
-				if got.Probability != want || got.Requests != window[0] || got.Accepts != window[1] {
-					rt.Fatalf("after %d s: got %+v, want %d requests, %d accepts, probability %v", now, got, window[0], window[1], want)
-				}
-			}
-		})
-	})
-}
-
-// A call is refused when the number that is drawn is below the probability, and
-// that counts as a request.
-func TestThrottleDraws(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		th := newThrottle(t, interceptors.ThrottleConfig{})
-		draw := 1.0
-		interceptors.Drawn(th, func() float64 { return draw })
-		for range 10 {
-			send(t.Context(), th, busy)
-		}
-		for range 2 {
-			send(t.Context(), th, well)
-		}
-		p := 8.0 / 13 // (12 - 2*2) / (12 + 1)
-		draw = math.Nextafter(p, 0)
-		if send(t.Context(), th, well) {
-			t.Errorf("draw of %v: the call was sent, want it refused", draw)
-		}
-		draw = 9.0 / 14 // (13 - 2*2) / (13 + 1): the refused call is a request
-		if !send(t.Context(), th, well) {
-			t.Errorf("draw of %v: the call was refused, want it sent", draw)
-		}
-		if got := target(t, th); got.Requests != 14 || got.Accepts != 3 || got.Allowed != 13 || got.Refused != 1 {
-			t.Errorf("target: got %+v, want 14 requests, 3 accepts, 13 allowed, 1 refused", got)
-		}
-	})
-}
-
 // What counts, and as what.
 func TestThrottleCounts(t *testing.T) {
 	gate := strict(t, 1)
@@ -162,17 +78,23 @@ func TestThrottleCounts(t *testing.T) {
 		return interceptors.UnaryClient(gate)(ctx, m, req, reply, cc, well, opts...)
 	}
 	for name, c := range map[string]struct {
-		invoker           grpc.UnaryInvoker
-		requests, accepts int
+		invoker            grpc.UnaryInvoker
+		accepted, rejected uint64
 	}{
-		"nothing":            {well, 1, 1},
-		"NOT_FOUND":          {fails(codes.NotFound), 1, 1},
-		"INTERNAL":           {fails(codes.Internal), 1, 1},
-		"DEADLINE_EXCEEDED":  {fails(codes.DeadlineExceeded), 1, 1},
-		"UNAVAILABLE":        {busy, 1, 0},
-		"RESOURCE_EXHAUSTED": {fails(codes.ResourceExhausted), 1, 0},
-		"CANCELED":           {fails(codes.Canceled), 0, 0},
-		"our gate":           {local, 0, 0},
+		"nothing":                   {well, 1, 0},
+		"NOT_FOUND":                 {fails(codes.NotFound), 1, 0},
+		"INTERNAL":                  {fails(codes.Internal), 1, 0},
+		"DEADLINE_EXCEEDED":         {fails(codes.DeadlineExceeded), 1, 0},
+		"UNAVAILABLE":               {busy, 0, 1},
+		"UNAVAILABLE of a far gate": {ends(detailed(codes.Unavailable, "weir", "QUEUE_FULL")), 0, 1},
+		"a quota":                   {fails(codes.ResourceExhausted), 0, 0},
+		"a far quota":               {ends(detailed(codes.ResourceExhausted, "example.com", "QUEUE_FULL")), 0, 0},
+		"a far tenant's share":      {ends(detailed(codes.ResourceExhausted, "weir", "OVER_SHARE")), 0, 0},
+		"a far client's full gate":  {ends(detailed(codes.ResourceExhausted, "weir", "QUEUE_FULL")), 0, 1},
+		"a far tap":                 {ends(status.Error(codes.ResourceExhausted, "weir: refused: full")), 0, 1},
+		"a message too large":       {ends(status.Error(codes.ResourceExhausted, "grpc: received message larger than max (2 vs. 1)")), 0, 0},
+		"CANCELED":                  {fails(codes.Canceled), 0, 0},
+		"our gate":                  {local, 0, 0},
 		"without a status": {func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
 			return errors.New("x")
 		}, 0, 0},
@@ -199,8 +121,8 @@ func TestThrottleCounts(t *testing.T) {
 						return s, err
 					})
 			})
-			if got := target(t, th); got.Requests != 2*c.requests || got.Accepts != 2*c.accepts {
-				t.Errorf("target: got %+v, want twice %d requests and %d accepts", got, c.requests, c.accepts)
+			if got := target(t, th); got.Accepted != 2*c.accepted || got.Rejected != 2*c.rejected {
+				t.Errorf("target: got %+v, want twice %d accepted and %d rejected", got, c.accepted, c.rejected)
 			}
 		})
 	}
@@ -220,84 +142,272 @@ func load(ctx context.Context, th *interceptors.Throttle, rate int, d time.Durat
 	return sent
 }
 
-// A dead target gets what the law says: the more calls there are, the fewer are let
-// through, one for each length of the window.
+// A dead target gets a few calls a second, however many there are.
 func TestThrottleDeadTarget(t *testing.T) {
 	for _, c := range []struct {
 		cfg       interceptors.ThrottleConfig
 		rate      int
-		low, high int // in 20 minutes
+		low, high int // in ten minutes
 	}{
-		{interceptors.ThrottleConfig{}, 100, 200, 330},                     // one in 4 to 5 seconds
-		{interceptors.ThrottleConfig{}, 1000, 200, 330},                    // at any rate
-		{interceptors.ThrottleConfig{Recent: 2 * time.Minute}, 100, 4, 20}, // the book: one in two minutes
-		{interceptors.ThrottleConfig{Recent: 2 * time.Minute}, 1000, 4, 20},
+		{interceptors.ThrottleConfig{}, 100, 900, 1400}, // one in each half second
+		{interceptors.ThrottleConfig{}, 1000, 900, 1400},
+		{interceptors.ThrottleConfig{K: 1.1}, 1000, 900, 1400},
+		{interceptors.ThrottleConfig{Window: 40 * time.Second}, 1000, 50, 250}, // one in ten seconds at least
 	} {
-		t.Run(fmt.Sprint(c.cfg.Recent, c.rate), func(t *testing.T) {
+		t.Run(fmt.Sprint(c.cfg.Window, c.rate), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				th := newThrottle(t, c.cfg)
 				load(t.Context(), th, c.rate, time.Minute, busy)
-				if sent := load(t.Context(), th, c.rate, 20*time.Minute, busy); sent < c.low || sent > c.high {
-					t.Errorf("sent in 20 minutes: got %d, want %d to %d", sent, c.low, c.high)
+				if sent := load(t.Context(), th, c.rate, 10*time.Minute, busy); sent < c.low || sent > c.high {
+					t.Errorf("sent in 10 minutes: got %d, want %d to %d", sent, c.low, c.high)
 				}
 			})
 		})
 	}
 }
 
+// limited accepts rate calls a second.
+func limited(rate float64) grpc.UnaryInvoker {
+	tokens, last := 0.0, time.Now()
+	return func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+		tokens = math.Min(tokens+rate*time.Since(last).Seconds(), 10)
+		last = time.Now()
+		if tokens < 1 {
+			return status.Error(codes.Unavailable, "")
+		}
+		tokens--
+		return nil
+	}
+}
+
 // A target that accepts a part of what it is sent gets K times what it accepts.
 func TestThrottlePartialTarget(t *testing.T) {
-	for _, k := range []float64{1.1, 1.5, 2} {
+	for _, k := range []float64{1.1, 1.5, 2, 4} {
 		synctest.Test(t, func(t *testing.T) {
 			th := newThrottle(t, interceptors.ThrottleConfig{K: k})
-			tokens := 0.0 // the target accepts 20 calls a second of 100
-			last := time.Now()
-			limited := func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
-				tokens = math.Min(tokens+20*time.Since(last).Seconds(), 10)
-				last = time.Now()
-				if tokens < 1 {
-					return status.Error(codes.Unavailable, "")
-				}
-				tokens--
-				return nil
-			}
-			load(t.Context(), th, 100, 10*time.Minute, limited)
+			invoker := limited(20)
+			load(t.Context(), th, 200, time.Minute, invoker)
 			before := target(t, th)
-			sent := load(t.Context(), th, 100, 10*time.Minute, limited)
-			accepted := 20 * 600.0
-			if got := float64(sent) / accepted; got < k*0.9 || got > k*1.15 {
+			sent := load(t.Context(), th, 200, 10*time.Minute, invoker)
+			accepted := float64(target(t, th).Accepted - before.Accepted)
+			if got := float64(sent) / accepted; got < k*0.9 || got > k*1.15+0.25 { // and what it takes to notice, after seconds without a refusal
 				t.Errorf("sent for each that is accepted: got %.2f, want about K = %v (from %+v)", got, k, before)
+			}
+			if accepted < 0.8*20*600 {
+				t.Errorf("accepted: got %v, want most of the %d that the target could", accepted, 20*600)
 			}
 		})
 	}
 }
 
-// A target that was gone for long and is back gets everything again within the window.
-func TestThrottleRecovers(t *testing.T) {
-	for _, c := range []struct {
-		recent time.Duration
-		within time.Duration
-		least  time.Duration
-	}{
-		{0, 2 * time.Minute, 0},
-		{2 * time.Minute, 30 * time.Minute, 8 * time.Minute}, // the book's law, and why it is not all
+// Few refusals are no evidence: whatever comes first, nothing is refused here.
+func TestThrottleNeedsEvidence(t *testing.T) {
+	for first := range 10 {
+		synctest.Test(t, func(t *testing.T) {
+			th := newThrottle(t, interceptors.ThrottleConfig{})
+			for range first {
+				send(t.Context(), th, busy)
+			}
+			load(t.Context(), th, 100, 20*time.Second, well)
+			for range 50 { // a refusal now and then, with as many calls between
+				load(t.Context(), th, 10, 100*time.Millisecond, busy)
+				load(t.Context(), th, 10, 200*time.Millisecond, well)
+			}
+			if s := target(t, th); s.Refused > 0 {
+				t.Errorf("after %d refusals at first: got %+v, want no call refused here", first, s)
+			}
+		})
+	}
+}
+
+// The first calls of a client come back after many others were sent, which is no reason
+// to refuse those of a slow target.
+func TestThrottleOfASlowTarget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		th := newThrottle(t, interceptors.ThrottleConfig{})
+		r := start(t, works(2*time.Second), nil, grpc.WithUnaryInterceptor(interceptors.UnaryThrottle(th)))
+		send(t.Context(), th, busy)
+		made, served := callers(t, r.DemoServiceClient, 10*time.Second, client{period: 5 * time.Millisecond, gives: always(time.Minute), patient: true})
+		if served != made {
+			t.Errorf("served: got %d, want all %d", served, made)
+		}
+	})
+}
+
+// A target that begins to refuse is spared within two seconds, and gets everything two
+// seconds after it has stopped, at any rate and however it refuses.
+func TestThrottleActsAndLetsGo(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	n := 0
+	for name, refuses := range map[string]grpc.UnaryInvoker{
+		"three of four, by lot": func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+			if r.IntN(4) > 0 {
+				return errDown
+			}
+			return nil
+		},
+		"three of four, in turn": func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+			if n++; n%4 > 0 {
+				return errDown
+			}
+			return nil
+		},
+		"all": busy,
 	} {
-		t.Run(c.recent.String(), func(t *testing.T) {
+		for _, rate := range []int{20, 100, 1000} {
+			for _, healthy := range []time.Duration{0, 10 * time.Second, 10 * time.Minute} {
+				t.Run(fmt.Sprint(name, "/", rate, "/s/", healthy), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						th := newThrottle(t, interceptors.ThrottleConfig{})
+						refusedHere := func(d time.Duration, invoker grpc.UnaryInvoker) float64 {
+							offered := float64(rate) * d.Seconds()
+							return 1 - float64(load(t.Context(), th, rate, d, invoker))/offered
+						}
+						if got := refusedHere(healthy, well); got > 0 {
+							t.Errorf("refused of a healthy target's: got %.3f, want 0", got)
+						}
+						refusedHere(2*time.Second, refuses)
+						if got := refusedHere(8*time.Second, refuses); got < 0.5 {
+							t.Errorf("refused from 2 s on: got %.3f, want at least 0.5", got)
+						}
+						refusedHere(2*time.Second, well)
+						if got := refusedHere(10*time.Second, well); got > 0 {
+							t.Errorf("refused from 2 s after the end: got %.3f, want 0", got)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// Whatever has happened, a healthy target gets everything two seconds later; and fewer
+// refusals than are evidence never make the throttle refuse.
+func TestThrottleHeals(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		cfg := interceptors.ThrottleConfig{K: rapid.Float64Range(1, 4).Draw(rt, "k"), Evidence: rapid.IntRange(1, 30).Draw(rt, "evidence")}
+		type step struct {
+			wait  time.Duration
+			calls int
+			ends  codes.Code
+		}
+		steps := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) step {
+			return step{
+				time.Duration(rapid.SampledFrom([]int{0, 0, 1, 50, 500, 1999, 2000, 3600_000}).Draw(rt, "ms")) * time.Millisecond,
+				rapid.IntRange(1, 40).Draw(rt, "calls"),
+				rapid.SampledFrom([]codes.Code{codes.OK, codes.Unavailable, codes.Unavailable, codes.ResourceExhausted, codes.Canceled}).Draw(rt, "ends"),
+			}
+		}), 1, 40).Draw(rt, "steps")
+		synctest.Test(t, func(t *testing.T) {
+			th := newThrottle(t, cfg)
+			rejected := 0
+			for _, s := range steps {
+				time.Sleep(s.wait)
+				for range s.calls {
+					sent := send(t.Context(), th, fails(s.ends))
+					if !sent && rejected < cfg.Evidence {
+						rt.Fatalf("a call was refused after %d refusals, want at least %d", rejected, cfg.Evidence)
+					}
+					if sent && s.ends == codes.Unavailable {
+						rejected++
+					}
+				}
+			}
+			load(t.Context(), th, 100, 2*time.Second, well)
+			before := target(t, th)
+			load(t.Context(), th, 100, 5*time.Second, well)
+			if after := target(t, th); after.Refused != before.Refused || after.Probability != 0 {
+				rt.Fatalf("a healthy target from 2 s on: got %+v, before %+v, want no call refused", after, before)
+			}
+		})
+	})
+}
+
+// An hour without calls is forgotten: the first ones, however many, all go out.
+func TestThrottleAfterIdleness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		th := newThrottle(t, interceptors.ThrottleConfig{})
+		load(t.Context(), th, 100, time.Minute, busy)
+		time.Sleep(time.Hour)
+		before := target(t, th).Refused
+		var calls sync.WaitGroup
+		for range 500 {
+			calls.Go(func() {
+				send(t.Context(), th, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+					time.Sleep(time.Second)
+					return nil
+				})
+			})
+		}
+		calls.Wait()
+		if got := target(t, th).Refused - before; got != 0 {
+			t.Errorf("refused of 500 calls at once after an hour: got %d, want 0", got)
+		}
+	})
+}
+
+// What is refused of one method, one class or one caller is not refused of others.
+func TestThrottleSparesOthers(t *testing.T) {
+	const reads, writes = "/shop.Orders/Read", "/shop.Orders/Write"
+	sheddable := interceptors.ContextWithClass(t.Context(), admit.Sheddable)
+	for name, c := range map[string]struct {
+		ctx    context.Context // of the writes
+		method string          // also
+		err    error
+	}{
+		"a quota":                   {t.Context(), writes, status.Error(codes.ResourceExhausted, "quota")},
+		"a quota within the method": {t.Context(), reads, status.Error(codes.ResourceExhausted, "quota")},
+		"a share within the method": {t.Context(), reads, detailed(codes.ResourceExhausted, "weir", "OVER_SHARE")},
+		"a quota of another class":  {sheddable, reads, status.Error(codes.ResourceExhausted, "quota")},
+		"a method that is down":     {t.Context(), writes, status.Error(codes.Unavailable, "no disk")},
+		"a full gate behind it":     {t.Context(), writes, detailed(codes.ResourceExhausted, "weir", "QUEUE_FULL")},
+		"a full gate, lower class":  {sheddable, reads, detailed(codes.Unavailable, "weir", "QUEUE_FULL")},
+		"forbidden":                 {t.Context(), reads, status.Error(codes.PermissionDenied, "")},
+		"not there":                 {t.Context(), reads, status.Error(codes.NotFound, "")},
+		"failed":                    {t.Context(), reads, status.Error(codes.Internal, "")},
+		"aborted":                   {t.Context(), reads, status.Error(codes.Aborted, "")},
+	} {
+		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				th := newThrottle(t, interceptors.ThrottleConfig{Recent: c.recent})
-				load(t.Context(), th, 500, 10*time.Minute, busy)
-				began := time.Now()
-				sent := 0
-				for sent < 500 && time.Since(began) < time.Hour {
-					sent = load(t.Context(), th, 500, time.Second, well)
+				th := newThrottle(t, interceptors.ThrottleConfig{})
+				call := interceptors.UnaryThrottle(th)
+				served, offered := 0, 0
+				for i := range 20_000 {
+					if i%5 < 3 {
+						_ = call(c.ctx, c.method, nil, nil, nil, ends(c.err))
+					} else {
+						offered++
+						if call(t.Context(), reads, nil, nil, nil, well) == nil {
+							served++
+						}
+					}
+					time.Sleep(time.Millisecond)
 				}
-				took := time.Since(began)
-				t.Logf("everything was sent again after %v", took)
-				if took > c.within || took < c.least {
-					t.Errorf("everything is sent again after: got %v, want %v to %v", took, c.least, c.within)
+				if served != offered {
+					t.Errorf("reads: got %d of %d served, want all (%+v)", served, offered, th.Stats())
 				}
-				if sent = load(t.Context(), th, 500, 5*time.Minute, well); sent != 500*300 {
-					t.Errorf("sent after that: got %d, want all %d", sent, 500*300)
+			})
+		})
+	}
+}
+
+// Where one instance accepts its calls, a throttle loses none of them.
+func TestThrottleLosesNothingWhileAnInstanceServes(t *testing.T) {
+	const rate, seconds = 100, 20
+	ok := takes(10 * time.Millisecond)
+	for name, instances := range map[string][]instance{
+		"one of two":           {down, ok},
+		"two of three":         {down, ok, down},
+		"four of five":         {down, down, takes(40 * time.Millisecond), down, down},
+		"one begins to refuse": {ok, until(10*time.Second, ok, down), down},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				th := newThrottle(t, interceptors.ThrottleConfig{})
+				client := inMemory(t, "round_robin", true, instances, grpc.WithUnaryInterceptor(interceptors.UnaryThrottle(th)))
+				got := sum(offer(t, client, time.Second/rate, time.Second, seconds*time.Second))
+				if want := seconds * rate / len(instances); got < want-2 || target(t, th).Refused > 0 {
+					t.Errorf("served: got %d, want %d (%+v)", got, want, target(t, th))
 				}
 			})
 		})
@@ -345,20 +455,30 @@ func TestThrottleTrace(t *testing.T) {
 func TestThrottleRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		th := newThrottle(t, interceptors.ThrottleConfig{})
-		interceptors.Drawn(th, func() float64 { return 0 })
-		send(t.Context(), th, busy)
 		call := interceptors.UnaryThrottle(th)
-		err := call(t.Context(), work, nil, nil, nil, well) // at a half
+		var err error
+		for err = errDown; !errors.Is(err, interceptors.ErrThrottled); {
+			err = call(t.Context(), work, nil, nil, nil, busy)
+		}
 		wantCode(t, err, codes.Unavailable)
 		if !errors.Is(err, interceptors.ErrThrottled) {
 			t.Errorf("errors.Is(%v, ErrThrottled): got false, want true", err)
 		}
-		wantDetails(t, err, "THROTTLED", 100*time.Millisecond, 330*time.Millisecond)
-		for range 100_000 {
-			err = call(t.Context(), work, nil, nil, nil, well)
+		wantDetails(t, err, "THROTTLED", 50*time.Millisecond, 500*time.Millisecond)
+		for range 1000 {
+			_ = call(t.Context(), work, nil, nil, nil, busy)
 		}
-		wantDetails(t, err, "THROTTLED", 2500*time.Millisecond, 8300*time.Millisecond)
-		_, err = interceptors.StreamThrottle(th)(t.Context(), &grpc.StreamDesc{}, nil, work, nil)
+		for err = errDown; !errors.Is(err, interceptors.ErrThrottled); {
+			err = call(t.Context(), work, nil, nil, nil, busy)
+		}
+		wantDetails(t, err, "THROTTLED", time.Second, 3300*time.Millisecond)
+		for err = errDown; !errors.Is(err, interceptors.ErrThrottled); {
+			_, err = interceptors.StreamThrottle(th)(t.Context(), &grpc.StreamDesc{}, nil, work, func(
+				context.Context, *grpc.StreamDesc, *grpc.ClientConn, string, ...grpc.CallOption,
+			) (grpc.ClientStream, error) {
+				return nil, errDown
+			})
+		}
 		wantCode(t, err, codes.Unavailable)
 	})
 }
@@ -378,7 +498,6 @@ func TestThrottleAllocatesNothing(t *testing.T) {
 func TestThrottleStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		th := newThrottle(t, interceptors.ThrottleConfig{})
-		interceptors.Drawn(th, func() float64 { return 1 })
 		refuse := false
 		r := start(t, &service{exchange: func(s demopb.DemoService_ExchangeServer) error {
 			if refuse {
@@ -399,19 +518,19 @@ func TestThrottleStreams(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		want := func(requests, accepts int) {
+		want := func(accepted, rejected uint64) {
 			t.Helper()
-			if got := target(t, th); got.Requests != requests || got.Accepts != accepts {
-				t.Errorf("target: got %+v, want %d requests and %d accepts", got, requests, accepts)
+			if got := target(t, th); got.Accepted != accepted || got.Rejected != rejected {
+				t.Errorf("target: got %+v, want %d accepted and %d rejected", got, accepted, rejected)
 			}
 		}
-		want(1, 1)
+		want(1, 0)
 		cancel()
 		synctest.Wait()
-		want(1, 1)
+		want(1, 0)
 		refuse = true
 		wantCode(t, drainStream(t.Context(), r), codes.Unavailable)
-		want(2, 1)
+		want(1, 1)
 	})
 }
 
@@ -437,31 +556,65 @@ func TestThrottleConcurrently(t *testing.T) {
 	}
 	calls.Wait()
 	s := target(t, th)
-	if s.Allowed != uint64(sent.Load()) || s.Allowed+s.Refused != 40000 || s.Refused == 0 || s.Requests < s.Accepts || s.Accepts < 0 {
+	if s.Allowed != uint64(sent.Load()) || s.Allowed+s.Refused != 40000 || s.Refused == 0 || s.Accepted+s.Rejected != s.Allowed {
 		t.Errorf("target: got %+v, want %d sent of 40000", s, sent.Load())
 	}
 }
 
 func TestThrottleBadConfig(t *testing.T) {
-	_, err := interceptors.NewThrottle(interceptors.ThrottleConfig{K: 0.5, Window: time.Millisecond, Recent: time.Hour})
-	wantConfigError(t, err, "K: got 0.5, want 1 to 100", "Window: got 1ms, want 100ms to 24h0m0s", "Recent: got 1h0m0s")
-	_, err = interceptors.NewThrottle(interceptors.ThrottleConfig{K: math.NaN(), Recent: time.Second})
-	wantConfigError(t, err, "K: got NaN", "Recent: got 1s, want a hundredth of Window (2m0s)")
+	_, err := interceptors.NewThrottle(interceptors.ThrottleConfig{K: 0.5, Window: time.Millisecond, Evidence: -1})
+	wantConfigError(t, err, "K: got 0.5, want 1 to 100", "Window: got 1ms, want 100ms to 1h0m0s", "Evidence: got -1, want 1 to 1000000")
+	_, err = interceptors.NewThrottle(interceptors.ThrottleConfig{K: math.NaN()})
+	wantConfigError(t, err, "K: got NaN")
 }
 
-func TestNilThrottle(t *testing.T) {
-	wantCode(t, interceptors.UnaryThrottle(nil)(t.Context(), work, nil, nil, nil, well), codes.Internal)
-	_, err := interceptors.StreamThrottle(nil)(t.Context(), &grpc.StreamDesc{}, nil, work, nil)
-	wantCode(t, err, codes.Internal)
+// A nil and a zero throttle are none.
+func TestNoThrottle(t *testing.T) {
+	for name, th := range map[string]*interceptors.Throttle{"nil": nil, "zero": {}} {
+		t.Run(name, func(t *testing.T) {
+			stream := func(want error) {
+				_, err := interceptors.StreamThrottle(th)(t.Context(), &grpc.StreamDesc{}, nil, work, func(
+					context.Context, *grpc.StreamDesc, *grpc.ClientConn, string, ...grpc.CallOption,
+				) (grpc.ClientStream, error) {
+					return nil, want
+				})
+				wantCode(t, err, status.Code(want))
+			}
+			for range 100 {
+				wantCode(t, interceptors.UnaryThrottle(th)(t.Context(), work, nil, nil, nil, busy), codes.Unavailable)
+				stream(errDown)
+			}
+			wantCode(t, interceptors.UnaryThrottle(th)(t.Context(), work, nil, nil, nil, well), codes.OK)
+			stream(nil)
+			if got := th.Stats(); got != nil || th.Name() != "" {
+				t.Errorf("stats and name: got %v and %q, want none", got, th.Name())
+			}
+		})
+	}
+}
+
+// A call that panics or ends its goroutine while the throttle refuses loses nothing for
+// good.
+func TestThrottleAfterPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		th := newThrottle(t, interceptors.ThrottleConfig{})
+		for range 60 {
+			load(t.Context(), th, 100, 100*time.Millisecond, busy)
+			aside(func() {
+				send(t.Context(), th, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { panic("x") })
+			})
+		}
+		load(t.Context(), th, 100, 2*time.Second, well)
+		if sent := load(t.Context(), th, 100, time.Second, well); sent != 100 {
+			t.Errorf("sent of 100: got %d, want all", sent)
+		}
+	})
 }
 
 func BenchmarkUnaryThrottle(b *testing.B) {
 	for name, invoker := range map[string]grpc.UnaryInvoker{"Admitted": well, "Refused": busy} {
 		b.Run(name, func(b *testing.B) {
 			th := newThrottle(b, interceptors.ThrottleConfig{})
-			if name == "Refused" {
-				interceptors.Drawn(th, func() float64 { return 0 })
-			}
 			call := interceptors.UnaryThrottle(th)
 			b.ReportAllocs()
 			for b.Loop() {
@@ -469,6 +622,20 @@ func BenchmarkUnaryThrottle(b *testing.B) {
 			}
 		})
 	}
+}
+
+// ends is an invoker that ends with an error.
+func ends(err error) grpc.UnaryInvoker {
+	return func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return err }
+}
+
+// detailed is an error as another process sends it, with an ErrorInfo.
+func detailed(code codes.Code, domain, reason string) error {
+	st, err := status.New(code, "").WithDetails(&errdetails.ErrorInfo{Reason: reason, Domain: domain})
+	if err != nil {
+		return err
+	}
+	return st.Err()
 }
 
 // Calls that came too late say nothing: a target that refuses all others is throttled.
@@ -489,7 +656,7 @@ func TestThrottleEndedContexts(t *testing.T) {
 				sent++
 			}
 		}
-		if s := target(t, th); s.Accepts != 0 || sent > 50 {
+		if s := target(t, th); s.Accepted != 0 || sent > 50 {
 			t.Errorf("target: got %+v, and %d of 1000 sent, want none accepted, and at most 50", s, sent)
 		}
 	})

@@ -34,15 +34,16 @@ func sound(t *testing.T, g prometheus.Gatherer) map[string]float64 {
 			t.Errorf("%s: got %v states, want 1", circuit, n)
 		}
 	}
-	const b, th = " breaker=backends method=/weir.demo.v1.DemoService/Work target=passthrough:///bufconn", " target=passthrough:///bufconn throttle=backends"
+	const b, th = " breaker=backends method=/weir.demo.v1.DemoService/Work target=passthrough:///bufconn", " class=default method=/weir.demo.v1.DemoService/Work target=passthrough:///bufconn throttle=backends"
 	if failed, allowed := counters["weir_breaker_failed_calls_total"+b], counters["weir_breaker_allowed_calls_total"+b]; failed > allowed {
 		t.Errorf("got %v calls failed of %v allowed, want no more", failed, allowed)
 	}
 	if p := gauges["weir_throttle_probability"+th]; p < 0 || p >= 1 {
 		t.Errorf("probability: got %v, want it from 0 up to 1", p)
 	}
-	if accepts, requests := gauges["weir_throttle_window_accepts"+th], gauges["weir_throttle_window_requests"+th]; accepts > requests {
-		t.Errorf("got %v accepts of %v requests, want no more", accepts, requests)
+	ended := counters["weir_throttle_accepted_calls_total"+th] + counters["weir_throttle_rejected_calls_total"+th]
+	if allowed := counters["weir_throttle_allowed_calls_total"+th]; ended > allowed {
+		t.Errorf("got %v calls accepted and rejected of %v allowed, want no more", ended, allowed)
 	}
 	return counters
 }
@@ -56,7 +57,7 @@ func TestScrapesWhileClientsCall(t *testing.T) {
 			Name: "backends", MinCalls: 5, Window: 100 * time.Millisecond, OpenFor: 20 * time.Millisecond,
 		})
 		th := newThrottle(t, interceptors.ThrottleConfig{
-			Name: "backends", Window: 200 * time.Millisecond, Recent: 100 * time.Millisecond,
+			Name: "backends", Window: 200 * time.Millisecond, Evidence: 60,
 		})
 		r := show(t, prometheus.NewPedanticRegistry(), breakers(t, b), throttles(t, th))
 		began := time.Now()

@@ -162,7 +162,7 @@
 // throttle: the Name of its configuration. target is that of the connection in its
 // canonical form, as "dns:///backend:443", and method is a full method name, as
 // "/weir.demo.v1.DemoService/Work": what this program calls, not what it is sent.
-// There are at most 1025 circuits of a breaker and as many targets with classes of a throttle: what
+// There are at most 1025 circuits of a breaker and as many methods with classes of a throttle: what
 // comes when there are 1024, or is not valid UTF-8, is shown together as "*". So a
 // breaker has at most 7176 series, seven for each circuit, and a throttle 5126. A
 // program that forwards the methods that it is asked for gets that many, and others
@@ -194,20 +194,19 @@
 //	                          counter  target, method         Calls that say that the server is unwell, slow ones included.
 //	                                                          By the allowed ones it is about the share that FailureRatio
 //	                                                          bounds: near it, the circuit is about to open.
-//	weir_throttle_targets     gauge                           How many targets are called, each class for itself. 1025:
-//	                                                          the last share "*".
-//	weir_throttle_probability gauge    target, class          With which probability a call is refused now. Not 0: the
+//	weir_throttle_targets     gauge                           How many methods of targets are called, each class for itself.
+//	                                                          1025: the last share "*".
+//	weir_throttle_probability gauge    target, method, class  With which probability a call is refused now. Not 0: the
 //	                                                          target accepts less than one call in K. Near 1 for long: it
 //	                                                          is down, or refuses everything.
-//	weir_throttle_window_requests, weir_throttle_window_accepts
-//	                          gauge    target, class          The calls within Window, refused ones included, and those
-//	                                                          that the target did not refuse. Requests above K times
-//	                                                          accepts is what the throttle goes by.
+//	weir_throttle_accepted_calls_total, weir_throttle_rejected_calls_total
+//	                          counter  target, method, class  What the target accepted and refused of what was sent. Fewer
+//	                                                          accepted than one in K is what the throttle goes by.
 //	weir_throttle_allowed_calls_total
-//	                          counter  target, class          What was sent. Together with the refused ones: what callers
+//	                          counter  target, method, class  What was sent. Together with the refused ones: what callers
 //	                                                          wanted.
 //	weir_throttle_refused_calls_total
-//	                          counter  target, class          What callers were told no for without the target hearing of
+//	                          counter  target, method, class  What callers were told no for without the target hearing of
 //	                                                          it: the load that the throttle keeps away.
 //
 // state is closed, half-open or open ([interceptors.BreakerState]). Everything counts

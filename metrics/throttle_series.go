@@ -8,16 +8,16 @@ import (
 
 var throttleReadings = []reading[interceptors.ThrottleStats]{
 	{
-		"probability", "Probability with which calls of a class to the target are refused now.",
+		"probability", "Probability with which calls of a method and class are refused now.",
 		prometheus.GaugeValue, func(s *interceptors.ThrottleStats) float64 { return s.Probability },
 	},
 	{
-		"window_requests", "Calls to the target that count now, those that the throttle refused included.",
-		prometheus.GaugeValue, func(s *interceptors.ThrottleStats) float64 { return float64(s.Requests) },
+		"accepted_calls_total", "Calls that the target accepted.",
+		prometheus.CounterValue, func(s *interceptors.ThrottleStats) float64 { return float64(s.Accepted) },
 	},
 	{
-		"window_accepts", "Calls that count now and that the target did not refuse.",
-		prometheus.GaugeValue, func(s *interceptors.ThrottleStats) float64 { return float64(s.Accepts) },
+		"rejected_calls_total", "Calls that were sent and that the target refused.",
+		prometheus.CounterValue, func(s *interceptors.ThrottleStats) float64 { return float64(s.Rejected) },
 	},
 	{
 		"allowed_calls_total", "Calls that the throttle let through.",
@@ -42,9 +42,9 @@ func newThrottleSeries(t *interceptors.Throttle) *throttleSeries {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "throttle", name), help, labels, throttle)
 	}
-	s := &throttleSeries{throttle: t, targets: desc("targets", "Pairs of a target and a class that there are: those that were called.")}
+	s := &throttleSeries{throttle: t, targets: desc("targets", "Triples of a target, a method and a class that there are: those that were called.")}
 	for _, r := range throttleReadings {
-		s.readings = append(s.readings, desc(r.name, r.help, "target", "class"))
+		s.readings = append(s.readings, desc(r.name, r.help, "target", "method", "class"))
 	}
 	return s
 }
@@ -61,7 +61,7 @@ func (s *throttleSeries) collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(s.targets, prometheus.GaugeValue, float64(len(now)))
 	for i := range now {
 		for j, r := range throttleReadings {
-			ch <- prometheus.MustNewConstMetric(s.readings[j], r.kind, r.value(&now[i]), now[i].Target, now[i].Class)
+			ch <- prometheus.MustNewConstMetric(s.readings[j], r.kind, r.value(&now[i]), now[i].Target, now[i].Method, now[i].Class)
 		}
 	}
 }

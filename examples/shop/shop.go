@@ -167,7 +167,7 @@ func (s *shop) standBack(timeout time.Duration) func() ([]grpc.DialOption, error
 
 // standBack makes a client of weir's.
 func standBack() ([]grpc.DialOption, error) {
-	throttle, err := interceptors.NewThrottle(interceptors.ThrottleConfig{Window: 10 * time.Second, Recent: time.Second})
+	throttle, err := interceptors.NewThrottle(interceptors.ThrottleConfig{})
 	if err != nil {
 		return nil, err
 	}
