@@ -2,7 +2,6 @@ package interceptors
 
 import (
 	"errors"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -218,35 +217,6 @@ func (c *circuit) decided(now time.Duration) (p pass, refusal *stopped, ok bool)
 	}
 }
 
-// probeLocked makes a call a probe, if there is a place for one. A probe that has not
-// ended within OpenFor gives its place to another; it still counts when it ends.
-func (c *circuit) probeLocked(now time.Duration) *probe {
-	if stateOf(c.era.Load()) == BreakerOpen && !c.tellLocked(errExcluded) { // which makes it half-open
-		return nil
-	}
-	if c.trial.failed {
-		c.giveUpLocked(now)
-		return nil
-	}
-	if len(c.probes) >= c.breaker.cfg.Probes*max(c.trial.known, 1) {
-		if now-c.probes[0].began < c.breaker.cfg.OpenFor {
-			return nil
-		}
-		c.probes = c.probes[1:]
-	}
-	p := &probe{began: now}
-	c.probes = append(c.probes, p)
-	return p
-}
-
-// giveUpLocked opens a half-open circuit whose probes failed, unless one is under way that
-// may still be answered.
-func (c *circuit) giveUpLocked(now time.Duration) {
-	if n := len(c.probes); n == 0 || now-c.probes[n-1].began >= c.patience() {
-		c.tellLocked(errUnwell)
-	}
-}
-
 // tellLocked tells gobreaker of a call, and reports whether it took it. That may begin
 // another era.
 func (c *circuit) tellLocked(result error) bool {
@@ -264,9 +234,12 @@ func (c *circuit) leave(p pass, v Verdict) {
 	if v == Excluded && p.probe == nil {
 		return
 	}
+	var now time.Duration
+	if v == Unwell || p.witness != nil || p.probe != nil { // no other calls need the time
+		now = c.breaker.now()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.breaker.now()
 	if v == Unwell {
 		c.failed.Add(1)
 		if now >= time.Duration(c.watched.Swap(int64(now+c.breaker.cfg.Window))) {
@@ -294,26 +267,6 @@ func (c *circuit) countLocked(p pass, failed bool, now time.Duration) {
 		c.tellLocked(errUnwell)
 	} else {
 		c.tellLocked(nil)
-	}
-}
-
-// probedLocked counts a probe, which may be one that lost its place.
-func (c *circuit) probedLocked(p pass, v Verdict, now time.Duration) {
-	c.probes = slices.DeleteFunc(c.probes, func(o *probe) bool { return o == p.probe })
-	if v != Excluded {
-		c.trial.add(p.witness.addr(), v == Unwell)
-		switch c.trial.judge(&c.breaker.cfg, c.mixed()) {
-		case Healthy:
-			c.tellLocked(nil)
-			return
-		case Unwell:
-			c.trial.failed = true
-		case Excluded:
-			c.trial.failed = false
-		}
-	}
-	if c.trial.failed {
-		c.giveUpLocked(now)
 	}
 }
 

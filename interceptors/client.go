@@ -77,7 +77,7 @@ func (c *client) unary(
 	}()
 	err = invoker(ctx, method, req, reply, cc, opts...)
 	well = err == nil
-	outcome = c.member.outcome(ctx, &c.config, cc, method, &permit, err)
+	outcome = c.outcome(ctx, &c.config, cc, method, &permit, err)
 	return err
 }
 

@@ -86,7 +86,7 @@ func (s *server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	}()
 	resp, err := handler(within, req)
 	well = err == nil
-	outcome = s.member.outcome(ctx, &s.config, nil, info.FullMethod, &permit, err)
+	outcome = s.outcome(ctx, &s.config, nil, info.FullMethod, &permit, err)
 	if s.propagates {
 		s.advise(ctx, nil, m, err)
 	}

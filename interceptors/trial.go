@@ -1,5 +1,10 @@
 package interceptors
 
+import (
+	"slices"
+	"time"
+)
+
 const (
 	// mostProbed is for how many addresses a half-open circuit makes probes.
 	mostProbed = 16
@@ -47,4 +52,53 @@ func (t *trial) judge(cfg *BreakerConfig, mixed bool) Verdict {
 		return Unwell
 	}
 	return Excluded
+}
+
+// probeLocked makes a call a probe, if there is a place for one. A probe that has not
+// ended within OpenFor gives its place to another; it still counts when it ends.
+func (c *circuit) probeLocked(now time.Duration) *probe {
+	if stateOf(c.era.Load()) == BreakerOpen && !c.tellLocked(errExcluded) { // which makes it half-open
+		return nil
+	}
+	if c.trial.failed {
+		c.giveUpLocked(now)
+		return nil
+	}
+	if len(c.probes) >= c.breaker.cfg.Probes*max(c.trial.known, 1) {
+		if now-c.probes[0].began < c.breaker.cfg.OpenFor {
+			return nil
+		}
+		c.probes = c.probes[1:]
+	}
+	p := &probe{began: now}
+	c.probes = append(c.probes, p)
+	return p
+}
+
+// giveUpLocked opens a half-open circuit whose probes failed, unless one is under way that
+// may still be answered.
+func (c *circuit) giveUpLocked(now time.Duration) {
+	if n := len(c.probes); n == 0 || now-c.probes[n-1].began >= c.patience() {
+		c.tellLocked(errUnwell)
+	}
+}
+
+// probedLocked counts a probe, which may be one that lost its place.
+func (c *circuit) probedLocked(p pass, v Verdict, now time.Duration) {
+	c.probes = slices.DeleteFunc(c.probes, func(o *probe) bool { return o == p.probe })
+	if v != Excluded {
+		c.trial.add(p.witness.addr(), v == Unwell)
+		switch c.trial.judge(&c.breaker.cfg, c.mixed()) {
+		case Healthy:
+			c.tellLocked(nil)
+			return
+		case Unwell:
+			c.trial.failed = true
+		case Excluded:
+			c.trial.failed = false
+		}
+	}
+	if c.trial.failed {
+		c.giveUpLocked(now)
+	}
 }

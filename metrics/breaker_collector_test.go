@@ -56,7 +56,7 @@ func TestExpositionSaysWhatBreakersDid(t *testing.T) {
 		wantError(t, 4, c.work, unavailable)
 		wantError(t, 2, c.work, brokenOff)
 		time.Sleep(10 * time.Second) // it is open for 7.5 s at most
-		wantError(t, 2, c.work, unavailable) // two of three probes
+		wantError(t, 2, c.work, unavailable)
 		wantError(t, 1, c.work, brokenOff)
 		time.Sleep(10 * time.Second)
 		wantError(t, 4, c.watch, unavailable)

@@ -42,7 +42,10 @@ func newThrottleSeries(t *interceptors.Throttle) *throttleSeries {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "throttle", name), help, labels, throttle)
 	}
-	s := &throttleSeries{throttle: t, targets: desc("targets", "Triples of a target, a method and a class that there are: those that were called.")}
+	s := &throttleSeries{
+		throttle: t,
+		targets:  desc("targets", "Triples of a target, a method and a class that there are: those that were called."),
+	}
 	for _, r := range throttleReadings {
 		s.readings = append(s.readings, desc(r.name, r.help, "target", "method", "class"))
 	}
