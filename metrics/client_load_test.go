@@ -54,10 +54,10 @@ func TestScrapesWhileClientsCall(t *testing.T) {
 	const callers, each, scrapers = 8, 150, 3
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(t, interceptors.BreakerConfig{
-			Name: "backends", MinCalls: 5, Window: 100 * time.Millisecond, OpenFor: 20 * time.Millisecond,
+			Name: "backends", MinCalls: 5, FailureRatio: 0.2, Window: 100 * time.Millisecond, OpenFor: 20 * time.Millisecond,
 		})
 		th := newThrottle(t, interceptors.ThrottleConfig{
-			Name: "backends", Window: 200 * time.Millisecond, Evidence: 60,
+			Name: "backends", Window: 200 * time.Millisecond, Evidence: 42, // the breaker needs fewer
 		})
 		r := show(t, prometheus.NewPedanticRegistry(), breakers(t, b), throttles(t, th))
 		began := time.Now()
