@@ -91,14 +91,18 @@ func name(what string, i int, names ...string) string {
 }
 
 // A Refusal is the error of a call that was not let in. It matches
-// [ErrRefused]. Refusals are shared and must not be changed; there are a few
-// hundred of them in a process, however many calls are refused.
+// [ErrRefused]. Refusals are shared and must not be changed; a gate has a few
+// hundred of them, however many calls it refuses.
 type Refusal struct {
 	// Reason says why.
 	Reason Reason
-	// RetryAfter is when to come back: it grows with the overload and carries
-	// random jitter, so that callers do not come back together.
+	// RetryAfter is when to come back: about when a full queue has been served,
+	// later while more calls come than are served, and never later than
+	// [WithMaxRetryAfter]. It carries random jitter, so that callers do not come
+	// back together. While the gate drains it is 10 to 20 ms.
 	RetryAfter time.Duration
+	// Gate is the name of the gate.
+	Gate string
 }
 
 // Error implements error.

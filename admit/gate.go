@@ -44,13 +44,12 @@ type Gate struct {
 	waiters sync.Pool // of *waiter; per gate, for their channels and timers
 	least   leastTimes
 
-	pushback atomic.Int64 // the mean delay that refusals ask for
-
 	mu       sync.Mutex // guards what follows
 	cfg      config
 	turns    *turn.Queue
 	pace     time.Duration // mean time between two permits returned at the limit
 	draining bool
+	refusals refusals
 	dice     dice // for the jitter of refusals
 	window   window
 	totals   totals
@@ -81,7 +80,7 @@ func New(opts ...Option) (*Gate, error) {
 	g.waiters.New = func() any { return newWaiter() }
 	g.state.Store(uint64(newWord(cfg.initial)))
 	g.window.limit = cfg.initial
-	g.pushback.Store(int64(usualDelay))
+	g.refusals.init(&cfg)
 	g.yields.Store(true)
 	g.mu.Lock()
 	g.settleLocked()
@@ -223,13 +222,7 @@ func (g *Gate) refuseAndUnlock(c Class, why Reason) (Permit, error) {
 	return Permit{}, refusal
 }
 
-func (g *Gate) refusalLocked(why Reason) *Refusal {
-	base := time.Duration(g.pushback.Load())
-	if why == Draining {
-		base = drainDelay
-	}
-	return g.dice.refusal(why, base)
-}
+func (g *Gate) refusalLocked(why Reason) *Refusal { return g.refusals.get(why, &g.dice) }
 
 // reasonOf translates what package turn says.
 var reasonOf = [...]Reason{

@@ -120,15 +120,16 @@ func (c *config) turns() turn.Config {
 }
 
 type config struct {
-	name         string
-	algorithm    limit.Algorithm
-	algorithmSet bool
-	initial      int // limit of a new algorithm, asked for once
-	queue        QueueConfig
-	noQueue      bool
-	hooks        []Hooks
-	dryRun       bool
-	classes      classTable
+	name          string
+	algorithm     limit.Algorithm
+	algorithmSet  bool
+	initial       int // limit of a new algorithm, asked for once
+	queue         QueueConfig
+	noQueue       bool
+	hooks         []Hooks
+	dryRun        bool
+	maxRetryAfter time.Duration
+	classes       classTable
 }
 
 func (c *config) validate() error {
@@ -144,6 +145,7 @@ func (c *config) validate() error {
 	check(q.Capacity >= 0 && q.Capacity <= maxQueue,
 		"queue capacity: got %d, want 0 (automatic) to %d", q.Capacity, maxQueue)
 	check(q.MaxWait >= 0, "queue MaxWait: got %v, want 0 (default) or more", q.MaxWait)
+	check(c.validRetryAfter(), "WithMaxRetryAfter: got %v, want 0 (default) or %v to %v", c.maxRetryAfter, shortestDelay, longestDelay)
 	check(q.Policy < policies, "queue policy: got %d, want Reject or Block", q.Policy)
 	if c.algorithmSet && c.algorithm != nil {
 		n := c.algorithm.Limit()

@@ -1,7 +1,11 @@
 package admit_test
 
 import (
+	"errors"
+	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,14 +51,18 @@ func TestRetryAfterIsJittered(t *testing.T) {
 	p.Release(admit.Ignored)
 
 	g.Drain()
-	ds, _ = delays(t, func() *admit.Refusal { return refused(t, g, admit.Default, admit.Draining) })
-	wantJitter(t, "draining", ds, time.Second)
+	ds, distinct = delays(t, func() *admit.Refusal { return refused(t, g, admit.Default, admit.Draining) })
+	if least, most := ds[0], ds[len(ds)-1]; least < 10*ms || most > 20*ms || len(distinct) < 6 {
+		t.Errorf("draining: got %d delays from %v to %v, want at least 6 from 10ms to 20ms: another server may take the call at once",
+			len(distinct), least, most)
+	}
 }
 
-// The more is refused of what comes, the later it should come back; never later than
-// half a minute.
+// The more is refused of what comes, the later it should come back. Calls take 10 ms,
+// and there is no queue, so a permit is free after 10 ms on the mean; and no delay is
+// longer than a second.
 func TestRetryAfterGrowsWithTheOverload(t *testing.T) {
-	for overload, want := range map[int]time.Duration{1: 100 * ms, 4: 400 * ms, 20: 2 * time.Second, 150: 15 * time.Second, 1000: 15 * time.Second} {
+	for overload, want := range map[int]time.Duration{1: 20 * ms, 4: 40 * ms, 20: 200 * ms, 150: 667 * ms, 1000: 667 * ms} {
 		synctest.Test(t, func(t *testing.T) {
 			g := newGate(t, 1, admit.WithoutQueue())
 			for range 21 { // two windows
@@ -67,36 +75,141 @@ func TestRetryAfterGrowsWithTheOverload(t *testing.T) {
 			}
 			p := take(t, g)
 			ds, distinct := delays(t, func() *admit.Refusal { return refused(t, g, admit.Default, admit.QueueFull) })
-			if last := ds[len(ds)-1]; last > 30*time.Second {
-				t.Errorf("overload %d: got a delay of %v, want at most 30s", overload, last)
+			if last := ds[len(ds)-1]; last > time.Second {
+				t.Errorf("overload %d: got a delay of %v, want at most 1s", overload, last)
 			}
-			wantJitter(t, "overload", ds, want)
-			if len(distinct) > 80 {
-				t.Errorf("distinct refusals: got %d, want at most 80", len(distinct))
+			wantJitter(t, fmt.Sprintf("overload %d", overload), ds, want)
+			if len(distinct) > 50 {
+				t.Errorf("distinct refusals: got %d, want at most 50", len(distinct))
 			}
 			p.Release(admit.Ignored)
 		})
 	}
 }
 
-// Refusals are shared by all gates of a process, so that there are a few hundred.
+// A refused caller comes back about when the queue that was full has been served. A
+// queue that stands is full with a call for each permit, and with as many as its
+// Capacity. The longest wait bounds what the queue says, and so does a second.
+func TestRetryAfterIsWhatTheQueueSays(t *testing.T) {
+	for _, c := range []struct {
+		limit int
+		queue admit.QueueConfig
+		want  time.Duration
+	}{
+		{8, admit.QueueConfig{Capacity: 8}, 9 * 20 * ms},
+		{8, admit.QueueConfig{}, 9 * 20 * ms},
+		{8, admit.QueueConfig{Capacity: 1000}, 9 * 20 * ms},
+		{8, admit.QueueConfig{Capacity: 3}, 4 * 20 * ms},
+		{1, admit.QueueConfig{Capacity: 8}, 3 * 20 * ms},
+		{8, admit.QueueConfig{Capacity: 8, MaxWait: 50 * ms}, 50 * ms},
+		{100, admit.QueueConfig{Capacity: 1000, MaxWait: time.Minute}, 667 * ms},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGate(t, c.limit, admit.WithQueue(c.queue))
+			occupy := func(outcome admit.Outcome) (release func()) {
+				var held []*admit.Permit
+				for range c.limit {
+					held = append(held, take(t, g))
+				}
+				return func() {
+					for _, p := range held {
+						p.Release(outcome)
+					}
+				}
+			}
+			for range 40 { // a permit comes back every 20 ms, on the mean
+				release := occupy(admit.Success)
+				time.Sleep(time.Duration(c.limit) * 20 * ms)
+				release()
+			}
+			if err := g.Update(admit.WithoutQueue()); err != nil { // so that there is a refusal
+				t.Fatal(err)
+			}
+			defer occupy(admit.Ignored)()
+			ds, _ := delays(t, func() *admit.Refusal { return refused(t, g, admit.Default, admit.QueueFull) })
+			wantJitter(t, fmt.Sprintf("limit %d, a queue of %+v", c.limit, c.queue), ds, c.want)
+		})
+	}
+}
+
+// Each gate has refusals of its own, with its name, and of each reason a bounded number.
 func TestRefusalsAreShared(t *testing.T) {
 	all := map[*admit.Refusal]bool{}
-	for range 50 {
-		g := newGate(t, 1, admit.WithoutQueue())
+	for i := range 5 {
+		name := strconv.Itoa(i)
+		g := newGate(t, 1, admit.WithoutQueue(), admit.WithName(name))
 		p := take(t, g)
-		for range 200 {
-			all[refused(t, g, admit.Default, admit.QueueFull)] = true
+		own := map[*admit.Refusal]bool{}
+		for range 2000 {
+			own[refused(t, g, admit.Default, admit.QueueFull)] = true
 		}
 		p.Release(admit.Ignored)
 		g.Drain()
-		for range 200 {
-			all[refused(t, g, admit.Default, admit.Draining)] = true
+		for range 2000 {
+			own[refused(t, g, admit.Default, admit.Draining)] = true
+		}
+		if len(own) > 2*50 {
+			t.Errorf("distinct refusals of two reasons: got %d, want at most 100", len(own))
+		}
+		for r := range own {
+			if r.Gate != name || all[r] {
+				t.Errorf("refusal of gate %s: got gate %s, want its own", name, r.Gate)
+			}
+			all[r] = true
 		}
 	}
-	if len(all) > 2*80 {
-		t.Errorf("distinct refusals of two reasons by 50 gates: got %d, want at most 160", len(all))
+}
+
+func TestWithMaxRetryAfter(t *testing.T) {
+	overloaded := func(t *testing.T, opts ...admit.Option) *admit.Gate {
+		g := newGate(t, 1, append(opts, admit.WithoutQueue())...)
+		for range 21 {
+			p := take(t, g)
+			for range 1000 {
+				g.TurnAway(admit.Call{})
+			}
+			time.Sleep(200 * ms)
+			p.Release(admit.Success)
+		}
+		p := take(t, g)
+		t.Cleanup(func() { p.Release(admit.Ignored) })
+		return g
 	}
+	longest := func(t *testing.T, g *admit.Gate) time.Duration {
+		t.Helper()
+		ds, _ := delays(t, func() *admit.Refusal { return refused(t, g, admit.Default, admit.QueueFull) })
+		return ds[len(ds)-1]
+	}
+	synctest.Test(t, func(t *testing.T) {
+		for most, want := range map[time.Duration]time.Duration{0: time.Second, 10 * ms: 10 * ms, 25 * ms: 25 * ms, time.Minute: time.Minute} {
+			g := overloaded(t, admit.WithMaxRetryAfter(most))
+			if got := longest(t, g); got > want || got < want*8/10 {
+				t.Errorf("WithMaxRetryAfter(%v): got a longest delay of %v, want nearly %v", most, got, want)
+			}
+			if err := g.Update(admit.WithMaxRetryAfter(100 * ms)); err != nil {
+				t.Fatal(err)
+			}
+			if got := longest(t, g); got > 100*ms {
+				t.Errorf("after an Update to 100ms: got a longest delay of %v, want at most that", got)
+			}
+		}
+		if got := longest(t, newGateThatIsFull(t, admit.WithMaxRetryAfter(30*ms))); got > 30*ms {
+			t.Errorf("before anything is known: got a longest delay of %v, want at most 30ms", got)
+		}
+	})
+	for _, bad := range []time.Duration{-1, 1, 9 * ms, time.Minute + 1, time.Hour} {
+		if _, err := admit.New(admit.WithMaxRetryAfter(bad)); !errors.Is(err, admit.ErrConfig) || !strings.Contains(err.Error(), "WithMaxRetryAfter: got "+bad.String()) {
+			t.Errorf("WithMaxRetryAfter(%v): got %v, want an error that wraps ErrConfig and names it", bad, err)
+		}
+	}
+}
+
+func newGateThatIsFull(t *testing.T, opts ...admit.Option) *admit.Gate {
+	t.Helper()
+	g := newGate(t, 1, append(opts, admit.WithoutQueue())...)
+	p := take(t, g)
+	t.Cleanup(func() { p.Release(admit.Ignored) })
+	return g
 }
 
 // For one whom Full has turned away before it could ask: counted, and pressing on the
@@ -122,7 +235,7 @@ func TestTurnAway(t *testing.T) {
 		}
 		p := take(t, g)
 		ds, _ := delays(t, func() *admit.Refusal { return refused(t, g, admit.Default, admit.QueueFull) })
-		wantJitter(t, "with three of four turned away", ds, 400*ms)
+		wantJitter(t, "with three of four turned away", ds, 40*ms)
 		p.Release(admit.Ignored)
 		g.TurnAway(admit.Call{}) // a permit is free
 		p = take(t, g)

@@ -40,6 +40,7 @@ func (g *Gate) updateLocked(opts []Option) error {
 		return err
 	}
 	g.cfg = next
+	g.refusals.bound(&next)
 	g.turns.Configure(next.turns())
 	if next.algorithmSet {
 		g.gatherLocked() // what ended before is not the new algorithm's

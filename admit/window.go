@@ -211,8 +211,7 @@ func (g *Gate) closeLocked(now time.Duration) limit.Window {
 		g.pace = out.MeanLatency / time.Duration(w.limit)
 		g.yields.Store(out.MeanLatency >= worthYielding)
 	}
-	ratio := float64(out.Arrived) / float64(max(1, out.Completed()))
-	g.pushback.Store(int64(min(float64(usualDelay)*max(1, ratio), float64(longestDelay)/2)))
+	g.refusals.learn(min(g.cfg.places(), max(2, w.limit))+1, g.pace, g.cfg.maxWait(), out.Arrived, out.Completed())
 	w.clear(now)
 	return out
 }
