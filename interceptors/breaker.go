@@ -14,7 +14,7 @@ import (
 
 // ErrBreakerOpen is what errors.Is finds in the error of a call that a breaker
 // refused.
-var ErrBreakerOpen = errors.New("weir: refused: circuit open")
+var ErrBreakerOpen = errors.New("weir: this client's breaker is open: too many calls of this method have failed")
 
 var circuitOpen = retreat{cause: ErrBreakerOpen, reason: "CIRCUIT_OPEN"}
 

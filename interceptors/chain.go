@@ -68,8 +68,11 @@ func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 		unary = append(unary, UnaryBreaker(c.Breaker))
 		stream = append(stream, StreamBreaker(c.Breaker))
 	}
+	if retry != nil {
+		unary, stream = append(unary, unaryRestore), append(stream, streamRestore)
+	}
 	var bad checks
-	bad.that(len(unary)+len(stream) > 0 || retry != nil, "client: got nothing configured, want at least one part")
+	bad.that(len(unary)+len(stream) > 0, "client: got nothing configured, want at least one part")
 	bad.that(c.Limit == nil || c.Limit != c.Streams, "client: Streams: got the gate of Limit, want one of its own, or nil")
 	bad.that(c.Throttle == nil || !c.Throttle.inert(), "client: Throttle: got a zero Throttle, want one from NewThrottle, or nil")
 	bad.that(c.Breaker == nil || !c.Breaker.inert(), "client: Breaker: got a zero Breaker, want one from NewBreaker, or nil")

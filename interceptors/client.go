@@ -64,7 +64,7 @@ func (c *client) unary(
 	}
 	permit, err := c.acquire(ctx, call)
 	if err != nil {
-		return stop(err, &c.codes)
+		return c.stop(err)
 	}
 	m := c.sometimes(ctx)
 	if m != nil {
@@ -100,7 +100,7 @@ func (c *client) stream(
 	s := &clientStream{single: !desc.ServerStreams}
 	var err error
 	if s.permit, err = c.gate.Acquire(ctx, call); err != nil {
-		return nil, stop(err, &c.codes)
+		return nil, c.stop(err)
 	}
 	s.mark = c.mark(ctx)
 	s.forget = context.AfterFunc(ctx, s.release)

@@ -40,24 +40,42 @@
 //
 // # Refusals
 //
-// A server refuses with UNAVAILABLE: it is full or draining, and another may
-// take the call. It refuses with RESOURCE_EXHAUSTED a tenant that has more than its
-// share while others want theirs: another server will not help. A client's
-// interceptor refuses with RESOURCE_EXHAUSTED: the caller's own limit is used up (and
-// with UNAVAILABLE when its gate drains). A call whose context ends while it waits
-// gets DEADLINE_EXCEEDED or CANCELED. [WithCode] changes the code of a reason.
+// The code says where else the call may go. [WithCode] changes it for a reason.
 //
-// Each refusal of a gate, throttle or breaker carries the details
-// errdetails.RetryInfo, with the delay after which to come back, and
-// errdetails.ErrorInfo, with the reason (such as QUEUE_FULL) and the domain "weir".
-// Two carry less: a call that [UnaryPropagation] does not send has no RetryInfo, since
-// it must not come back, and what a [Tap] turns away has neither. A server's refusal,
-// except a tap's, also has the trailer
-// grpc-retry-pushback-ms with the same delay, which a grpc-go client uses as it
-// is when its retryPolicy lists the code. The delay has its jitter already.
-// Nothing tells the caller about limits, queues or other callers. In the process
-// that refused, errors.Is(err, admit.ErrRefused) is true for the error and
+//	who refuses, and why                          code                 another server
+//	a server: full, or the call waited too long   UNAVAILABLE          may take it
+//	a server: it drains                           UNAVAILABLE          may take it, at once
+//	a server: the caller's own share is used up   RESOURCE_EXHAUSTED   will not help
+//	a client's limit is used up                   RESOURCE_EXHAUSTED   was not asked
+//	a client's limit drains                       UNAVAILABLE          was not asked
+//	a throttle, or an open circuit                UNAVAILABLE          was not asked
+//	[UnaryPropagation]: the deadline is too near  DEADLINE_EXCEEDED    was not asked
+//	the deadline ended while the call waited      DEADLINE_EXCEEDED
+//	the caller canceled while the call waited     CANCELED
+//
+// [RefusalFrom] reads a refusal: its reason, its delay, whether it is local or remote, and
+// the name of the gate. The last two rows are no refusals.
+//
+// Each refusal carries the detail errdetails.ErrorInfo, with the reason (such as
+// QUEUE_FULL), the domain "weir" and the gate's name, and, if there is one, the detail
+// errdetails.RetryInfo with the delay after which to come back. Its message says the
+// same to people. What a [Tap] turns away has only the message. Nothing tells the caller
+// about limits, queues or other callers. In the process that refused,
+// errors.Is(err, admit.ErrRefused) is true for the error of a gate's refusal, and
 // errors.As finds the *admit.Refusal in it.
+//
+// # Retries
+//
+// A server's refusal, except a tap's, also has the trailer grpc-retry-pushback-ms with
+// its delay, which a grpc-go client uses as it is when its retryPolicy lists the code.
+// The delay has its jitter already. It is as long as the gate's queue needs, at most
+// admit.WithMaxRetryAfter, by default a second, and 10 to 20 ms while the gate drains.
+// A call whose deadline is nearer than twice the delay is told not to come back (-1).
+// gRPC would let it wait for its deadline, and its caller would not learn that it was
+// refused.
+//
+// A client needs the retryThrottling of a service config, or an overload makes it send
+// every call several times; [RetryConfig] has one.
 //
 // # What a call teaches the limit
 //

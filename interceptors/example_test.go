@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"time"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/retry"
@@ -63,12 +64,12 @@ func Example() {
 	fmt.Println(status.Code(err), status.Convert(err).Message())
 	// Output:
 	// hello <nil>
-	// Unavailable weir: refused: draining
+	// Unavailable weir: the server is shutting down (gate "default"): another server may take the call
 }
 
 // What a refusal tells its caller.
 func ExampleUnaryServer() {
-	gate, err := admit.New(admit.WithoutQueue())
+	gate, err := admit.New(admit.WithName("write"))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -80,14 +81,32 @@ func ExampleUnaryServer() {
 	for _, detail := range status.Convert(err).Details() {
 		switch d := detail.(type) {
 		case *errdetails.ErrorInfo:
-			fmt.Println(d.GetReason(), d.GetDomain())
+			fmt.Println(d.GetReason(), d.GetDomain(), d.GetMetadata()["gate"])
 		case *errdetails.RetryInfo:
 			fmt.Println("come back later:", d.GetRetryDelay().AsDuration() > 0)
 		}
 	}
 	// Output:
-	// DRAINING weir
+	// DRAINING weir write
 	// come back later: true
+}
+
+// A caller that handles refusals reads them from any error.
+func ExampleRefusalFrom() {
+	gate, err := admit.New(admit.WithName("write"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	gate.Drain()
+	client, stop := serve(grpc.NewServer(grpc.UnaryInterceptor(interceptors.UnaryServer(gate))))
+	defer stop()
+
+	_, err = client.Work(context.Background(), &demopb.WorkRequest{})
+	if r, ok := interceptors.RefusalFrom(fmt.Errorf("buy: %w", err)); ok {
+		fmt.Println(r.Reason, "by", r.Gate, "remote:", r.Remote, "soon:", r.RetryAfter <= 20*time.Millisecond)
+	}
+	// Output:
+	// draining by write remote: true soon: true
 }
 
 // Callers wait for their turn, and are slowed down to what the other side can
@@ -171,7 +190,7 @@ func ExampleTap() {
 	_, err = client.Work(context.Background(), &demopb.WorkRequest{})
 	fmt.Println(status.Convert(err).Message())
 	// Output:
-	// weir: refused: full
+	// weir: the server is shutting down (gate "default")
 }
 
 // Only what is expensive is subject to the gate.

@@ -17,3 +17,6 @@ func Unjittered(b *Breaker) { b.jittered = func(d time.Duration) time.Duration {
 
 // Drawn has a throttle draw its numbers, from 0 up to 1, from f.
 func Drawn(t *Throttle, f func() float64) { t.draw = f }
+
+// UnaryRestore is the interceptor that gives calls back the refusals that gRPC lost.
+var UnaryRestore = unaryRestore

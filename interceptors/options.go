@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
@@ -137,6 +138,7 @@ type config struct {
 	shedRetries  bool
 	outcomeOf    func(error) admit.Outcome
 	codes        codeTable
+	built        *sync.Map // the errors of refusals: of *stopped, by *admit.Refusal
 	noExemptions bool
 	leaves       bool // calls leave here: their context may say what they are
 }
@@ -148,7 +150,7 @@ type classRule struct {
 }
 
 func serverConfig(opts []ServerOption) config {
-	c := config{codes: serverCodes}
+	c := config{codes: serverCodes, built: new(sync.Map)}
 	for _, o := range opts {
 		o.applyServer(&c)
 	}
@@ -156,7 +158,7 @@ func serverConfig(opts []ServerOption) config {
 }
 
 func clientConfig(opts []ClientOption) config {
-	c := config{codes: clientCodes, leaves: true}
+	c := config{codes: clientCodes, built: new(sync.Map), leaves: true}
 	for _, o := range opts {
 		o.applyClient(&c)
 	}

@@ -80,7 +80,7 @@ func ours(err error) bool {
 // fromWeir reports whether a status has come from a weir, of this process or
 // another: somebody refused a call in good health.
 func fromWeir(st *status.Status) bool {
-	if strings.HasSuffix(st.Message(), fullText) { // gRPC puts words before it when retries are used up
+	if _, ok := textRefusal(st.Message()); ok { // of a tap
 		return true
 	}
 	for _, d := range st.Details() {

@@ -231,8 +231,11 @@ func newPropagation(opts []PropagationOption) *propagation {
 	return p
 }
 
-var errTooClose = newStopped(&admit.Refusal{Reason: admit.DeadlineTooClose},
-	newStatus(codes.DeadlineExceeded, "weir: not sent: the deadline is too close", admit.DeadlineTooClose), nil)
+var errTooClose = func() *stopped {
+	is := &Refusal{Reason: admit.DeadlineTooClose.String()}
+	st := newStatus(codes.DeadlineExceeded, "weir: this client did not send the call: its deadline is too close", is)
+	return newStopped(&admit.Refusal{Reason: admit.DeadlineTooClose}, st, is)
+}()
 
 // depart returns the context with which a call leaves that takes at least so long.
 func (p *propagation) depart(ctx context.Context, from *mark, shortest time.Duration) (context.Context, context.CancelFunc, error) {

@@ -768,7 +768,7 @@ func TestShortestTimeIsWithoutWaiting(t *testing.T) {
 		}
 		late, cancel := context.WithTimeout(t.Context(), 9*time.Millisecond)
 		defer cancel()
-		if _, err := r.Work(late, &demopb.WorkRequest{}); status.Convert(err).Message() != "weir: not sent: the deadline is too close" {
+		if _, err := r.Work(late, &demopb.WorkRequest{}); status.Convert(err).Message() != "weir: this client did not send the call: its deadline is too close" {
 			t.Errorf("a call with 9 ms: got %v, want it not sent", err)
 		}
 	})

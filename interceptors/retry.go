@@ -22,8 +22,10 @@ import (
 // default; the zero RetryConfig retries every method. Its methods do not change it.
 //
 // When the last attempt is refused before its request was all sent, grpc-go 1.85 forgets
-// the status: the error wraps io.EOF, its code is UNKNOWN, and throttle, limit and breaker
-// do not count it.
+// the status: the error wraps io.EOF, and its code is UNKNOWN. It also forgets the status
+// of an attempt when the deadline ends before the next one, and the code is then
+// DEADLINE_EXCEEDED. A client with [Client] returns the server's refusal in both cases,
+// so that throttle, limit and breaker count it, too.
 //
 // A retried call may have run before it failed. List methods that must not run twice
 // neither in Methods nor in Services, and fill one of the two then.

@@ -152,9 +152,9 @@ func (s *server) comeBack(ctx context.Context, call admit.Call, brought []string
 // refuse returns the error for a call that was not let in, and sends the delay
 // that it asks for. The stream is nil for a unary call.
 func (s *server) refuse(ctx context.Context, ss grpc.ServerStream, err error) error {
-	stopped := stop(err, &s.codes)
+	stopped := s.stop(err)
 	if stopped.trailer != nil {
-		s.sendTrailer(ctx, ss, stopped.trailer)
+		s.sendTrailer(ctx, ss, stopped.trailerFor(ctx))
 	}
 	return stopped
 }

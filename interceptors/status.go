@@ -6,7 +6,6 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,7 +23,9 @@ const (
 	// pushbackKey is the trailer in which grpc clients look for the delay.
 	pushbackKey = "grpc-retry-pushback-ms"
 	domain      = "weir"
-	lastCode    = codes.Unauthenticated
+	// gateKey is where ErrorInfo has the name of the gate.
+	gateKey  = "gate"
+	lastCode = codes.Unauthenticated
 )
 
 // codeTable holds the code of refusals for each reason.
@@ -64,12 +65,13 @@ func sound(c codes.Code) codes.Code {
 	return c
 }
 
-// A stopped is the error of a call that a gate did not let in: a refusal, or the
-// end of its context before its turn. It is shared and never changes.
+// A stopped is the error of a call that was not let in: a refusal, or the end of its
+// context before its turn. It is shared and never changes.
 type stopped struct {
-	cause   error // a *admit.Refusal, or the context's error
+	cause   error // a *admit.Refusal, a sentinel, or the context's error
 	status  *status.Status
-	trailer metadata.MD // of a refusal
+	refusal *Refusal    // nil if the context ended
+	trailer metadata.MD // of a server's refusal
 	text    string
 }
 
@@ -81,18 +83,19 @@ func (s *stopped) GRPCStatus() *status.Status { return s.status }
 // Unwrap makes the cause visible to errors.Is and errors.As.
 func (s *stopped) Unwrap() error { return s.cause }
 
-func newStopped(cause error, st *status.Status, trailer metadata.MD) *stopped {
-	return &stopped{cause: cause, status: st, trailer: trailer, text: st.Err().Error()}
+// trailerFor returns what the caller of a call with that context is told. gRPC sleeps
+// for the delay even if the deadline comes first, and the caller then never learns of
+// the refusal. It also has little use for an attempt with less time left than it has
+// just waited. So such a call is not retried.
+func (s *stopped) trailerFor(ctx context.Context) metadata.MD {
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < 2*s.refusal.RetryAfter {
+		return dontRetry
+	}
+	return s.trailer
 }
 
-// newStatus returns a status with details: the reason, and what else there is.
-func newStatus(c codes.Code, text string, why admit.Reason, more ...protoadapt.MessageV1) *status.Status {
-	st := status.New(c, text)
-	info := &errdetails.ErrorInfo{Reason: strings.ToUpper(why.String()), Domain: domain}
-	if detailed, err := st.WithDetails(append([]protoadapt.MessageV1{info}, more...)...); err == nil { // it fails for OK only
-		return detailed
-	}
-	return st
+func newStopped(cause error, st *status.Status, r *Refusal) *stopped {
+	return &stopped{cause: cause, status: st, refusal: r, text: st.Err().Error()}
 }
 
 var (
@@ -103,17 +106,10 @@ var (
 	errNoGate = status.Error(codes.Internal, "weir: interceptor without a gate")
 )
 
-// fullError returns the error of a tap handle. It has no details, which would
-// have to be marshalled in the connection's only reader.
-func fullError(c codes.Code) error { return status.Error(c, fullText) }
-
-// fullText is how clients recognise a tap's refusal: see fromWeir.
-const fullText = "weir: refused: full"
-
 // stop returns the error for a call that the gate did not let in.
-func stop(err error, t *codeTable) *stopped {
+func (c *config) stop(err error) *stopped {
 	if r, ok := err.(*admit.Refusal); ok { //nolint:errorlint // Acquire does not wrap it, and this is the hot path
-		return refusal(r, t.of(r.Reason))
+		return c.refusal(r)
 	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
@@ -124,29 +120,48 @@ func stop(err error, t *codeTable) *stopped {
 	return newStopped(err, status.FromContextError(err), nil) // a context of somebody's own making
 }
 
-// refusals holds the errors that were built, by *admit.Refusal. It is bounded,
-// because those are shared: a gate draws them from a few hundred.
-var refusals sync.Map // of *[lastCode + 1]atomic.Pointer[stopped]
-
-// refusal returns the error for a refusal, built once for each code.
-func refusal(r *admit.Refusal, c codes.Code) *stopped {
-	v, ok := refusals.Load(r)
-	if !ok {
-		v, _ = refusals.LoadOrStore(r, new([lastCode + 1]atomic.Pointer[stopped]))
+// refusal returns the error for a refusal. Each is built once, because a gate shares a
+// few hundred refusals among all its calls, and so the map is bounded.
+func (c *config) refusal(r *admit.Refusal) *stopped {
+	if s, ok := c.built.Load(r); ok {
+		return s.(*stopped) //nolint:forcetypeassert // the map holds nothing else
 	}
-	slot := &v.(*[lastCode + 1]atomic.Pointer[stopped])[c] //nolint:forcetypeassert // the map holds nothing else
-	if s := slot.Load(); s != nil {
-		return s
-	}
-	slot.CompareAndSwap(nil, newRefusal(r, c))
-	return slot.Load()
+	s, _ := c.built.LoadOrStore(r, c.newRefusal(r))
+	return s.(*stopped) //nolint:forcetypeassert // the map holds nothing else
 }
 
-func newRefusal(r *admit.Refusal, c codes.Code) *stopped {
-	text := "weir: refused: " + strings.ReplaceAll(r.Reason.String(), "_", " ")
-	st := newStatus(c, text, r.Reason, &errdetails.RetryInfo{RetryDelay: durationpb.New(r.RetryAfter)})
-	ms := strconv.FormatInt(r.RetryAfter.Milliseconds(), 10)
-	return newStopped(r, st, metadata.MD{pushbackKey: {ms}})
+func (c *config) newRefusal(r *admit.Refusal) *stopped {
+	is := local(r)
+	text := serverText(r.Reason, is.Gate) + advice(r)
+	if c.leaves {
+		text = clientText(r.Reason, is.Gate)
+	}
+	s := newStopped(r, newStatus(c.codes.of(r.Reason), text, is), is)
+	s.trailer = metadata.MD{pushbackKey: {strconv.FormatInt(is.RetryAfter.Milliseconds(), 10)}}
+	return s
+}
+
+// newStatus returns the status of a refusal, with details.
+func newStatus(c codes.Code, text string, r *Refusal) *status.Status {
+	info := &errdetails.ErrorInfo{Reason: strings.ToUpper(r.Reason), Domain: domain}
+	if r.Gate != "" {
+		info.Metadata = map[string]string{gateKey: r.Gate}
+	}
+	details := []protoadapt.MessageV1{info}
+	if r.RetryAfter > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(r.RetryAfter)})
+	}
+	st := status.New(c, text)
+	if detailed, err := st.WithDetails(details...); err == nil { // it fails for OK only
+		return detailed
+	}
+	return st
+}
+
+// tapError returns the error of a tap handle. It has no details, which would have to be
+// marshalled in the connection's only reader; see textRefusal.
+func (c *config) tapError(g *admit.Gate, why admit.Reason) error {
+	return status.Error(c.codes.of(why), serverText(why, label(g.Name())))
 }
 
 // A retreat makes the errors of calls that a client did not send because it stands
@@ -174,14 +189,8 @@ func (r *retreat) after(d time.Duration) *stopped {
 		return s
 	}
 	delay := time.Duration(float64(shortestRetreat) * math.Pow(retreatGrowth, float64(i)))
-	st := status.New(codes.Unavailable, r.cause.Error())
-	detailed, err := st.WithDetails(
-		&errdetails.ErrorInfo{Reason: r.reason, Domain: domain},
-		&errdetails.RetryInfo{RetryDelay: durationpb.New(delay)},
-	)
-	if err == nil { // it fails for OK only
-		st = detailed
-	}
-	r.built[i].CompareAndSwap(nil, newStopped(r.cause, st, nil))
+	is := &Refusal{Reason: strings.ToLower(r.reason), RetryAfter: delay}
+	st := newStatus(codes.Unavailable, r.cause.Error()+": retry in "+rounded(delay).String(), is)
+	r.built[i].CompareAndSwap(nil, newStopped(r.cause, st, is))
 	return r.built[i].Load()
 }

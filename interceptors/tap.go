@@ -31,7 +31,7 @@ func Tap(g *admit.Gate, opts ...ServerOption) tap.ServerInHandle {
 	c := serverConfig(opts)
 	var full [len(c.codes)]error
 	for why := range full {
-		full[why] = fullError(c.codes.of(admit.Reason(why)))
+		full[why] = c.tapError(g, admit.Reason(why))
 	}
 	return func(ctx context.Context, info *tap.Info) (context.Context, error) {
 		if !g.Full() {

@@ -13,7 +13,7 @@ import (
 
 // ErrThrottled is what errors.Is finds in the error of a call that a throttle
 // refused.
-var ErrThrottled = errors.New("weir: refused: throttled")
+var ErrThrottled = errors.New("weir: this client holds back: the server has refused too many of its calls")
 
 var throttled = retreat{cause: ErrThrottled, reason: "THROTTLED"}
 

@@ -42,7 +42,7 @@ var rules = []rule{
 		"admit", "limit", grpc + "/...",
 		"github.com/grpc-ecosystem/go-grpc-middleware/v2/...", "github.com/sony/gobreaker/v2",
 		protobuf + "/types/known/durationpb", protobuf + "/types/known/anypb", protobuf + "/protoadapt", protobuf + "/proto",
-		"google.golang.org/genproto/googleapis/rpc/errdetails",
+		"google.golang.org/genproto/googleapis/rpc/errdetails", "google.golang.org/genproto/googleapis/rpc/status",
 	}},
 	{dir: "metrics", may: watchers},
 	{dir: "debug", may: watchers},
