@@ -9,7 +9,7 @@
 // Clients stand back with [UnaryThrottle], [UnaryBreaker] and the retry policy of
 // [RetryConfig]. [WithPropagation] and [UnaryPropagation] let what a call is travel
 // from service to service. [Server] and [Client] put all of it together in the right
-// order.
+// order, and [Shutdown] ends a server.
 //
 // # Order
 //

@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
@@ -59,7 +61,7 @@ func Example() {
 	resp, err := client.Work(context.Background(), &demopb.WorkRequest{Name: "hello"})
 	fmt.Println(resp.GetMessage(), err)
 
-	gate.Drain() // before GracefulStop, which would wait for the queue
+	gate.Drain() // part of Shutdown
 	_, err = client.Work(context.Background(), &demopb.WorkRequest{Name: "hello"})
 	fmt.Println(status.Code(err), status.Convert(err).Message())
 	// Output:
@@ -107,6 +109,27 @@ func ExampleRefusalFrom() {
 	}
 	// Output:
 	// draining by write remote: true soon: true
+}
+
+// A health watch would keep GracefulStop waiting for ever.
+func ExampleShutdown() {
+	gate, err := admit.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	server := grpc.NewServer(grpc.UnaryInterceptor(interceptors.UnaryServer(gate)))
+	healthpb.RegisterHealthServer(server, health.NewServer())
+	client, stop := serve(server)
+	defer stop()
+	if _, err := client.Work(context.Background(), &demopb.WorkRequest{}); err != nil {
+		log.Fatal(err)
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	fmt.Println(interceptors.Shutdown(ctx, server, gate), gate.Stats().Draining)
+	// Output:
+	// <nil> true
 }
 
 // Callers wait for their turn, and are slowed down to what the other side can
