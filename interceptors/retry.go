@@ -47,8 +47,10 @@ type RetryConfig struct {
 	// that fails, for each connection: a budget starts with BudgetTokens; each attempt
 	// that ended with one of Codes, or whose server forbade a retry, takes one; each call
 	// that went well gives BudgetRatio back; and with half of BudgetTokens or less
-	// nothing is retried. Defaults 10, from 3 to 1000 (with fewer there would never be a
-	// retry), and 0.1, from 0.001 (the finest that gRPC knows) to 1000.
+	// nothing is retried. Defaults 50, from 3 to 1000 (with fewer there would never be a
+	// retry), and 0.1, from 0.001 (the finest that gRPC knows) to 1000. A server that
+	// shuts down refuses all calls in its queue at once, so half of BudgetTokens should be
+	// more calls than a client has waiting at one server.
 	//
 	// grpc-go fills the budget up with each result of the connection's resolver. One
 	// that reports often, such as DNS while addresses change, allows BudgetTokens/2
@@ -69,7 +71,7 @@ func (c *RetryConfig) defaults() {
 	if len(c.Codes) == 0 {
 		c.Codes = []codes.Code{codes.Unavailable}
 	}
-	c.BudgetTokens = or(c.BudgetTokens, 10)
+	c.BudgetTokens = or(c.BudgetTokens, 50)
 	c.BudgetRatio = or(c.BudgetRatio, 0.1)
 }
 

@@ -29,7 +29,7 @@ func TestServiceConfig(t *testing.T) {
 	}{
 		"defaults": {
 			want: `{"methodConfig":[{"name":[{}],"retryPolicy":{"maxAttempts":3,"initialBackoff":"0.05s","maxBackoff":"1s",` +
-				`"backoffMultiplier":2,"retryableStatusCodes":["UNAVAILABLE"]}}],"retryThrottling":{"maxTokens":10,"tokenRatio":0.1}}`,
+				`"backoffMultiplier":2,"retryableStatusCodes":["UNAVAILABLE"]}}],"retryThrottling":{"maxTokens":50,"tokenRatio":0.1}}`,
 		},
 		"all": {
 			config: interceptors.RetryConfig{
@@ -45,7 +45,7 @@ func TestServiceConfig(t *testing.T) {
 		"a long first backoff": {
 			config: interceptors.RetryConfig{InitialBackoff: time.Minute},
 			want: `{"methodConfig":[{"name":[{}],"retryPolicy":{"maxAttempts":3,"initialBackoff":"60s","maxBackoff":"60s",` +
-				`"backoffMultiplier":2,"retryableStatusCodes":["UNAVAILABLE"]}}],"retryThrottling":{"maxTokens":10,"tokenRatio":0.1}}`,
+				`"backoffMultiplier":2,"retryableStatusCodes":["UNAVAILABLE"]}}],"retryThrottling":{"maxTokens":50,"tokenRatio":0.1}}`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -221,11 +221,11 @@ func TestRetryBudget(t *testing.T) {
 			}
 		}
 		call(200)
-		if got := len(f.at); got < 201 || got > 205 {
-			t.Errorf("attempts of 200 calls: got %d, want 201 to 205: half of the budget of 10 is for retries", got)
+		if got := len(f.at); got < 201 || got > 225 {
+			t.Errorf("attempts of 200 calls: got %d, want 201 to 225: half of the budget of 50 is for retries", got)
 		}
 		f.fail = 0
-		call(100) // which fill the budget again
+		call(500) // which fill the budget again
 		f.at, f.fail = nil, 1
 		call(1)
 		if len(f.at) != 2 {
