@@ -156,6 +156,9 @@ func (g *Gate) acquireSlow(ctx context.Context, call Call) (Permit, error) {
 	if g.draining {
 		return g.refuseAndUnlock(class, Draining)
 	}
+	if why, refuses := g.toldToRefuseLocked(); refuses {
+		return g.refuseAndUnlock(class, why)
+	}
 	if s.inFlight()+c.Cost > s.limit() && !g.turns.Counted() && !g.cfg.dryRun { // the shortest way: it reads no clock
 		if why, shut := g.turns.Shut(c, s.limit()); shut {
 			g.window.pressed++
@@ -271,7 +274,7 @@ func (g *Gate) giveBackLocked(c claim, now time.Duration) {
 
 // settleLocked lets calls past the lock again if nothing needs them at it.
 func (g *Gate) settleLocked() {
-	slow := g.turns.Len() > 0 || g.draining || g.cfg.dryRun || g.turns.Counted()
+	slow := g.turns.Len() > 0 || g.draining || g.cfg.dryRun || g.turns.Counted() || g.cfg.refuses != nil
 	for {
 		s := g.load()
 		if s.slow() == slow || g.swap(s, s.withSlow(slow)) {

@@ -130,6 +130,7 @@ type config struct {
 	dryRun        bool
 	maxRetryAfter time.Duration
 	classes       classTable
+	refuses       func() (reason uint8, refuse bool) // in tests; see package weirtest
 }
 
 func (c *config) validate() error {
