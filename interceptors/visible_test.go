@@ -87,6 +87,53 @@ func TestOverloadIsVisible(t *testing.T) {
 	}
 }
 
+// One client hammers a slow method. Others, who have two seconds, are not told to come
+// back after a second or later, and know when they are refused.
+func TestPushbackIsBounded(t *testing.T) {
+	for name, opts := range map[string][]admit.Option{
+		"default": nil, "fixed": {admit.WithLimit(fixed(8))}, "no queue": {admit.WithLimit(fixed(8)), admit.WithoutQueue()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGate(t, opts...)
+				r := start(t, crew(8, 200*time.Millisecond), unaryServers(interceptors.UnaryServer(g)), policy(t, interceptors.RetryConfig{}))
+				hammer := demopb.NewDemoServiceClient(r.conn)
+				over, stop := context.WithCancel(t.Context())
+				var all sync.WaitGroup
+				all.Go(func() {
+					for over.Err() == nil {
+						time.Sleep(time.Millisecond) // 25 times what is served
+						all.Go(func() { _, _ = hammer.Work(over, &demopb.WorkRequest{}) })
+					}
+				})
+				longest := 0
+				for range 50 {
+					time.Sleep(100 * time.Millisecond)
+					ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+					var trailer metadata.MD
+					_, err := r.Work(ctx, &demopb.WorkRequest{}, grpc.Trailer(&trailer))
+					cancel()
+					if _, ok := interceptors.RefusalFrom(err); err != nil && !ok {
+						t.Errorf("call: got %v, want a refusal, or none", err)
+					}
+					for _, ms := range trailer[pushback] {
+						n, err := strconv.Atoi(ms)
+						if err != nil {
+							t.Errorf("%s: got %q, want a number", pushback, ms)
+						}
+						longest = max(longest, n)
+					}
+				}
+				if longest < 100 || longest > 1000 {
+					t.Errorf("longest %s: got %d, want 100 to 1000", pushback, longest)
+				}
+				stop()
+				all.Wait()
+			})
+		})
+	}
+}
+
 // A call whose deadline would be near when it comes back is told not to.
 func TestNoRetryBeyondTheDeadline(t *testing.T) {
 	for _, draining := range []bool{false, true} {

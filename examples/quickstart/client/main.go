@@ -10,50 +10,50 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"github.com/weir-go/weir/examples/demopb"
+	"github.com/weir-go/weir/interceptors"
 )
-
-// A refused call is sent again after the delay that the server asked for; the backoff is for other failures.
-const retry = `{"methodConfig": [{"name": [{"service": "weir.demo.v1.DemoService"}], "retryPolicy": {
-	"retryableStatusCodes": ["UNAVAILABLE"], "maxAttempts": 5,
-	"initialBackoff": "0.05s", "maxBackoff": "1s", "backoffMultiplier": 2}}]}`
 
 func main() {
 	addr := flag.String("addr", "localhost:50051", "where the server is")
-	calls := flag.Int("calls", 300, "how many calls to send at once")
+	calls, limit := flag.Int("calls", 300, "to send at once"), flag.Duration("deadline", 5*time.Second, "of each call")
 	flag.Parse()
 
-	conn, err := grpc.NewClient(*addr,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultServiceConfig(retry))
+	// A refused call is sent again after the delay that the server asked for, within a budget.
+	weir, err := interceptors.Client(interceptors.ClientConfig{Retry: &interceptors.RetryConfig{MaxAttempts: 5}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	conn, err := grpc.NewClient(*addr, append(weir, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer conn.Close()
 	stub := demopb.NewDemoServiceClient(conn)
 
-	results := make(chan codes.Code, *calls)
 	var burst sync.WaitGroup
-	start := time.Now()
+	var mu sync.Mutex
+	count, start := map[string]int{}, time.Now()
 	for range *calls {
 		burst.Go(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), *limit)
 			defer cancel()
 			_, err := stub.Work(ctx, &demopb.WorkRequest{Name: "you", CostMicros: 20_000})
-			results <- status.Code(err)
+			result := status.Code(err).String()
+			if r, ok := interceptors.RefusalFrom(err); ok {
+				result = fmt.Sprintf("refused by gate %s: %s", r.Gate, r.Reason)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			count[result]++
 		})
 	}
 	burst.Wait()
-	close(results)
 	fmt.Printf("%d calls in %v\n", *calls, time.Since(start).Round(time.Millisecond))
-	count := map[codes.Code]int{}
-	for code := range results {
-		count[code]++
-	}
-	for code, n := range count {
-		fmt.Printf("%6d %v\n", n, code)
+	for result, n := range count {
+		fmt.Printf("%6d %s\n", n, result)
 	}
 }

@@ -34,6 +34,7 @@ func (demo) Work(_ context.Context, r *demopb.WorkRequest) (*demopb.WorkResponse
 
 func main() {
 	addr, pages := flag.String("addr", "localhost:50051", "gRPC"), flag.String("metrics", "localhost:9464", "/metrics")
+	grace := flag.Duration("grace", 20*time.Second, "how long calls may take to end when the server stops")
 	flag.Parse()
 	stop, _ := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	gate := must(admit.New(admit.WithName("demo"))) // an adaptive limit and a short queue
@@ -47,8 +48,9 @@ func main() {
 	go func() { must("", web.Serve(scrapes)) }()
 	go func() { must("", server.Serve(calls)) }()
 	<-stop.Done()
-	gate.Drain() // first, or GracefulStop waits for the whole queue, too
-	server.GracefulStop()
+	ctx, cancel := context.WithTimeout(context.Background(), *grace)
+	defer cancel()
+	must("", interceptors.Shutdown(ctx, server, gate)) // the error says what had to be ended
 }
 
 func must[T any](v T, err error) T {
