@@ -2,7 +2,7 @@ package admit
 
 import "github.com/weir-go/weir/internal/refuse"
 
-func init() {
+func init() { //nolint:gochecknoinits // package refuse cannot import this one
 	refuse.Option = func(next func() (uint8, bool)) any {
 		return option(func(c *config) { c.refuses = next })
 	}

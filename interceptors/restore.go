@@ -76,10 +76,10 @@ func restored(err error, trailer metadata.MD) error {
 		return err
 	}
 	var st spb.Status
-	if proto.Unmarshal([]byte(values[0]), &st) != nil || codes.Code(st.GetCode()) == status.Code(err) { //nolint:gosec // any number will do
+	if proto.Unmarshal([]byte(values[0]), &st) != nil || codes.Code(st.GetCode()) == status.Code(err) {
 		return err
 	}
-	if _, ok := wireRefusal(&st); !ok || sound(codes.Code(st.GetCode())) == codes.Unknown { //nolint:gosec // any number will do
+	if _, ok := wireRefusal(&st); !ok || sound(codes.Code(st.GetCode())) == codes.Unknown {
 		return err
 	}
 	if status.Code(err) == codes.DeadlineExceeded {

@@ -103,7 +103,7 @@ func textRefusal(text string) (Refusal, bool) {
 		if end, found := strings.CutPrefix(rest, ")"); !found || end != "" && end[0] != ':' {
 			return Refusal{}, false
 		}
-		r := Refusal{Reason: admit.Reason(why).String(), Remote: true} //nolint:gosec // few reasons
+		r := Refusal{Reason: admit.Reason(why).String(), Remote: true}
 		if len(gate) <= longestLabel && isPrintable(gate) {
 			r.Gate = gate
 		}

@@ -3,6 +3,7 @@ package weirtest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -36,7 +37,7 @@ func NewGate(why admit.Reason, n int, opts ...admit.Option) (*admit.Gate, error)
 	if !ok {
 		return nil, fmt.Errorf("weirtest: option: got a %T, want an admit.Option", refuse.Option(next))
 	}
-	return admit.New(append(opts[:len(opts):len(opts)], refuses)...)
+	return admit.New(append(slices.Clip(opts), refuses)...)
 }
 
 // Error returns the error that a client gets from a server whose gate of that name

@@ -53,7 +53,7 @@ func ExampleNewGate() {
 		if err != nil {
 			return "from the cache: " + err.Error()
 		}
-		defer permit.Release(admit.Success)
+		permit.Release(admit.Success)
 		return "from the database"
 	}
 	fmt.Println(buy())
@@ -73,7 +73,6 @@ func ExampleNewServer() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer server.Close()
 	retries, err := interceptors.Client(interceptors.ClientConfig{Retry: &interceptors.RetryConfig{}})
 	if err != nil {
 		log.Fatal(err)
@@ -82,6 +81,7 @@ func ExampleNewServer() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	defer server.Close()
 
 	resp, err := demopb.NewDemoServiceClient(conn).Work(context.Background(), &demopb.WorkRequest{})
 	fmt.Println(resp.GetMessage(), err)
