@@ -95,15 +95,11 @@ func fromWeir(st *status.Status) bool {
 // had no room for the call. Without a word from weir it is taken for a quota: that of its
 // caller, which says nothing about others.
 func full(st *status.Status) bool {
-	if strings.HasSuffix(st.Message(), fullText) {
-		return true
+	r, ok := wireRefusal(st.Proto())
+	if !ok {
+		r, ok = textRefusal(st.Message()) // of a tap
 	}
-	for _, d := range st.Details() {
-		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == domain {
-			return slices.Contains(fullReasons, info.GetReason())
-		}
-	}
-	return false
+	return ok && slices.Contains(fullReasons, r.Reason)
 }
 
 // fullReasons are those of refusals by a gate that has too much to do; not those for
@@ -112,7 +108,7 @@ var fullReasons = func() (names []string) {
 	for _, r := range []admit.Reason{
 		admit.QueueFull, admit.Displaced, admit.DeadlineTooClose, admit.WaitedTooLong, admit.Draining,
 	} {
-		names = append(names, strings.ToUpper(r.String()))
+		names = append(names, r.String())
 	}
 	return names
 }()

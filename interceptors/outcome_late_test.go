@@ -129,7 +129,9 @@ func TestOutcomeOfResourceExhausted(t *testing.T) {
 		"displaced":              {says("weir", "DISPLACED"), admit.Overload},
 		"waited too long":        {says("weir", "WAITED_TOO_LONG"), admit.Overload},
 		"draining":               {says("weir", "DRAINING"), admit.Overload},
-		"a tap":                  {status.Error(codes.ResourceExhausted, "weir: refused: full"), admit.Overload},
+		"a tap":                  {status.Error(codes.ResourceExhausted, `weir: the server is full (gate "far")`), admit.Overload},
+		"a tap that drains":      {status.Error(codes.ResourceExhausted, `weir: the server is shutting down (gate "far")`), admit.Overload},
+		"a tap, a share":         {status.Error(codes.ResourceExhausted, `weir: the caller's share of the server is used up (gate "far")`), admit.Ignored},
 		"too large":              {status.Error(codes.ResourceExhausted, "grpc: received message larger than max (2 vs. 1)"), admit.Ignored},
 		"wrapped by the handler": {fmt.Errorf("orders: %w", status.Error(codes.ResourceExhausted, "quota")), admit.Ignored},
 	} {

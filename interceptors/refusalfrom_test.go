@@ -137,7 +137,7 @@ func TestRefusalFromOthers(t *testing.T) {
 	wantFrom(t, err, interceptors.Refusal{Reason: "draining", Gate: "write", Remote: true}, none)
 
 	throttle := newThrottle(t, interceptors.ThrottleConfig{})
-	interceptors.Drawn(throttle, func() float64 { return 0 })
+	interceptors.Drawn(throttle, func() float64 { return 0.999 })
 	throttled := interceptors.UnaryThrottle(throttle)
 	for range 100 {
 		err = throttled(t.Context(), work, nil, nil, nil, busy)
@@ -176,8 +176,8 @@ func TestRefusalFromNothing(t *testing.T) {
 	for _, err := range []error{
 		nil, errors.New("x"), context.DeadlineExceeded, left,
 		status.Error(codes.Unavailable, "full"), status.Error(codes.OK, ""),
-		detailed(t, codes.Unavailable, "", info),
-		detailed(t, codes.Unavailable, "", &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)}),
+		withDetails(t, codes.Unavailable, "", info),
+		withDetails(t, codes.Unavailable, "", &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)}),
 		status.Error(codes.Unavailable, `the server is full (gate "a")`),
 		status.Error(codes.Unavailable, `weir: the server is full (gate "a"`),
 		status.Error(codes.Unavailable, `weir: the server is full (gate a)`),
@@ -190,7 +190,7 @@ func TestRefusalFromNothing(t *testing.T) {
 	}
 }
 
-func detailed(t *testing.T, c codes.Code, text string, details ...protoadapt.MessageV1) error {
+func withDetails(t *testing.T, c codes.Code, text string, details ...protoadapt.MessageV1) error {
 	t.Helper()
 	st, err := status.New(c, text).WithDetails(details...)
 	if err != nil {
@@ -227,7 +227,7 @@ func TestRefusalFromHostileDetails(t *testing.T) {
 		"two of them":      {[]protoadapt.MessageV1{is("DRAINING", "a"), is("QUEUE_FULL", "b")}, interceptors.Refusal{Reason: "draining", Gate: "a"}, true},
 		"too many":         {append(slicesRepeat(after(1, 0), 16), is("DRAINING", "a")), interceptors.Refusal{}, false},
 	} {
-		got, ok := interceptors.RefusalFrom(detailed(t, codes.Unavailable, "", c.details...))
+		got, ok := interceptors.RefusalFrom(withDetails(t, codes.Unavailable, "", c.details...))
 		if c.want.Remote = c.ok; ok != c.ok || got != c.want {
 			t.Errorf("%s: got %+v, %v, want %+v, %v", name, got, ok, c.want, c.ok)
 		}

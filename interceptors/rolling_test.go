@@ -25,8 +25,8 @@ import (
 	"github.com/weir-go/weir/interceptors"
 )
 
-// A fleet is several instances of a service that can be restarted.
-type fleet struct {
+// A deployment is several replicas of a service that can be restarted.
+type deployment struct {
 	t       *testing.T
 	service *service
 	gate    func() *admit.Gate // nil for none
@@ -36,18 +36,18 @@ type fleet struct {
 	listeners map[string]*bufconn.Listener
 }
 
-// An instance is one server of a fleet.
-type instance struct {
+// A replica is one server of a deployment.
+type replica struct {
 	addr   string
 	server *grpc.Server
 	gate   *admit.Gate
 	served chan error
 }
 
-// run starts an instance at an address; with sockets "" is a free one.
-func (f *fleet) run(addr string) *instance {
+// run starts a replica at an address; with sockets "" is a free one.
+func (f *deployment) run(addr string) *replica {
 	f.t.Helper()
-	i := &instance{addr: addr, served: make(chan error, 1)}
+	i := &replica{addr: addr, served: make(chan error, 1)}
 	var opts []grpc.ServerOption
 	if f.gate != nil {
 		i.gate = f.gate()
@@ -63,7 +63,7 @@ func (f *fleet) run(addr string) *instance {
 	return i
 }
 
-func (f *fleet) listen(addr string) net.Listener {
+func (f *deployment) listen(addr string) net.Listener {
 	if f.socket {
 		if addr == "" {
 			addr = "127.0.0.1:0"
@@ -80,8 +80,8 @@ func (f *fleet) listen(addr string) net.Listener {
 	return f.listeners[addr]
 }
 
-// dial returns a client of all instances, which a test has to close.
-func (f *fleet) dial(balancer string, of []*instance) *grpc.ClientConn {
+// dial returns a client of all replicas, which a test has to close.
+func (f *deployment) dial(balancer string, of []*replica) *grpc.ClientConn {
 	f.t.Helper()
 	r := manual.NewBuilderWithScheme("fleet")
 	var state resolver.State
@@ -119,14 +119,14 @@ func (f *fleet) dial(balancer string, of []*instance) *grpc.ClientConn {
 }
 
 // A rolling is a rolling restart under load: 12 callers, each with one call after the
-// other, and two instances that restart in turn.
+// other, and two replicas that restart in turn.
 type rolling struct {
 	balancer string
 	conns    int           // clients; the callers share them
 	limit    int           // of each gate; 0 for the default gate
 	takes    time.Duration // each call
 	deadline time.Duration
-	stop     func(*testing.T, *instance)
+	stop     func(*testing.T, *replica)
 	socket   bool
 }
 
@@ -166,12 +166,12 @@ func (n *tally) wait(more int) {
 }
 
 // drainAndStop is what a program does at SIGTERM that does not use Shutdown.
-func drainAndStop(_ *testing.T, i *instance) {
+func drainAndStop(_ *testing.T, i *replica) {
 	i.gate.Drain()
 	i.server.GracefulStop()
 }
 
-func shutDown(t *testing.T, i *instance) {
+func shutDown(t *testing.T, i *replica) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := interceptors.Shutdown(ctx, i.server, i.gate); err != nil {
@@ -179,9 +179,9 @@ func shutDown(t *testing.T, i *instance) {
 	}
 }
 
-// run restarts the instances while the callers call, and checks that no call is lost.
+// run restarts the replicas while the callers call, and checks that no call is lost.
 func (c rolling) run(t *testing.T, pause func(*tally)) {
-	f := &fleet{t: t, service: works(c.takes), socket: c.socket, listeners: map[string]*bufconn.Listener{}}
+	f := &deployment{t: t, service: works(c.takes), socket: c.socket, listeners: map[string]*bufconn.Listener{}}
 	f.gate = func() *admit.Gate {
 		if c.limit == 0 {
 			return newGate(t)
@@ -192,7 +192,7 @@ func (c rolling) run(t *testing.T, pause func(*tally)) {
 	if c.socket {
 		names = []string{"", ""}
 	}
-	of := []*instance{f.run(names[0]), f.run(names[1])}
+	of := []*replica{f.run(names[0]), f.run(names[1])}
 	var conns []*grpc.ClientConn
 	for range c.conns {
 		conns = append(conns, f.dial(c.balancer, of))
@@ -243,15 +243,15 @@ func (c rolling) call(stub demopb.DemoServiceClient, n *tally, done <-chan struc
 	}
 }
 
-// wait waits until an instance that was told to stop serves no more.
-func (i *instance) wait(t *testing.T) {
+// wait waits until a replica that was told to stop serves no more.
+func (i *replica) wait(t *testing.T) {
 	t.Helper()
 	if err := <-i.served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		t.Errorf("Serve: got %v, want nil", err)
 	}
 }
 
-var waysToStop = map[string]func(*testing.T, *instance){"Drain and GracefulStop": drainAndStop, "Shutdown": shutDown}
+var waysToStop = map[string]func(*testing.T, *replica){"Drain and GracefulStop": drainAndStop, "Shutdown": shutDown}
 
 // A draining server sends its callers to another one, and no call is lost. Callers
 // have 300 ms, so the delay that it asks for must be short.

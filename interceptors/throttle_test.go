@@ -91,7 +91,7 @@ func TestThrottleCounts(t *testing.T) {
 		"a far quota":               {ends(detailed(codes.ResourceExhausted, "example.com", "QUEUE_FULL")), 0, 0},
 		"a far tenant's share":      {ends(detailed(codes.ResourceExhausted, "weir", "OVER_SHARE")), 0, 0},
 		"a far client's full gate":  {ends(detailed(codes.ResourceExhausted, "weir", "QUEUE_FULL")), 0, 1},
-		"a far tap":                 {ends(status.Error(codes.ResourceExhausted, "weir: refused: full")), 0, 1},
+		"a far tap":                 {ends(status.Error(codes.ResourceExhausted, `weir: the server is full (gate "far")`)), 0, 1},
 		"a message too large":       {ends(status.Error(codes.ResourceExhausted, "grpc: received message larger than max (2 vs. 1)")), 0, 0},
 		"CANCELED":                  {fails(codes.Canceled), 0, 0},
 		"our gate":                  {local, 0, 0},

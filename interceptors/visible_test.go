@@ -200,8 +200,8 @@ func TestTheClientRestoresRefusals(t *testing.T) {
 				t.Errorf("RefusalFrom(%v): got %+v, %v, want %v, and a remote one for queue_full if so", err, is, ok, c.is)
 			}
 		}
-		if s := throttle.Stats(); len(s) != 1 || s[0].Requests != 1 || s[0].Accepts != 0 {
-			t.Errorf("throttle: got %+v, want one request that was not accepted", s)
+		if s := throttle.Stats(); len(s) != 1 || s[0].Allowed != 1 || s[0].Rejected != 1 || s[0].Accepted != 0 {
+			t.Errorf("throttle: got %+v, want one call, which the target rejected", s)
 		}
 		if s := circuit(t, breaker); s.Failed != 0 {
 			t.Errorf("breaker: got %+v, want no failure: the server is full and well", s)

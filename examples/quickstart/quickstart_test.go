@@ -164,7 +164,7 @@ func TestBurst(t *testing.T) {
 	const by = "refused by gate demo: "
 	client := build(t, "client")
 	s := start(t)
-	ended := burst(t, client, s.addr, 600, "-deadline", "1m")
+	ended := burst(t, client, s.addr, 600, "-deadline", "1m", "-takes", "200ms")
 	refused := 0
 	for how, n := range ended {
 		if strings.HasPrefix(how, by) {

@@ -20,6 +20,7 @@ import (
 func main() {
 	addr := flag.String("addr", "localhost:50051", "where the server is")
 	calls, limit := flag.Int("calls", 300, "to send at once"), flag.Duration("deadline", 5*time.Second, "of each call")
+	takes := flag.Duration("takes", 200*time.Millisecond, "how long the server works on a call")
 	flag.Parse()
 
 	// A refused call is sent again after the delay that the server asked for, within a budget.
@@ -41,7 +42,7 @@ func main() {
 		burst.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), *limit)
 			defer cancel()
-			_, err := stub.Work(ctx, &demopb.WorkRequest{Name: "you", CostMicros: 20_000})
+			_, err := stub.Work(ctx, &demopb.WorkRequest{Name: "you", CostMicros: takes.Microseconds()})
 			result := status.Code(err).String()
 			if r, ok := interceptors.RefusalFrom(err); ok {
 				result = fmt.Sprintf("refused by gate %s: %s", r.Gate, r.Reason)
