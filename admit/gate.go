@@ -41,6 +41,7 @@ type Gate struct {
 	waiters sync.Pool // of *waiter; per gate, for their channels and timers
 
 	pushback atomic.Int64 // the mean delay that refusals ask for
+	quotas   atomic.Pointer[quotas]
 
 	mu         sync.Mutex // guards what follows
 	cfg        config
@@ -80,6 +81,7 @@ func New(opts ...Option) (*Gate, error) {
 	g.yields.Store(true)
 	g.mu.Lock()
 	g.settleLocked()
+	g.settleQuotasLocked()
 	g.mu.Unlock()
 	return g, nil
 }
@@ -110,6 +112,9 @@ func (g *Gate) now() time.Duration { return time.Since(g.epoch) }
 func (g *Gate) Acquire(ctx context.Context, c Call) (Permit, error) {
 	if err := ctx.Err(); err != nil {
 		return Permit{}, g.left(c.Class, 0, err)
+	}
+	if q := g.quotas.Load(); q != nil && c.quota == notAsked {
+		return g.acquireWithin(ctx, c, q)
 	}
 	for c.Cost <= 1 && c.Tenant == "" {
 		s := g.load()
@@ -143,6 +148,9 @@ func (g *Gate) sawInFlight(n int) {
 }
 
 func (g *Gate) acquireSlow(ctx context.Context, c Call) (Permit, error) {
+	if g.shards == nil {
+		return Permit{}, errZeroGate
+	}
 	g.mu.Lock()
 	now := g.now()
 	c = g.knownLocked(c)
@@ -400,9 +408,11 @@ func (g *Gate) passAndUnlock(c Call, now time.Duration, pressed bool) (Permit, e
 	got := g.countLocked(c.Class, c.Tenant, cost)
 	g.mu.Unlock()
 	g.holding(got, func() {
-		if full {
+		switch {
+		case c.quota == wouldFail: // counted
+		case full:
 			g.countRefusal(c.Class, QueueFull, 0)
-		} else {
+		default:
 			g.countWaited(c.Class, 0)
 		}
 	})
@@ -561,6 +571,10 @@ func (g *Gate) fullLocked() bool {
 // will get the next permit in any case. It never blocks. What it does not turn
 // away has to ask Acquire.
 func (g *Gate) TurnAway(c Call) (why Reason, away bool) {
+	if q := g.quotas.Load(); q != nil && g.Full() && q.over(c, time.Now()) {
+		why, _ = g.overQuota(c)
+		return why, true
+	}
 	g.mu.Lock()
 	c = g.knownLocked(c)
 	if why, away = g.turnsAwayLocked(c); away {
@@ -622,6 +636,7 @@ func (g *Gate) updateLocked(opts []Option) error {
 		return err
 	}
 	g.cfg = next
+	g.settleQuotasLocked()
 	if next.algorithmSet {
 		g.gatherLocked() // what ended before is not the new algorithm's
 		g.window.clear(g.now())

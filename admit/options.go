@@ -135,6 +135,7 @@ type config struct {
 	hooks        []Hooks
 	dryRun       bool
 	classes      classTable
+	quotas       QuotaConfig
 }
 
 func (c *config) validate() error {
@@ -158,6 +159,7 @@ func (c *config) validate() error {
 		check(n >= 1 && n <= limit.Max, "limit: got %d from the algorithm, want 1 to %d", n, limit.Max)
 	}
 	errs = append(errs, c.classes.validate()...)
+	errs = append(errs, c.quotas.validate(&c.classes)...)
 	if len(errs) == 0 {
 		return nil
 	}

@@ -31,6 +31,8 @@ type Stats struct {
 	Waiting, Held [MaxClasses]int
 	// Tenants is how many tenants have calls that run or wait.
 	Tenants int
+	// QuotaTenants is how many tenants have not all of their quota.
+	QuotaTenants int
 	// Draining reports whether Drain was called, DryRun whether nothing is refused.
 	Draining, DryRun bool
 
@@ -80,6 +82,7 @@ func (g *Gate) Stats() Stats {
 		Waiting:        waiting,
 		Held:           held,
 		Tenants:        len(g.queue.tenants),
+		QuotaTenants:   g.quotas.Load().tenants(),
 		Draining:       g.draining,
 		DryRun:         g.cfg.dryRun,
 		Ended:          g.totals.ended,

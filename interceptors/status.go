@@ -28,7 +28,7 @@ const (
 )
 
 // codeTable holds the code of refusals for each reason.
-type codeTable [admit.OverShare + 1]codes.Code
+type codeTable [admit.OverQuota + 1]codes.Code
 
 var (
 	serverCodes = codeTable{
@@ -38,6 +38,7 @@ var (
 		admit.WaitedTooLong:    codes.Unavailable,
 		admit.Draining:         codes.Unavailable,
 		admit.OverShare:        codes.ResourceExhausted,
+		admit.OverQuota:        codes.ResourceExhausted,
 	}
 	clientCodes = codeTable{
 		admit.QueueFull:        codes.ResourceExhausted,
@@ -46,6 +47,7 @@ var (
 		admit.WaitedTooLong:    codes.ResourceExhausted,
 		admit.Draining:         codes.Unavailable,
 		admit.OverShare:        codes.ResourceExhausted,
+		admit.OverQuota:        codes.ResourceExhausted,
 	}
 )
 
@@ -130,6 +132,9 @@ var refusals sync.Map // of *[lastCode + 1]atomic.Pointer[stopped]
 
 // refusal returns the error for a refusal, built once for each code.
 func refusal(r *admit.Refusal, c codes.Code) *stopped {
+	if r.Reason == admit.OverQuota {
+		return quotaRefusal(r, c)
+	}
 	v, ok := refusals.Load(r)
 	if !ok {
 		v, _ = refusals.LoadOrStore(r, new([lastCode + 1]atomic.Pointer[stopped]))

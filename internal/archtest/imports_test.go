@@ -31,7 +31,7 @@ const grpc, protobuf = "google.golang.org/grpc", "google.golang.org/protobuf"
 // first row that names it decides.
 var rules = []rule{
 	{dir: "limit", not: []string{"context", "sync/..."}, pure: true},
-	{dir: "admit", may: []string{"limit"}},
+	{dir: "admit", may: []string{"limit", "golang.org/x/time/rate"}},
 	{dir: "streamcredit", may: []string{
 		"proto/...", protobuf + "/...",
 		grpc + "/codes", grpc + "/metadata", grpc + "/status",
