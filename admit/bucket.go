@@ -57,16 +57,19 @@ func (b *bucket) take(n int, now time.Time) {
 	b.owed += float64(n)
 }
 
-// settle says what has become of a call that took n tokens.
-func (b *bucket) settle(n int, ran bool, now time.Time) {
+// ran notes that a call which took n tokens has got its permit.
+func (b *bucket) ran(n int) {
+	b.taken -= float64(n)
+	b.owed = min(b.owed, b.taken)
+}
+
+// giveBack gives back what a call took that got no permit.
+func (b *bucket) giveBack(n int, now time.Time) {
 	b.refill(now)
 	back := min(float64(n), b.owed)
-	b.taken -= float64(n)
-	if !ran {
-		b.owed -= back
-		b.tokens.AllowN(now, -int(math.Ceil(back))) // a part of a token only fills the bucket up
-	}
-	b.owed = min(b.owed, b.taken)
+	b.owed -= back
+	b.tokens.AllowN(now, -int(math.Ceil(back))) // a part of a token only fills the bucket up
+	b.ran(n)
 }
 
 // refill notes what a bucket that no call had taken from would have had no room for.

@@ -2,8 +2,6 @@ package admit
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -50,6 +48,8 @@ type Gate struct {
 	youngest   time.Duration // when the newest waiter began to wait
 	pace       time.Duration // mean time between two permits returned at the limit
 	draining   bool
+	owns       uintptr         // the address of the algorithm: see own
+	unowned    runtime.Cleanup // when the gate is gone
 	window     window
 	totals     totals
 }
@@ -59,9 +59,7 @@ type Gate struct {
 // that wraps ErrConfig and names every wrong option.
 func New(opts ...Option) (*Gate, error) {
 	cfg := config{name: "default", classes: newClassTable()}
-	for _, o := range opts {
-		o.apply(&cfg)
-	}
+	cfg.take(opts)
 	if !cfg.algorithmSet {
 		a, err := limit.NewAdaptive(limit.AdaptiveConfig{})
 		if err != nil {
@@ -69,10 +67,11 @@ func New(opts ...Option) (*Gate, error) {
 		}
 		cfg.algorithm, cfg.algorithmSet = a, true
 	}
-	if err := cfg.validate(); err != nil {
+	g := &Gate{crowd: runtime.GOMAXPROCS(0), epoch: time.Now(), shards: newShards()}
+	if err := g.check(&cfg); err != nil {
 		return nil, err
 	}
-	g := &Gate{crowd: runtime.GOMAXPROCS(0), epoch: time.Now(), shards: newShards(), cfg: cfg}
+	g.cfg = cfg
 	g.queue.init()
 	g.waiters.New = func() any { return &waiter{ready: make(chan *Refusal, 1)} }
 	g.state.Store(uint64(newWord(cfg.initial)))
@@ -625,14 +624,8 @@ func (g *Gate) update(opts []Option) (from, to int, hooks []Hooks, err error) {
 func (g *Gate) updateLocked(opts []Option) error {
 	next := g.cfg
 	next.algorithmSet = false
-	for _, o := range opts {
-		o.apply(&next)
-	}
-	err := next.validate()
-	if next.name != g.cfg.name {
-		err = errors.Join(err, fmt.Errorf("%w: a gate cannot be renamed: got %q, want %q", ErrConfig, next.name, g.cfg.name))
-	}
-	if err != nil {
+	next.take(opts)
+	if err := g.check(&next); err != nil {
 		return err
 	}
 	g.cfg = next

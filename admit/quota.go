@@ -3,7 +3,6 @@ package admit
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -139,7 +138,7 @@ func (g *Gate) acquireWithin(ctx context.Context, c Call, q *quotas) (permit Per
 	}
 	c.quota = within
 	ran := false
-	defer func() { q.settle(spent, ran) }() // also when a hook ends the goroutine, which frees the permit
+	defer func() { q.settle(&spent, ran) }() // also when a hook ends the goroutine, which frees the permit
 	permit, err = g.Acquire(ctx, c)
 	ran = err == nil
 	return
@@ -168,4 +167,4 @@ func (t *classTable) list() string {
 }
 
 // errZeroGate is what a Gate that New did not make answers.
-var errZeroGate = errors.New("admit: got a zero Gate, want one from New")
+var errZeroGate = fmt.Errorf("%w: got a zero Gate, want one from New", ErrConfig)

@@ -119,14 +119,21 @@ func (q *quotas) tenant(key string, now time.Time) *bucket {
 	return q.others.bucket(key, now)
 }
 
-// settle says what has become of a call: if it did not run it gets back what it took.
-func (q *quotas) settle(s spending, ran bool) {
-	now := time.Now()
+// settle says what has become of a call. If it did not run it gets back what it took.
+func (q *quotas) settle(s *spending, ran bool) {
+	var now time.Time
+	if !ran {
+		now = time.Now()
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for i, b := range s.from {
-		if b != nil {
-			b.settle(s.n[i], ran, now)
+		switch {
+		case b == nil:
+		case ran:
+			b.ran(s.n[i])
+		default:
+			b.giveBack(s.n[i], now)
 		}
 	}
 }
