@@ -150,5 +150,5 @@ func ExampleFromJSON() {
 	}
 	_, err = admit.FromJSON([]byte(`{"limits": {"fixed": 10}}`))
 	fmt.Println(gate.Stats().Limit, err)
-	// Output: 20 admit: invalid configuration: JSON: unknown field "limits"
+	// Output: 20 admit: invalid configuration: document: line 1: limits: unknown key, want one of limit, queue, classes, quotas, dry_run
 }

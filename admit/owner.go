@@ -46,6 +46,11 @@ func (g *Gate) check(next *config) error {
 			errs = append(errs, err)
 		}
 	}
+	return joinConfig(errs)
+}
+
+// joinConfig returns one error for all that is wrong.
+func joinConfig(errs []error) error {
 	if len(errs) == 0 {
 		return nil
 	}

@@ -32,7 +32,7 @@ func TestWrongAlgorithms(t *testing.T) {
 		"want 1 to 1048576: a *limit.Vegas has":                      &limit.Vegas{},
 		"want 1 to 1048576: a *limit.Gradient has":                   &limit.Gradient{},
 		"limit: got a panic from the Limit of a *admit_test.panicky": &panicky{},
-		"(no limit today)": panicky{},
+		"(no limit today)":                                           panicky{},
 	} {
 		_, err := admit.New(admit.WithLimit(a))
 		wantError(t, err, admit.ErrConfig, says)
