@@ -102,11 +102,11 @@ const (
 	quotaDelays       = 1024
 )
 
-var quotaRefusals [quotaDelays]atomic.Pointer[Refusal]
+type quotaRefusals [quotaDelays]atomic.Pointer[Refusal]
 
-func overQuotaRefusal(delay time.Duration) *Refusal {
+func (q *quotaRefusals) after(delay time.Duration) *Refusal {
 	ms := (delay + time.Millisecond - 1) / time.Millisecond
-	slot := &quotaRefusals[ms%quotaDelays]
+	slot := &q[ms%quotaDelays]
 	if r := slot.Load(); r != nil && r.RetryAfter == ms*time.Millisecond {
 		return r
 	}

@@ -102,7 +102,10 @@ func (r *reader) section(n *node) (Section, bool) {
 			if v.token == nil {
 				r.wrong(v, "got null, want a method")
 			}
-			name, _ := r.text(v)
+			name, isText := r.text(v)
+			if isText && name == "" {
+				r.wrong(v, `got "", want "/service/method" or "/service/"`)
+			}
 			s.Methods = append(s.Methods, name)
 		}
 	}

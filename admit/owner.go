@@ -119,3 +119,15 @@ func (c *config) askLimit() (err error) {
 	}
 	return nil
 }
+
+// Adapts reports whether the limit is one of package limit that learns from the calls
+// that end. Such a limit learns nothing from streams.
+func (g *Gate) Adapts() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch g.cfg.algorithm.(type) {
+	case *limit.Adaptive, *limit.AIMD, *limit.Vegas, *limit.Gradient:
+		return true
+	}
+	return false
+}

@@ -131,7 +131,7 @@ func (g *Gate) acquireWithin(ctx context.Context, c Call, q *quotas) (permit Per
 		case why != OverQuota:
 			return Permit{}, g.refusal(why)
 		case !dry:
-			return Permit{}, overQuotaRefusal(delay)
+			return Permit{}, q.refusals.after(delay)
 		}
 		c.quota = wouldFail
 		return g.Acquire(ctx, c)

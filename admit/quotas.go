@@ -16,6 +16,8 @@ type quotas struct {
 	named  map[string]*bucket // of those with one
 	others *tenantTable       // of all the rest; nil if each is zero
 
+	refusals quotaRefusals
+
 	mu *sync.Mutex // guards the buckets; shared with the quotas that these replaced
 }
 

@@ -1,6 +1,10 @@
 package interceptors
 
-import "time"
+import (
+	"time"
+
+	"google.golang.org/grpc"
+)
 
 // Families counts the gates that are remembered.
 func Families() int {
@@ -17,3 +21,8 @@ func Unjittered(b *Breaker) { b.jittered = func(d time.Duration) time.Duration {
 
 // Drawn has a throttle draw its numbers, from 0 up to 1, from f.
 func Drawn(t *Throttle, f func() float64) { t.draw = f }
+
+// UnaryOf returns the interceptor of a server with several gates.
+func UnaryOf(c ServerConfig) grpc.UnaryServerInterceptor {
+	return c.router(unaryServer, c.Gate, serverConfig(nil)).unary
+}

@@ -2,6 +2,8 @@ package interceptors
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -61,21 +63,36 @@ func WithClass(class admit.Class, m selector.Matcher) Option {
 }
 
 // Methods matches calls by what they are named, as gRPC writes it: "/shop.Orders/Buy"
-// is a method, "/shop.Orders/" all methods of a service.
+// is a method, "/shop.Orders/" all methods of a service. There are no wildcards. A name
+// of another form is an error of [Server] and [Client], and with an interceptor that was
+// made without them every call fails with INTERNAL.
 func Methods(names ...string) selector.Matcher {
-	m := make(methods, len(names))
+	m := &methods{names: names, parts: make([]methodParts, len(names))}
+	if len(names) == 0 {
+		m.wrong = append(m.wrong, errors.New("Methods: got no name, want one or more"))
+	}
 	for i, name := range names {
-		m[i].service, m[i].method, _ = strings.Cut(strings.TrimPrefix(name, "/"), "/")
+		if err := checkMethod(name); err != nil {
+			m.wrong = append(m.wrong, fmt.Errorf("Methods: %w", err))
+		}
+		m.parts[i].service, m.parts[i].method, _ = strings.Cut(strings.TrimPrefix(name, "/"), "/")
 	}
 	return m
 }
 
-type methods []struct{ service, method string }
+type (
+	methods struct {
+		names []string
+		parts []methodParts
+		wrong []error
+	}
+	methodParts struct{ service, method string }
+)
 
 // Match implements selector.Matcher.
-func (m methods) Match(_ context.Context, c middleware.CallMeta) bool {
-	for i := range m {
-		if m[i].service == c.Service && (m[i].method == c.Method || m[i].method == "") {
+func (m *methods) Match(_ context.Context, c middleware.CallMeta) bool {
+	for i := range m.parts {
+		if p := &m.parts[i]; p.service == c.Service && (p.method == c.Method || p.method == "") {
 			return true
 		}
 	}
@@ -139,6 +156,7 @@ type config struct {
 	codes        codeTable
 	noExemptions bool
 	leaves       bool // calls leave here: their context may say what they are
+	wrong        []error
 }
 
 // A classRule gives calls that match a class.
@@ -149,7 +167,11 @@ type classRule struct {
 
 func serverConfig(opts []ServerOption) config {
 	c := config{codes: serverCodes}
-	for _, o := range opts {
+	for i, o := range opts {
+		if o == nil {
+			c.wrong = append(c.wrong, fmt.Errorf("option %d: got nil, want an option", i))
+			continue
+		}
 		o.applyServer(&c)
 	}
 	return c
@@ -157,7 +179,11 @@ func serverConfig(opts []ServerOption) config {
 
 func clientConfig(opts []ClientOption) config {
 	c := config{codes: clientCodes, leaves: true}
-	for _, o := range opts {
+	for i, o := range opts {
+		if o == nil {
+			c.wrong = append(c.wrong, fmt.Errorf("option %d: got nil, want an option", i))
+			continue
+		}
 		o.applyClient(&c)
 	}
 	return c

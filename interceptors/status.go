@@ -105,6 +105,11 @@ var (
 	errNoGate = status.Error(codes.Internal, "weir: interceptor without a gate")
 )
 
+// misconfigured returns the error of every call of an interceptor that cannot work.
+func misconfigured(err error) error {
+	return status.Error(codes.Internal, "weir: misconfigured interceptor: "+err.Error())
+}
+
 // fullError returns the error of a tap handle. It has no details, which would
 // have to be marshalled in the connection's only reader.
 func fullError(c codes.Code) error { return status.Error(c, fullText) }
