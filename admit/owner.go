@@ -131,3 +131,19 @@ func (g *Gate) Adapts() bool {
 	}
 	return false
 }
+
+// Room returns how many calls the gate is for at a time: those that its limit lets run
+// now, and those that may wait. A queue without a Capacity counts as long as the limit,
+// and at least 32.
+func (g *Gate) Room() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := g.load().limit()
+	switch {
+	case g.cfg.noQueue:
+		return n
+	case g.cfg.queue.Capacity > 0:
+		return n + g.cfg.queue.Capacity
+	}
+	return n + max(n, 32)
+}

@@ -25,6 +25,11 @@ func ofClass(c admit.Class, perSecond float64, burst int) admit.Option {
 	return admit.WithQuotas(admit.QuotaConfig{Classes: map[admit.Class]admit.Rate{c: {PerSecond: perSecond, Burst: burst}}})
 }
 
+// places is a queue for so many.
+func places(n int) admit.Option {
+	return admit.WithQueue(admit.QueueConfig{Capacity: n, Policy: admit.Reject})
+}
+
 // passes makes a call that must get a permit, and ends it.
 func passes(t *testing.T, g *admit.Gate, c admit.Call) {
 	t.Helper()
@@ -145,7 +150,7 @@ func TestQuotaAndQueue(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var r record
-			g := newGate(t, 1, each(0.001, 2), queue(1, admit.DropOldest, admit.FIFO), admit.WithHooks(r.hooks()))
+			g := newGate(t, 1, each(0.001, 2), places(1), admit.WithHooks(r.hooks()))
 			holder := take(t, g)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -216,7 +221,7 @@ func TestQuotaAndGoexit(t *testing.T) {
 // Calls that wait and leave are no way to more than the quota.
 func TestQuotaIsNotDoubledByLeaving(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 1, each(10, 10), queue(100, admit.Reject, admit.FIFO), admit.WithLimit(&law{initial: 1}))
+		g := newGate(t, 1, each(10, 10), places(100), admit.WithLimit(&law{initial: 1}))
 		holder := take(t, g)
 		ctx, cancel := context.WithCancel(t.Context())
 		for range 10 {
@@ -384,7 +389,7 @@ func TestQuotaIsItsModel(t *testing.T) {
 		perSecond, burst := rapid.SampledFrom([]float64{0.5, 3, 10}).Draw(rt, "rate"), rapid.IntRange(1, 5).Draw(rt, "burst")
 		steps := rapid.SliceOfN(rapid.IntRange(0, 99), 1, 60).Draw(rt, "steps")
 		synctest.Test(t, func(*testing.T) {
-			g, err := admit.New(admit.WithLimit(&law{initial: 1}), each(perSecond, burst), queue(100, admit.Reject, admit.FIFO))
+			g, err := admit.New(admit.WithLimit(&law{initial: 1}), each(perSecond, burst), places(100))
 			if err != nil {
 				rt.Fatal(err)
 			}

@@ -135,6 +135,25 @@ func TestZeroGate(t *testing.T) {
 	}
 }
 
+func TestRoom(t *testing.T) {
+	for want, opts := range map[int][]admit.Option{
+		7 + 32:  nil,
+		7:       {admit.WithoutQueue()},
+		7 + 3:   {places(3)},
+		90 + 90: {fixed(t, 90)},
+	} {
+		if got := newGate(t, 7, opts...).Room(); got != want {
+			t.Errorf("got %d, want %d", got, want)
+		}
+	}
+	if newGate(t, 7).Adapts() {
+		t.Error("a fixed limit adapts: got true, want false")
+	}
+	if g, err := admit.New(); err != nil || !g.Adapts() {
+		t.Errorf("the default gate adapts: got false (%v), want true", err)
+	}
+}
+
 // Every number of every configuration: what is not right is an error, not a panic, and
 // what is taken works.
 func TestNoConfigurationPanics(t *testing.T) {

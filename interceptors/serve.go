@@ -96,8 +96,7 @@ func (c *ServerConfig) roomy() uint32 {
 func (c *ServerConfig) needed() (n int) {
 	for _, g := range c.gates() {
 		if made(g) {
-			s := g.Stats()
-			n += s.Limit + s.QueueCapacity
+			n += g.Room()
 		}
 	}
 	return n
