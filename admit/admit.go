@@ -85,7 +85,8 @@ const (
 
 // String returns the reason in lower case with underscores, as metrics name it.
 func (r Reason) String() string {
-	return name("reason", int(r), "queue_full", "displaced", "deadline_too_close", "waited_too_long", "draining", "over_share", "over_quota")
+	return name("reason", int(r),
+		"queue_full", "displaced", "deadline_too_close", "waited_too_long", "draining", "over_share", "over_quota")
 }
 
 func name(what string, i int, names ...string) string {

@@ -105,12 +105,12 @@ const (
 type quotaRefusals [quotaDelays]atomic.Pointer[Refusal]
 
 func (q *quotaRefusals) after(delay time.Duration) *Refusal {
-	ms := (delay + time.Millisecond - 1) / time.Millisecond
-	slot := &q[ms%quotaDelays]
-	if r := slot.Load(); r != nil && r.RetryAfter == ms*time.Millisecond {
+	delay = (delay + time.Millisecond - 1).Truncate(time.Millisecond)
+	slot := &q[delay.Milliseconds()%quotaDelays]
+	if r := slot.Load(); r != nil && r.RetryAfter == delay {
 		return r
 	}
-	r := &Refusal{Reason: OverQuota, RetryAfter: ms * time.Millisecond}
+	r := &Refusal{Reason: OverQuota, RetryAfter: delay}
 	slot.Store(r)
 	return r
 }

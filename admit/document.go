@@ -297,14 +297,14 @@ func (r *reader) number(n *node, lo, hi float64) (f float64, ok bool) {
 }
 
 func (r *reader) duration(n *node) (d time.Duration, ok bool) {
-	s, ok := "", n != nil && n.token != nil
-	if ok {
-		s, ok = n.token.(string)
-		if d, err := time.ParseDuration(s); ok && err == nil && d >= 0 {
-			return d, true
-		}
-		r.wrong(n, `got %s, want a duration such as "250ms"`, n.got())
+	if n == nil || n.token == nil {
+		return 0, false
 	}
+	s, ok := n.token.(string)
+	if d, err := time.ParseDuration(s); ok && err == nil && d >= 0 {
+		return d, true
+	}
+	r.wrong(n, `got %s, want a duration such as "250ms"`, n.got())
 	return 0, false
 }
 

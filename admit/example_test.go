@@ -166,8 +166,7 @@ func ExampleWithQuotas() {
 	}
 	for range 2 {
 		permit, err := gate.Acquire(context.Background(), admit.Call{Class: admit.Background, Tenant: "acme"})
-		var refusal *admit.Refusal
-		if errors.As(err, &refusal) {
+		if refusal, ok := errors.AsType[*admit.Refusal](err); ok {
 			fmt.Println(refusal.Reason, "come back in", refusal.RetryAfter.Round(time.Second))
 			continue
 		}

@@ -83,17 +83,20 @@ func (r *reader) gate(n *node, more ...string) Option {
 	return option(func(c *config) { c.take(opts) })
 }
 
+// A maker makes the limit that an object describes.
+type maker = func() (limit.Algorithm, error)
+
 // algorithms are the ways to make a limit from a document.
 var algorithms = map[string]struct {
 	keys []string
-	make func(*reader, *node) func() (limit.Algorithm, error)
+	make func(*reader, *node) maker
 }{
-	"adaptive": {[]string{"initial", "min", "max"}, func(r *reader, n *node) func() (limit.Algorithm, error) {
+	"adaptive": {[]string{"initial", "min", "max"}, func(r *reader, n *node) maker {
 		var c limit.AdaptiveConfig
 		r.bounds(n, &c.Initial, &c.Min, &c.Max)
 		return func() (limit.Algorithm, error) { return limit.NewAdaptive(c) }
 	}},
-	"fixed": {[]string{"limit"}, func(r *reader, n *node) func() (limit.Algorithm, error) {
+	"fixed": {[]string{"limit"}, func(r *reader, n *node) maker {
 		size := 0
 		if n.get("limit") == nil {
 			r.wrong(n, `got a fixed limit without "limit", want how many calls may run`)
@@ -102,7 +105,7 @@ var algorithms = map[string]struct {
 		r.positive(n.get("limit"), limit.Max, &size)
 		return func() (limit.Algorithm, error) { return limit.NewFixed(size) }
 	}},
-	"aimd": {[]string{"initial", "min", "max", "timeout", "backoff"}, func(r *reader, n *node) func() (limit.Algorithm, error) {
+	"aimd": {[]string{"initial", "min", "max", "timeout", "backoff"}, func(r *reader, n *node) maker {
 		var c limit.AIMDConfig
 		r.bounds(n, &c.Initial, &c.Min, &c.Max)
 		if d, ok := r.duration(n.get("timeout")); ok {
@@ -113,7 +116,7 @@ var algorithms = map[string]struct {
 		r.fraction(n.get("backoff"), &c.Backoff)
 		return func() (limit.Algorithm, error) { return limit.NewAIMD(c) }
 	}},
-	"vegas": {[]string{"initial", "min", "max", "alpha", "beta", "probe_windows"}, func(r *reader, n *node) func() (limit.Algorithm, error) {
+	"vegas": {[]string{"initial", "min", "max", "alpha", "beta", "probe_windows"}, func(r *reader, n *node) maker {
 		var c limit.VegasConfig
 		r.bounds(n, &c.Initial, &c.Min, &c.Max)
 		r.fraction(n.get("alpha"), &c.Alpha)
@@ -121,7 +124,7 @@ var algorithms = map[string]struct {
 		r.positive(n.get("probe_windows"), math.MaxInt32, &c.ProbeWindows)
 		return func() (limit.Algorithm, error) { return limit.NewVegas(c) }
 	}},
-	"gradient": {[]string{"initial", "min", "max", "tolerance", "smoothing", "long_windows"}, func(r *reader, n *node) func() (limit.Algorithm, error) {
+	"gradient": {[]string{"initial", "min", "max", "tolerance", "smoothing", "long_windows"}, func(r *reader, n *node) maker {
 		var c limit.GradientConfig
 		r.bounds(n, &c.Initial, &c.Min, &c.Max)
 		r.fraction(n.get("tolerance"), &c.Tolerance)
@@ -194,7 +197,7 @@ var inDocument = strings.NewReplacer(
 
 // ofLimit reports the error of a constructor of package limit where the keys stand.
 func (r *reader) ofLimit(n *node, err error) {
-	if several, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // it takes the error apart
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range several.Unwrap() {
 			r.ofLimit(n, e)
 		}

@@ -70,7 +70,8 @@ func (r Rate) burst() int {
 
 func (r Rate) validate(what string) (errs []error) {
 	if !(r.PerSecond > 0 && r.PerSecond <= mostPerSecond) { // nor NaN
-		errs = append(errs, fmt.Errorf("%s: got a rate of %v a second, want more than 0 and at most %v", what, r.PerSecond, float64(mostPerSecond)))
+		errs = append(errs, fmt.Errorf("%s: got a rate of %v a second, want more than 0 and at most %v",
+			what, r.PerSecond, float64(mostPerSecond)))
 	}
 	if r.Burst < 0 || r.Burst > mostBurst {
 		errs = append(errs, fmt.Errorf("%s: got a burst of %d, want 0 (automatic) to %d", what, r.Burst, mostBurst))

@@ -205,7 +205,7 @@ func (t *tenantTable) become(r Rate, most int, now time.Time) {
 		s.free = s.fullAt(now)
 	}
 	heap.Init(&t.byFull)
-	for _, b := range t.shared {
+	for _, b := range &t.shared {
 		if b != nil {
 			b.become(r, now)
 		}

@@ -123,7 +123,8 @@ func TestZeroGate(t *testing.T) {
 	}
 	_ = g.Update(admit.WithName("name"), fixed(t, 1))
 	g.Drain()
-	_, _, _, _ = g.Full(), g.Limit(), g.Name(), g.Higher(admit.Critical, 77)
+	_, _ = g.Full(), g.Limit()
+	_, _ = g.Name(), g.Higher(admit.Critical, 77)
 	_, _ = g.Urgent()
 	_, _ = g.Lower(1, 2), g.Below(3)
 	if s := g.Stats(); s.Limit != 0 || s.InFlight != 0 {

@@ -51,8 +51,9 @@ func isNil(v reflect.Value) bool {
 		return v.IsNil()
 	case reflect.Struct:
 		return v.NumField() == 1 && v.Field(0).Kind() == reflect.Func && v.Field(0).IsNil()
+	default:
+		return false
 	}
-	return false
 }
 
 // checkOptions returns what is wrong with the options, as far as the gates tell that are
@@ -66,8 +67,9 @@ func (c *config) checkOptions(gates ...*admit.Gate) []error {
 		for _, err := range checkMatcher(rule.matcher) {
 			errs = append(errs, fmt.Errorf("WithClass(%v): %w", rule.class, err))
 		}
-		if known := classNames(gates); known != nil && !slices.Contains(known[:], rule.class) {
-			errs = append(errs, fmt.Errorf("WithClass(%v): got a class that no gate has, want one of %v, or admit.WithClass for it", rule.class, known))
+		if known := classNames(gates); known != nil && !slices.Contains(known, rule.class) {
+			errs = append(errs, fmt.Errorf("WithClass(%v): got a class that no gate has, want one of %v, or admit.WithClass for it",
+				rule.class, known))
 		}
 	}
 	return errs

@@ -30,7 +30,7 @@ func (c *checks) from(what string, err error) {
 	if err == nil {
 		return
 	}
-	several, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // it takes the error apart
+	several, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		c.that(err == ErrConfig, "%s: %w", what, err) //nolint:errorlint // one of the parts
 		return

@@ -49,7 +49,8 @@ func GatesFromJSON(document []byte, opts ...admit.Option) (Gates, error) {
 				bad.that(false, "gates: document: %s: %w", s.Where(fmt.Sprintf("methods[%d]", i)), err)
 			}
 		}
-		bad.that(s.Methods == nil || len(s.Methods) > 0, "gates: document: %s: got no method, want one, or no such key for every call", s.Where("methods"))
+		bad.that(s.Methods == nil || len(s.Methods) > 0,
+			"gates: document: %s: got no method, want one, or no such key for every call", s.Where("methods"))
 		if s.Option == nil {
 			continue
 		}

@@ -434,16 +434,16 @@ func TestQuotaOverGRPC(t *testing.T) {
 		g := newGate(t, admit.WithQuotas(admit.QuotaConfig{Tenant: admit.Rate{PerSecond: 3, Burst: 1}}))
 		tenant := interceptors.WithTenant(func(context.Context, middleware.CallMeta) string { return "acme" })
 		unary := interceptors.UnaryServer(g, tenant)
-		call := func() (error, []string) {
+		call := func() ([]string, error) {
 			s := &callStream{}
 			_, err := unary(grpc.NewContextWithServerTransportStream(t.Context(), s), nil, workInfo, succeed)
-			return err, s.trailer[pushback]
+			return s.trailer[pushback], err
 		}
-		if err, _ := call(); err != nil {
+		if _, err := call(); err != nil {
 			t.Fatal(err)
 		}
 		for i, want := range []string{"334", "234", "134"} {
-			err, delay := call()
+			delay, err := call()
 			wantCode(t, err, codes.ResourceExhausted)
 			var r *admit.Refusal
 			if !errors.As(err, &r) || r.Reason != admit.OverQuota || len(delay) != 1 || delay[0] != want {

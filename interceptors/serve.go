@@ -129,7 +129,8 @@ func (c *ServerConfig) validate(opts []ServerOption) error {
 	without(&bad, "InsideStreams", c.InsideStreams)
 	if most, need := c.MaxConcurrentStreams, c.needed(); most > 0 {
 		bad.that(int64(most) >= int64(need),
-			"server: MaxConcurrentStreams: got %d, want at least %d, which the gates let run and wait, or 0 (%d here)", most, need, c.roomy())
+			"server: MaxConcurrentStreams: got %d, want at least %d, which the gates let run and wait, or 0 (%d here)",
+			most, need, c.roomy())
 	}
 	cfg := serverConfig(opts)
 	for _, err := range cfg.checkOptions(c.gates()...) {
