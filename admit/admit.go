@@ -35,6 +35,8 @@ type Call struct {
 	// that costs more than the limit, when it comes or when its turn does, takes
 	// all permits there are then.
 	Cost int
+
+	quota quotaState
 }
 
 // An Outcome is how a call ended, as the limit sees it.
@@ -74,13 +76,17 @@ const (
 	// OverShare: the gate is full, and the call's tenant has more than its share
 	// of it while others want theirs.
 	OverShare
+	// OverQuota: the calls of this class or tenant are bounded to a rate, and so many
+	// have run already: see [WithQuotas]. The delay is exact.
+	OverQuota
 
-	reasons = 6
+	reasons = 7
 )
 
 // String returns the reason in lower case with underscores, as metrics name it.
 func (r Reason) String() string {
-	return name("reason", int(r), "queue_full", "displaced", "deadline_too_close", "waited_too_long", "draining", "over_share")
+	return name("reason", int(r),
+		"queue_full", "displaced", "deadline_too_close", "waited_too_long", "draining", "over_share", "over_quota")
 }
 
 func name(what string, i int, names ...string) string {

@@ -1,6 +1,7 @@
 package admit_test
 
 import (
+	"math"
 	"runtime"
 	"sync"
 	"testing"
@@ -26,7 +27,7 @@ func (m *moody) Update(limit.Window) int { return 1 }
 // limit.Algorithm: "A gate calls it once, before the first window". What was checked is
 // then what is used.
 func TestLimitIsAskedOnce(t *testing.T) {
-	fresh := func() *moody { return &moody{answers: []int{3, 1 << 40, -1, 5, 5}} }
+	fresh := func() *moody { return &moody{answers: []int{3, math.MaxInt, -1, 5, 5}} }
 	inNew := fresh()
 	g := newGate(t, 1, admit.WithLimit(inNew))
 	if inNew.asked != 1 {

@@ -150,5 +150,30 @@ func ExampleFromJSON() {
 	}
 	_, err = admit.FromJSON([]byte(`{"limits": {"fixed": 10}}`))
 	fmt.Println(gate.Stats().Limit, err)
-	// Output: 20 admit: invalid configuration: JSON: unknown field "limits"
+	// Output: 20 admit: invalid configuration: document: line 1: limits: unknown key, want one of limit, queue, classes, quotas, dry_run, max_retry_after
+}
+
+// Each tenant may make 50 calls a second, acme 500, and reports run once in ten seconds.
+func ExampleWithQuotas() {
+	gate, err := admit.New(admit.WithQuotas(admit.QuotaConfig{
+		Classes: map[admit.Class]admit.Rate{admit.Background: {PerSecond: 0.1}},
+		Tenant:  admit.Rate{PerSecond: 50, Burst: 100},
+		Tenants: map[string]admit.Rate{"acme": {PerSecond: 500}},
+	}))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for range 2 {
+		permit, err := gate.Acquire(context.Background(), admit.Call{Class: admit.Background, Tenant: "acme"})
+		if refusal, ok := errors.AsType[*admit.Refusal](err); ok {
+			fmt.Println(refusal.Reason, "come back in", refusal.RetryAfter.Round(time.Second))
+			continue
+		}
+		fmt.Println("runs")
+		permit.Release(admit.Success)
+	}
+	// Output:
+	// runs
+	// over_quota come back in 10s
 }

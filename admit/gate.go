@@ -38,6 +38,7 @@ type Gate struct {
 	crowd   int
 	yields  atomic.Bool
 	epoch   time.Time
+	quotas  atomic.Pointer[quotas]
 	shards  []shard
 	foldAt  atomic.Int64 // when to look at the shards again, on the gate's clock
 	panics  atomic.Uint64
@@ -49,6 +50,8 @@ type Gate struct {
 	turns    *turn.Queue
 	pace     time.Duration // mean time between two permits returned at the limit
 	draining bool
+	owns     uintptr         // the address of the algorithm: see own
+	unowned  runtime.Cleanup // when the gate is gone
 	refusals refusals
 	dice     dice // for the jitter of refusals
 	window   window
@@ -60,9 +63,7 @@ type Gate struct {
 // an error that wraps ErrConfig and names every wrong option.
 func New(opts ...Option) (*Gate, error) {
 	cfg := config{name: "default", classes: newClassTable()}
-	for _, o := range opts {
-		o.apply(&cfg)
-	}
+	cfg.take(opts)
 	if !cfg.algorithmSet {
 		a, err := limit.NewAdaptive(limit.AdaptiveConfig{})
 		if err != nil {
@@ -70,13 +71,11 @@ func New(opts ...Option) (*Gate, error) {
 		}
 		cfg.algorithm, cfg.algorithmSet = a, true
 	}
-	if err := cfg.validate(); err != nil {
+	g := &Gate{crowd: runtime.GOMAXPROCS(0), epoch: time.Now(), shards: newShards()}
+	if err := g.check(&cfg); err != nil {
 		return nil, err
 	}
-	g := &Gate{
-		crowd: runtime.GOMAXPROCS(0), epoch: time.Now(), shards: newShards(),
-		cfg: cfg, turns: turn.New(cfg.turns()), dice: dice(rand.Uint64()),
-	}
+	g.cfg, g.turns, g.dice = cfg, turn.New(cfg.turns()), dice(rand.Uint64())
 	g.waiters.New = func() any { return newWaiter() }
 	g.state.Store(uint64(newWord(cfg.initial)))
 	g.window.limit = cfg.initial
@@ -84,6 +83,7 @@ func New(opts ...Option) (*Gate, error) {
 	g.yields.Store(true)
 	g.mu.Lock()
 	g.settleLocked()
+	g.settleQuotasLocked()
 	g.mu.Unlock()
 	return g, nil
 }
@@ -117,6 +117,9 @@ func (g *Gate) Acquire(ctx context.Context, c Call) (Permit, error) {
 	if err := ctx.Err(); err != nil {
 		return Permit{}, g.left(c.Class, 0, err)
 	}
+	if q := g.quotas.Load(); q != nil && c.quota == notAsked {
+		return g.acquireWithin(ctx, c, q)
+	}
 	for c.Cost <= 1 && c.Tenant == "" {
 		s := g.load()
 		if s.slow() || !s.free() {
@@ -149,6 +152,9 @@ func (g *Gate) sawInFlight(n int) {
 }
 
 func (g *Gate) acquireSlow(ctx context.Context, call Call) (Permit, error) {
+	if g.shards == nil {
+		return Permit{}, errZeroGate
+	}
 	g.mu.Lock()
 	s := g.load()
 	class := g.cfg.classes.class(call.Class)
@@ -178,7 +184,7 @@ func (g *Gate) acquireSlow(ctx context.Context, call Call) (Permit, error) {
 		g.window.pressed++
 	}
 	if g.cfg.dryRun {
-		return g.passAndUnlock(c, now, pressed)
+		return g.passAndUnlock(c, now, pressed, call.quota == wouldFail)
 	}
 	return g.queueAndUnlock(ctx, c, now, pressed)
 }
@@ -295,20 +301,24 @@ func (g *Gate) Full() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s = g.load()
-	return g.draining || !g.cfg.dryRun && !s.free() && g.turns.Full(s.limit())
+	return g.draining || !g.cfg.dryRun && g.shards != nil && !s.free() && g.turns.Full(s.limit())
 }
 
 // TurnAway refuses a call, and counts that, if the gate is [Gate.Full] and
 // Acquire would refuse the call at once, whatever its deadline. It never blocks.
 // A call that it does not turn away has to ask Acquire.
 func (g *Gate) TurnAway(call Call) (why Reason, away bool) {
+	if q := g.quotas.Load(); q != nil && g.Full() && q.over(call, time.Now()) {
+		why, _, _ = g.overQuota(call)
+		return why, true
+	}
 	g.mu.Lock()
 	s := g.load()
 	class := g.cfg.classes.class(call.Class)
 	switch {
 	case g.draining:
 		why, away = Draining, true
-	case !g.cfg.dryRun && !s.free():
+	case !g.cfg.dryRun && g.shards != nil && !s.free():
 		c := turn.Call{Class: int(class), Tenant: call.Tenant, Cost: min(max(call.Cost, 1), s.limit())}
 		var because turn.Reason
 		because, away = g.turns.Shut(c, s.limit())

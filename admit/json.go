@@ -1,15 +1,8 @@
 package admit
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"maps"
-	"slices"
+	"math"
 	"strings"
-	"time"
 
 	"github.com/weir-go/weir/limit"
 )
@@ -17,9 +10,9 @@ import (
 // FromJSON reads a gate's configuration from a JSON document and returns it as
 // one option, for [New] or [Gate.Update]. What the document does not name stays
 // as it is, down to the single key of a class or of the queue. It returns an
-// error that wraps ErrConfig if the document is not one object, and if anything
-// in it is unknown, there twice, null or of the wrong type; values are checked
-// where the option is used. An example with every key:
+// error that wraps ErrConfig and says of everything that is wrong on which line and
+// under which keys it stands. What depends on the rest of the gate's configuration is
+// checked where the option is used. An example with every key:
 //
 //	{
 //	  "limit": {"algorithm": "adaptive", "initial": 32, "min": 1, "max": 1000},
@@ -29,245 +22,307 @@ import (
 //	    "background": {"max": 0.25},
 //	    "reports": {"class": 4, "priority": 150, "share": 0.1, "max": 0.5}
 //	  },
-//	  "dry_run": false
+//	  "quotas": {
+//	    "classes": {"reports": {"rate": 2.5, "burst": 10}},
+//	    "tenant": {"rate": 50, "burst": 100},
+//	    "tenants": {"acme": {"rate": 500}},
+//	    "max_tenants": 100000
+//	  },
+//	  "dry_run": false,
+//	  "max_retry_after": "1s"
 //	}
 //
-// The algorithm is adaptive, or fixed with "limit" and none of the bounds; others
-// are set in Go. "queue": null means no queue. A policy is reject or block.
-// Classes beyond the first four say
-// which [Class] they are. A limit in the document is a new one each time it is
-// used: it begins anew.
+// The algorithm is adaptive unless "algorithm" names another. Each has the fields of
+// its configuration in package limit, and their defaults:
+//
+//	{"algorithm": "fixed", "limit": 20}
+//	{"algorithm": "aimd", "initial": 20, "min": 1, "max": 1000, "timeout": "5s", "backoff": 0.9}
+//	{"algorithm": "vegas", "initial": 20, "min": 1, "max": 1000, "alpha": 3, "beta": 6, "probe_windows": 1000}
+//	{"algorithm": "gradient", "initial": 20, "min": 1, "max": 1000, "tolerance": 1.5, "smoothing": 0.2, "long_windows": 600}
+//
+// "queue": null means no queue, and null for "quotas", or for one of them, no quota. A
+// policy is reject or block. Classes beyond the first four say which [Class] they are.
+// A limit in the document is a new one each time it is used: it begins anew.
 func FromJSON(document []byte) (Option, error) {
-	var d jsonGate
+	var r reader
+	root := r.read(document)
+	if root == nil {
+		return nil, r.err()
+	}
+	o := r.gate(root)
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// gate reads what there is of one gate.
+func (r *reader) gate(n *node, more ...string) Option {
+	if !r.object(n, append(more, "limit", "queue?", "classes", "quotas?", "dry_run", "max_retry_after")...) {
+		return nil
+	}
 	var opts []Option
-	err := strict(document, &d)
-	if err == nil {
-		opts, err = d.options()
-	}
-	if err == nil {
-		err = checkKeys(json.NewDecoder(bytes.NewReader(document)), "document", 0)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: JSON: %w", ErrConfig, err)
-	}
-	return option(func(c *config) {
-		for _, o := range opts {
-			o.apply(c)
+	add := func(key string, read func(*node) Option) {
+		if v := n.get(key); v != nil && (v.token != nil || key == "queue" || key == "quotas") {
+			if o := read(v); o != nil {
+				opts = append(opts, o)
+			}
 		}
-	}), nil
+	}
+	add("limit", r.limit)
+	add("queue", r.queue)
+	add("classes", r.classes)
+	add("quotas", r.quotas) // which may name them
+	add("dry_run", func(v *node) Option {
+		on, ok := r.boolean(v)
+		if !ok {
+			return nil
+		}
+		return WithDryRun(on)
+	})
+	add("max_retry_after", r.maxRetryAfter)
+	return option(func(c *config) { c.take(opts) })
 }
 
-type (
-	jsonGate struct {
-		Limit   *jsonLimit           `json:"limit"`
-		Queue   json.RawMessage      `json:"queue"`
-		Classes map[string]jsonClass `json:"classes"`
-		DryRun  *bool                `json:"dry_run"`
-	} // pointers: what is not there changes nothing
-	jsonLimit struct {
-		Algorithm string `json:"algorithm"`
-		Limit     int    `json:"limit"`
-		Initial   int    `json:"initial"`
-		Min       int    `json:"min"`
-		Max       int    `json:"max"`
+// maxRetryAfter reads the longest delay of refusals.
+func (r *reader) maxRetryAfter(n *node) Option {
+	d, ok := r.duration(n)
+	if ok && (d < shortestDelay || d > longestDelay) {
+		r.wrong(n, "got %s, want %v to %v", n.got(), shortestDelay, longestDelay)
 	}
-	jsonQueue struct {
-		Capacity *int    `json:"capacity"`
-		MaxWait  *string `json:"max_wait"`
-		Policy   *string `json:"policy"`
+	if !ok {
+		return nil
 	}
-	jsonClass struct {
-		Class    *Class   `json:"class"`
-		Priority *int     `json:"priority"`
-		Share    *float64 `json:"share"`
-		Max      *float64 `json:"max"`
-	}
-)
-
-// strict decodes one value and nothing else. Errors name what is unknown.
-func strict(document []byte, into any) error {
-	d := json.NewDecoder(bytes.NewReader(document))
-	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
-		if errors.Is(err, io.EOF) {
-			return errors.New("got nothing, want an object")
-		}
-		return fmt.Errorf("%s", strings.TrimPrefix(err.Error(), "json: "))
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("got something after the object, want nothing")
-	}
-	return nil
+	return WithMaxRetryAfter(d)
 }
 
-// jsonKeys are the keys of all objects.
-var jsonKeys = []string{
-	"limit", "queue", "classes", "dry_run", "algorithm", "initial", "min", "max",
-	"capacity", "max_wait", "policy", "class", "priority", "share",
+// A maker makes the limit that an object describes.
+type maker = func() (limit.Algorithm, error)
+
+// algorithms are the ways to make a limit from a document.
+var algorithms = map[string]struct {
+	keys []string
+	make func(*reader, *node) maker
+}{
+	"adaptive": {[]string{"initial", "min", "max"}, func(r *reader, n *node) maker {
+		var c limit.AdaptiveConfig
+		r.bounds(n, &c.Initial, &c.Min, &c.Max)
+		return func() (limit.Algorithm, error) { return limit.NewAdaptive(c) }
+	}},
+	"fixed": {[]string{"limit"}, func(r *reader, n *node) maker {
+		size := 0
+		if n.get("limit") == nil {
+			r.wrong(n, `got a fixed limit without "limit", want how many calls may run`)
+			return nil
+		}
+		r.positive(n.get("limit"), limit.Max, &size)
+		return func() (limit.Algorithm, error) { return limit.NewFixed(size) }
+	}},
+	"aimd": {[]string{"initial", "min", "max", "timeout", "backoff"}, func(r *reader, n *node) maker {
+		var c limit.AIMDConfig
+		r.bounds(n, &c.Initial, &c.Min, &c.Max)
+		if d, ok := r.duration(n.get("timeout")); ok {
+			if c.Timeout = d; d == 0 {
+				r.wrong(n.get("timeout"), "got 0, want more than 0")
+			}
+		}
+		r.fraction(n.get("backoff"), &c.Backoff)
+		return func() (limit.Algorithm, error) { return limit.NewAIMD(c) }
+	}},
+	"vegas": {[]string{"initial", "min", "max", "alpha", "beta", "probe_windows"}, func(r *reader, n *node) maker {
+		var c limit.VegasConfig
+		r.bounds(n, &c.Initial, &c.Min, &c.Max)
+		r.fraction(n.get("alpha"), &c.Alpha)
+		r.fraction(n.get("beta"), &c.Beta)
+		r.positive(n.get("probe_windows"), math.MaxInt32, &c.ProbeWindows)
+		return func() (limit.Algorithm, error) { return limit.NewVegas(c) }
+	}},
+	"gradient": {[]string{"initial", "min", "max", "tolerance", "smoothing", "long_windows"}, func(r *reader, n *node) maker {
+		var c limit.GradientConfig
+		r.bounds(n, &c.Initial, &c.Min, &c.Max)
+		r.fraction(n.get("tolerance"), &c.Tolerance)
+		r.fraction(n.get("smoothing"), &c.Smoothing)
+		r.positive(n.get("long_windows"), math.MaxInt32, &c.LongWindows)
+		return func() (limit.Algorithm, error) { return limit.NewGradient(c) }
+	}},
 }
 
-// checkKeys finds, in the value of a key at some depth that can be decoded, what package json lets pass: keys
-// that are there twice, or differ from the right ones in case, and nulls.
-func checkKeys(d *json.Decoder, of string, depth int) error {
-	t, err := d.Token()
-	if t == nil && err == nil && (of != "queue" || depth != 1) {
-		return fmt.Errorf("%s: got null, want a value", of)
-	}
-	if t != json.Delim('{') {
-		return err
-	}
-	seen := map[string]bool{}
-	for d.More() {
-		t, err := d.Token()
-		if err != nil {
-			return err
-		}
-		key, _ := t.(string)
-		switch {
-		case seen[key]:
-			return fmt.Errorf("got %q twice, want it once", key)
-		case (of != "classes" || depth != 1) && !slices.Contains(jsonKeys, key):
-			return fmt.Errorf("unknown field %q, want %q", key, strings.ToLower(key))
-		}
-		seen[key] = true
-		if err := checkKeys(d, key, depth+1); err != nil {
-			return err
-		}
-	}
-	_, err = d.Token()
-	return err
+// bounds reads the three limits that every moving algorithm has.
+func (r *reader) bounds(n *node, initial, lo, hi *int) {
+	r.positive(n.get("initial"), limit.Max, initial)
+	r.positive(n.get("min"), limit.Max, lo)
+	r.positive(n.get("max"), limit.Max, hi)
 }
 
-func (d *jsonGate) options() (opts []Option, err error) {
-	var errs []error
-	add := func(o Option, err error) {
-		if err != nil {
-			errs = append(errs, err)
-		} else if o != nil {
-			opts = append(opts, o)
-		}
+// positive reads a number from 1. Zero is not the default here: that is what a key
+// has which is left out.
+func (r *reader) positive(n *node, most int, to *int) {
+	if i, ok := r.integer(n, 1, most); ok {
+		*to = i
 	}
-	if d.Limit != nil {
-		add(d.Limit.option())
-	}
-	if d.Queue != nil {
-		add(queueFromJSON(d.Queue))
-	}
-	taken := map[Class]string{}
-	for _, name := range slices.Sorted(maps.Keys(d.Classes)) {
-		c := d.Classes[name]
-		class, err := c.number(name)
-		if err == nil && taken[class] != "" {
-			err = fmt.Errorf("classes: %s: got class %d, as %s has, want one of its own", name, class, taken[class])
-		}
-		taken[class] = name
-		add(c.option(name, class), err)
-	}
-	if d.DryRun != nil {
-		add(WithDryRun(*d.DryRun), nil)
-	}
-	return opts, errors.Join(errs...)
 }
 
-func (l *jsonLimit) option() (Option, error) {
-	build := func() (limit.Algorithm, error) {
-		return limit.NewAdaptive(limit.AdaptiveConfig{Initial: l.Initial, Min: l.Min, Max: l.Max})
+// fraction reads a number whose bounds the algorithm knows.
+func (r *reader) fraction(n *node, to *float64) {
+	if f, ok := r.number(n, -math.MaxFloat64, math.MaxFloat64); ok {
+		if *to = f; f == 0 {
+			r.wrong(n, "got 0, want more than 0")
+		}
 	}
-	switch {
-	case l.Algorithm == "fixed" && l.Initial == 0 && l.Min == 0 && l.Max == 0:
-		build = func() (limit.Algorithm, error) { return limit.NewFixed(l.Limit) }
-	case l.Algorithm == "fixed":
-		return nil, errors.New(`limit: got bounds of a fixed limit, want only "limit"`)
-	case l.Algorithm != "" && l.Algorithm != "adaptive":
-		return nil, fmt.Errorf("limit: algorithm: got %q, want adaptive or fixed", l.Algorithm)
-	case l.Limit != 0:
-		return nil, errors.New(`limit: got "limit" of an adaptive one, want "initial", "min", "max"`)
+}
+
+func (r *reader) limit(n *node) Option {
+	if !r.object(n) {
+		return nil
+	}
+	name := "adaptive"
+	if v := n.get("algorithm"); v != nil && v.token != nil {
+		i, ok := r.oneOf(v, algorithmNames...)
+		if !ok {
+			return nil
+		}
+		name = algorithmNames[i]
+	}
+	r.object(n, append([]string{"algorithm"}, algorithms[name].keys...)...)
+	before := len(r.errs)
+	build := algorithms[name].make(r, n)
+	if len(r.errs) > before {
+		return nil
 	}
 	if _, err := build(); err != nil {
-		return nil, err
+		r.ofLimit(n, err)
+		return nil
 	}
 	return option(func(c *config) {
 		if a, err := build(); err == nil { // it was tried
 			c.algorithm, c.algorithmSet = a, true
 		}
-	}), nil
+	})
 }
 
-func queueFromJSON(document []byte) (Option, error) {
-	if string(document) == "null" {
-		return WithoutQueue(), nil
-	}
-	var q jsonQueue
-	if err := strict(document, &q); err != nil {
-		return nil, fmt.Errorf("queue: %w", err)
-	}
-	var errs []error
-	var wait time.Duration
-	if q.MaxWait != nil {
-		var err error
-		if wait, err = time.ParseDuration(*q.MaxWait); err != nil {
-			errs = append(errs, fmt.Errorf("queue: max_wait: got %q, want a duration such as \"250ms\"", *q.MaxWait))
+var algorithmNames = []string{"adaptive", "fixed", "aimd", "vegas", "gradient"}
+
+// inDocument turns the fields of package limit into keys.
+var inDocument = strings.NewReplacer(
+	"Initial", "initial", "Min", "min", "Max", "max", "Timeout", "timeout", "Backoff", "backoff", "Alpha", "alpha", "Beta", "beta",
+	"ProbeWindows", "probe_windows", "Tolerance", "tolerance", "Smoothing", "smoothing", "LongWindows", "long_windows",
+)
+
+// ofLimit reports the error of a constructor of package limit where the keys stand.
+func (r *reader) ofLimit(n *node, err error) {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range several.Unwrap() {
+			r.ofLimit(n, e)
 		}
+		return
 	}
-	one := func(key string, got *string, names ...string) int {
-		if got == nil {
-			return 0
-		}
-		i := slices.Index(names, *got)
-		if i < 0 {
-			errs = append(errs, fmt.Errorf("queue: %s: got %q, want one of %s", key, *got, strings.Join(names, ", ")))
-		}
-		return max(i, 0)
+	if err == limit.ErrConfig { //nolint:errorlint // one of the parts
+		return
 	}
-	policy := one("policy", q.Policy, "reject", "block")
+	key, says, _ := strings.Cut(inDocument.Replace(err.Error()), ": ")
+	at := n.get(key)
+	if at == nil {
+		at = &node{path: join(n.path, key), line: n.line}
+	}
+	r.wrong(at, "%s", says)
+}
+
+func (r *reader) queue(n *node) Option {
+	if n.token == nil {
+		return WithoutQueue()
+	}
+	if !r.object(n, "capacity", "max_wait", "policy") {
+		return nil
+	}
+	capacity, hasCapacity := r.integer(n.get("capacity"), 0, maxQueue)
+	wait, hasWait := r.duration(n.get("max_wait"))
+	policy, hasPolicy := r.oneOf(n.get("policy"), "reject", "block")
 	return option(func(c *config) {
 		to := c.queue
-		change(&to.Capacity, q.Capacity)
-		if q.MaxWait != nil {
-			to.MaxWait = wait
-		}
-		if q.Policy != nil {
-			to.Policy = Policy(policy)
-		}
+		set(&to.Capacity, capacity, hasCapacity)
+		set(&to.MaxWait, wait, hasWait)
+		set(&to.Policy, Policy(policy), hasPolicy)
 		WithQueue(to).apply(c)
-	}), errors.Join(errs...)
+	})
 }
 
-// change sets what is there.
-func change[T any](to, from *T) {
-	if from != nil {
-		*to = *from
+// set sets what is there.
+func set[T any](to *T, from T, there bool) {
+	if there {
+		*to = from
 	}
 }
 
-// number returns the class that a name stands for.
-func (c jsonClass) number(name string) (Class, error) {
-	class := Class(MaxClasses)
+func (r *reader) classes(n *node) Option {
+	if n.token == nil || !r.object(n) {
+		return nil
+	}
+	var opts []Option
+	taken, shares := map[Class]string{}, 0.0
+	for i, name := range n.keys {
+		v := n.values[i]
+		if v.token == nil {
+			r.wrong(v, "got null, want an object")
+			continue
+		}
+		class, ok := r.class(name, v)
+		if !ok {
+			continue
+		}
+		if other, there := taken[class]; there && other != name {
+			r.wrong(v, "got class %d, as %s has, want one of its own", class, other)
+		}
+		taken[class] = name
+		o, share := r.classConfig(name, class, v)
+		shares += share
+		opts = append(opts, o)
+	}
+	if shares > 1+1e-9 {
+		r.wrong(n, "got shares of %.4g together, want at most 1", shares)
+	}
+	return option(func(c *config) { c.take(opts) })
+}
+
+// class returns the class that a name stands for.
+func (r *reader) class(name string, n *node) (class Class, ok bool) {
+	if !r.object(n, "class", "priority", "share", "max") {
+		return 0, false
+	}
+	first := Class(MaxClasses)
 	for known := Default; known <= Background; known++ {
 		if known.String() == name {
-			class = known
+			first = known
 		}
 	}
+	number, given := r.integer(n.get("class"), 0, MaxClasses-1)
 	switch {
-	case c.Class != nil && class < MaxClasses && *c.Class != class:
-		return 0, fmt.Errorf("classes: %s: got class %d, want %d or nothing", name, *c.Class, class)
-	case c.Class != nil && *c.Class >= MaxClasses:
-		return 0, fmt.Errorf("classes: %s: got class %d, want less than %d", name, *c.Class, MaxClasses)
-	case c.Class != nil:
-		return *c.Class, nil
-	case class == MaxClasses:
-		return 0, fmt.Errorf("classes: %s: got a class that is not one of the first four, want its number in \"class\"", name)
+	case name == "":
+		r.wrong(n, "got an empty name, want a class's")
+	case given && first < MaxClasses && Class(number) != first:
+		r.wrong(n.get("class"), "got class %d, want %d or nothing", number, first)
+	case given:
+		return Class(number), true
+	case first < MaxClasses:
+		return first, n.get("class") == nil
+	case n.get("class") == nil:
+		r.wrong(n, `got a class that is not one of the first four, want its number in "class"`)
 	}
-	return class, nil
+	return 0, false
 }
 
-func (c jsonClass) option(name string, class Class) Option {
+func (r *reader) classConfig(name string, class Class, n *node) (o Option, share float64) {
+	priority, hasPriority := r.integer(n.get("priority"), 1, 1000)
+	share, hasShare := r.number(n.get("share"), 0, 1)
+	most, hasMost := r.number(n.get("max"), 0, 1)
+	if hasMost && most != 0 && most < share {
+		r.wrong(n.get("max"), "got %v, want 0 (all) or from its share (%v) to 1", most, share)
+	}
 	return option(func(to *config) {
 		cfg := to.classes.set[class]
 		cfg.Name = name
-		change(&cfg.Priority, c.Priority)
-		change(&cfg.Share, c.Share)
-		change(&cfg.Max, c.Max)
+		set(&cfg.Priority, priority, hasPriority)
+		set(&cfg.Share, share, hasShare)
+		set(&cfg.Max, most, hasMost)
 		to.classes.configure(class, cfg)
-	})
+	}), share
 }

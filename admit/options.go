@@ -1,7 +1,6 @@
 package admit
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -130,32 +129,42 @@ type config struct {
 	dryRun        bool
 	maxRetryAfter time.Duration
 	classes       classTable
+	quotas        QuotaConfig
 	refuses       func() (reason uint8, refuse bool) // in tests; see package weirtest
+	wrong         []error                            // of options, found when they were applied
 }
 
-func (c *config) validate() error {
-	var errs []error
+// take applies options.
+func (c *config) take(opts []Option) {
+	for i, o := range opts {
+		if o == nil {
+			c.wrong = append(c.wrong, fmt.Errorf("option %d: got nil, want an option", i))
+			continue
+		}
+		o.apply(c)
+	}
+}
+
+func (c *config) validate() (errs []error) {
 	check := func(ok bool, format string, args ...any) {
 		if !ok {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
+	errs = append(errs, c.wrong...)
 	q := c.queue
 	check(c.name != "", "name: got an empty one, want one that says what the gate protects")
-	check(!c.algorithmSet || c.algorithm != nil, "limit: got nil, want an algorithm")
 	check(q.Capacity >= 0 && q.Capacity <= maxQueue,
 		"queue capacity: got %d, want 0 (automatic) to %d", q.Capacity, maxQueue)
 	check(q.MaxWait >= 0, "queue MaxWait: got %v, want 0 (default) or more", q.MaxWait)
 	check(c.validRetryAfter(), "WithMaxRetryAfter: got %v, want 0 (default) or %v to %v", c.maxRetryAfter, shortestDelay, longestDelay)
 	check(q.Policy < policies, "queue policy: got %d, want Reject or Block", q.Policy)
-	if c.algorithmSet && c.algorithm != nil {
-		n := c.algorithm.Limit()
-		c.initial = n
-		check(n >= 1 && n <= limit.Max, "limit: got %d from the algorithm, want 1 to %d", n, limit.Max)
+	if c.algorithmSet {
+		if err := c.askLimit(); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	errs = append(errs, c.classes.validate()...)
-	if len(errs) == 0 {
-		return nil
-	}
-	return fmt.Errorf("%w: %w", ErrConfig, errors.Join(errs...))
+	errs = append(errs, c.quotas.validate(&c.classes)...)
+	return errs
 }

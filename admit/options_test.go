@@ -2,6 +2,7 @@ package admit_test
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -22,12 +23,12 @@ func TestWrongOptions(t *testing.T) {
 		"no limit":         {[]admit.Option{admit.WithLimit(nil)}, "limit: got nil"},
 		"limit 0":          {withLimit(0), "limit: got 0 from the algorithm, want 1 to 1048576"},
 		"limit -1":         {withLimit(-1), "limit: got -1"},
-		"limit MinInt":     {withLimit(math.MinInt), "limit: got -9223372036854775808"},
-		"limit MaxInt":     {withLimit(math.MaxInt), "limit: got 9223372036854775807"},
+		"limit MinInt":     {withLimit(math.MinInt), fmt.Sprint("limit: got ", math.MinInt)},
+		"limit MaxInt":     {withLimit(math.MaxInt), fmt.Sprint("limit: got ", math.MaxInt)},
 		"limit Max+1":      {withLimit(limit.Max + 1), "limit: got 1048577"},
 		"capacity -1":      {withQueue(admit.QueueConfig{Capacity: -1}), "queue capacity: got -1, want 0 (automatic) to 1048576"},
-		"capacity MinInt":  {withQueue(admit.QueueConfig{Capacity: math.MinInt}), "queue capacity: got -9223372036854775808"},
-		"capacity MaxInt":  {withQueue(admit.QueueConfig{Capacity: math.MaxInt}), "queue capacity: got 9223372036854775807"},
+		"capacity MinInt":  {withQueue(admit.QueueConfig{Capacity: math.MinInt}), fmt.Sprint("queue capacity: got ", math.MinInt)},
+		"capacity MaxInt":  {withQueue(admit.QueueConfig{Capacity: math.MaxInt}), fmt.Sprint("queue capacity: got ", math.MaxInt)},
 		"capacity 1<<20+1": {withQueue(admit.QueueConfig{Capacity: 1<<20 + 1}), "queue capacity: got 1048577"},
 		"MaxWait -1":       {withQueue(admit.QueueConfig{MaxWait: -1}), "queue MaxWait: got -1ns, want 0 (default) or more"},
 		"MaxWait MinInt64": {withQueue(admit.QueueConfig{MaxWait: math.MinInt64}), "queue MaxWait: got -2562047h47m16.854775808s"},

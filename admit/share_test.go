@@ -217,7 +217,7 @@ func TestCost(t *testing.T) {
 		wantState(t, "the light one with 1 free", light, waits)
 		heavy.permit.Release(admit.Ignored)
 		wantState(t, "the light one", light, runs)
-		giant := startCall(t.Context(), g, admit.Call{Cost: 1 << 40})
+		giant := startCall(t.Context(), g, admit.Call{Cost: math.MaxInt})
 		light.permit.Release(admit.Ignored)
 		wantState(t, "one that costs more than there is", giant, runs)
 		if s := g.Stats(); s.InFlight != 5 {

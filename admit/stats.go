@@ -34,6 +34,8 @@ type Stats struct {
 	Waiting, Held [MaxClasses]int
 	// Tenants is how many tenants have calls that run or wait.
 	Tenants int
+	// QuotaTenants is how many tenants have not all of their quota.
+	QuotaTenants int
 	// Draining reports whether Drain was called, DryRun whether nothing is refused.
 	Draining, DryRun bool
 
@@ -67,6 +69,9 @@ func (s Stats) Utilization() float64 {
 func (g *Gate) Stats() Stats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.shards == nil { // a zero Gate
+		return Stats{Draining: g.draining}
+	}
 	g.gatherLocked()
 	s := g.load()
 	var waiting, held [MaxClasses]int
@@ -85,6 +90,7 @@ func (g *Gate) Stats() Stats {
 		Waiting:        waiting,
 		Held:           held,
 		Tenants:        g.turns.Tenants(),
+		QuotaTenants:   g.quotas.Load().tenants(),
 		Draining:       g.draining,
 		DryRun:         g.cfg.dryRun,
 		Ended:          g.totals.ended,

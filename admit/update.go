@@ -1,8 +1,6 @@
 package admit
 
 import (
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/weir-go/weir/admit/internal/turn"
@@ -29,18 +27,13 @@ func (g *Gate) update(opts []Option) (from, to int, hooks []Hooks, err error) {
 func (g *Gate) updateLocked(opts []Option) error {
 	next := g.cfg
 	next.algorithmSet = false
-	for _, o := range opts {
-		o.apply(&next)
-	}
-	err := next.validate()
-	if next.name != g.cfg.name {
-		err = errors.Join(err, fmt.Errorf("%w: a gate cannot be renamed: got %q, want %q", ErrConfig, next.name, g.cfg.name))
-	}
-	if err != nil {
+	next.take(opts)
+	if err := g.check(&next); err != nil {
 		return err
 	}
 	g.cfg = next
 	g.refusals.bound(&next)
+	g.settleQuotasLocked()
 	g.turns.Configure(next.turns())
 	if next.algorithmSet {
 		g.gatherLocked() // what ended before is not the new algorithm's
@@ -94,6 +87,9 @@ func (g *Gate) Drain() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.draining = true
+	if g.shards == nil { // a zero Gate
+		return
+	}
 	now := g.now()
 	for w := g.turns.Any(); w != nil; w = g.turns.Any() {
 		g.refuseLocked(waiterOf(w), Draining, now)
@@ -104,10 +100,10 @@ func (g *Gate) Drain() {
 // passAndUnlock lets a call in that found no permit free, in a dry run, and
 // counts what would have become of it. Calls beyond the limit, or beyond the
 // bound of their class, stand for calls that would wait, as if each cost as much
-// as this one.
-func (g *Gate) passAndUnlock(c turn.Call, now time.Duration, pressed bool) (Permit, error) {
+// as this one. A call over its quota has been counted already.
+func (g *Gate) passAndUnlock(c turn.Call, now time.Duration, pressed, counted bool) (Permit, error) {
 	s, class := g.load(), classOf(c.Class)
-	full := g.turns.FullOf(c, g.room(s, now))
+	full := !counted && g.turns.FullOf(c, g.room(s, now))
 	cost := g.beyondLocked(c.Cost)
 	g.addLocked(cost)
 	got := g.holdLocked(c, cost, now)
@@ -117,9 +113,11 @@ func (g *Gate) passAndUnlock(c turn.Call, now time.Duration, pressed bool) (Perm
 	hooks := g.cfg.hooks
 	g.mu.Unlock()
 	g.holding(got, func() {
-		if full {
+		switch {
+		case counted:
+		case full:
 			g.tellRefused(hooks, class, QueueFull, 0)
-		} else {
+		default:
 			g.countWaited(class, 0)
 		}
 	})

@@ -9,8 +9,9 @@ const (
 	inFlight   = word(1)<<limitShift - 1
 	slowBit    = word(1) << 63
 
-	// manyInFlight is more than any limit: only dry runs get there.
-	manyInFlight = 1 << 31
+	// manyInFlight is more than any limit. Only dry runs get there. Half of what an int
+	// of 32 bits holds, it leaves room for the last call.
+	manyInFlight = 1 << 30
 )
 
 func newWord(limit int) word { return word(limit) << limitShift }

@@ -16,14 +16,16 @@ import (
 // allows, and is slowed down to what the other side can do. The call's time and
 // end, retries by gRPC included, are a sample for the limit.
 //
-// With a nil gate every call fails with INTERNAL.
+// With a nil gate, or a wrong option, every call fails with INTERNAL. [Client] finds
+// that at start.
 func UnaryClient(g *admit.Gate, opts ...ClientOption) grpc.UnaryClientInterceptor {
-	if g == nil {
+	cfg := clientConfig(opts)
+	if err := cfg.cannotWork(g); err != nil {
 		return func(context.Context, string, any, any, *grpc.ClientConn, grpc.UnaryInvoker, ...grpc.CallOption) error {
-			return errNoGate
+			return err
 		}
 	}
-	c := &client{config: clientConfig(opts), member: join(g, unaryClient)}
+	c := &client{config: cfg, member: join(g, unaryClient)}
 	return c.unary
 }
 
@@ -36,16 +38,18 @@ func UnaryClient(g *admit.Gate, opts ...ClientOption) grpc.UnaryClientIntercepto
 // any of that keeps its permit, as it keeps gRPC's buffers. Streams teach the
 // limit nothing.
 //
-// With a nil gate every call fails with INTERNAL.
+// With a nil gate, or a wrong option, every call fails with INTERNAL. [Client] finds
+// that at start.
 func StreamClient(g *admit.Gate, opts ...ClientOption) grpc.StreamClientInterceptor {
-	if g == nil {
+	cfg := clientConfig(opts)
+	if err := cfg.cannotWork(g); err != nil {
 		return func(
 			context.Context, *grpc.StreamDesc, *grpc.ClientConn, string, grpc.Streamer, ...grpc.CallOption,
 		) (grpc.ClientStream, error) {
-			return nil, errNoGate
+			return nil, err
 		}
 	}
-	c := &client{config: clientConfig(opts), member: join(g, streamClient)}
+	c := &client{config: cfg, member: join(g, streamClient)}
 	return c.stream
 }
 

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// ErrConfig is wrapped by every error of [NewBreaker], [NewThrottle] and
-// [RetryConfig.ServiceConfig]. Such an error names each wrong value at once, with
+// ErrConfig is wrapped by every error of [Server], [Client], [NewBreaker], [NewThrottle]
+// and [RetryConfig.ServiceConfig]. Such an error names each wrong value at once, with
 // what was wanted.
 var ErrConfig = errors.New("interceptors: invalid configuration")
 
@@ -23,6 +23,21 @@ func (c *checks) that(ok bool, format string, args ...any) {
 // between checks lo <= got <= hi; it is false for NaN.
 func between[T int | float64 | time.Duration](c *checks, name string, got, lo, hi T) {
 	c.that(got >= lo && got <= hi, "%s: got %v, want %v to %v", name, got, lo, hi)
+}
+
+// from adds the errors of a part, without their own prefix.
+func (c *checks) from(what string, err error) {
+	if err == nil {
+		return
+	}
+	several, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		c.that(err == ErrConfig, "%s: %w", what, err) //nolint:errorlint // one of the parts
+		return
+	}
+	for _, e := range several.Unwrap() {
+		c.from(what, e)
+	}
 }
 
 func (c checks) err() error {

@@ -1,6 +1,10 @@
 package interceptors
 
-import "time"
+import (
+	"time"
+
+	"google.golang.org/grpc"
+)
 
 // Families counts the gates that are remembered.
 func Families() int {
@@ -20,3 +24,8 @@ func Drawn(t *Throttle, f func() float64) { t.draw = f }
 
 // UnaryRestore is the interceptor that gives calls back the refusals that gRPC lost.
 var UnaryRestore = unaryRestore
+
+// UnaryOf returns the interceptor of a server with several gates.
+func UnaryOf(c ServerConfig) grpc.UnaryServerInterceptor {
+	return c.router(unaryServer, c.Gate, serverConfig(nil)).unary
+}

@@ -2,6 +2,8 @@ package interceptors
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -62,21 +64,36 @@ func WithClass(class admit.Class, m selector.Matcher) Option {
 }
 
 // Methods matches calls by what they are named, as gRPC writes it: "/shop.Orders/Buy"
-// is a method, "/shop.Orders/" all methods of a service.
+// is a method, "/shop.Orders/" all methods of a service. There are no wildcards. A name
+// of another form is an error of [Server] and [Client], and with an interceptor that was
+// made without them every call fails with INTERNAL.
 func Methods(names ...string) selector.Matcher {
-	m := make(methods, len(names))
+	m := &methods{names: names, parts: make([]methodParts, len(names))}
+	if len(names) == 0 {
+		m.wrong = append(m.wrong, errors.New("Methods: got no name, want one or more"))
+	}
 	for i, name := range names {
-		m[i].service, m[i].method, _ = strings.Cut(strings.TrimPrefix(name, "/"), "/")
+		if err := checkMethod(name); err != nil {
+			m.wrong = append(m.wrong, fmt.Errorf("Methods: %w", err))
+		}
+		m.parts[i].service, m.parts[i].method, _ = strings.Cut(strings.TrimPrefix(name, "/"), "/")
 	}
 	return m
 }
 
-type methods []struct{ service, method string }
+type (
+	methods struct {
+		names []string
+		parts []methodParts
+		wrong []error
+	}
+	methodParts struct{ service, method string }
+)
 
 // Match implements selector.Matcher.
-func (m methods) Match(_ context.Context, c middleware.CallMeta) bool {
-	for i := range m {
-		if m[i].service == c.Service && (m[i].method == c.Method || m[i].method == "") {
+func (m *methods) Match(_ context.Context, c middleware.CallMeta) bool {
+	for i := range m.parts {
+		if p := &m.parts[i]; p.service == c.Service && (p.method == c.Method || p.method == "") {
 			return true
 		}
 	}
@@ -139,8 +156,10 @@ type config struct {
 	outcomeOf    func(error) admit.Outcome
 	codes        codeTable
 	built        *sync.Map // the errors of refusals: of *stopped, by *admit.Refusal
+	overQuota    *quotaErrors
 	noExemptions bool
 	leaves       bool // calls leave here: their context may say what they are
+	wrong        []error
 }
 
 // A classRule gives calls that match a class.
@@ -150,16 +169,24 @@ type classRule struct {
 }
 
 func serverConfig(opts []ServerOption) config {
-	c := config{codes: serverCodes, built: new(sync.Map)}
-	for _, o := range opts {
+	c := config{codes: serverCodes, built: new(sync.Map), overQuota: new(quotaErrors)}
+	for i, o := range opts {
+		if o == nil {
+			c.wrong = append(c.wrong, fmt.Errorf("option %d: got nil, want an option", i))
+			continue
+		}
 		o.applyServer(&c)
 	}
 	return c
 }
 
 func clientConfig(opts []ClientOption) config {
-	c := config{codes: clientCodes, built: new(sync.Map), leaves: true}
-	for _, o := range opts {
+	c := config{codes: clientCodes, built: new(sync.Map), overQuota: new(quotaErrors), leaves: true}
+	for i, o := range opts {
+		if o == nil {
+			c.wrong = append(c.wrong, fmt.Errorf("option %d: got nil, want an option", i))
+			continue
+		}
 		o.applyClient(&c)
 	}
 	return c

@@ -20,8 +20,8 @@ type Refusal struct {
 	// returns it, or "throttled" or "circuit_open". A newer server may know others.
 	// It is never empty, and at most 64 letters, digits and underscores.
 	Reason string
-	// RetryAfter is when to come back, up to an hour. Zero means that the refusal
-	// does not say.
+	// RetryAfter is when to come back; of a remote refusal at most an hour. Zero means
+	// that the refusal does not say.
 	RetryAfter time.Duration
 	// Remote reports that the refusal has come over the wire. Otherwise a gate,
 	// throttle or breaker of this process made it.
@@ -64,7 +64,7 @@ func RefusalFrom(err error) (r Refusal, ok bool) {
 
 // local returns a gate's refusal as RefusalFrom does.
 func local(r *admit.Refusal) *Refusal {
-	return &Refusal{Reason: r.Reason.String(), RetryAfter: bounded(r.RetryAfter), Gate: label(r.Gate)}
+	return &Refusal{Reason: r.Reason.String(), RetryAfter: max(r.RetryAfter, 0), Gate: label(r.Gate)}
 }
 
 // mostDetails is how many details of a status are looked at. Ours has two.

@@ -58,6 +58,12 @@ var refusing = []struct {
 		time.Sleep(time.Millisecond)
 		return g
 	}},
+	{why: admit.OverQuota, gate: func(t *testing.T) *admit.Gate {
+		rate := admit.Rate{PerSecond: 2, Burst: 1}
+		g := newGate(t, admit.WithQuotas(admit.QuotaConfig{Classes: map[admit.Class]admit.Rate{admit.Default: rate}}))
+		hold(t, g)
+		return g
+	}},
 	{why: admit.WaitedTooLong, gate: func(t *testing.T) *admit.Gate {
 		g := newGate(t, admit.WithLimit(fixed(1)), admit.WithQueue(admit.QueueConfig{MaxWait: time.Second}))
 		fill(t, g)
@@ -141,7 +147,7 @@ func TestServerRefuses(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var unary, stream error // as interceptors further out see them
 				g, want := c.gate(t), codes.Unavailable
-				if c.why == admit.OverShare {
+				if c.why == admit.OverShare || c.why == admit.OverQuota {
 					want = codes.ResourceExhausted
 				}
 				r := start(t, &service{}, []grpc.ServerOption{
@@ -257,15 +263,15 @@ func TestWithCode(t *testing.T) {
 // Every reason there is has a code, and none is OK.
 func TestEveryReasonHasACode(t *testing.T) {
 	for _, c := range refusing {
-		if c.why > admit.OverShare {
-			t.Errorf("%v comes after OverShare, the last that has a code", c.why)
+		if c.why > admit.OverQuota {
+			t.Errorf("%v comes after OverQuota, the last that has a code", c.why)
 		}
 	}
-	if next := (admit.OverShare + 1).String(); !strings.HasPrefix(next, "reason(") {
+	if next := (admit.OverQuota + 1).String(); !strings.HasPrefix(next, "reason(") {
 		t.Errorf("reason %s: got no code and no test for it, want both", next)
 	}
-	if len(refusing) != int(admit.OverShare)+1 {
-		t.Errorf("got tests for %d reasons, want %d", len(refusing), admit.OverShare+1)
+	if len(refusing) != int(admit.OverQuota)+1 {
+		t.Errorf("got tests for %d reasons, want %d", len(refusing), admit.OverQuota+1)
 	}
 }
 

@@ -50,6 +50,10 @@ var texts = map[admit.Reason]struct{ server, client string }{
 		`weir: the caller's share of the server is used up (gate "default"): retry in `,
 		`weir: the caller's share of this client's limit for "default" is used up`,
 	},
+	admit.OverQuota: {
+		`weir: the caller's quota is used up (gate "default"): retry in `,
+		`weir: the caller's quota at this client's limit for "default" is used up`,
+	},
 }
 
 // wantFrom checks what RefusalFrom says of an error, and of one that wraps it.

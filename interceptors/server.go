@@ -15,15 +15,16 @@ import (
 // permit comes free when the handler has returned, panicked or called
 // runtime.Goexit. It runs after gRPC has read and decoded the request.
 //
-// With a nil gate every call fails with INTERNAL.
+// With a nil gate, or a wrong option, every call fails with INTERNAL. [Server] finds
+// that at start.
 func UnaryServer(g *admit.Gate, opts ...ServerOption) grpc.UnaryServerInterceptor {
-	if g == nil {
+	c := serverConfig(opts)
+	if err := c.cannotWork(g); err != nil {
 		return func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
-			return nil, errNoGate
+			return nil, err
 		}
 	}
-	s := &server{config: serverConfig(opts), member: join(g, unaryServer)}
-	return s.unary
+	return c.server(g, unaryServer).unary
 }
 
 // StreamServer returns an interceptor that bounds how many streams are open. A
@@ -32,15 +33,16 @@ func UnaryServer(g *admit.Gate, opts ...ServerOption) grpc.UnaryServerIntercepto
 // give streams a gate of their own with a fixed limit if their handlers live
 // long.
 //
-// With a nil gate every call fails with INTERNAL.
+// With a nil gate, or a wrong option, every call fails with INTERNAL. [Server] finds
+// that at start.
 func StreamServer(g *admit.Gate, opts ...ServerOption) grpc.StreamServerInterceptor {
-	if g == nil {
+	c := serverConfig(opts)
+	if err := c.cannotWork(g); err != nil {
 		return func(any, grpc.ServerStream, *grpc.StreamServerInfo, grpc.StreamHandler) error {
-			return errNoGate
+			return err
 		}
 	}
-	s := &server{config: serverConfig(opts), member: join(g, streamServer)}
-	return s.stream
+	return c.server(g, streamServer).stream
 }
 
 type server struct {

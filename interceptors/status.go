@@ -29,7 +29,7 @@ const (
 )
 
 // codeTable holds the code of refusals for each reason.
-type codeTable [admit.OverShare + 1]codes.Code
+type codeTable [admit.OverQuota + 1]codes.Code
 
 var (
 	serverCodes = codeTable{
@@ -39,6 +39,7 @@ var (
 		admit.WaitedTooLong:    codes.Unavailable,
 		admit.Draining:         codes.Unavailable,
 		admit.OverShare:        codes.ResourceExhausted,
+		admit.OverQuota:        codes.ResourceExhausted,
 	}
 	clientCodes = codeTable{
 		admit.QueueFull:        codes.ResourceExhausted,
@@ -47,6 +48,7 @@ var (
 		admit.WaitedTooLong:    codes.ResourceExhausted,
 		admit.Draining:         codes.Unavailable,
 		admit.OverShare:        codes.ResourceExhausted,
+		admit.OverQuota:        codes.ResourceExhausted,
 	}
 )
 
@@ -106,6 +108,11 @@ var (
 	errNoGate = status.Error(codes.Internal, "weir: interceptor without a gate")
 )
 
+// misconfigured returns the error of every call of an interceptor that cannot work.
+func misconfigured(err error) error {
+	return status.Error(codes.Internal, "weir: misconfigured interceptor: "+err.Error())
+}
+
 // stop returns the error for a call that the gate did not let in.
 func (c *config) stop(err error) *stopped {
 	if r, ok := err.(*admit.Refusal); ok { //nolint:errorlint // Acquire does not wrap it, and this is the hot path
@@ -121,8 +128,12 @@ func (c *config) stop(err error) *stopped {
 }
 
 // refusal returns the error for a refusal. Each is built once, because a gate shares a
-// few hundred refusals among all its calls, and so the map is bounded.
+// few hundred refusals among all its calls, and so the map is bounded. The delays of
+// quotas are not.
 func (c *config) refusal(r *admit.Refusal) *stopped {
+	if r.Reason == admit.OverQuota {
+		return c.overQuota.of(r, c)
+	}
 	if s, ok := c.built.Load(r); ok {
 		return s.(*stopped) //nolint:forcetypeassert // the map holds nothing else
 	}

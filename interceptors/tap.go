@@ -25,10 +25,14 @@ import (
 //
 // With a nil gate every call fails with INTERNAL.
 func Tap(g *admit.Gate, opts ...ServerOption) tap.ServerInHandle {
-	if g == nil {
-		return func(ctx context.Context, _ *tap.Info) (context.Context, error) { return ctx, errNoGate }
-	}
 	c := serverConfig(opts)
+	if err := c.cannotWork(g); err != nil {
+		return func(ctx context.Context, _ *tap.Info) (context.Context, error) { return ctx, err }
+	}
+	return c.tap(g)
+}
+
+func (c *config) tap(g *admit.Gate) tap.ServerInHandle {
 	var full [len(c.codes)]error
 	for why := range full {
 		full[why] = c.tapError(g, admit.Reason(why))

@@ -20,6 +20,7 @@ var (
 		admit.WaitedTooLong:    "the server is full and the call has waited for too long",
 		admit.Draining:         "the server is shutting down",
 		admit.OverShare:        "the caller's share of the server is used up",
+		admit.OverQuota:        "the caller's quota is used up",
 	}
 	clientPhrases = [...]string{
 		admit.QueueFull:        "this client's limit for %q is used up",
@@ -28,6 +29,7 @@ var (
 		admit.WaitedTooLong:    "this client's limit for %q is used up, and the call has waited for too long",
 		admit.Draining:         "this client is shutting down its calls for %q",
 		admit.OverShare:        "the caller's share of this client's limit for %q is used up",
+		admit.OverQuota:        "the caller's quota at this client's limit for %q is used up",
 	}
 )
 

@@ -59,8 +59,8 @@
 //
 // outcome is success, overload or ignored ([admit.Outcome]); class is default,
 // critical, sheddable, background or a name from [admit.WithClass]; reason is
-// queue_full, displaced, deadline_too_close, waited_too_long, draining or
-// over_share ([admit.Reason]). Tenants are counted and never named: a label that
+// queue_full, displaced, deadline_too_close, waited_too_long, draining,
+// over_share or over_quota ([admit.Reason]). Tenants are counted and never named: a label that
 // callers choose is a series for each of them.
 //
 // weir_wait_seconds is a classic histogram and a native one at once: a server

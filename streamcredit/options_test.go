@@ -3,6 +3,7 @@ package streamcredit_test
 import (
 	"context"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -32,7 +33,7 @@ func TestWrongOptions(t *testing.T) {
 		"AllowUnaware":            {opened(streamcredit.AllowUnaware()), "got AllowUnaware on a client"},
 		"two windows":             {opened(streamcredit.WithWindow(8), streamcredit.WithManualDemand()), "got 2 options that set the window"},
 		"window of none":          {opened(streamcredit.WithWindow(0)), "got a window of 0"},
-		"window of far too many":  {opened(streamcredit.WithWindow(1 << 40)), "got a window of 1099511627776"},
+		"window of far too many":  {opened(streamcredit.WithWindow(math.MaxInt32)), "got a window of 2147483647"},
 		"low water above":         {opened(streamcredit.WithWindow(8), streamcredit.WithLowWater(8)), "got a low-water mark"},
 		"low water of no window":  {opened(streamcredit.WithLowWater(1)), "got a low-water mark"},
 		"automatic window":        {opened(streamcredit.WithAutoWindow(streamcredit.AutoWindow{Min: 10, Max: 5})), "got an automatic window {Min:10 Max:5"},

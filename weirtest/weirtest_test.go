@@ -182,8 +182,11 @@ func TestServerRefusesAsARealOne(t *testing.T) {
 			var trailer metadata.MD
 			_, err = stub.Work(t.Context(), &demopb.WorkRequest{}, grpc.Trailer(&trailer))
 			want := codes.Unavailable
-			if why == admit.OverShare {
+			switch why {
+			case admit.OverShare:
 				want = codes.Aborted
+			case admit.OverQuota:
+				want = codes.ResourceExhausted
 			}
 			if got := status.Code(err); got != want {
 				t.Errorf("%v: got %v, want %v", why, got, want)

@@ -31,7 +31,7 @@ const grpc, protobuf = "google.golang.org/grpc", "google.golang.org/protobuf"
 // first row that names it decides.
 var rules = []rule{
 	{dir: "limit", not: []string{"context", "sync/..."}, pure: true},
-	{dir: "admit", may: []string{"limit", "internal/refuse", "admit/internal/turn"}},
+	{dir: "admit", may: []string{"limit", "internal/refuse", "admit/internal/turn", "golang.org/x/time/rate"}},
 	{dir: "admit/internal/turn", not: []string{"context", "sync/..."}, pure: true},
 	{dir: "streamcredit", may: []string{
 		"proto/...", protobuf + "/...",

@@ -19,6 +19,7 @@ var requirements = map[string]string{
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2": "the language for choosing calls",
 	"github.com/prometheus/client_golang":             "metrics",
 	"github.com/sony/gobreaker/v2":                    "the circuit breaker: bought, not built",
+	"golang.org/x/time":                               "quotas: the token bucket",
 	"pgregory.net/rapid":                              "tests: properties",
 	"go.uber.org/goleak":                              "tests: leaks",
 	"golang.org/x/net":                                "tests: HTTP/2 frames written by hand",

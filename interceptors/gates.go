@@ -1,0 +1,261 @@
+package interceptors
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/tap"
+
+	"github.com/weir-go/weir/admit"
+)
+
+// A GateRule says which calls a gate is for.
+type GateRule struct {
+	// Gate must not be nil, nor stand in two rules.
+	Gate *admit.Gate
+	// Match chooses calls; nil is all of them. For methods by name see [Methods]. It is
+	// called before a permit is taken, from many goroutines at once; see [Tap] for what
+	// it is given there.
+	Match selector.Matcher
+	// Streams makes it a gate for streams: unary calls pass by it, as streams pass by
+	// the others.
+	Streams bool
+}
+
+// Gates are the gates of a server whose methods have different bottlenecks. A unary call
+// is for the first of them that matches it and is not for streams, a stream for the
+// first that matches and is. Unary interceptor, stream interceptor and tap go by the
+// same list. A call that none matches is for the Gate of [ServerConfig], a stream for
+// its Streams; where these are nil, it is not limited.
+type Gates []GateRule
+
+// GatesFromJSON makes the gates of a document: see [admit.SectionsFromJSON]. A gate
+// without "methods" is for all calls that the ones before are not for. The options are
+// for each of the gates, before what the document says. The error names everything that
+// is wrong, by line and key.
+func GatesFromJSON(document []byte, opts ...admit.Option) (Gates, error) {
+	sections, err := admit.SectionsFromJSON(document)
+	var bad checks
+	bad.that(err == nil, "gates: %s", withoutKind(err))
+	var gates Gates
+	for _, s := range sections {
+		for i, name := range s.Methods {
+			if err := checkMethod(name); err != nil && name != "" {
+				bad.that(false, "gates: document: %s: %w", s.Where(fmt.Sprintf("methods[%d]", i)), err)
+			}
+		}
+		bad.that(s.Methods == nil || len(s.Methods) > 0,
+			"gates: document: %s: got no method, want one, or no such key for every call", s.Where("methods"))
+		if s.Option == nil {
+			continue
+		}
+		g, err := admit.New(append(slices.Clip(opts), admit.WithName(s.Name), s.Option)...)
+		if err != nil {
+			bad.that(false, "gates: document: %s: %s", s.Where("name"), withoutKind(err))
+			continue
+		}
+		rule := GateRule{Gate: g, Streams: s.Streams}
+		if s.Methods != nil {
+			rule.Match = Methods(s.Methods...)
+		}
+		gates = append(gates, rule)
+	}
+	if err := bad.err(); err != nil {
+		return nil, err
+	}
+	return gates, nil
+}
+
+// Update changes the gates that a document names, while calls run: all of them or, with
+// an error, none. What the document does not name stays as it is, a whole gate too. Which
+// gates there are, and which calls they are for, cannot be changed: a gate with a new
+// name, or other methods than at the start, is an error.
+func (g Gates) Update(document []byte) error {
+	sections, err := admit.SectionsFromJSON(document)
+	if err != nil {
+		return fmt.Errorf("%w: gates: %s", ErrConfig, withoutKind(err))
+	}
+	var bad checks
+	for _, s := range sections {
+		i := slices.IndexFunc(g, func(r GateRule) bool { return made(r.Gate) && r.Gate.Name() == s.Name })
+		if i < 0 {
+			continue // UpdateFromJSON finds that, too
+		}
+		now, _ := g[i].Match.(*methods)
+		bad.that(s.Methods == nil || now != nil && slices.Equal(now.names, s.Methods),
+			"gates: document: %s: got methods %q, want those of the start: others take a restart", s.Where("methods"), s.Methods)
+		bad.that(!s.Streams || g[i].Streams, "gates: document: %s: got true, want false as at the start", s.Where("streams"))
+	}
+	if err := bad.err(); err != nil {
+		return err
+	}
+	if err := admit.UpdateFromJSON(document, g.All()...); err != nil {
+		return fmt.Errorf("%w: gates: %s", ErrConfig, withoutKind(err))
+	}
+	return nil
+}
+
+// withoutKind returns what an error of package admit says is wrong.
+func withoutKind(err error) string {
+	if err == nil {
+		return ""
+	}
+	return strings.TrimPrefix(err.Error(), admit.ErrConfig.Error()+": ")
+}
+
+// All returns the gates in their order, for metrics and for Drain.
+func (g Gates) All() []*admit.Gate {
+	all := make([]*admit.Gate, 0, len(g))
+	for _, r := range g {
+		if r.Gate != nil {
+			all = append(all, r.Gate)
+		}
+	}
+	return all
+}
+
+func (g Gates) validate(bad *checks, c *ServerConfig) {
+	for i, r := range g {
+		what := fmt.Sprintf("server: Gates[%d]", i)
+		bad.that(r.Gate != nil, "%s: Gate: got nil, want a gate", what)
+		bad.gate(what+": Gate", r.Gate, r.Streams)
+		for _, err := range checkMatcher(r.Match) {
+			bad.that(false, "%s: Match: %w", what, err)
+		}
+		if !made(r.Gate) {
+			continue
+		}
+		bad.that(r.Gate != c.Gate && r.Gate != c.Streams, "%s: Gate: got the gate of Gate or Streams, want one of its own", what)
+		if c.Gate != nil && r.Gate != c.Gate {
+			bad.that(r.Gate.Name() != c.Gate.Name(), "%s: Gate: got the name %q of Gate, want one of its own", what, r.Gate.Name())
+		}
+		for j, before := range g[:i] {
+			r.after(bad, what, fmt.Sprintf("Gates[%d]", j), before)
+		}
+	}
+}
+
+// after checks a rule against one before it.
+func (r GateRule) after(bad *checks, what, where string, before GateRule) {
+	if made(before.Gate) {
+		bad.that(r.Gate != before.Gate, "%s: Gate: got the gate of %s, want one of its own, or one rule for both", what, where)
+		bad.that(r.Gate == before.Gate || r.Gate.Name() != before.Gate.Name(),
+			"%s: Gate: got the name %q of %s, want one of its own", what, r.Gate.Name(), where)
+	}
+	if r.Streams != before.Streams {
+		return
+	}
+	bad.that(before.Match != nil, "%s: got a rule that no call reaches, want it before %s, which is for every call", what, where)
+	mine, ok := r.Match.(*methods)
+	theirs, both := before.Match.(*methods)
+	if !ok || !both || mine == nil || theirs == nil {
+		return
+	}
+	for i, m := range mine.parts {
+		bad.that(!theirs.covers(m), "%s: Match: got %q, which is for %s already, want it in one of them", what, mine.names[i], where)
+	}
+}
+
+// covers reports whether whatever a name matches is matched.
+func (m *methods) covers(name methodParts) bool {
+	return slices.ContainsFunc(m.parts, func(p methodParts) bool {
+		return p.service == name.service && (p.method == "" || p.method == name.method)
+	})
+}
+
+// A router sends each call to its gate.
+type router struct {
+	exempts bool
+	routes  []route
+	rest    *server // nil: what no route matches is not limited
+	turn    tap.ServerInHandle
+}
+
+type route struct {
+	match selector.Matcher // nil: everything
+	to    *server
+	turn  tap.ServerInHandle
+}
+
+// router returns what sends calls of a kind to their gates, nil if one gate has all.
+func (c *ServerConfig) router(k kind, rest *admit.Gate, cfg config) *router {
+	r := &router{exempts: !cfg.noExemptions}
+	for _, rule := range c.Gates {
+		if rule.Streams == (k == streamServer) {
+			r.routes = append(r.routes, route{rule.Match, cfg.server(rule.Gate, k), cfg.tap(rule.Gate)})
+		}
+	}
+	switch {
+	case len(r.routes) == 0:
+		return nil
+	case rest != nil:
+		r.rest, r.turn = cfg.server(rest, k), cfg.tap(rest)
+	}
+	return r
+}
+
+// server returns the interceptor of a gate.
+func (c *config) server(g *admit.Gate, k kind) *server {
+	return &server{config: *c, member: join(g, k)}
+}
+
+// find returns where a call goes; both are nil if it is not limited.
+func (r *router) find(ctx context.Context, method string, info *grpc.StreamServerInfo, req any) (*server, tap.ServerInHandle) {
+	if r.exempts && exempt(method) {
+		return nil, nil
+	}
+	meta := middleware.NewServerCallMeta(method, info, req)
+	for i := range r.routes {
+		if rt := &r.routes[i]; rt.match == nil || rt.match.Match(ctx, meta) {
+			return rt.to, rt.turn
+		}
+	}
+	return r.rest, r.turn
+}
+
+func (r *router) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	s, _ := r.find(ctx, info.FullMethod, nil, req)
+	if s == nil {
+		return handler(ctx, req)
+	}
+	return s.unary(ctx, req, info, handler)
+}
+
+func (r *router) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	s, _ := r.find(ss.Context(), info.FullMethod, info, nil)
+	if s == nil {
+		return handler(srv, ss)
+	}
+	return s.stream(srv, ss, info, handler)
+}
+
+// tap is a tap handle for all gates. While none of them is full it looks at no call.
+func (r *router) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	full := r.rest != nil && r.rest.gate.Full()
+	for i := 0; i < len(r.routes) && !full; i++ {
+		full = r.routes[i].to.gate.Full()
+	}
+	if !full {
+		return ctx, nil
+	}
+	if turn := r.findForTap(ctx, info.FullMethodName); turn != nil {
+		return turn(ctx, info)
+	}
+	return ctx, nil
+}
+
+// findForTap returns nil where a matcher panics: nothing could recover it here.
+func (r *router) findForTap(ctx context.Context, method string) (turn tap.ServerInHandle) {
+	defer func() {
+		if recover() != nil {
+			turn = nil
+		}
+	}()
+	_, turn = r.find(ctx, method, nil, nil)
+	return turn
+}

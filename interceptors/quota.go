@@ -1,0 +1,23 @@
+package interceptors
+
+import (
+	"sync/atomic"
+
+	"github.com/weir-go/weir/admit"
+)
+
+// quotaErrors holds the errors of calls over their quota that were built last. Their
+// delays are exact, so there is no end of them. Calls that are refused in the same
+// millisecond share one.
+type quotaErrors [256]atomic.Pointer[stopped]
+
+// of returns the error for a call over its quota.
+func (q *quotaErrors) of(r *admit.Refusal, c *config) *stopped {
+	slot := &q[r.RetryAfter.Milliseconds()%int64(len(q))]
+	if s := slot.Load(); s != nil && s.cause == error(r) {
+		return s
+	}
+	s := c.newRefusal(r)
+	slot.Store(s)
+	return s
+}

@@ -1,0 +1,147 @@
+package interceptors
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"google.golang.org/grpc"
+
+	"github.com/weir-go/weir/admit"
+)
+
+// A ServerConfig says what guards a server. Gate alone guards its unary calls. Where
+// methods have different bottlenecks, Gates has a gate for each.
+type ServerConfig struct {
+	// Outside are what stands before the gates, from the outside to the inside:
+	// metrics, recovery, authentication. OutsideStreams are the same for streams.
+	Outside        []grpc.UnaryServerInterceptor
+	OutsideStreams []grpc.StreamServerInterceptor
+	// Gates are for some calls and streams each: see [Gates]. A call that none of them
+	// matches is for Gate, a stream for Streams.
+	Gates Gates
+	// Gate decides which unary calls run that are not for one of Gates. It may be nil
+	// only if there are Gates. Then these calls are not limited.
+	Gate *admit.Gate
+	// Streams decides which streams run that are not for one of Gates; nil lets all of
+	// them. Give streams a gate of their own, with a fixed limit.
+	Streams *admit.Gate
+	// Inside are what calls reach that were let in: validation, whatever sets
+	// headers. InsideStreams are the same for streams.
+	Inside        []grpc.UnaryServerInterceptor
+	InsideStreams []grpc.StreamServerInterceptor
+	// Tap turns calls away before they are read, too: see [Tap]. It cannot tell
+	// streams from calls, so it must not be used with a gate for streams.
+	Tap bool
+	// MaxConcurrentStreams bounds calls and streams together for each connection. A call
+	// beyond it waits in the client, where no gate sees it. So it must not be less than
+	// what all gates let run and wait. Zero means 1000, and 100 more than that sum if
+	// that is larger. It is not changed when a limit grows. To bound connections more
+	// tightly, because there are many, append grpc.MaxConcurrentStreams to the options.
+	MaxConcurrentStreams uint32
+}
+
+// Server returns server options for a guarded server, with all interceptors in the
+// order in which they belong. It returns an error that wraps ErrConfig and names
+// everything that is wrong at once:
+//
+//   - no gate, a zero Gate, or a nil interceptor or option;
+//   - one gate in two places (long streams would take the permits of calls), two gates
+//     with one name, or a gate that no call can reach;
+//   - a gate for streams with a limit that adapts: how long streams are open teaches it
+//     nothing, so it would stay where it starts;
+//   - a class that no gate has, or a name of a method that is none (see [Methods]);
+//   - a MaxConcurrentStreams that is too small for the gates.
+func Server(c ServerConfig, opts ...ServerOption) ([]grpc.ServerOption, error) {
+	if err := c.validate(opts); err != nil {
+		return nil, err
+	}
+	cfg := serverConfig(opts)
+	var tap grpc.ServerOption = grpc.EmptyServerOption{}
+	unary, stream := slices.Clone(c.Outside), slices.Clone(c.OutsideStreams)
+	if r := c.router(unaryServer, c.Gate, cfg); r != nil {
+		unary, tap = append(unary, r.unary), grpc.InTapHandle(r.tap)
+	} else if c.Gate != nil {
+		unary, tap = append(unary, cfg.server(c.Gate, unaryServer).unary), grpc.InTapHandle(cfg.tap(c.Gate))
+	}
+	if r := c.router(streamServer, c.Streams, cfg); r != nil {
+		stream = append(stream, r.stream)
+	} else if c.Streams != nil {
+		stream = append(stream, cfg.server(c.Streams, streamServer).stream)
+	}
+	server := []grpc.ServerOption{
+		grpc.MaxConcurrentStreams(cmp.Or(c.MaxConcurrentStreams, c.roomy())),
+		grpc.ChainUnaryInterceptor(append(unary, c.Inside...)...),
+		grpc.ChainStreamInterceptor(append(stream, c.InsideStreams...)...),
+	}
+	if c.Tap {
+		server = append(server, tap)
+	}
+	return server, nil
+}
+
+const (
+	usualStreams = 1000
+	// spareStreams lets calls come on that the gates refuse.
+	spareStreams = 100
+)
+
+// roomy returns a MaxConcurrentStreams with which gates refuse before calls wait in a
+// client.
+func (c *ServerConfig) roomy() uint32 {
+	return uint32(min(max(usualStreams, c.needed()+spareStreams), math.MaxInt32))
+}
+
+// needed returns how many calls the gates let run and wait, all together.
+func (c *ServerConfig) needed() (n int) {
+	for _, g := range c.gates() {
+		if made(g) {
+			n += g.Room()
+		}
+	}
+	return n
+}
+
+// gates returns all gates, each once.
+func (c *ServerConfig) gates() (all []*admit.Gate) {
+	for _, g := range append(c.Gates.All(), c.Gate, c.Streams) {
+		if g != nil && !slices.Contains(all, g) {
+			all = append(all, g)
+		}
+	}
+	return all
+}
+
+func (c *ServerConfig) validate(opts []ServerOption) error {
+	var bad checks
+	bad.that(c.Gate != nil || len(c.Gates) > 0, "server: Gate: got nil, want a gate, or Gates")
+	bad.gate("server: Gate", c.Gate, false)
+	bad.gate("server: Streams", c.Streams, true)
+	bad.that(c.Gate == nil || c.Gate != c.Streams, "server: Streams: got the gate of the calls, want one of its own, or nil")
+	c.Gates.validate(&bad, c)
+	streams := c.Streams != nil || slices.ContainsFunc(c.Gates, func(r GateRule) bool { return r.Streams })
+	bad.that(!c.Tap || !streams, "server: Tap: got it with Streams, want one of them")
+	calls := c.Gate != nil || slices.ContainsFunc(c.Gates, func(r GateRule) bool { return !r.Streams })
+	bad.that(!c.Tap || calls, "server: Tap: got it without a gate for unary calls, want one")
+	without(&bad, "Outside", c.Outside)
+	without(&bad, "OutsideStreams", c.OutsideStreams)
+	without(&bad, "Inside", c.Inside)
+	without(&bad, "InsideStreams", c.InsideStreams)
+	if most, need := c.MaxConcurrentStreams, c.needed(); most > 0 {
+		bad.that(int64(most) >= int64(need),
+			"server: MaxConcurrentStreams: got %d, want at least %d, which the gates let run and wait, or 0 (%d here)",
+			most, need, c.roomy())
+	}
+	cfg := serverConfig(opts)
+	for _, err := range cfg.checkOptions(c.gates()...) {
+		bad.that(false, "server: %w", err)
+	}
+	return bad.err()
+}
+
+// without checks that there is no nil among interceptors.
+func without[F grpc.UnaryServerInterceptor | grpc.StreamServerInterceptor](bad *checks, name string, all []F) {
+	for i, f := range all {
+		bad.that(f != nil, "server: %s[%d]: got nil, want an interceptor", name, i)
+	}
+}
