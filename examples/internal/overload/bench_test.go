@@ -2,7 +2,6 @@ package overload_test
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"os"
 	"runtime"
@@ -231,7 +230,8 @@ func BenchmarkNeighbours(b *testing.B) {
 // BenchmarkCPU is a handler that burns a core. Its capacity is what as many
 // closed-loop callers as there are cores get out of it, before.
 func BenchmarkCPU(b *testing.B) {
-	work := func(context.Context) { burn(2 * time.Millisecond) }
+	rounds := overload.Rounds(2 * time.Millisecond)
+	work := func(context.Context) { overload.Burn(rounds) }
 	for _, load := range []float64{1, 2, 4} {
 		for _, name := range []string{"default", "none"} {
 			b.Run(fmt.Sprintf("load=%g/gate=%s", load, name), func(b *testing.B) {
@@ -249,28 +249,9 @@ func BenchmarkCPU(b *testing.B) {
 	}
 }
 
-var burnRounds = sync.OnceValue(func() float64 { // rounds a nanosecond
-	const rounds = 200000
-	start := time.Now()
-	spin(rounds)
-	return rounds / float64(time.Since(start))
-})
-
-// burn does as much work as takes d when nobody else wants the core.
-func burn(d time.Duration) { spin(int(burnRounds() * float64(d))) }
-
-func spin(rounds int) {
-	var sum [32]byte
-	for range rounds {
-		sum = sha256.Sum256(sum[:])
-	}
-	runtime.KeepAlive(sum)
-}
-
 func closedLoop(b *testing.B, work func(context.Context)) float64 {
 	b.Helper()
 	server := serve(b, work, nil)
-	burnRounds()
 	const length = time.Second
 	var wg sync.WaitGroup
 	counts := make([]int, runtime.GOMAXPROCS(0))
