@@ -39,7 +39,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo 'Variables: PKGS=./admit/... TESTFLAGS="-run Gate -count=1" BENCH=Acquire BENCHTIME=1s BENCHCOUNT=10'
-	@echo '           FUZZTIME=1m (or 100000x) ARGS="-duration 5s" (for demo)'
+	@echo '           FUZZTIME=1m (or 100000x) ARGS="-duration 2m" (for demo)'
 
 # One run over every module, and so one line that counts them all.
 each-test = $(GOTESTSUM) --format pkgname --format-hide-empty-pkg --raw-command -- tools/testall
@@ -122,5 +122,5 @@ node: ## Install what the Node client of the tests needs
 	@cd conformance/node && npm ci --no-audit --no-fund --ignore-scripts
 
 .PHONY: demo
-demo: ## Overload a server without weir and with it (ARGS="-duration 5s")
+demo: ## Overload a server without weir and with it, in under a minute (ARGS="-duration 2m")
 	@$(GO) run ./examples/overload $(ARGS)

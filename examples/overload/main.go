@@ -1,9 +1,14 @@
-// Overload shows what weir is for: a real gRPC server that can serve 1600 calls
-// a second is asked for up to eight times that, first as it is, then with
-// weir's defaults. It prints a table, serves a page with live charts on
-// localhost, and ends by itself.
+// Overload shows what weir is for, in three acts. A real gRPC server whose handler
+// waits, and one whose handler computes, are asked for up to eight times what they
+// can do, as they are and with weir's defaults. Then callers ask for half of it.
 //
 //	go run ./examples/overload
+//
+// It prints a table for each act, and a verdict, serves a page with live charts on
+// localhost, and ends by itself within a minute. Every server is a process with one
+// processor. Loads are multiples of some 200 calls a second, which are light work
+// for the callers, so that a busy machine disturbs little. When it disturbs too
+// much there is no verdict: see tooBusy.
 package main
 
 import (
@@ -17,11 +22,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/weir-go/weir/examples/internal/child"
 	"github.com/weir-go/weir/examples/internal/live"
 )
-
-// loads is what callers ask for, as multiples of what the server can do.
-var loads = []float64{0.5, 1, 2, 4, 8}
 
 type flags struct {
 	duration time.Duration
@@ -30,14 +33,15 @@ type flags struct {
 	html     string
 }
 
-const shortest = 2 * time.Second
+// In less than shortest a bare server would not fill up.
+const shortest = 48 * time.Second
 
 func parse(args []string) (flags, error) {
 	var f flags
 	set := flag.NewFlagSet("overload", flag.ContinueOnError)
-	set.DurationVar(&f.duration, "duration", 50*time.Second, "how long the whole demonstration takes, at least 2s")
+	set.DurationVar(&f.duration, "duration", 50*time.Second, "how long the whole demonstration takes, at least 48s")
 	set.StringVar(&f.addr, "addr", "127.0.0.1:8417", "where to serve the page; empty for nowhere")
-	set.Uint64Var(&f.seed, "seed", 1, "seed of arrivals and service times")
+	set.Uint64Var(&f.seed, "seed", 1, "seed of arrivals and waiting times")
 	set.StringVar(&f.html, "html", "", "file to keep the page in")
 	set.SetOutput(io.Discard) // main says what is wrong, once
 	switch err := set.Parse(args); {
@@ -70,13 +74,15 @@ func (f flags) validate(args []string) error {
 }
 
 func main() {
+	child.Main(serveChild)
 	f, err := parse(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	if err == nil {
-		err = demonstrate(ctx, f)
+		show := newShow()
+		err = demonstrate(ctx, f, newPlay(show, f), os.Stdout)
 	}
 	stop()
 	if err != nil {
@@ -85,40 +91,30 @@ func main() {
 	}
 }
 
-func demonstrate(ctx context.Context, f flags) error {
-	show := newShow()
+// demonstrate performs a play, with the page beside it.
+func demonstrate(ctx context.Context, f flags, p *play, out io.Writer) error {
 	if f.addr != "" {
-		url, stop, err := show.Serve(f.addr)
+		url, stop, err := p.show.Serve(f.addr)
 		if err != nil {
 			return fmt.Errorf("overload: -addr: %w", err)
 		}
 		defer stop()
-		fmt.Printf("live charts at %s while this runs\n\n", url)
+		fmt.Fprintf(out, "live charts at %s while this runs\n\n", url)
 	}
-	printHead()
-	step := f.duration / time.Duration(2*len(loads))
-	for _, run := range []string{bare, withWeir} {
-		for _, load := range loads {
-			row, err := measure(ctx, show, run, load, step, f.seed)
-			if ctx.Err() != nil {
-				return errors.New("overload: interrupted")
-			}
-			if err != nil {
-				return err
-			}
-			show.addRow(row)
-			printRow(row)
-		}
-		fmt.Println()
+	err := p.perform(ctx, out)
+	if ctx.Err() != nil {
+		return errors.New("overload: interrupted")
 	}
-	show.finish()
-	fmt.Println(show.reading())
+	if err != nil {
+		return err
+	}
+	writeVerdict(out, p.show.finish())
 	if f.html == "" {
 		return nil
 	}
-	if err := show.Save(f.html); err != nil {
+	if err := p.show.Save(f.html); err != nil {
 		return fmt.Errorf("overload: -html: %w", err)
 	}
-	fmt.Printf("\nthe page is kept in %s\n", f.html)
+	fmt.Fprintf(out, "\nthe page is kept in %s\n", f.html)
 	return nil
 }

@@ -1,9 +1,8 @@
 package main
 
 import (
-	"encoding/json"
-	"io"
-	"net/http"
+	"bytes"
+	"context"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,7 +14,7 @@ func TestFlags(t *testing.T) {
 		args []string
 		want string
 	}{
-		"too short": {[]string{"-duration", "1s"}, "got 1s, want at least 2s"},
+		"too short": {[]string{"-duration", "47s"}, "got 47s, want at least 48s"},
 		"argument":  {[]string{"now"}, `got argument "now"`},
 		"seed":      {[]string{"-seed", "x"}, "invalid value"},
 	} {
@@ -27,19 +26,29 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-// TestDemonstration runs all of it, briefly, and reads what it leaves.
+// The whole program, with real processes, too briefly for its figures to mean
+// anything: it ends, with a table for each act, a verdict and the page.
 func TestDemonstration(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "page.html")
-	if err := demonstrate(t.Context(), flags{duration: shortest, addr: "127.0.0.1:0", seed: 1, html: file}); err != nil {
+	p := newPlay(newShow(), flags{duration: shortest, seed: 1})
+	p.unit, p.probe = 50*time.Millisecond, 20*time.Millisecond
+	var out bytes.Buffer
+	if err := demonstrate(t.Context(), flags{addr: "127.0.0.1:0", html: file}, p, &out); err != nil {
 		t.Fatalf("demonstrate: got %v, want no error", err)
+	}
+	steps := 0
+	for _, a := range acts {
+		steps += len(a.Loads)
+		if !strings.Contains(out.String(), a.Title) {
+			t.Errorf("output: got %q, want an act called %q", out.String(), a.Title)
+		}
 	}
 	var got part
 	for _, p := range keptParts(t, file) {
-		got.Rows, got.Samples, got.Done = append(got.Rows, p.Rows...), append(got.Samples, p.Samples...), p.Done
+		got.Rows, got.Samples, got.Verdict = append(got.Rows, p.Rows...), append(got.Samples, p.Samples...), p.Verdict
 	}
-	if len(got.Rows) != 2*len(loads) || !got.Done || len(got.Samples) == 0 {
-		t.Errorf("data of the page: got %d rows, %d samples, done %v, want %d rows, some samples, done",
-			len(got.Rows), len(got.Samples), got.Done, 2*len(loads))
+	if len(got.Rows) != 2*steps || got.Verdict == nil {
+		t.Errorf("data of the page: got %d rows, verdict %v, want %d rows and a verdict", len(got.Rows), got.Verdict, 2*steps)
 	}
 	for _, outside := range []string{"https://", "//cdn", "src="} {
 		if strings.Contains(string(page), outside) {
@@ -48,52 +57,36 @@ func TestDemonstration(t *testing.T) {
 	}
 }
 
-// TestLivePage: a browser that comes late gets all that it missed, and the rest.
-func TestLivePage(t *testing.T) {
-	s := newShow()
-	url, stop, err := s.Serve("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
-	s.addRow(Row{Run: bare, Load: 1})
-	client := http.Client{Timeout: 10 * time.Second}
-	resp, err := client.Get(url + "/events")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	s.addRow(Row{Run: withWeir, Load: 1})
-	s.finish()
-	all, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rows := 0
-	for event := range strings.SplitSeq(strings.TrimSpace(string(all)), "\n\n") {
-		var parts []part
-		if err := json.Unmarshal([]byte(strings.TrimPrefix(event, "data: ")), &parts); err != nil {
-			t.Fatalf("event %q: got %v, want JSON", event, err)
-		}
-		for _, p := range parts {
-			rows += len(p.Rows)
-		}
-	}
-	if rows != 2 {
-		t.Errorf("rows: got %d, want 2", rows)
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := demonstrate(ctx, flags{}, newPlay(newShow(), flags{duration: shortest}), &bytes.Buffer{})
+	if err == nil || !strings.Contains(err.Error(), "interrupted") {
+		t.Errorf("demonstrate after an interrupt: got %v, want an error that says so", err)
 	}
 }
 
-func TestReading(t *testing.T) {
-	s := newShow()
-	for _, load := range loads {
-		s.addRow(Row{Run: bare, Load: load, Share: min(load, 1) * map[bool]float64{true: 1, false: .1}[load < 2], Wasted: .9})
-		s.addRow(Row{Run: withWeir, Load: load, Share: .5})
-	}
-	got := s.reading()
-	for _, want := range []string{"bare server does 10 %", "defaults 50 %", "breaks at 2x", "90 % of its work"} {
-		if !strings.Contains(got, want) {
-			t.Errorf("reading: got %q, want it to contain %q", got, want)
+// All steps, probes and last callers together take what was asked for.
+func TestPlanFitsTheDuration(t *testing.T) {
+	for _, d := range []time.Duration{shortest, 50 * time.Second, 3 * time.Minute} {
+		p := newPlay(newShow(), flags{duration: d})
+		var total time.Duration
+		for _, a := range acts {
+			for i, load := range a.Loads {
+				s := p.stage(a, i, bare, load, 1, 0)
+				if a.Computes {
+					total += 2*(s.step+patience+p.probe) + p.probe/time.Duration(len(a.Loads))
+				} else {
+					total += s.step + patience
+				}
+				if load > 1 && s.warm < 2*patience {
+					t.Errorf("%v, %s at %gx: counts after %v, want not before a bare server works for nobody, %v",
+						d, a.Title, load, s.warm, 2*patience)
+				}
+			}
+		}
+		if off := total - d; off > time.Millisecond || off < -time.Millisecond {
+			t.Errorf("a demonstration of %v: planned %v", d, total)
 		}
 	}
 }

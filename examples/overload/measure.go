@@ -2,198 +2,192 @@ package main
 
 import (
 	"context"
-	"runtime"
-	"runtime/metrics"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-
-	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/internal/overload"
-	"github.com/weir-go/weir/interceptors"
 )
 
-const (
-	bare     = "bare"
-	withWeir = "weir"
+// patience is how long a caller waits, from when it meant to call.
+const patience = 750 * time.Millisecond
 
-	patience = 100 * time.Millisecond // of a caller, from when it meant to call
-	sampling = 100 * time.Millisecond
-
-	// A caller that sets off later than this was held up by the machine. If
-	// more than tooMany were, the figures are the machine's, not the server's.
-	heldUp  = patience / 10
-	tooMany = 0.1
-)
-
-// A Row is what one load came to.
+// A Row is one server under one load. Everything in it is of the same window.
 type Row struct {
-	Run     string  `json:"run"`
-	Load    float64 `json:"load"`
-	Offered float64 `json:"offered"` // calls a second
-	Goodput float64 `json:"goodput"` // served in time, a second
-	Share   float64 `json:"share"`   // of capacity
-	P50     float64 `json:"p50"`     // milliseconds, of those
-	P99     float64 `json:"p99"`
-	Refused float64 `json:"refused"` // a second
-	Wasted  float64 `json:"wasted"`  // share of the work that was for nobody
-	Heap    float64 `json:"heap"`    // MiB, at most; callers included
-	Late    float64 `json:"late"`    // share of the callers that the machine held up
+	Act      string  `json:"act"`
+	Run      string  `json:"run"`
+	Load     float64 `json:"load"`
+	Capacity float64 `json:"capacity"` // calls a second
+	Offered  float64 `json:"offered"`  // calls a second
+	Calls    int     `json:"calls"`    // that were offered
+	Refused  int     `json:"refused"`  // of those
+	Share    float64 `json:"share"`    // served in time, of capacity
+	Served   float64 `json:"served"`   // served in time, of those offered
+	P50      float64 `json:"p50"`      // milliseconds, of those
+	P99      float64 `json:"p99"`
+	Wasted   float64 `json:"wasted"` // share of the calls worked on whose callers had given up
+	Heap     float64 `json:"heap"`   // MiB, at most
+
+	// What the machine did: the share of the callers that it held up; how many
+	// times longer than on a processor of its own a call took to compute; and the
+	// larger of two measurements of that, before and after, over the smaller.
+	Late    float64 `json:"late"`
+	Stretch float64 `json:"stretch"`
+	Drift   float64 `json:"drift"`
+
+	got float64 // share of a processor that the server got
 }
 
 // A Sample is what was seen at one moment.
 type Sample struct {
+	Act      string  `json:"act"`
 	Run      string  `json:"run"`
-	At       float64 `json:"at"` // seconds since the run began
+	At       float64 `json:"at"` // seconds since the act began for this run
 	Load     float64 `json:"load"`
-	Goodput  float64 `json:"goodput"`
-	Refused  float64 `json:"refused"`
+	Goodput  float64 `json:"goodput"` // calls a second
 	Limit    int     `json:"limit"`
 	InFlight int     `json:"inFlight"`
 	Queue    int     `json:"queue"`
+	Held     int     `json:"held"` // calls in the server, in any state
 }
 
 // A stage is a server under one load.
 type stage struct {
-	run     string
-	load    float64
-	service *overload.Service
-	gate    *admit.Gate // nil: bare
-	callers *overload.Load
-	late    atomic.Int64 // callers that the machine held up
+	act            act
+	run            string
+	load, capacity float64
+	config         config
+	step, warm     time.Duration
+	began          time.Duration // when the step begins, since the act did
 }
 
-func newStage(run string, load float64, seed uint64) (*stage, *overload.Server, error) {
-	s := &stage{run: run, load: load}
-	s.service = overload.NewService(overload.Config{
-		Workers: 8, Mean: 5 * time.Millisecond, Slowdown: 0.01, Seed: seed,
-	})
-	var opts []grpc.ServerOption
-	if run == withWeir {
-		var err error
-		if s.gate, err = admit.New(); err != nil { // the defaults: nothing is tuned to this server
-			return nil, nil, err
-		}
-		opts = append(opts, grpc.ChainUnaryInterceptor(interceptors.UnaryServer(s.gate)))
-	}
-	server, err := overload.Serve(s.service.Serve, 4,
-		[]grpc.DialOption{grpc.WithDefaultServiceConfig(overload.RetryConfig)}, opts...)
-	if err != nil {
-		return nil, nil, err
-	}
-	s.callers = &overload.Load{Rate: load * s.service.Capacity(), Patience: patience, Seed: seed}
-	s.callers.Call = func(ctx context.Context) error {
-		s.noteLateness(ctx)
-		return server.Call(ctx, s.callers.Arrived.Load())
-	}
-	return s, server, nil
-}
-
-// noteLateness counts a caller that sets off late. Its deadline is its patience
-// after it meant to.
-func (s *stage) noteLateness(ctx context.Context) {
-	if deadline, ok := ctx.Deadline(); ok && patience-time.Until(deadline) > heldUp {
-		s.late.Add(1)
-	}
-}
-
-// measure puts a fresh server under a load for a step, and reports on all but
-// its first quarter.
-func measure(ctx context.Context, show *show, run string, load float64, step time.Duration, seed uint64) (Row, error) {
-	runtime.GC() // what the last step left behind is not this one's peak; the second
-	runtime.GC() // collection empties the pools
-	s, server, err := newStage(run, load, seed)
+// measure puts a fresh server under a load for a step.
+func (p *play) measure(ctx context.Context, s *stage) (Row, error) {
+	callers := &overload.Load{Rate: s.load * s.capacity, Patience: patience, Seed: p.seed}
+	w := &watch{stage: s, callers: callers, show: p.show}
+	client, stop, err := p.launch(ctx, s.config, w.take)
 	if err != nil {
 		return Row{}, err
 	}
-	watched := s.watch(show)
-	warm := step / 4
-	s.callers.Run(ctx, step)
-	peak := watched()
-	r := s.callers.Between(warm, step)
-	work := s.service.Work()
+	callers.Call = func(ctx context.Context) error { return client.Call(ctx, callers.Arrived.Load()) }
+	w.start()
+	callers.Run(ctx, s.step)
+	if err := errors.Join(stop(), ctx.Err()); err != nil {
+		return Row{}, err
+	}
+	r := callers.Between(s.warm, s.step)
 	row := Row{
-		Run: run, Load: load, Offered: float64(r.Offered) / r.Seconds, Goodput: r.Goodput(),
-		Share: r.Goodput() / s.service.Capacity(),
-		P50:   r.P50.Seconds() * 1e3, P99: r.P99.Seconds() * 1e3,
-		Refused: float64(s.refused()) / step.Seconds(),
-		Wasted:  work.Wasted.Seconds() / max(1e-9, (work.Wasted+work.Useful).Seconds()),
-		Heap:    peak,
-		Late:    float64(s.late.Load()) / float64(max(1, s.callers.Arrived.Load())),
+		Act: s.act.Name, Run: s.run, Load: s.load, Capacity: s.capacity,
+		Offered: float64(r.Offered) / r.Seconds, Calls: r.Offered, Refused: r.Refused,
+		Share: r.Goodput() / s.capacity, Served: ratio(r.Good, r.Offered),
+		P50: r.P50.Seconds() * 1e3, P99: r.P99.Seconds() * 1e3,
+		Late: ratio(r.Late, r.Offered), Stretch: 1, Drift: 1,
 	}
-	s.service.Close()
-	return row, server.Stop()
+	w.fill(&row)
+	return row, nil
 }
 
-// refused is how many calls the gate has refused so far.
-func (s *stage) refused() uint64 {
-	if s.gate == nil {
-		return 0
-	}
-	var n uint64
-	for _, reasons := range s.gate.Stats().Refused {
-		for _, count := range reasons {
-			n += count
-		}
-	}
-	return n
+func ratio(part, whole int) float64 { return float64(part) / float64(max(1, whole)) }
+
+// between corrects a row of a computing server for what such a server could do
+// before and after. If it got more of a processor than that, it could do more.
+func (r *Row) between(before, after float64) {
+	capacity := max((before+after)/2, r.got/burns.Seconds())
+	r.Share *= r.Capacity / capacity
+	r.Capacity = capacity
+	r.Stretch = 1 / burns.Seconds() / min(before, after)
+	r.Drift = max(before, after) / min(before, after)
 }
 
-// watch samples the stage until the function that it returns is called, which
-// returns the largest heap that was seen, in MiB.
-func (s *stage) watch(show *show) func() float64 {
-	done := make(chan struct{})
-	var peak float64
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		tick := time.NewTicker(sampling / 5)
-		defer tick.Stop()
-		var last Sample
-		var served int64
-		var refused uint64
-		began := show.clock(s.run)
-		for i := 0; ; i++ {
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-			}
-			peak = max(peak, heap())
-			if i%5 != 4 {
-				continue
-			}
-			last = s.sample()
-			last.At = began()
-			n, r := s.callers.Served.Load(), s.refused()
-			last.Goodput = float64(n-served) / sampling.Seconds()
-			last.Refused = float64(r-refused) / sampling.Seconds()
-			served, refused = n, r
-			show.addSample(last)
-		}
+// A watch collects a server's reports.
+type watch struct {
+	stage   *stage
+	callers *overload.Load
+	show    *show
+
+	mu          sync.Mutex // guards what follows
+	begin       time.Time  // of the load; zero before
+	last        report
+	lastAt      time.Duration
+	served      int64 // callers, at the last report
+	windowBegan bool
+
+	// Of the window:
+	done, good int64
+	took, cpu  time.Duration
+	heap       float64
+}
+
+// start says that callers come from now on.
+func (w *watch) start() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.begin = time.Now()
+}
+
+// take takes a report.
+func (w *watch) take(r report) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.begin.IsZero() {
+		return
+	}
+	at, served := time.Since(w.begin), w.callers.Served.Load()
+	if at > w.stage.step {
+		return // the last callers are waited for
+	}
+	if w.windowBegan {
+		w.done += r.Done - w.last.Done
+		w.good += served - w.served
+		w.took += at - w.lastAt
+		w.cpu += r.CPU - w.last.CPU
+		w.heap = max(w.heap, r.Heap)
+	}
+	w.windowBegan = at >= w.stage.warm
+	w.show.addSample(Sample{
+		Act: w.stage.act.Name, Run: w.stage.run, Load: w.stage.load,
+		At:      (w.stage.began + at).Seconds(),
+		Goodput: float64(served-w.served) / max(at-w.lastAt, time.Millisecond).Seconds(),
+		Limit:   r.Limit, InFlight: r.InFlight, Queue: r.Queue, Held: r.Held,
 	})
-	return func() float64 {
-		close(done)
-		wg.Wait()
-		return peak
-	}
+	w.last, w.served, w.lastAt = r, served, at
 }
 
-func (s *stage) sample() Sample {
-	x := Sample{Run: s.run, Load: s.load}
-	if s.gate == nil {
-		w := s.service.Work()
-		x.InFlight = w.Busy + w.Waiting
-		return x
-	}
-	g := s.gate.Stats()
-	x.Limit, x.InFlight, x.Queue = g.Limit, g.InFlight, g.Queue
-	return x
+// fill fills in what the server reported in the window.
+func (w *watch) fill(r *Row) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r.Wasted = max(0, 1-ratio(int(w.good), int(w.done)))
+	r.Heap = w.heap
+	r.got = w.cpu.Seconds() / max(w.took, sampling).Seconds()
 }
 
-func heap() float64 {
-	m := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-	metrics.Read(m)
-	return float64(m[0].Value.Uint64()) / (1 << 20)
+// capacity returns how many calls a second a computing server serves to a few
+// callers that wait for their answers: enough to keep it busy when the machine
+// holds them up, too few to overload it.
+func (p *play) capacity(ctx context.Context, rounds int) (float64, error) {
+	client, stop, err := p.launch(ctx, config{Rounds: rounds, Seed: p.seed}, func(report) {})
+	if err != nil {
+		return 0, err
+	}
+	err = client.Call(ctx, 0) // connects
+	errs := make([]error, 8)
+	var served atomic.Int64
+	var callers sync.WaitGroup
+	begin := time.Now()
+	for i := range errs {
+		callers.Go(func() {
+			for time.Since(begin) < p.probe && errs[i] == nil {
+				errs[i] = client.Call(ctx, int64(i))
+				served.Add(1)
+			}
+		})
+	}
+	callers.Wait()
+	took := time.Since(begin)
+	if err := errors.Join(append(errs, err, stop())...); err != nil {
+		return 0, err
+	}
+	return float64(served.Load()) / took.Seconds(), nil
 }

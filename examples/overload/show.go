@@ -2,8 +2,8 @@ package main
 
 import (
 	_ "embed"
+	"slices"
 	"sync"
-	"time"
 
 	"github.com/weir-go/weir/examples/internal/live"
 )
@@ -16,57 +16,39 @@ var page []byte
 type show struct {
 	*live.Feed
 
-	mu    sync.Mutex // guards what follows
-	rows  []Row
-	began map[string]time.Time
+	mu   sync.Mutex // guards what follows
+	rows []Row
 }
 
-// A part is what the page is told at once.
+// A part is a piece of news for the page.
 type part struct {
-	Capacity float64   `json:"capacity,omitempty"`
-	Loads    []float64 `json:"loads,omitempty"`
-	Rows     []Row     `json:"rows,omitempty"`
-	Samples  []Sample  `json:"samples,omitempty"`
-	Done     bool      `json:"done,omitempty"`
-	Warning  string    `json:"warning,omitempty"` // about the machine, when done
+	Acts     []act    `json:"acts,omitempty"`
+	Patience float64  `json:"patience,omitempty"` // milliseconds
+	Rows     []Row    `json:"rows,omitempty"`
+	Samples  []Sample `json:"samples,omitempty"`
+	Verdict  *Verdict `json:"verdict,omitempty"` // the last part has it
 }
 
 func newShow() *show {
-	s := &show{Feed: live.New(page), began: map[string]time.Time{}}
-	s.Publish(part{Capacity: 1600, Loads: loads}, false)
+	s := &show{Feed: live.New(page)}
+	s.Publish(part{Acts: acts, Patience: patience.Seconds() * 1e3}, false)
 	return s
 }
 
-// clock returns what tells the seconds since a run began.
-func (s *show) clock(run string) func() float64 {
+func (s *show) addRows(rows [2]Row) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.began[run].IsZero() {
-		s.began[run] = time.Now()
-	}
-	began := s.began[run]
-	return func() float64 { return time.Since(began).Seconds() }
-}
-
-func (s *show) addRow(r Row) {
-	s.mu.Lock()
-	s.rows = append(s.rows, r)
+	s.rows = append(s.rows, rows[:]...)
 	s.mu.Unlock()
-	s.Publish(part{Rows: []Row{r}}, false)
+	s.Publish(part{Rows: rows[:]}, false)
 }
 
 func (s *show) addSample(x Sample) { s.Publish(part{Samples: []Sample{x}}, false) }
 
-// finish says that nothing more comes.
-func (s *show) finish() { s.Publish(part{Done: true, Warning: s.warning()}, true) }
-
-func (s *show) row(run string, load float64) Row {
+// finish judges, and tells the page that nothing more comes.
+func (s *show) finish() Verdict {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range s.rows {
-		if r.Run == run && r.Load == load {
-			return r
-		}
-	}
-	return Row{}
+	v := judge(slices.Clone(s.rows))
+	s.mu.Unlock()
+	s.Publish(part{Verdict: &v}, true)
+	return v
 }

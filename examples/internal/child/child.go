@@ -85,13 +85,23 @@ func Start(ctx context.Context, config any, procs int) (*Process, error) {
 }
 
 // Stop kills the child and waits until it is gone. A child has nothing to lose,
-// and an overloaded one would take long to end by itself. Nobody may read Lines
-// any more.
+// and an overloaded one would take long to end by itself. Read Lines to their end
+// first, or not at all any more: see [Process.Kill].
 func (p *Process) Stop() error {
-	_ = p.stdin.Close()
+	return errors.Join(p.Kill(), p.Wait())
+}
+
+// Kill kills the child. Lines then end.
+func (p *Process) Kill() error {
+	_ = p.stdin.Close() // its read end may be gone
 	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
+	return nil
+}
+
+// Wait waits until a child that was killed is gone. Nobody may read Lines any more.
+func (p *Process) Wait() error {
 	var exit *exec.ExitError
 	if err := p.cmd.Wait(); err != nil && !errors.As(err, &exit) { // killed: as intended
 		return err

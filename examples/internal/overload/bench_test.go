@@ -111,7 +111,7 @@ func serve(b *testing.B, work func(context.Context), gate *admit.Gate, of ...int
 	if gate != nil {
 		opts = append(opts, grpc.ChainUnaryInterceptor(interceptors.UnaryServer(gate, of...)))
 	}
-	server, err := overload.Serve(work, 4, nil, opts...)
+	server, err := overload.Serve(work, 4, opts...)
 	if err != nil {
 		b.Fatal(err)
 	}

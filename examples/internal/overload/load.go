@@ -36,6 +36,7 @@ type Load struct {
 
 type result struct {
 	meant   time.Duration // since the start
+	lag     time.Duration // from there until the caller set off
 	latency time.Duration
 	code    codes.Code
 }
@@ -62,6 +63,7 @@ func (l *Load) Run(ctx context.Context, d time.Duration) {
 
 func (l *Load) call(ctx context.Context, start time.Time, at time.Duration) {
 	meant := start.Add(at)
+	lag := time.Since(meant)
 	ctx, cancel := context.WithDeadline(ctx, meant.Add(l.Patience))
 	defer cancel()
 	err := l.Call(ctx)
@@ -74,7 +76,7 @@ func (l *Load) call(ctx context.Context, start time.Time, at time.Duration) {
 		l.Served.Add(1)
 	}
 	l.mu.Lock()
-	l.results = append(l.results, result{at, latency, code})
+	l.results = append(l.results, result{at, lag, latency, code})
 	l.mu.Unlock()
 }
 
@@ -82,8 +84,12 @@ func (l *Load) call(ctx context.Context, start time.Time, at time.Duration) {
 type Result struct {
 	// Seconds is how long the part was.
 	Seconds float64
-	// Offered is how many callers came, Good how many were served in time.
-	Offered, Good int
+	// Offered is how many callers came, Good how many were served in time, and
+	// Refused how many were told UNAVAILABLE or RESOURCE_EXHAUSTED.
+	Offered, Good, Refused int
+	// Late is how many callers the machine held up before they called, for more
+	// than a tenth of their patience.
+	Late int
 	// P50 and P99 are quantiles of the latency of those that were served, from
 	// when they meant to call; zero if none was.
 	P50, P99 time.Duration
@@ -104,8 +110,14 @@ func (l *Load) Between(a, b time.Duration) Result {
 			continue
 		}
 		r.Offered++
-		if x.code == codes.OK {
+		if x.lag > l.Patience/10 {
+			r.Late++
+		}
+		switch x.code { //nolint:exhaustive // the others gave up
+		case codes.OK:
 			latencies = append(latencies, x.latency)
+		case codes.Unavailable, codes.ResourceExhausted:
+			r.Refused++
 		}
 	}
 	r.Good = len(latencies)

@@ -171,8 +171,11 @@ func TestResults(t *testing.T) {
 		}}
 		l.Run(t.Context(), 10*time.Second)
 		got := l.Between(0, 10*time.Second)
-		if got.Good != n/2 || got.Offered != n {
-			t.Errorf("results: got %d of %d, want %d of %d", got.Good, got.Offered, n/2, n)
+		if got.Good != n/2 || got.Refused != n-n/2 || got.Offered != n {
+			t.Errorf("results: got %d served and %d refused of %d, want %d and %d of %d", got.Good, got.Refused, got.Offered, n/2, n-n/2, n)
+		}
+		if got.Late != 0 {
+			t.Errorf("callers that set off late: got %d, want none in virtual time", got.Late)
 		}
 		if got.P50 != 20*time.Millisecond || got.P99 != 20*time.Millisecond {
 			t.Errorf("latency: got p50 %v, p99 %v, want 20ms", got.P50, got.P99)
@@ -205,7 +208,7 @@ func TestServe(t *testing.T) {
 	s := overload.NewService(overload.Config{Workers: 1, Mean: time.Microsecond})
 	defer s.Close()
 	var served atomic.Int64
-	server, err := overload.Serve(func(ctx context.Context) { served.Add(1); s.Serve(ctx) }, 2, nil)
+	server, err := overload.Serve(func(ctx context.Context) { served.Add(1); s.Serve(ctx) }, 2)
 	if err != nil {
 		t.Fatalf("Serve: got %v, want a server", err)
 	}

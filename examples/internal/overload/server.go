@@ -11,62 +11,80 @@ import (
 	"github.com/weir-go/weir/examples/demopb"
 )
 
-// RetryConfig is the service config of the callers: they try again, and heed
-// the delay that a server asks for.
-const RetryConfig = `{"methodConfig": [{
-	"name": [{"service": "weir.demo.v1.DemoService"}],
-	"retryPolicy": {
-		"maxAttempts": 3, "initialBackoff": "0.02s", "maxBackoff": "0.5s", "backoffMultiplier": 2,
-		"retryableStatusCodes": ["UNAVAILABLE"]
-	}}]}`
-
-// A Server is a Service behind a real gRPC server on a loopback socket, and
-// connections to it.
-type Server struct {
-	// Addr is where it listens.
-	Addr string
-
-	grpc  *grpc.Server
-	conns []*grpc.ClientConn
-	stubs []demopb.DemoServiceClient
-	done  chan error
+// Register has a gRPC server pass each call to work.
+func Register(s grpc.ServiceRegistrar, work func(context.Context)) {
+	demopb.RegisterDemoServiceServer(s, &handler{work: work})
 }
 
-// Serve starts a server that passes each call to work, and opens n connections.
-func Serve(work func(context.Context), n int, dial []grpc.DialOption, opts ...grpc.ServerOption) (*Server, error) {
+// A Client is a few connections to one server. It is safe for concurrent use.
+type Client struct {
+	conns []*grpc.ClientConn
+	stubs []demopb.DemoServiceClient
+}
+
+// Connect returns a client with n connections. They are made by the first calls.
+func Connect(target string, n int, dial ...grpc.DialOption) (*Client, error) {
+	c := &Client{}
+	dial = append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, dial...)
+	for range n {
+		conn, err := grpc.NewClient("passthrough:///"+target, dial...)
+		if err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+		c.conns = append(c.conns, conn)
+		c.stubs = append(c.stubs, demopb.NewDemoServiceClient(conn))
+	}
+	return c, nil
+}
+
+// Call makes a call over one of the connections, chosen by i.
+func (c *Client) Call(ctx context.Context, i int64) error {
+	_, err := c.stubs[int(i)%len(c.stubs)].Work(ctx, &demopb.WorkRequest{Name: "caller"})
+	return err
+}
+
+// Close closes the connections. Calls under way fail.
+func (c *Client) Close() error {
+	var errs []error
+	for _, conn := range c.conns {
+		errs = append(errs, conn.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// A Server is a real gRPC server on a loopback socket, and a client of it.
+type Server struct {
+	*Client
+
+	// Addr is the address that it listens on.
+	Addr string
+
+	grpc *grpc.Server
+	done chan error
+}
+
+// Serve starts a server that passes each call to work, and a client with n
+// connections.
+func Serve(work func(context.Context), n int, opts ...grpc.ServerOption) (*Server, error) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Addr: lis.Addr().String(), grpc: grpc.NewServer(opts...), done: make(chan error, 1)}
-	demopb.RegisterDemoServiceServer(s.grpc, &handler{work: work})
-	go func() { s.done <- s.grpc.Serve(lis) }()
-	dial = append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, dial...)
-	for range n {
-		conn, err := grpc.NewClient("passthrough:///"+s.Addr, dial...)
-		if err != nil {
-			return nil, errors.Join(err, s.Stop())
-		}
-		s.conns = append(s.conns, conn)
-		s.stubs = append(s.stubs, demopb.NewDemoServiceClient(conn))
+	client, err := Connect(lis.Addr().String(), n)
+	if err != nil {
+		return nil, errors.Join(err, lis.Close())
 	}
+	s := &Server{Client: client, Addr: lis.Addr().String(), grpc: grpc.NewServer(opts...), done: make(chan error, 1)}
+	Register(s.grpc, work)
+	go func() { s.done <- s.grpc.Serve(lis) }()
 	return s, nil
-}
-
-// Call makes a call over one of the connections, chosen by i.
-func (s *Server) Call(ctx context.Context, i int64) error {
-	_, err := s.stubs[int(i)%len(s.stubs)].Work(ctx, &demopb.WorkRequest{Name: "caller"})
-	return err
 }
 
 // Stop closes the connections and the server, and waits for its handlers.
 func (s *Server) Stop() error {
-	var errs []error
-	for _, c := range s.conns {
-		errs = append(errs, c.Close())
-	}
+	err := s.Close()
 	s.grpc.Stop()
-	return errors.Join(append(errs, <-s.done)...)
+	return errors.Join(err, <-s.done)
 }
 
 type handler struct {

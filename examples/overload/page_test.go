@@ -2,14 +2,12 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/weir-go/weir/examples/internal/live"
@@ -44,7 +42,7 @@ func watchPage(t *testing.T, url string) func() (rows int, done bool) {
 				t.Fatalf("event %q: got %v, want JSON", data, err)
 			}
 			for _, p := range parts {
-				rows, done = rows+len(p.Rows), p.Done
+				rows, done = rows+len(p.Rows), p.Verdict != nil
 			}
 		}
 		if err := events.Err(); err != nil {
@@ -66,12 +64,12 @@ func TestLastRowArrives(t *testing.T) {
 	for i := range browsers {
 		browsers[i] = watchPage(t, url)
 	}
-	s.addRow(Row{Run: withWeir, Load: 8})
+	s.addRows([2]Row{{Run: bare, Load: 8}, {Run: withWeir, Load: 8}})
 	s.finish()
 	stop()
 	for i, end := range browsers {
-		if rows, done := end(); rows != 1 || !done {
-			t.Errorf("browser %d: got %d rows, done %v, want 1 row, done", i, rows, done)
+		if rows, done := end(); rows != 2 || !done {
+			t.Errorf("browser %d: got %d rows, done %v, want 2 rows, done", i, rows, done)
 		}
 	}
 }
@@ -98,24 +96,11 @@ func TestAllFlagsChecked(t *testing.T) {
 	if err == nil {
 		t.Fatal("three mistakes: got no error, want all three named")
 	}
-	for _, want := range []string{"-duration: got 1s", `got argument "now"`, "-html: got a file that can't be written"} {
+	for _, want := range []string{"-duration: got 1s, want at least 48s", `got argument "now"`, "-html: got a file that can't be written"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("three mistakes: got %q, want it to contain %q", err, want)
 		}
 	}
-}
-
-// keptWarning returns the last warning in the page that is kept.
-func keptWarning(t *testing.T, s *show) (last string) {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "page.html")
-	if err := s.Save(file); err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range keptParts(t, file) {
-		last = p.Warning
-	}
-	return last
 }
 
 // keptParts returns the data of a page that is kept.
@@ -133,46 +118,6 @@ func keptParts(t *testing.T, file string) (parts []part) {
 		t.Fatalf("data of the page: got %v, want JSON", err)
 	}
 	return parts
-}
-
-// A machine that is too busy to tell is said to be so, and a quiet one is not.
-func TestWarning(t *testing.T) {
-	s := newShow()
-	s.addRow(Row{Run: bare, Load: 8, Late: 1}) // it does that to itself
-	s.addRow(Row{Run: withWeir, Load: 8, Late: tooMany})
-	if got := s.warning(); got != "" {
-		t.Errorf("warning of a quiet machine: got %q, want none", got)
-	}
-	s.finish()
-	if got := keptWarning(t, s); got != "" {
-		t.Errorf("page of a quiet machine: got warning %q, want none", got)
-	}
-	s.addRow(Row{Run: withWeir, Load: 4, Late: 0.4})
-	s.finish()
-	if got, want := s.reading(), "40 % of the callers at 4x with weir set off more than 10ms late"; !strings.Contains(got, want) {
-		t.Errorf("reading of a busy machine: got %q, want it to contain %q", got, want)
-	}
-	if got := keptWarning(t, s); got != s.warning() {
-		t.Errorf("page of a busy machine: got warning %q, want %q", got, s.warning())
-	}
-}
-
-// A caller is late by what is missing of its patience.
-func TestNoteLateness(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for _, tt := range []struct {
-			left time.Duration
-			want int64
-		}{{patience, 0}, {patience - heldUp, 0}, {patience - heldUp - 1, 1}} {
-			ctx, cancel := context.WithTimeout(t.Context(), tt.left)
-			var s stage
-			s.noteLateness(ctx)
-			if got := s.late.Load(); got != tt.want {
-				t.Errorf("late callers, %v of %v left: got %d, want %d", tt.left, patience, got, tt.want)
-			}
-			cancel()
-		}
-	})
 }
 
 // Asking whether a file can be written leaves no trace.
