@@ -45,6 +45,9 @@ var acts = []act{
 	},
 }
 
+// harmless reports whether the server can do all that is asked.
+func (a act) harmless() bool { return a.Loads[len(a.Loads)-1] < 1 }
+
 // A play is a demonstration under way.
 type play struct {
 	show   *show
@@ -52,11 +55,15 @@ type play struct {
 	seed   uint64
 	unit   time.Duration // a step of weight 1
 	probe  time.Duration // how long it takes to find out what a computing server can do
+	limit  time.Duration // after which the machine is too busy to go on
 }
+
+// errTooSlow ends a play on a machine that does not keep up with its plan.
+var errTooSlow = errors.New("it did not keep up with the plan")
 
 // newPlay plans a demonstration that takes about as long as is said.
 func newPlay(s *show, f flags) *play {
-	p := &play{show: s, launch: launchChild, seed: f.seed, probe: 300 * time.Millisecond}
+	p := &play{show: s, launch: launchChild, seed: f.seed, probe: 300 * time.Millisecond, limit: f.duration + 8*time.Second}
 	var fixed time.Duration // the last callers of each step are waited for
 	var weights float64
 	for _, a := range acts {
@@ -82,7 +89,7 @@ func (p *play) perform(ctx context.Context, out io.Writer) error {
 		}
 		if err := run(ctx, a, func(rows [2]Row) {
 			p.show.addRows(rows)
-			writeRows(out, rows)
+			writeRows(out, a, rows)
 		}); err != nil {
 			return err
 		}

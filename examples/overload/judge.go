@@ -16,10 +16,10 @@ const (
 	tooUnsteady  = 2.5 // between two measurements of that
 )
 
-// What weir promises here.
+// What weir promises here. In the long run it keeps more.
 const (
-	keepsWaiting   = 0.85 // of the capacity, at any load of at least 1
-	keepsComputing = 0.60 // the same; refusals cost the same processor
+	keepsWaiting   = 0.8 // of the capacity, at any load of at least 1, from a cold start and in seconds
+	keepsComputing = 0.6 // the same; refusals cost the same processor
 )
 
 // A Finding is what an act showed.
@@ -43,7 +43,7 @@ func judge(rows []Row) Verdict {
 	var v Verdict
 	for _, a := range acts {
 		find := judgeOverload
-		if a.Loads[0] < 1 {
+		if a.harmless() {
 			find = judgeHarmless
 		}
 		v.Findings = append(v.Findings, find(a, rows))

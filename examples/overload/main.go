@@ -101,14 +101,22 @@ func demonstrate(ctx context.Context, f flags, p *play, out io.Writer) error {
 		defer stop()
 		fmt.Fprintf(out, "live charts at %s while this runs\n\n", url)
 	}
-	err := p.perform(ctx, out)
-	if ctx.Err() != nil {
+	var verdict Verdict
+	bounded, cancel := context.WithTimeoutCause(ctx, p.limit, errTooSlow)
+	defer cancel()
+	switch err := p.perform(bounded, out); {
+	case ctx.Err() != nil:
 		return errors.New("overload: interrupted")
-	}
-	if err != nil {
+	case context.Cause(bounded) != nil: // whatever failed, failed for that
+		fmt.Fprintln(out)
+		verdict.TooBusy = errTooSlow.Error()
+	case err != nil:
 		return err
+	default:
+		verdict = judge(p.show.all())
 	}
-	writeVerdict(out, p.show.finish())
+	p.show.finish(verdict)
+	writeVerdict(out, verdict)
 	if f.html == "" {
 		return nil
 	}

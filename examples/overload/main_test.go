@@ -31,7 +31,7 @@ func TestFlags(t *testing.T) {
 func TestDemonstration(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "page.html")
 	p := newPlay(newShow(), flags{duration: shortest, seed: 1})
-	p.unit, p.probe = 50*time.Millisecond, 20*time.Millisecond
+	p.unit, p.probe, p.limit = 50*time.Millisecond, 20*time.Millisecond, time.Hour
 	var out bytes.Buffer
 	if err := demonstrate(t.Context(), flags{addr: "127.0.0.1:0", html: file}, p, &out); err != nil {
 		t.Fatalf("demonstrate: got %v, want no error", err)
@@ -63,6 +63,19 @@ func TestInterrupted(t *testing.T) {
 	err := demonstrate(ctx, flags{}, newPlay(newShow(), flags{duration: shortest}), &bytes.Buffer{})
 	if err == nil || !strings.Contains(err.Error(), "interrupted") {
 		t.Errorf("demonstrate after an interrupt: got %v, want an error that says so", err)
+	}
+}
+
+// A machine that does not keep up ends the demonstration in time, without a verdict.
+func TestTooSlow(t *testing.T) {
+	p := newPlay(newShow(), flags{duration: shortest})
+	p.limit = time.Millisecond
+	var out bytes.Buffer
+	if err := demonstrate(t.Context(), flags{}, p, &out); err != nil {
+		t.Fatalf("demonstrate: got %v, want no error", err)
+	}
+	if !strings.Contains(out.String(), "\nNo verdict: ") || strings.Contains(out.String(), "promised") {
+		t.Errorf("output: got %q, want no verdict", out.String())
 	}
 }
 

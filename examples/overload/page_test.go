@@ -65,7 +65,7 @@ func TestLastRowArrives(t *testing.T) {
 		browsers[i] = watchPage(t, url)
 	}
 	s.addRows([2]Row{{Run: bare, Load: 8}, {Run: withWeir, Load: 8}})
-	s.finish()
+	s.finish(Verdict{})
 	stop()
 	for i, end := range browsers {
 		if rows, done := end(); rows != 2 || !done {

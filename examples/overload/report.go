@@ -12,14 +12,21 @@ func writeHead(w io.Writer, a act) {
 		what = fmt.Sprintf("%v of hashing on one processor: what it can serve is measured around each step", burns)
 	}
 	fmt.Fprintf(w, "%s (%s)\n\n", a.Title, what)
-	fmt.Fprintln(w, "               served in time       slowest 1 %       done for    refused    peak heap")
-	fmt.Fprintln(w, "                  of capacity                ms         nobody                     MiB")
+	of := "   of capacity"
+	if a.harmless() {
+		of = "  of all calls"
+	}
+	fmt.Fprintln(w, "               served in time       slowest 1 %    wasted work    refused    peak heap")
+	fmt.Fprintln(w, "              ", of, "               ms                                MiB")
 	fmt.Fprintln(w, "load  calls/s    bare    weir     bare     weir    bare   weir       weir   bare  weir")
 }
 
 // writeRows writes the line of a load.
-func writeRows(w io.Writer, rows [2]Row) {
+func writeRows(w io.Writer, a act, rows [2]Row) {
 	b, r := rows[0], rows[1]
+	if a.harmless() {
+		b.Share, r.Share = b.Served, r.Served
+	}
 	fmt.Fprintf(w, "%3gx %8.0f %7s %7s %8s %8s %7s %6s %10s %6.0f %5.0f\n", r.Load, r.Offered,
 		percent(b.Share), percent(r.Share), ms(b.P99), ms(r.P99), percent(b.Wasted), percent(r.Wasted),
 		percent(ratio(r.Refused, r.Calls)), b.Heap, r.Heap)

@@ -44,11 +44,12 @@ func (s *show) addRows(rows [2]Row) {
 
 func (s *show) addSample(x Sample) { s.Publish(part{Samples: []Sample{x}}, false) }
 
-// finish judges, and tells the page that nothing more comes.
-func (s *show) finish() Verdict {
+// all returns the rows so far.
+func (s *show) all() []Row {
 	s.mu.Lock()
-	v := judge(slices.Clone(s.rows))
-	s.mu.Unlock()
-	s.Publish(part{Verdict: &v}, true)
-	return v
+	defer s.mu.Unlock()
+	return slices.Clone(s.rows)
 }
+
+// finish tells the page that nothing more comes.
+func (s *show) finish(v Verdict) { s.Publish(part{Verdict: &v}, true) }
