@@ -58,16 +58,21 @@ func judgeOverload(a act, rows []Row) Finding {
 	if a.Computes {
 		promised = keepsComputing
 	}
-	kept := true
-	for _, load := range a.Loads {
-		r, ok := find(rows, a.Name, withWeir, load)
-		kept = kept && ok && r.Share >= promised*min(1, r.Offered/r.Capacity) // at 1x some fewer may have come
-	}
+	f := Finding{Act: a.Name, Kept: true}
 	top := a.Loads[len(a.Loads)-1]
 	without, _ := find(rows, a.Name, bare, top)
 	with, _ := find(rows, a.Name, withWeir, top)
-	return Finding{a.Name, kept, fmt.Sprintf("At %gx the bare server does %s of what it can in time, with weir %s.",
-		top, percent(without.Share), percent(with.Share))}
+	f.Text = fmt.Sprintf("At %gx the bare server does %s of what it can in time, with weir %s.",
+		top, percent(without.Share), percent(with.Share))
+	for _, load := range a.Loads {
+		r, ok := find(rows, a.Name, withWeir, load)
+		if ok && r.Share >= promised*min(1, r.Offered/r.Capacity) { // at 1x some fewer may have come
+			continue
+		}
+		f.Kept = false
+		f.Text += fmt.Sprintf(" At %gx weir does %s, and should do %s.", load, percent(r.Share), percent(promised))
+	}
+	return f
 }
 
 // judgeHarmless: weir refuses nothing.

@@ -126,6 +126,10 @@ func TestWriteVerdict(t *testing.T) {
 		"NOT as promised: A harmless day. At 0.5x weir refuses 3 of 1000 calls.") {
 		t.Errorf("verdict: got %q, want it to say what was refused", got)
 	}
+	if got := write(judge(with("waits", withWeir, 2, func(r *Row) { r.Share = 0.3 }))); !strings.Contains(got,
+		"with weir 90 %. At 2x weir does 30 %, and should do 80 %.\n") {
+		t.Errorf("verdict: got %q, want it to say at which load weir fails", got)
+	}
 	got := write(judge(with("waits", bare, 1, func(r *Row) { r.Late = 1 })))
 	if !strings.HasPrefix(got, "No verdict: ") || strings.Contains(got, "promised") {
 		t.Errorf("verdict of a busy machine: got %q, want none", got)

@@ -172,7 +172,7 @@ func (p *play) capacity(ctx context.Context, rounds int) (float64, error) {
 		return 0, err
 	}
 	err = client.Call(ctx, 0) // connects
-	errs := make([]error, 8)
+	var errs [8]error
 	var served atomic.Int64
 	var callers sync.WaitGroup
 	begin := time.Now()
@@ -186,7 +186,7 @@ func (p *play) capacity(ctx context.Context, rounds int) (float64, error) {
 	}
 	callers.Wait()
 	took := time.Since(begin)
-	if err := errors.Join(append(errs, err, stop())...); err != nil {
+	if err := errors.Join(err, errors.Join(errs[:]...), stop()); err != nil {
 		return 0, err
 	}
 	return float64(served.Load()) / took.Seconds(), nil

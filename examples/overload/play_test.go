@@ -59,7 +59,7 @@ func actsOf(computes bool) (list []act) {
 func TestWaitingActs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newShow()
-		p := &play{show: s, launch: launchHere, seed: 1, unit: 4 * time.Second}
+		p := &play{show: s, launch: launchHere, seed: 1, unit: 3300 * time.Millisecond}
 		for _, a := range actsOf(false) {
 			if err := p.together(t.Context(), a, s.addRows); err != nil {
 				t.Fatalf("%s: got %v, want no error", a.Title, err)

@@ -18,7 +18,8 @@ func writeHead(w io.Writer, a act) {
 	}
 	fmt.Fprintln(w, "               served in time       slowest 1 %    wasted work    refused    peak heap")
 	fmt.Fprintln(w, "              ", of, "               ms                                MiB")
-	fmt.Fprintln(w, "load  calls/s    bare    weir     bare     weir    bare   weir       weir   bare  weir")
+	fmt.Fprintf(w, "load  calls/s %7s %7s %8s %8s %7s %6s %10s %6s %5s\n",
+		bare, withWeir, bare, withWeir, bare, withWeir, withWeir, bare, withWeir)
 }
 
 // writeRows writes the line of a load.

@@ -35,13 +35,18 @@ type config struct {
 
 // A report is what a server says of itself now and then.
 type report struct {
-	Done     int64         // calls that were worked on to the end, for a caller or for nobody
-	CPU      time.Duration // how long it has run on a processor; 0 if that is not known
-	Heap     float64       // MiB
-	Held     int           // goroutines, less those of an idle server: about one for each call
-	Limit    int
-	InFlight int
-	Queue    int
+	// Calls that were worked on to the end, for a caller or for nobody.
+	Done int64 `json:"done"`
+	// How long the process has run on processors; 0 if that is not known.
+	CPU time.Duration `json:"cpu"`
+	// MiB.
+	Heap float64 `json:"heap"`
+	// Goroutines, less those of an idle server: about one for each call.
+	Held int `json:"held"`
+
+	Limit    int `json:"limit"`
+	InFlight int `json:"inFlight"`
+	Queue    int `json:"queue"`
 }
 
 // A node is a server and what it reports.

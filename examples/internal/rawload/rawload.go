@@ -72,18 +72,22 @@ const (
 // Run makes the calls, waits for their answers for up to twice the patience, and
 // counts. It returns early, with an error, when ctx ends.
 func (l *Load) Run(ctx context.Context) (Result, error) {
-	conns := make([]*conn, l.Conns)
+	conns := make([]*conn, 0, l.Conns)
 	var readers sync.WaitGroup
-	defer readers.Wait()
+	defer func() {
+		for _, c := range conns {
+			_ = c.net.Close() // nothing is under way any more
+		}
+		readers.Wait()
+	}()
 	start := time.Now()
-	for i := range conns {
+	for range l.Conns {
 		c, err := dial(ctx, l, start)
 		if err != nil {
 			return Result{}, fmt.Errorf("rawload: %w", err)
 		}
-		defer c.net.Close()
 		readers.Go(c.read)
-		conns[i] = c
+		conns = append(conns, c)
 	}
 	lag, err := l.send(ctx, start, conns)
 	if err != nil {
@@ -182,9 +186,12 @@ func (l *Load) request() (headers, message []byte) {
 	e := hpack.NewEncoder(&b)
 	e.SetMaxDynamicTableSize(0) // the same block serves every call
 	for _, f := range []hpack.HeaderField{
-		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"},
-		{Name: ":path", Value: l.Method}, {Name: ":authority", Value: l.Addr},
-		{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"},
+		{Name: ":method", Value: "POST"},
+		{Name: ":scheme", Value: "http"},
+		{Name: ":path", Value: l.Method},
+		{Name: ":authority", Value: l.Addr},
+		{Name: "content-type", Value: "application/grpc"},
+		{Name: "te", Value: "trailers"},
 		{Name: "grpc-timeout", Value: fmt.Sprintf("%dm", l.Patience.Milliseconds())},
 	} {
 		_ = e.WriteField(f) // a bytes.Buffer does not fail
