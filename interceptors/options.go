@@ -156,6 +156,7 @@ type config struct {
 	outcomeOf    func(error) admit.Outcome
 	codes        codeTable
 	built        *sync.Map // the errors of refusals: of *stopped, by *admit.Refusal
+	usual        *usualErrors
 	overQuota    *quotaErrors
 	noExemptions bool
 	leaves       bool // calls leave here: their context may say what they are
@@ -169,7 +170,7 @@ type classRule struct {
 }
 
 func serverConfig(opts []ServerOption) config {
-	c := config{codes: serverCodes, built: new(sync.Map), overQuota: new(quotaErrors)}
+	c := config{codes: serverCodes, built: new(sync.Map), usual: new(usualErrors), overQuota: new(quotaErrors)}
 	for i, o := range opts {
 		if o == nil {
 			c.wrong = append(c.wrong, fmt.Errorf("option %d: got nil, want an option", i))
@@ -181,7 +182,7 @@ func serverConfig(opts []ServerOption) config {
 }
 
 func clientConfig(opts []ClientOption) config {
-	c := config{codes: clientCodes, built: new(sync.Map), overQuota: new(quotaErrors), leaves: true}
+	c := config{codes: clientCodes, built: new(sync.Map), usual: new(usualErrors), overQuota: new(quotaErrors), leaves: true}
 	for i, o := range opts {
 		if o == nil {
 			c.wrong = append(c.wrong, fmt.Errorf("option %d: got nil, want an option", i))

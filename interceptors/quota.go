@@ -14,7 +14,7 @@ type quotaErrors [256]atomic.Pointer[stopped]
 // of returns the error for a call over its quota.
 func (q *quotaErrors) of(r *admit.Refusal, c *config) *stopped {
 	slot := &q[r.RetryAfter.Milliseconds()%int64(len(q))]
-	if s := slot.Load(); s != nil && s.cause == error(r) {
+	if s := slot.Load(); s != nil && s.cause == error(r) { //nolint:errorlint // is it this very one
 		return s
 	}
 	s := c.newRefusal(r)

@@ -134,11 +134,29 @@ func (c *config) refusal(r *admit.Refusal) *stopped {
 	if r.Reason == admit.OverQuota {
 		return c.overQuota.of(r, c)
 	}
-	if s, ok := c.built.Load(r); ok {
-		return s.(*stopped) //nolint:forcetypeassert // the map holds nothing else
+	slot := c.usual.slot(r)
+	usual := slot.Load()
+	if usual != nil && usual.cause == error(r) { //nolint:errorlint // is it this very one
+		return usual
 	}
-	s, _ := c.built.LoadOrStore(r, c.newRefusal(r))
-	return s.(*stopped) //nolint:forcetypeassert // the map holds nothing else
+	v, ok := c.built.Load(r)
+	if !ok {
+		v, _ = c.built.LoadOrStore(r, c.newRefusal(r))
+	}
+	s := v.(*stopped) //nolint:forcetypeassert // the map holds nothing else
+	if usual == nil {
+		slot.CompareAndSwap(nil, s)
+	}
+	return s
+}
+
+// usualErrors holds some of the errors in config.built, for a faster way to them. The
+// first that needs a slot keeps it.
+type usualErrors [256]atomic.Pointer[stopped]
+
+func (u *usualErrors) slot(r *admit.Refusal) *atomic.Pointer[stopped] {
+	i := uint64(r.RetryAfter/time.Millisecond) + uint64(r.Reason)<<5
+	return &u[i%uint64(len(u))]
 }
 
 func (c *config) newRefusal(r *admit.Refusal) *stopped {

@@ -95,5 +95,5 @@ func (s *Server) Close() {
 		_ = conn.Close() // the test may have closed it
 	}
 	s.server.Stop()
-	_ = <-s.served // Serve has none to return after Stop
+	<-s.served // Serve has none to return after Stop
 }

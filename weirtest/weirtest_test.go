@@ -182,10 +182,10 @@ func TestServerRefusesAsARealOne(t *testing.T) {
 			var trailer metadata.MD
 			_, err = stub.Work(t.Context(), &demopb.WorkRequest{}, grpc.Trailer(&trailer))
 			want := codes.Unavailable
-			switch why {
-			case admit.OverShare:
+			if why == admit.OverShare {
 				want = codes.Aborted
-			case admit.OverQuota:
+			}
+			if why == admit.OverQuota {
 				want = codes.ResourceExhausted
 			}
 			if got := status.Code(err); got != want {

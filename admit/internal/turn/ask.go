@@ -153,7 +153,12 @@ func (q *Queue) crowded(class, places int) bool {
 // a call of its own priority; within a class the tenant that takes the most.
 func (q *Queue) victim(c Call, places, limit int) (*Waiter, Reason) {
 	own, roomy := &q.lines[c.Class], places >= roomy
-	if q.crowded(c.Class, places) {
+	switch {
+	case q.crowded(c.Class, places):
+		return q.victimWithin(c, limit)
+	case q.n == 0:
+		return nil, QueueFull
+	case q.n == own.n: // no other class could make room
 		return q.victimWithin(c, limit)
 	}
 	spared := func(l *line) bool {
