@@ -23,7 +23,7 @@ const bufferSize = 256 << 10
 type Server struct {
 	listener *bufconn.Listener
 	server   *grpc.Server
-	served   chan error
+	served   chan struct{}
 
 	mu    sync.Mutex // guards what follows
 	conns []*grpc.ClientConn
@@ -52,10 +52,13 @@ func NewServer(gate *admit.Gate, register func(grpc.ServiceRegistrar), opts ...i
 		server: grpc.NewServer(grpc.WaitForHandlers(true),
 			grpc.UnaryInterceptor(interceptors.UnaryServer(gate, opts...)),
 			grpc.StreamInterceptor(interceptors.StreamServer(gate, opts...))),
-		served: make(chan error, 1),
+		served: make(chan struct{}),
 	}
 	register(s.server)
-	go func() { s.served <- s.server.Serve(s.listener) }()
+	go func() {
+		defer close(s.served)
+		_ = s.server.Serve(s.listener) // it has no error to return after Stop
+	}()
 	return s, nil
 }
 
@@ -95,5 +98,5 @@ func (s *Server) Close() {
 		_ = conn.Close() // the test may have closed it
 	}
 	s.server.Stop()
-	<-s.served // Serve has none to return after Stop
+	<-s.served
 }
