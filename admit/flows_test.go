@@ -163,7 +163,9 @@ func (w world) run(t *testing.T) (tallies []*tally, s admit.Stats) {
 			callers.Go(func() {
 				time.Sleep(st.from)
 				for {
+					mu.Lock() // calls draw from random as well
 					wait := time.Duration(random.ExpFloat64() / st.rate * float64(max(1, st.burst)) * float64(time.Second))
+					mu.Unlock()
 					if st.burst > 0 {
 						wait = time.Duration(float64(st.burst) / st.rate * float64(time.Second))
 					}
