@@ -40,6 +40,7 @@ type Gate struct {
 	epoch   time.Time
 	quotas  atomic.Pointer[quotas]
 	shards  []shard
+	mark    atomic.Int64 // of the algorithm: see limit.Prober
 	foldAt  atomic.Int64 // when to look at the shards again, on the gate's clock
 	panics  atomic.Uint64
 	waiters sync.Pool // of *waiter; per gate, for their channels and timers
@@ -79,6 +80,7 @@ func New(opts ...Option) (*Gate, error) {
 	g.waiters.New = func() any { return newWaiter() }
 	g.state.Store(uint64(newWord(cfg.initial)))
 	g.window.limit = cfg.initial
+	g.markLocked(cfg.algorithm)
 	g.refusals.init(&cfg)
 	g.yields.Store(true)
 	g.mu.Lock()
@@ -129,7 +131,7 @@ func (g *Gate) Acquire(ctx context.Context, c Call) (Permit, error) {
 			g.sawInFlight(s.inFlight() + 1)
 			start := g.now()
 			g.maybeYield(s.inFlight() + 1)
-			return Permit{gate: g, start: start, claim: claim{cost: 1, class: c.Class}}, nil
+			return Permit{gate: g, start: start, claim: claim{cost: 1, class: c.Class, begun: g.begin(s.inFlight() + 1)}}, nil
 		}
 	}
 	return g.acquireSlow(ctx, c)
@@ -182,6 +184,8 @@ func (g *Gate) acquireSlow(ctx context.Context, call Call) (Permit, error) {
 	pressed := s.inFlight()+c.Cost > s.limit() // and not only the bound of its class
 	if pressed {
 		g.window.pressed++
+	} else {
+		g.window.bounded++
 	}
 	if g.cfg.dryRun {
 		return g.passAndUnlock(c, now, pressed, call.quota == wouldFail)
@@ -194,6 +198,7 @@ type claim struct {
 	cost   int
 	class  Class
 	holder *turn.Tenant // nil if it need not be known who holds the permits
+	begun  begun
 }
 
 // claimLocked takes permits for a call that may run at once.
@@ -214,7 +219,7 @@ func (g *Gate) claimLocked(c turn.Call, now time.Duration) (claim, bool) {
 // holdLocked notes which tenant holds permits, where that matters.
 func (g *Gate) holdLocked(c turn.Call, cost int, now time.Duration) claim {
 	holder := g.turns.Hold(c, cost, g.room(g.load(), now))
-	return claim{cost: cost, class: classOf(c.Class), holder: holder}
+	return claim{cost: cost, class: classOf(c.Class), holder: holder, begun: g.begin(g.load().inFlight())}
 }
 
 // room is what package turn is told of a moment.

@@ -163,14 +163,19 @@ func TestWindow(t *testing.T) {
 			windows[i].MeanLatency = windows[i].MeanLatency.Round(time.Microsecond)
 			windows[i].InFlight = math.Round(windows[i].InFlight*1e6) / 1e6
 			windows[i].LatencyDeviation = windows[i].LatencyDeviation.Round(10 * time.Microsecond)
+			ran := &windows[i].Ran
+			ran.Mean, ran.Deviation = ran.Mean.Round(10*time.Microsecond), ran.Deviation.Round(10*time.Microsecond)
+			ran.StartInFlight = math.Round(ran.StartInFlight*1e3) / 1e3
 		}
 		want := []limit.Window{{
 			Duration: 110 * ms, Limit: 2, InFlight: 1.272727, MaxInFlight: 2, Arrived: 11, Pressed: 2,
 			Succeeded: 8, Overloaded: 1, Ignored: 1,
 			MeanLatency: 15 * ms, MinLatency: 10 * ms, LatencyDeviation: 8660 * time.Microsecond,
+			Ran: limit.Latencies{Calls: 9, Mean: 14440 * time.Microsecond, Deviation: 8310 * time.Microsecond, StartInFlight: 1.222},
 		}, {
 			Duration: 100 * ms, Limit: 3, InFlight: 1, MaxInFlight: 1, Arrived: 10, Succeeded: 10,
 			MeanLatency: 10 * ms, MinLatency: 10 * ms,
+			Ran: limit.Latencies{Calls: 10, Mean: 10 * ms, StartInFlight: 1},
 		}}
 		if len(windows) != len(want) {
 			t.Fatalf("windows: got %d, want %d: %+v", len(windows), len(want), windows)

@@ -36,6 +36,7 @@ func (g *Gate) updateLocked(opts []Option) error {
 	g.settleQuotasLocked()
 	g.turns.Configure(next.turns())
 	if next.algorithmSet {
+		g.markLocked(next.algorithm)
 		g.gatherLocked() // what ended before is not the new algorithm's
 		g.window.clear(g.now())
 		g.peak.Store(int64(g.load().inFlight()))

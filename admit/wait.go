@@ -54,6 +54,9 @@ func (g *Gate) queueAndUnlock(ctx context.Context, c turn.Call, now time.Duratio
 	}
 	patience := g.cfg.maxWait()
 	g.mu.Unlock()
+	if int64(now) >= g.foldAt.Load() {
+		g.fold(now) // calls wait, and perhaps none ends
+	}
 	return g.wait(ctx, w, patience)
 }
 
@@ -170,7 +173,7 @@ func (g *Gate) dispatchLocked(now time.Duration) {
 func (g *Gate) grantLocked(w *waiter, cost int, now time.Duration) {
 	g.addLocked(cost)
 	holder := g.turns.Serve(&w.Waiter, cost, g.room(g.load(), now))
-	w.claim = claim{cost: cost, class: classOf(w.Class), holder: holder}
+	w.claim = claim{cost: cost, class: classOf(w.Class), holder: holder, begun: g.begin(g.load().inFlight())}
 	w.granted = now
 	w.ready <- nil
 }

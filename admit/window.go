@@ -18,6 +18,7 @@ type tally struct {
 	weight    float64 // of the successes: what they cost together
 	sum       float64 // of the latencies of successes, in seconds, each times its cost
 	squares   float64
+	ran, low  sums          // of the successes and overloads, and of those of them that began among few
 	running   span          // of all calls
 	fastest   time.Duration // of the successes; meaningless if there are none
 }
@@ -30,6 +31,8 @@ func (t *tally) add(o *tally) {
 		t.ended[i] += o.ended[i]
 	}
 	t.unpressed += o.unpressed
+	t.ran.add(o.ran)
+	t.low.add(o.low)
 	t.residence += o.residence
 	t.running.add(o.running)
 	t.weight += o.weight
@@ -40,6 +43,47 @@ func (t *tally) add(o *tally) {
 func (t *tally) calls() int {
 	return int(t.ended[Ignored] + t.ended[Success] + t.ended[Overload])
 }
+
+// begun is how a call began: how many permits were in use, its own included, and
+// whether that was at most the algorithm's mark.
+type begun struct {
+	among int
+	low   bool
+}
+
+func (g *Gate) begin(among int) begun {
+	return begun{among: among, low: int64(among) <= g.mark.Load()}
+}
+
+// sums are those of some calls, each times its cost.
+type sums struct {
+	calls                           uint64
+	weight, latency, squares, among float64
+}
+
+func (s *sums) add(o sums) {
+	s.calls += o.calls
+	s.weight += o.weight
+	s.latency += o.latency
+	s.squares += o.squares
+	s.among += o.among
+}
+
+// latencies is what an algorithm sees of them.
+func (s *sums) latencies() limit.Latencies {
+	if s.weight == 0 {
+		return limit.Latencies{}
+	}
+	mean := s.latency / s.weight
+	return limit.Latencies{
+		Calls:         int(s.calls),
+		Mean:          seconds(mean),
+		Deviation:     seconds(math.Sqrt(max(0, s.squares/s.weight-mean*mean))),
+		StartInFlight: s.among / s.weight,
+	}
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // A span is a sum of durations that may be more than the 292 years that a Duration
 // can be.
@@ -64,7 +108,7 @@ func (s *span) inSeconds() float64 { return float64(s.seconds) + s.rest.Seconds(
 type shard struct {
 	mu sync.Mutex // guards tally
 	tally
-	_ [128 - 96]byte
+	_ [256 - 8 - unsafe.Sizeof(tally{})]byte
 }
 
 func newShards() []shard {
@@ -100,6 +144,13 @@ func (g *Gate) record(p *Permit, o Outcome, latency time.Duration) {
 		s.sum += cost * f
 		s.squares += cost * f * f
 	}
+	if o != Ignored {
+		ran := sums{1, cost, cost * f, cost * f * f, cost * float64(p.claim.begun.among)}
+		s.ran.add(ran)
+		if p.claim.begun.low {
+			s.low.add(ran)
+		}
+	}
 	s.ended[o]++
 	s.residence += cost * f
 	s.running.add(span{rest: latency})
@@ -116,11 +167,12 @@ type window struct {
 	start   time.Duration
 	limit   int
 	pressed int
-	fastest time.Duration // of the last window that had a success
+	bounded int
+	waits   schedulerWaits
 }
 
 func (w *window) clear(now time.Duration) {
-	w.tally, w.start, w.pressed = tally{}, now, 0
+	w.tally, w.start, w.pressed, w.bounded = tally{}, now, 0, 0
 }
 
 // fold moves the shards' samples into the window, and closes it when it is
@@ -158,15 +210,30 @@ func (g *Gate) foldLocked(now time.Duration) (failure any) {
 	g.gatherLocked()
 	g.foldAt.Store(int64(now + limit.WindowLength))
 	w := &g.window
-	if now-w.start < limit.WindowLength || w.calls() < limit.WindowCalls {
+	full := now-w.start >= limit.WindowLength && w.calls() >= limit.WindowCalls
+	prober, probes := g.cfg.algorithm.(limit.Prober)
+	late := probes && w.pressed > 0 && now-w.start >= limit.WindowPatience
+	if !full && !late {
 		return nil
 	}
-	closed := g.closeLocked(now)
+	closed := g.closeLocked(now, probes)
 	defer func() { failure = recover() }() // the limit stays what it was
+	if probes {
+		defer func() { g.mark.Store(int64(prober.Mark())) }()
+	}
 	if n := min(max(g.cfg.algorithm.Update(closed), 1), limit.Max); n != w.limit {
 		g.setLimitLocked(n)
 	}
 	return nil
+}
+
+// markLocked asks a new algorithm for its mark.
+func (g *Gate) markLocked(a limit.Algorithm) {
+	mark := 0
+	if p, ok := a.(limit.Prober); ok {
+		mark = p.Mark()
+	}
+	g.mark.Store(int64(mark))
 }
 
 // gatherLocked empties the shards into the window and the totals.
@@ -188,7 +255,7 @@ func (g *Gate) gatherLocked() {
 const worthYielding = 100 * time.Microsecond
 
 // closeLocked ends the window and returns it as the algorithm sees it.
-func (g *Gate) closeLocked(now time.Duration) limit.Window {
+func (g *Gate) closeLocked(now time.Duration, probes bool) limit.Window {
 	w := &g.window
 	length := now - w.start
 	out := limit.Window{
@@ -197,17 +264,22 @@ func (g *Gate) closeLocked(now time.Duration) limit.Window {
 		MaxInFlight: int(g.peak.Swap(int64(g.load().inFlight()))),
 		Arrived:     int(w.unpressed) + w.pressed,
 		Pressed:     w.pressed,
+		Bounded:     w.bounded,
 		Succeeded:   int(w.ended[Success]),
 		Overloaded:  int(w.ended[Overload]),
 		Ignored:     int(w.ended[Ignored]),
 		InFlight:    w.residence / length.Seconds(),
+		Ran:         w.ran.latencies(),
+		Low:         w.low.latencies(),
+	}
+	if probes {
+		out.SchedulerDelay = w.waits.mean()
 	}
 	if n := w.weight; n > 0 {
 		mean := w.sum / n
-		out.MeanLatency = time.Duration(mean * float64(time.Second))
+		out.MeanLatency = seconds(mean)
 		out.MinLatency = w.tally.fastest
-		out.LatencyDeviation = time.Duration(math.Sqrt(max(0, w.squares/n-mean*mean)) * float64(time.Second))
-		w.fastest = out.MinLatency
+		out.LatencyDeviation = seconds(math.Sqrt(max(0, w.squares/n-mean*mean)))
 		g.pace = out.MeanLatency / time.Duration(w.limit)
 		g.yields.Store(out.MeanLatency >= worthYielding)
 	}

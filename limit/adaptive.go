@@ -1,9 +1,6 @@
 package limit
 
-import (
-	"math"
-	"time"
-)
+import "math"
 
 // AdaptiveConfig configures [NewAdaptive]. Every zero field means its default.
 type AdaptiveConfig struct {
@@ -13,92 +10,135 @@ type AdaptiveConfig struct {
 	Min, Max int
 }
 
-// Adaptive finds the knee: the fewest calls in flight with which the server
-// does all that it can. It needs no tuning, and none of its parameters is a
-// time or a latency: everything is measured in samples and in shares.
+// Adaptive finds the knee of a server: the fewest calls in flight with which it
+// does all that it can. It needs no tuning.
 //
 // The law. With N calls in flight, latency R and throughput X, Little's law
 // says N = X R (Little, "A Proof for the Queuing Formula: L = λW", Operations
 // Research 9(3), 1961). Below the knee R is the bare service time S and X
-// grows with N; beyond it X stays at the server's capacity and R grows with N.
-// So the knee is at N* = X S, with X seen at a limit that is reached and S at
-// one at which nothing queues inside (Kleinrock, "Power and Deterministic Rules
-// of Thumb", ICC 1979, finds the same operating point; BBR, Cardwell et al.,
-// ACM Queue 14(5), 2016, steers a network path by the same two quantities). The
+// grows with N. Beyond it X stays at the server's capacity and R grows with N.
+// So the knee is at N* = X S (Kleinrock, "Power and Deterministic Rules of
+// Thumb", ICC 1979, finds the same operating point; BBR, Cardwell et al., ACM
+// Queue 14(5), 2016, steers a network path by the same two quantities). The
 // limit is N* plus a little headroom, so that a worker never waits for the next
 // call.
 //
-// S cannot be seen at a limit that keeps the server busy, and may change. So
-// now and then the limit dips below N* for some dozens of samples: the dips
-// cost at most about 1 % of the throughput. A limit that is found to be free of
-// queueing grows, by more each time; and no decrease is kept unless it helped:
-// if latency does not fall with the limit, the calls have become slower and the
-// server is not overloaded, and the limit goes back.
+// S is the latency of calls that began while few others were in flight, R the
+// latency of calls that began at the limit. Under a steady overload no call
+// begins among few, so a probe holds newcomers back for a moment now and then.
 //
-// All of it is estimated from samples, so the estimates carry their standard
-// error: a decision waits for as many samples as the spread of latencies asks
-// for, a surprise is looked at twice, and where N* is uncertain the upper end
-// of what it may be is used. DESIGN.md derives the law, gives the reason for
-// each parameter, and says where it is weak.
+// A limit is innocent until proven congested:
+//   - While permits are free the limit never falls, unless goroutines wait for
+//     a processor.
+//   - A limit that is reached grows unless R is above S by more than chance
+//     explains. It grows by the clock if no call ends.
+//   - A probe without that proof ends after 100 ms.
+//   - A limit at which far fewer calls succeed than at another one is given up
+//     for that one.
 //
-// Only successes are latency samples. Overloads lower the limit if they are
-// more than a tenth of the calls and if lowering it makes them fewer.
+// Every estimate carries its standard error. Where N* is uncertain the upper
+// end of its range is used. DESIGN.md explains the law and its parameters.
+//
+// Calls that succeeded and calls that were overloaded are latency samples;
+// ignored calls are not.
 type Adaptive struct {
-	min, max float64
+	min, max, initial float64
 
-	limit float64 // the limit to cruise at
-	phase phase
-	low   float64 // the limit while dipping or retreating
+	limit  float64 // while no probe is under way
+	phase  phase
+	seen   segment // since the last decision
+	settle float64 // seconds until a change of the limit has worked through
 
-	seen   segment       // of the phase, since it settled
-	settle time.Duration // until the last change of limit has worked through
-
+	// Estimates.
 	base      mean    // S
 	rate      mean    // X
-	variation float64 // of single latencies: squared coefficient, long-run
+	variation float64 // squared coefficient of variation of single latencies
+	unsure    bool    // variation is a guess
+	mark      float64 // a call that begins among at most so many shows S
+	sound     bool    // base was measured where nothing queued
+	latency   float64 // the last mean latency, in seconds
+	age       float64 // seconds in which calls ended or waited
+	fresh     bool    // no call has ended yet
 
-	starting bool    // nothing has queued yet: double
-	grewFrom float64 // the limit before the last step up; 0 when not growing
+	// Growth.
+	starting bool    // nothing has queued yet
+	grewFrom float64 // the limit before the last step up; 0 if that is settled
 	step     float64 // the next step up
-	anchor   float64 // the highest limit since the base was last looked at
-	from     float64 // calls in flight before the dip
-	doubt    bool    // this dip is because the base is not believed
-	sinceDip float64 // samples
+	anchor   float64 // the highest limit since base was measured last
+	proven   float64 // the highest number in flight from which calls have ended
 
-	overloads float64 // share of overloads that made the limit retreat
-	tolerated float64 // share of overloads that a lower limit does not help
+	// The probe that is under way, or was last.
+	low        float64 // the limit during the probe
+	high       group   // the calls at the limit before the probe
+	doubt      bool    // base is not believed
+	evident    bool    // R is above S beyond chance
+	loaded     bool    // callers waited for permits when the probe began
+	hold       float64 // seconds for which this phase lasts at most
+	drain      float64 // calls that must end before in flight is down to low
+	level      float64 // in flight at most, in the last window
+	sinceProbe float64 // samples since the last probe
+
+	best, here    trial
+	overloadedFor int  // segments at the best limit with many overloads
+	searching     bool // no call succeeds: see search
+}
+
+// A trial is how many calls succeed at a limit.
+type trial struct {
+	from      float64 // the limit; 0 if there is no trial
+	successes mean    // a second
 }
 
 type phase int
 
 const (
-	cruising   phase = iota
-	dipping          // to see the latency without a queue
-	retreating       // to see whether there are fewer overloads
+	cruising phase = iota
+	held           // a probe holds newcomers, so that calls begin among fewer
+	awaiting       // until the calls that began then have ended
 )
 
-// The parameters: shares and counts, no times. Each is explained in DESIGN.md.
+// The parameters. DESIGN.md gives the reason for each.
 const (
-	headroomShare   = 0.2         // headroom is this times the square root of the limit, at least 1
-	fine, coarse    = 0.05, 0.125 // relative precision of a mean: at best, at worst
-	rough           = 0.14        // and while starting
-	leastSamples    = 16
-	mostSamples     = 4096
-	baseMemory      = 16.0 // how much the base remembers, in segments
-	rateMemory      = 6.0
-	variationMemory = 8.0
-	surprise        = 4.0  // standard errors that are no accident
-	lookAgain       = 2.5  // segments to look at before believing a surprise
-	dipDepth        = 0.85 // how far below the knee a dip goes
-	doubtDepth      = 0.6  // and when the base is not believed
-	dipBudget       = 0.01 // throughput to spend on dips
-	longestWait     = 40.0 // segments between two dips
-	weakBase        = 4.0  // segments behind a base that is not weak
-	boost           = 8.0  // how much more often to look at a weak one
-	fastestGrowth   = 0.12 // of the limit, once it has queued
-	settleTimes     = 1.5  // mean latencies for a change to work through
-	steadyState     = 0.75 // least agreement between limit and calls in flight
-	tolerance       = 0.1  // share of overloads that is no alarm
+	headroomShare = 0.2         // headroom is this times the square root of the limit, at least 1
+	fine, coarse  = 0.05, 0.125 // relative precision of a mean: at best, at worst
+	rough         = 0.14        // the same while starting
+
+	fewSamples   = 4 // fewer say nothing
+	leastSamples = 16
+	mostSamples  = 4096
+
+	baseMemory      = 16.0 // segments that base remembers
+	rateMemory      = 6.0  // segments that rate remembers
+	variationMemory = 8.0  // segments in which variation rises; it falls eight times as slowly
+
+	proof        = 3.0  // standard errors between R and S that prove congestion
+	surprise     = 4.0  // standard errors after which an estimate is replaced
+	lookAgain    = 2.5  // segments to look at before that
+	probeDepth   = 0.85 // of the knee
+	doubtDepth   = 0.6  // of the limit, where base is not believed
+	probeBudget  = 0.01 // of the throughput
+	longestWait  = 40.0 // segments between two probes
+	weakBase     = 4.0  // segments behind a base that is not weak
+	boost        = 8.0  // how much more often a weak base is measured
+	steadyGrowth = 0.12 // of the limit, once it was proven
+	tolerance    = 0.1  // of the calls: fewer overloads are no reason to try a lower limit
+	tryAfter     = 4    // segments with more of them
+	tryDepth     = 0.7  // of the limit
+	worse        = 0.15 // of the successes: a limit that costs more is given up
+	nearby       = 0.1  // limits that differ by less are one
+	crowdedShare = 0.1  // of the latency that is spent waiting for a processor
+
+	untried  = 16.0 // times the initial limit: growth before any call has ended
+	unproven = 4.0  // times the number in flight from which calls have ended
+	untested = 2.0  // times the initial limit: growth before S is known
+
+	patience    = 0.1 // seconds: callers get a decision after it, a probe without proof ends
+	hurry       = 2.0 // mean latencies after which callers get a decision, if that is longer
+	longestHold = 2.0 // seconds, with proof
+	settleTimes = 1.5 // mean latencies for a change of the limit to work through
+	roundTrips  = 3.0 // mean latencies of a probe
+	awaitTimes  = 5.0 // mean latencies after which all calls of a probe have ended
+	youth       = 4.0 // mean latencies before which only short calls have ended
 )
 
 // NewAdaptive returns an Adaptive. It returns an error that wraps ErrConfig if
@@ -112,50 +152,114 @@ func NewAdaptive(c AdaptiveConfig) (*Adaptive, error) {
 		return nil, err
 	}
 	l := float64(c.Initial)
-	return &Adaptive{min: float64(c.Min), max: float64(c.Max), limit: l, step: l, starting: true, variation: 1}, nil
+	return &Adaptive{
+		min: float64(c.Min), max: float64(c.Max), initial: l, limit: l, step: l, proven: l,
+		mark: math.Ceil(l / 2), variation: 1, unsure: true, fresh: true, starting: true,
+	}, nil
 }
 
 // Limit returns the current limit.
 func (a *Adaptive) Limit() int {
-	if a.phase != cruising {
-		return int(a.low)
+	l := math.Round(a.limit)
+	if a.phase == held || a.phase == awaiting && a.staysLow() {
+		l = a.low
 	}
-	return int(math.Round(a.limit))
+	return int(min(max(l, a.min), a.max))
 }
+
+// Mark implements Prober.
+func (a *Adaptive) Mark() int { return int(a.mark) }
 
 // Update implements Algorithm.
 func (a *Adaptive) Update(w Window) int {
-	switch {
-	case w.Succeeded+w.Overloaded == 0, w.Duration <= 0:
-		return a.Limit()
-	case a.settle > 0:
-		a.settle -= w.Duration
+	if w.Duration <= 0 || w.Completed()+w.Pressed == 0 {
 		return a.Limit()
 	}
-	a.seen.add(w)
-	if a.seen.calls() < a.needed() {
+	if a.phase == cruising && a.settle > 0 {
+		a.settle -= w.Duration.Seconds()
 		return a.Limit()
 	}
-	if a.seen.full() && !a.steady(float64(w.Limit)) {
-		a.seen = segment{}
+	before := float64(a.Limit())
+	a.see(w, before)
+	if a.phase != cruising && a.loaded && w.Pressed == 0 {
+		a.phase, a.seen = cruising, segment{} // the load is gone, and with it what to compare with
 		return a.Limit()
 	}
-	before := a.Limit()
-	if a.judge() {
-		if a.Limit() != before {
-			a.settle = time.Duration(settleTimes * a.seen.latency.value * float64(time.Second))
+	if !a.decide() {
+		return a.Limit()
+	}
+	if l := float64(a.Limit()); a.phase == cruising && l != before {
+		longest := 0.25
+		if l < 0.9*before {
+			longest = 1
 		}
-		a.seen = segment{}
+		a.settle = min(settleTimes*a.seen.all.latency.value, longest)
 	}
+	a.seen = segment{}
 	return a.Limit()
 }
 
-// steady reports whether as many calls were in flight as the limit allows:
-// otherwise a change is still working through, and latencies are of calls that
-// began before it, or only of the short ones among those that began after it.
-func (a *Adaptive) steady(limit float64) bool {
-	n := a.seen.inFlight()
-	return n > steadyState*limit && n*steadyState < limit
+// see adds a window to what was seen.
+func (a *Adaptive) see(w Window, limit float64) {
+	if a.phase == cruising && 2*w.Pressed > w.Arrived && !a.seen.full() {
+		// The limit is reached just now. The time for a decision begins here.
+		if a.seen.low.latency.n > 0 {
+			a.learn(&a.base, a.seen.low.latency, baseMemory)
+		}
+		a.seen = segment{}
+	}
+	a.seen.add(w)
+	a.age += w.Duration.Seconds()
+	a.fresh = a.fresh && w.Completed() == 0
+	if w.Ran.Calls > 0 {
+		a.latency = w.Ran.Mean.Seconds()
+	}
+	a.level = min(limit, float64(w.MaxInFlight))
+}
+
+// decide decides once enough was seen. It reports false to see more first.
+func (a *Adaptive) decide() bool {
+	s := &a.seen
+	switch a.phase {
+	case held:
+		a.keepHolding()
+		return false
+	case awaiting:
+		if s.time < a.hold && !(a.staysLow() && s.calls() >= a.needed()) {
+			return false
+		}
+		a.phase = cruising
+		a.judgeProbe()
+		return true
+	default:
+		return (s.calls() >= a.needed() || a.outOfTime()) && a.judge()
+	}
+}
+
+// young reports whether the gate has not seen calls for long enough to know any
+// but the quick ones.
+func (a *Adaptive) young() bool {
+	return a.age < youth*a.seen.all.latency.value && a.limit < untested*a.initial
+}
+
+// outOfTime reports whether a decision is due although few calls have ended:
+// callers wait for it.
+func (a *Adaptive) outOfTime() bool {
+	s := &a.seen
+	if !s.full() {
+		return false
+	}
+	t := hurry * max(s.all.latency.value, a.latency)
+	switch {
+	case a.starting:
+		t = min(t, 2.5*patience)
+	case s.calls() > 0:
+		t = min(t, 1)
+	}
+	if a.young() {
+		t = 0
+	}
+	return s.time >= max(t, patience)
 }
 
 // needed is how many samples make a segment: as many as bring the standard
@@ -167,139 +271,6 @@ func (a *Adaptive) needed() float64 {
 		d = rough
 	}
 	return min(max(a.variation/(d*d), leastSamples, a.limit), mostSamples)
-}
-
-// judge decides on the limit, with a whole segment seen. It reports false to
-// see more of the same first.
-func (a *Adaptive) judge() bool {
-	share := a.seen.overloaded / a.seen.calls()
-	switch {
-	case a.phase == retreating:
-		a.judgeRetreat(share)
-		return true
-	case a.seen.latency.n == 0, a.phase == cruising && share > max(tolerance, 1.5*a.tolerated):
-		a.retreat(share)
-		return true
-	}
-	a.tolerated = share
-	a.variation += (a.seen.variation() - a.variation) / variationMemory
-	if a.phase == dipping {
-		return a.judgeDip()
-	}
-	return a.judgeCruise()
-}
-
-// judgeCruise decides after a segment at the limit itself.
-func (a *Adaptive) judgeCruise() bool {
-	s, l := &a.seen, math.Round(a.limit)
-	switch {
-	case !s.full():
-		return a.judgeUnpressed()
-	case a.base.n == 0:
-		a.rate = s.rate()
-		a.startDip(l/2, true)
-		return true
-	case s.latency.value < a.base.value && a.surprising(s.latency, a.base) && !a.learn(&a.base, s.latency, baseMemory):
-		return false // the base can't be slower than what is seen
-	}
-	if a.grewFrom > 0 {
-		a.rate = mean{}
-	}
-	if !a.learn(&a.rate, s.rate(), rateMemory) {
-		return false
-	}
-	a.sinceDip += s.latency.n
-	a.steer(l)
-	return true
-}
-
-// judgeUnpressed decides after a segment in which permits were mostly free. It
-// raises the limit only if a quarter of the calls met it.
-func (a *Adaptive) judgeUnpressed() bool {
-	s := &a.seen
-	slow := a.base.n > 0 && s.latency.value > 1.25*a.base.value
-	switch {
-	case a.base.n == 0 && s.inFlight() >= 2:
-		// It may queue where it is not seen: a server that ran out of
-		// processors delays calls on their way to the gate, too.
-		a.rate = s.rate()
-		a.startDip(min(s.inFlight(), a.limit)/2, true)
-		return true
-	case !slow && 4*s.pressed > s.arrived && 2*s.inFlight() > a.limit && s.inFlight() < steadyState*a.limit:
-		a.grow(a.limit) // now and then permits were missing, and nothing queued
-		return true
-	case a.rate.n > 0 && s.inFlight() < 0.7*a.rate.value*a.base.value, a.rate.n == 0 && !slow:
-		return a.learn(&a.base, s.latency, baseMemory) // a free look at the base
-	case !slow:
-		return true // nothing to learn between idle and full
-	case !a.surprising(s.latency, a.base):
-		return s.latency.n > lookAgain*a.needed()
-	case s.rising():
-		return true // a dip below what was in flight on the mean could be far too deep
-	}
-	// It queues, or the calls have become slower.
-	a.rate = s.rate()
-	a.startDip(doubtDepth*min(s.inFlight(), a.limit), true)
-	return true
-}
-
-// steer moves the limit from l, with a fresh rate.
-func (a *Adaptive) steer(l float64) {
-	knee, room := a.knee(), a.headroom(l)
-	bar := l - room/2
-	if a.grewFrom > 0 {
-		bar = (l + a.grewFrom) / 2
-	}
-	switch {
-	case a.grewFrom == 0 && knee+room < dipDepth*max(a.anchor, l): // l is above it if the limit was never reached before
-		a.startDip(doubtDepth*l, true)
-	case a.grewFrom == 0 && a.seen.full() && a.dipIsDue(l):
-		a.startDip(a.below(l), false)
-	case knee <= bar && a.grewFrom > 0:
-		a.settleAt(max(knee, a.grewFrom-room), 0) // nothing queued there
-	case knee <= bar:
-		a.settleAt(knee, max(a.anchor, l))
-	case a.seen.full():
-		a.grow(l)
-	}
-}
-
-// judgeDip decides after a segment below the limit.
-func (a *Adaptive) judgeDip() bool {
-	seen, known := a.seen.latency, a.base.n > 0
-	slower := !known || seen.value > a.base.value && a.surprising(seen, a.base)
-	if a.doubt {
-		a.base = seen
-	} else if !a.learn(&a.base, seen, baseMemory) {
-		return false
-	}
-	if slower {
-		// Either it queues down here too, and latency fell with the limit; or
-		// the calls have become slower, and it did not.
-		if a.low > a.min && a.rate.value*seen.value < a.low+0.35*(a.from-a.low) {
-			a.limit, a.rate = a.low, a.seen.rate()
-			if !known {
-				a.base = mean{}
-			}
-			a.startDip(a.low/2, true)
-			return true
-		}
-		a.base = seen
-	}
-	a.phase = cruising
-	bar := a.limit - a.headroom(a.limit)/2
-	if a.starting {
-		bar = (a.low + a.limit) / 2
-	}
-	switch knee := a.knee(); {
-	case a.from < steadyState*a.limit && knee > dipDepth*a.from:
-		// The limit was not reached, and nothing queued.
-	case knee > bar:
-		a.grow(a.limit)
-	default:
-		a.settleAt(knee, 0)
-	}
-	return true
 }
 
 // learn blends v into m. If they differ beyond accident it asks for more, by
@@ -316,80 +287,22 @@ func (a *Adaptive) learn(m *mean, v mean, memory float64) bool {
 	return true
 }
 
-func (a *Adaptive) surprising(v, m mean) bool {
+// surprising reports whether v and m differ so much that it is no accident.
+func (a *Adaptive) surprising(v, m mean) bool { return a.differ(v, m, surprise) }
+
+// differ reports whether v and m differ by more than z standard errors.
+func (a *Adaptive) differ(v, m mean, z float64) bool {
 	off := math.Abs(v.value - m.value)
-	return off > 0.02*m.value && off > surprise*math.Sqrt(a.variation*(v.value*v.value/v.n+m.value*m.value/m.n))
+	return off > 0.02*m.value && off > z*math.Sqrt(a.variation*(v.value*v.value/v.n+m.value*m.value/m.n))
 }
 
-// knee is the upper end of what X S may be: one standard error up.
+// knee is the upper end of what N* may be: one standard error up.
 func (a *Adaptive) knee() float64 {
 	se := math.Sqrt(a.variation * (1/a.rate.n + 1/a.base.n))
 	return a.rate.value * a.base.value * (1 + min(se, 0.5))
 }
 
+// headroom is what the limit has above the knee, to hide the hand-over of a permit.
 func (a *Adaptive) headroom(limit float64) float64 {
 	return max(1, headroomShare*math.Sqrt(limit))
-}
-
-// below is where a dip from l goes: below the knee, by at least one call.
-func (a *Adaptive) below(l float64) float64 {
-	knee := min(a.rate.value*a.base.value, l)
-	return max(1, min(math.Round(dipDepth*knee), math.Ceil(knee-0.25)-1))
-}
-
-// dipIsDue spaces dips so that they stay within their budget, and closer while
-// little is known of the base.
-func (a *Adaptive) dipIsDue(l float64) bool {
-	knee := min(a.rate.value*a.base.value, l)
-	wait := min((1-a.below(l)/knee)/dipBudget, longestWait)
-	weak := min(max(weakBase*a.needed()/a.base.n, 1), boost)
-	return a.sinceDip > a.needed()*wait/weak
-}
-
-func (a *Adaptive) startDip(to float64, doubt bool) {
-	a.low = max(a.min, min(math.Round(to), math.Round(a.limit)-1))
-	a.phase, a.doubt, a.sinceDip, a.grewFrom = dipping, doubt, 0, 0
-	a.from = min(a.seen.inFlight(), a.limit)
-}
-
-// settleAt cruises just above the knee.
-func (a *Adaptive) settleAt(knee, anchor float64) {
-	from := a.limit
-	a.limit = min(max(knee+a.headroom(a.limit), a.min), a.max)
-	if from-a.limit > 2*a.headroom(from) {
-		a.rate = mean{} // seen too far from here
-	}
-	a.anchor = max(anchor, a.limit)
-	a.starting, a.grewFrom, a.step = false, 0, a.headroom(a.limit)
-}
-
-// grow takes a step up, and prepares a larger one.
-func (a *Adaptive) grow(from float64) {
-	most := fastestGrowth * from
-	if a.starting {
-		most = from
-	}
-	a.limit = min(from+max(a.headroom(from), min(a.step, most)), a.max)
-	a.step *= 2
-	a.grewFrom, a.anchor = from, 0
-}
-
-// retreat lowers the limit because of overloads.
-func (a *Adaptive) retreat(share float64) {
-	a.overloads = share
-	a.phase, a.low = retreating, max(a.min, math.Round(a.limit*(1-share/2)))
-}
-
-// judgeRetreat keeps a retreat only if it helped.
-func (a *Adaptive) judgeRetreat(share float64) {
-	a.phase = cruising
-	if share > 0.8*a.overloads && a.seen.latency.n > 0 {
-		a.tolerated = share
-		return
-	}
-	a.limit, a.anchor = a.low, a.low
-	a.rate, a.starting, a.grewFrom = mean{}, false, 0
-	if share > tolerance && a.limit > a.min {
-		a.retreat(share)
-	}
 }

@@ -14,50 +14,85 @@ func (m *mean) add(v mean, memory float64) {
 	}
 }
 
-// A segment is what was seen while the limit stood still, over as many windows
-// as it took to be sure. Times are in seconds.
+// sub returns the mean of the samples of m that are not in v, a part of them.
+func (m mean) sub(v mean) mean {
+	n := m.n - v.n
+	if n < 0.5 {
+		return mean{}
+	}
+	return mean{n, max((m.n*m.value-v.n*v.value)/n, 1e-9)}
+}
+
+// A group is some calls: their latencies in seconds, and how many calls were in
+// flight when each began.
+type group struct{ latency, among mean }
+
+func (g *group) add(l Latencies) {
+	n := float64(l.Calls)
+	g.latency.add(mean{n, max(l.Mean, 1).Seconds()}, math.Inf(1))
+	g.among.add(mean{n, l.StartInFlight}, math.Inf(1))
+}
+
+// rate is the throughput that the calls in flight and their latency imply.
+func (g group) rate() mean { return mean{g.latency.n, g.among.value / g.latency.value} }
+
+// A segment is a sum of windows. Times are in seconds.
 type segment struct {
-	latency          mean // of the successes
+	low, all         group // the calls that ran and began among few, and all that ran
 	squares          float64
-	residence, time  float64
-	pressed, arrived int
+	time             float64
+	pressed, arrived float64
+	bounded          float64
+	succeeded        float64
 	overloaded       float64
-	last             Window
+	ended            float64
+	delay            float64 // of the scheduler, times time
+	peak             int
 }
 
 func (s *segment) add(w Window) {
-	n, l, d := float64(w.Succeeded), max(w.MeanLatency, 1).Seconds(), w.LatencyDeviation.Seconds()
-	s.latency.add(mean{n, l}, math.Inf(1))
+	if w.Ran.Calls == 0 && w.Succeeded > 0 { // whoever made this window did not keep them
+		w.Ran = Latencies{w.Succeeded, w.MeanLatency, w.LatencyDeviation, float64(w.Limit)}
+	}
+	s.all.add(w.Ran)
+	s.low.add(w.Low)
+	n, l, d := float64(w.Ran.Calls), w.Ran.Mean.Seconds(), w.Ran.Deviation.Seconds()
 	s.squares += n * (l*l + d*d)
-	s.residence += w.InFlight * w.Duration.Seconds()
+	s.succeeded += float64(w.Succeeded)
 	s.time += w.Duration.Seconds()
-	s.pressed += w.Pressed
-	s.arrived += w.Arrived
+	s.pressed += float64(w.Pressed)
+	s.arrived += float64(w.Arrived)
+	s.bounded += float64(w.Bounded)
 	s.overloaded += float64(w.Overloaded)
-	s.last = w
+	s.ended += float64(w.Completed())
+	s.delay += w.SchedulerDelay.Seconds() * w.Duration.Seconds()
+	s.peak = max(s.peak, w.MaxInFlight)
 }
 
-func (s *segment) calls() float64 { return s.latency.n + s.overloaded }
-
-// inFlight is the mean number of calls in flight (Little's law).
-func (s *segment) inFlight() float64 { return s.residence / s.time }
-
-// rising reports whether at the end far more calls were in flight than before: a
-// change is under way, and the mean says little about now.
-func (s *segment) rising() bool {
-	return s.last.Pressed > 0 && !s.full() || float64(s.last.MaxInFlight) > 3*s.inFlight()+3
+// high is the group of the successes that began among many.
+func (s *segment) high() group {
+	return group{s.all.latency.sub(s.low.latency), s.all.among.sub(s.low.among)}
 }
 
-// rate is the throughput that the calls in flight and their latency imply. Of
-// a mix in which some calls fail it is that of as many successes.
-func (s *segment) rate() mean { return mean{s.latency.n, s.inFlight() / s.latency.value} }
+func (s *segment) calls() float64 { return s.all.latency.n }
 
-// full reports whether most arrivals found no permit free: only then does the
-// segment say what the server can do, rather than what was asked of it.
+// successes is the number of successes a second.
+func (s *segment) successes() mean { return mean{s.succeeded, s.succeeded / s.time} }
+
+// full reports whether most arrivals found no permit free.
 func (s *segment) full() bool { return 2*s.pressed > s.arrived }
+
+// waited reports whether most arrivals had to wait, for whatever permit.
+func (s *segment) waited() bool { return 2*(s.pressed+s.bounded) > s.arrived }
+
+// crowded reports whether goroutines waited for a processor for a good part of
+// what calls take.
+func (s *segment) crowded() bool {
+	return s.all.latency.n > 0 && s.delay/s.time > crowdedShare*s.all.latency.value
+}
 
 // variation is the squared coefficient of variation of single latencies.
 func (s *segment) variation() float64 {
-	m := s.latency.value
-	return max(0, s.squares/s.latency.n-m*m) / (m * m)
+	m := s.all.latency
+	return max(0, s.squares/m.n-m.value*m.value) / (m.value * m.value)
 }

@@ -52,12 +52,41 @@ type Window struct {
 	// that found none free: the share Pressed/Arrived says how hard demand
 	// pushes against the limit.
 	Arrived, Pressed int
+	// Bounded counts the calls that had to wait although permits were free, because
+	// of a bound on their own class or tenant.
+	Bounded int
 
 	// Succeeded, Overloaded and Ignored count the calls that ended, by outcome.
 	Succeeded, Overloaded, Ignored int
 	// MeanLatency, MinLatency and LatencyDeviation (the standard deviation of
 	// single latencies) are those of the calls that succeeded; zero if none.
 	MeanLatency, MinLatency, LatencyDeviation time.Duration
+	// Ran sums up the calls that succeeded or were overloaded, Low those of them
+	// that began while at most Mark calls were in flight: see Prober.
+	Ran, Low Latencies
+	// SchedulerDelay is the mean time for which goroutines of the process waited
+	// for a processor; zero if it is not known.
+	SchedulerDelay time.Duration
+}
+
+// Latencies sums up the latencies of some calls.
+type Latencies struct {
+	// Calls is their number.
+	Calls int
+	// Mean and Deviation are the mean and the standard deviation of their latencies.
+	Mean, Deviation time.Duration
+	// StartInFlight is the mean number of calls in flight when one of them began,
+	// itself included.
+	StartInFlight float64
+}
+
+// A Prober is an Algorithm that compares calls that began among few with calls
+// that began among many.
+type Prober interface {
+	Algorithm
+	// Mark is the number of calls in flight up to which a call that begins counts
+	// for Window.Low.
+	Mark() int
 }
 
 // Completed is the number of calls that ended in the window.
@@ -110,3 +139,7 @@ const (
 	WindowCalls  = 10
 	WindowLength = 10 * time.Millisecond
 )
+
+// WindowPatience is after how long a gate closes a window in which calls found no
+// permit free, however few ended.
+const WindowPatience = 100 * time.Millisecond

@@ -11,9 +11,13 @@ import (
 )
 
 // sim is a discrete-event simulation of one server behind a gate, in virtual
-// time: open-loop Poisson arrivals, a bounded queue (oldest first while it is
-// less than half full, newest first beyond; the oldest makes room), K workers
-// behind the gate that slow down as calls wait for them, callers that give up.
+// time: open-loop Poisson arrivals, K workers behind the gate that slow down as
+// calls wait for them, callers that give up.
+//
+// The gate's queue serves the oldest call first. It takes every call that can be
+// served in time, until it has stood for three periods of 150 ms in each of which
+// it was never empty and clearly more calls came than were served. From then on
+// one call for each permit may wait, until the queue drains again.
 type sim struct {
 	// The world.
 	rate     func(t float64) float64 // arrivals a second
@@ -25,9 +29,10 @@ type sim struct {
 	deadline float64 // callers give up this long after their arrival; 0: never
 	failing  func(r *rand.Rand, t float64) bool
 	failTime float64
-	queue    int // capacity of the gate's queue
-	pool     int // more calls than this at once fail quickly as overloads; 0: any number
-	// timeouts: a call that ends after its deadline is an overload.
+	pool     int    // more calls than this at once fail quickly as overloads; 0: any number
+	noQueue  bool   // the gate refuses every call that finds no permit free
+	flows    []flow // several kinds of calls, instead of rate, service and deadline
+	crowded  bool   // goroutines wait for a processor: windows say so
 
 	algorithm limit.Algorithm
 	seed      uint64
@@ -39,15 +44,20 @@ type sim struct {
 	events    eventHeap
 	inflight  int
 	waiting   []*call // the gate's queue, oldest first
+	period    period
+	bad       int     // periods in a row in which the queue stood
+	pace      float64 // seconds between two hand-overs, 0 if not known
 	behind    []*call // waiting for a worker
 	busy      int
 	limit     int
+	changed   float64 // when the limit was changed last
 	shared    []*call // processor sharing
 	sharedAt  float64
 	version   int
 	win       limit.Window
 	winStart  float64
 	sum, sq   float64
+	ran, low  sums
 	residence float64
 	lowest    float64
 
@@ -59,6 +69,65 @@ type sim struct {
 	arrivals  int
 }
 
+// A flow is one kind of calls.
+type flow struct {
+	rate     func(t float64) float64 // arrivals a second, Poisson
+	callers  int                     // or so many callers, of which each calls again at once
+	burst    int                     // or so many calls at once, every second
+	service  func(r *rand.Rand, t float64) float64
+	deadline float64                            // 0: none
+	sleeps   bool                               // the call takes no worker
+	heeds    bool                               // the handler ends at the deadline
+	fails    func(r *rand.Rand, t float64) bool // it ends as an overload
+
+	ends []end // of each call, in the order of their ends
+}
+
+// An end is when a call arrived, and whether it was served in time.
+type end struct {
+	arrived float64
+	served  bool
+}
+
+// lost returns how many of the calls that arrived from a to b were refused or
+// late, and how many there were.
+func (f *flow) lost(a, b float64) (lost, all int) {
+	for _, e := range f.ends {
+		if e.arrived >= a && e.arrived < b {
+			all++
+			if !e.served {
+				lost++
+			}
+		}
+	}
+	return lost, all
+}
+
+// A period is what the queue saw in a while.
+type period struct {
+	start, empty, since float64 // since: when it became empty, or -1
+	asked, served       float64
+}
+
+// sums are those of some calls.
+type sums struct{ n, latency, squares, among float64 }
+
+func (s *sums) add(latency float64, among int) {
+	s.n++
+	s.latency += latency
+	s.squares += latency * latency
+	s.among += float64(among)
+}
+
+func (s *sums) latencies() (l limit.Latencies) {
+	if s.n > 0 {
+		mean := s.latency / s.n
+		l.Calls, l.Mean, l.StartInFlight = int(s.n), seconds(mean), s.among/s.n
+		l.Deviation = seconds(math.Sqrt(max(0, s.squares/s.n-mean*mean)))
+	}
+	return l
+}
+
 type tick struct {
 	at    float64
 	limit int
@@ -68,13 +137,34 @@ type sample struct{ at, latency float64 }
 
 type call struct {
 	arrived, admitted, remaining float64
-	fails, overload              bool
+	fails, overload, cut, low    bool
+	among                        int // calls in flight when it began
+	flow                         *flow
 }
+
+// late is when the call is too late; never if it has no deadline.
+func (c *call) late() float64 {
+	if c.flow.deadline == 0 {
+		return math.Inf(1)
+	}
+	return c.arrived + c.flow.deadline
+}
+
+const (
+	arrival   = iota
+	serviced        // a worker has finished
+	nextDone        // sharing: the next call has finished
+	gapOver         // the hand-over is done
+	noArrival       // look at the rate again
+	slept           // a call that takes no worker has ended
+	longestIn = 1.0 // seconds in the queue
+)
 
 type event struct {
 	at      float64
-	kind    int // 0 arrival, 1 a worker has finished, 2 sharing: next to finish, 3 gap over
+	kind    int
 	c       *call
+	flow    *flow
 	version int
 }
 
@@ -96,7 +186,21 @@ func (s *sim) run() {
 	s.limit = s.algorithm.Limit()
 	s.lowest = math.Inf(1)
 	s.trace = []tick{{0, s.limit}}
-	s.push(event{at: s.r.ExpFloat64() / s.rate(0)})
+	if s.flows == nil {
+		s.flows = []flow{{rate: s.rate, service: s.service, deadline: s.deadline}}
+	}
+	for i := range s.flows {
+		f := &s.flows[i]
+		switch {
+		case f.rate != nil:
+			s.next(f)
+		case f.burst > 0:
+			s.push(event{at: 0.5, flow: f})
+		}
+		for range f.callers {
+			s.arrive(f)
+		}
+	}
 	for len(s.events) > 0 {
 		e := heap.Pop(&s.events).(event)
 		if e.at > s.until {
@@ -104,14 +208,23 @@ func (s *sim) run() {
 		}
 		s.now = e.at
 		switch e.kind {
-		case 0:
-			s.push(event{at: s.now + s.r.ExpFloat64()/s.rate(s.now)})
-			s.arrive()
-		case 1:
+		case arrival:
+			if e.flow.burst > 0 {
+				s.push(event{at: s.now + 1, flow: e.flow})
+				for range e.flow.burst {
+					s.arrive(e.flow)
+				}
+				break
+			}
+			s.next(e.flow)
+			s.arrive(e.flow)
+		case noArrival:
+			s.next(e.flow)
+		case serviced:
 			s.busy--
 			s.finish(e.c)
 			s.startBehind()
-		case 2:
+		case nextDone:
 			if e.version == s.version {
 				s.advance()
 				i := s.nextShared()
@@ -120,48 +233,102 @@ func (s *sim) run() {
 				s.finish(c)
 				s.scheduleShared()
 			}
-		case 3:
+		case gapOver:
 			s.serve(e.c)
+		case slept:
+			s.finish(e.c)
 		}
 	}
 }
 
 func (s *sim) push(e event) { heap.Push(&s.events, e) }
 
-func (s *sim) arrive() {
+// next schedules the next arrival of a flow. Poisson arrivals have no memory, so a
+// rate that changes meanwhile is looked at anew after ten milliseconds.
+func (s *sim) next(f *flow) {
+	const look = .01
+	if gap := s.r.ExpFloat64() / f.rate(s.now); gap < look {
+		s.push(event{at: s.now + gap, flow: f})
+	} else {
+		s.push(event{at: s.now + look, kind: noArrival, flow: f})
+	}
+}
+
+func (s *sim) arrive(f *flow) {
 	s.arrivals++
 	s.win.Arrived++
-	c := &call{arrived: s.now}
+	c := &call{arrived: s.now, flow: f}
+	s.turnPeriod()
+	s.period.asked++
 	if s.inflight < s.limit && len(s.waiting) == 0 {
+		s.period.served++
 		s.admit(c, 0)
 		return
 	}
 	s.win.Pressed++
-	if len(s.waiting) >= s.queue {
-		s.refused++
-		if s.queue == 0 {
-			return
+	wait := float64(len(s.waiting)+1) * s.pace
+	switch {
+	case s.noQueue, s.now+wait > c.late(), wait > longestIn, s.bad >= 3 && len(s.waiting) >= max(4, s.limit/2):
+		s.refuse(c)
+	default:
+		if len(s.waiting) == 0 {
+			s.period.empty += s.now - s.period.since
+			s.period.since = s.now
 		}
-		s.waiting = s.waiting[1:]
+		s.waiting = append(s.waiting, c)
 	}
-	s.waiting = append(s.waiting, c)
 	s.dispatch(0)
+	if s.now-s.winStart >= limit.WindowPatience.Seconds() {
+		s.closeWindow()
+		s.dispatch(0)
+	}
+}
+
+// turnPeriod ends a period of the queue, and judges it.
+func (s *sim) turnPeriod() {
+	p := &s.period
+	if s.now-p.start < .15 {
+		return
+	}
+	if len(s.waiting) == 0 {
+		p.empty += s.now - p.since
+	}
+	more := p.asked - p.served
+	switch {
+	case more > math.Sqrt(p.served):
+		if s.bad >= 3 || p.empty == 0 {
+			s.bad++
+		} else {
+			s.bad = 0
+		}
+	case s.bad < 3, p.empty > (s.now-p.start)/5, -more > math.Sqrt(p.served):
+		s.bad = 0
+	}
+	*p = period{start: s.now, since: s.now}
+}
+
+func (s *sim) refuse(c *call) {
+	s.refused++
+	s.ended(c, false)
+}
+
+func (s *sim) ended(c *call, served bool) {
+	c.flow.ends = append(c.flow.ends, end{c.arrived, served})
 }
 
 func (s *sim) dispatch(gap float64) {
 	for s.inflight < s.limit && len(s.waiting) > 0 {
-		var c *call
-		if len(s.waiting)*2 > s.queue {
-			c = s.waiting[len(s.waiting)-1]
-			s.waiting = s.waiting[:len(s.waiting)-1]
-		} else {
-			c = s.waiting[0]
-			s.waiting = s.waiting[1:]
+		c := s.waiting[0]
+		s.waiting = s.waiting[1:]
+		if len(s.waiting) == 0 {
+			s.period.since = s.now
 		}
-		if s.deadline > 0 && s.now > c.arrived+s.deadline {
-			s.refused++
+		waited := s.now - c.arrived
+		if s.now > c.late() || waited > longestIn || s.bad >= 3 && waited > c.late()-s.now {
+			s.refuse(c)
 			continue
 		}
+		s.period.served++
 		s.admit(c, gap)
 	}
 }
@@ -169,27 +336,38 @@ func (s *sim) dispatch(gap float64) {
 func (s *sim) admit(c *call, gap float64) {
 	s.inflight++
 	s.win.MaxInFlight = max(s.win.MaxInFlight, s.inflight)
-	c.admitted = s.now
+	c.admitted, c.among = s.now, s.inflight
+	if p, ok := s.algorithm.(limit.Prober); ok {
+		c.low = s.inflight <= p.Mark()
+	}
 	c.fails = s.failing != nil && s.failing(s.r, s.now)
-	c.overload = s.pool > 0 && s.inflight > s.pool
+	c.overload = s.pool > 0 && s.inflight > s.pool || c.flow.fails != nil && c.flow.fails(s.r, s.now)
 	if gap > 0 {
-		s.push(event{at: s.now + gap, kind: 3, c: c})
+		s.push(event{at: s.now + gap, kind: gapOver, c: c})
 		return
 	}
 	s.serve(c)
 }
 
 func (s *sim) serve(c *call) {
+	if c.flow.sleeps {
+		t := c.flow.service(s.r, s.now)
+		if late := c.late() - s.now; c.flow.heeds && t > late {
+			t, c.cut = max(late, 0), true
+		}
+		s.push(event{at: s.now + t, kind: slept, c: c})
+		return
+	}
 	if s.sharing {
 		s.advance()
-		c.remaining = s.service(s.r, s.now)
+		c.remaining = c.flow.service(s.r, s.now)
 		s.shared = append(s.shared, c)
 		s.scheduleShared()
 		return
 	}
 	if c.overload {
 		s.busy++
-		s.push(event{at: s.now + 100e-6, kind: 1, c: c})
+		s.push(event{at: s.now + 100e-6, kind: serviced, c: c})
 		return
 	}
 	s.behind = append(s.behind, c)
@@ -203,9 +381,12 @@ func (s *sim) startBehind() {
 		s.busy++
 		t := s.failTime
 		if !c.fails && !c.overload {
-			t = s.service(s.r, s.now) * (1 + s.slowdown*float64(len(s.behind)))
+			t = c.flow.service(s.r, s.now) * (1 + s.slowdown*float64(len(s.behind)))
 		}
-		s.push(event{at: s.now + t, kind: 1, c: c})
+		if late := c.late() - s.now; c.flow.heeds && t > late {
+			t, c.cut = max(late, 0), true
+		}
+		s.push(event{at: s.now + t, kind: serviced, c: c})
 	}
 }
 
@@ -235,7 +416,7 @@ func (s *sim) scheduleShared() {
 	if n := len(s.shared); n > 0 {
 		speed := min(1, float64(s.workers(s.now))/float64(n))
 		left := max(0, s.shared[s.nextShared()].remaining)
-		s.push(event{at: s.now + left/speed, kind: 2, version: s.version})
+		s.push(event{at: s.now + left/speed, kind: nextDone, version: s.version})
 	}
 }
 
@@ -243,7 +424,8 @@ func (s *sim) finish(c *call) {
 	s.inflight--
 	latency := s.now - c.admitted
 	s.residence += latency
-	late := s.deadline > 0 && s.now > c.arrived+s.deadline
+	late := c.cut || s.now > c.late()
+	before := s.win.Succeeded + s.win.Overloaded
 	switch {
 	case c.fails:
 		s.win.Ignored++
@@ -261,15 +443,24 @@ func (s *sim) finish(c *call) {
 		s.good = append(s.good, s.now)
 		s.latencies = append(s.latencies, sample{s.now, s.now - c.arrived})
 	}
-	s.closeWindow()
+	if ran := s.win.Succeeded + s.win.Overloaded; ran > before {
+		s.ran.add(latency, c.among)
+		if c.low {
+			s.low.add(latency, c.among)
+		}
+	}
+	s.ended(c, !late && !c.overload && !c.fails)
+	if s.win.Completed() >= limit.WindowCalls && s.now-s.winStart >= limit.WindowLength.Seconds() {
+		s.closeWindow()
+	}
 	s.dispatch(s.gap)
+	if f := c.flow; f.callers > 0 {
+		s.arrive(f)
+	}
 }
 
 func (s *sim) closeWindow() {
 	length := s.now - s.winStart
-	if s.win.Completed() < limit.WindowCalls || length < limit.WindowLength.Seconds() {
-		return
-	}
 	w := s.win
 	w.Duration = seconds(length)
 	w.Limit = s.limit
@@ -280,10 +471,18 @@ func (s *sim) closeWindow() {
 		w.MinLatency = seconds(s.lowest)
 		w.LatencyDeviation = seconds(math.Sqrt(max(0, s.sq/n-mean*mean)))
 	}
+	w.Ran, w.Low = s.ran.latencies(), s.low.latencies()
+	if s.crowded {
+		w.SchedulerDelay = w.MeanLatency / 2
+	}
+	if w.Succeeded > 0 {
+		s.pace = w.MeanLatency.Seconds() / float64(s.limit)
+	}
 	s.limit = s.algorithm.Update(w)
 	s.trace = append(s.trace, tick{s.now, s.limit})
 	s.win = limit.Window{MaxInFlight: s.inflight}
 	s.winStart, s.sum, s.sq, s.residence, s.lowest = s.now, 0, 0, 0, math.Inf(1)
+	s.ran, s.low = sums{}, sums{}
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

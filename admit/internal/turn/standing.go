@@ -20,9 +20,9 @@ const (
 	idlePart = 5
 )
 
-// handOver is how many calls wait while the queue stands: one for each permit,
-// so that a permit that comes back finds a call.
-func handOver(limit int) int { return max(2, limit) }
+// handOver is how many calls wait while the queue stands, so that a permit that
+// comes back finds a call: one for each two permits, and at least four.
+func handOver(limit int) int { return max(4, limit/2) }
 
 // A standing tells a queue that stands from one that drains, as calls of one
 // class see it: it counts those of their priority and above. Periods follow one
@@ -70,10 +70,12 @@ func (s *standing) see(r Room, n, asked, served int) {
 		return
 	}
 	grown, done := asked-s.asked-(served-s.served), served-s.served
+	more := grown > 0 && grown*grown > done
 	switch {
+	case more && s.stands: // however short it is kept
 	case s.idle*idlePart >= length, grown < 0 && grown*grown > done:
 		s.stands, s.bad = false, 0
-	case s.idle > 0, grown <= 0 || grown*grown <= done:
+	case s.idle > 0, !more:
 		s.bad = 0
 	default:
 		s.bad++

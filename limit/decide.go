@@ -1,0 +1,293 @@
+package limit
+
+import "math"
+
+// judge decides on the limit after a segment. It reports false to see more of
+// the same first.
+func (a *Adaptive) judge() bool {
+	s := &a.seen
+	failing := s.overloaded > 0.5*s.calls()
+	a.learnVariation()
+	switch {
+	case a.searching && s.succeeded > 0:
+		a.searching, a.mark = false, math.Floor(a.limit/2)
+		return true
+	case a.searching && s.low.latency.n < fewSamples:
+		return true // the calls that ended had begun at a higher limit
+	case s.succeeded == 0 && s.overloaded >= fewSamples && float64(4*s.peak) > a.limit:
+		a.search()
+		return true
+	case s.waited(), s.crowded(), failing && a.congested(s.high()):
+		return a.judgePressed(failing)
+	default:
+		return a.judgeUnpressed()
+	}
+}
+
+// learnVariation follows the variation of latencies. Calls that queue vary less
+// than calls that do not, so it falls slowly.
+func (a *Adaptive) learnVariation() {
+	n := a.seen.calls()
+	if n <= fewSamples {
+		return
+	}
+	v, memory := a.seen.variation(), variationMemory
+	switch {
+	case a.unsure:
+		a.variation, a.unsure = v, n < leastSamples
+	case v < a.variation:
+		memory *= 8
+	}
+	a.variation += (v - a.variation) / memory
+}
+
+// judgeUnpressed decides after a segment in which permits were mostly free. It
+// never lowers the limit.
+func (a *Adaptive) judgeUnpressed() bool {
+	s := &a.seen
+	if s.low.latency.n >= fewSamples && !a.learn(&a.base, s.low.latency, baseMemory) {
+		return false
+	}
+	slow := a.base.n > 0 && s.all.latency.value > 1.25*a.base.value
+	if !slow && 4*s.pressed > s.arrived {
+		a.grow(a.limit) // permits are missing now and then, and nothing queues
+	}
+	return true
+}
+
+// judgePressed decides after a segment in which callers waited, or in which calls
+// seem to queue below the limit. failing says that most calls were overloaded.
+func (a *Adaptive) judgePressed(failing bool) bool {
+	s := &a.seen
+	high, full := s.high(), s.full()
+	if !a.learnLow(high) {
+		return false
+	}
+	if high.latency.n < fewSamples {
+		a.growBlindly()
+		return true
+	}
+	if full {
+		a.proven = max(a.proven, high.among.value)
+	}
+	if high.latency.value < a.base.value && a.surprising(high.latency, a.base) &&
+		!a.learn(&a.base, high.latency, baseMemory) && !a.outOfTime() {
+		return false // S cannot be longer than R
+	}
+	switch young := full && a.young(); {
+	case young && !a.outOfTime():
+		return false
+	case young && !failing:
+		a.double()
+		return true
+	case a.base.n < fewSamples:
+		a.seekBase(high, failing)
+		return true
+	case a.judgeBest(high):
+		return true
+	}
+	a.sinceProbe += high.latency.n
+	if a.grewFrom > 0 {
+		a.rate = mean{}
+	}
+	if !a.learn(&a.rate, high.rate(), rateMemory) && !a.outOfTime() {
+		return false
+	}
+	return a.steer(high, failing)
+}
+
+// learnLow learns S from the calls that began among few. It reports false to see
+// more of them first.
+func (a *Adaptive) learnLow(high group) bool {
+	low := a.seen.low.latency
+	if low.n < fewSamples || a.learn(&a.base, low, baseMemory) {
+		return true
+	}
+	if !a.outOfTime() {
+		return false
+	}
+	if 4*low.n >= high.latency.n {
+		a.base = low // of the same time as R
+	}
+	return true
+}
+
+// growBlindly raises a limit that is reached and from which no call has ended.
+func (a *Adaptive) growBlindly() {
+	most := unproven * a.proven
+	if a.fresh {
+		most = untried * a.initial
+	}
+	if s := &a.seen; !s.full() && s.all.among.n > 0 {
+		a.mark = max(1, math.Floor(s.all.among.value/2)) // all calls began among few: draw the line lower
+	} else if s.overloaded == 0 && s.ended < fewSamples && a.limit < most {
+		a.double()
+	}
+}
+
+// seekBase finds a first S.
+func (a *Adaptive) seekBase(high group, failing bool) {
+	a.high, a.rate, a.sound = high, high.rate(), false
+	switch {
+	case !a.seen.full():
+		a.startProbe(high.among.value/2, true)
+	case !failing && a.limit < untested*a.initial:
+		a.base = high.latency // at twice the limit it is S, or too high
+		a.double()
+	default:
+		a.startProbe(doubtDepth*high.among.value, true)
+	}
+}
+
+// steer moves the limit by the knee, or has a probe look for it.
+func (a *Adaptive) steer(high group, failing bool) bool {
+	full := a.seen.full()
+	l := min(math.Round(a.limit), high.among.value)
+	knee, room := a.knee(), a.headroom(l)
+	bar := l - room/2
+	if a.grewFrom > 0 {
+		bar = (l + a.grewFrom) / 2
+	}
+	a.high, a.evident = high, a.congested(high)
+	switch {
+	case a.grewFrom == 0 && knee+room < probeDepth*max(a.anchor, l):
+		switch {
+		case !a.evident && a.seen.calls() < lookAgain*a.needed() && !a.outOfTime():
+			return false
+		case !a.evident && full && !failing && a.limit < unproven*l:
+			a.grow(a.limit)
+		default:
+			a.startProbe(doubtDepth*l, true)
+		}
+	case a.grewFrom == 0 && full && a.probeIsDue(l):
+		if a.sound {
+			a.startProbe(a.below(l), false)
+		} else {
+			a.startProbe(doubtDepth*l, true)
+		}
+	case full && a.grewFrom == 0 && a.tryLower(l):
+		a.limit, a.grewFrom = max(a.min, math.Floor(tryDepth*l)), 0
+	case knee <= bar && !a.sound && full:
+		a.startProbe(max(min(doubtDepth*l, knee), l/4), true)
+	case knee <= bar && a.grewFrom > 0:
+		a.settleAt(max(knee, a.grewFrom-room), 0) // nothing queued at grewFrom
+	case knee <= bar:
+		a.settleAt(knee, max(a.anchor, l))
+	case full && a.limit < unproven*l && !a.overstepped(l):
+		a.grow(a.limit)
+	}
+	return true
+}
+
+// overstepped reports whether calls are overloaded at a limit above the best one.
+func (a *Adaptive) overstepped(l float64) bool {
+	return a.overloading() && l > (1+nearby)*a.best.from
+}
+
+// overloading reports whether so many calls are overloaded that it is no noise.
+func (a *Adaptive) overloading() bool { return a.seen.overloaded > tolerance*a.seen.calls() }
+
+// tryLower reports whether to see if as many calls succeed at a lower limit. A
+// handler that ends at its caller's deadline hides how long calls would have
+// taken, so overloads count even where latencies show no queue. judgeBest undoes
+// what does not help.
+func (a *Adaptive) tryLower(l float64) bool {
+	if !a.overloading() || l <= a.min || math.Abs(l-a.best.from) > max(nearby*l, 0.6) {
+		a.overloadedFor = 0
+		return false
+	}
+	a.overloadedFor++
+	if a.overloadedFor < tryAfter {
+		return false
+	}
+	a.overloadedFor = -4 * tryAfter
+	return true
+}
+
+// congested reports whether the calls that began among many were so much slower
+// than the base that it is no accident.
+func (a *Adaptive) congested(high group) bool {
+	return a.base.n >= fewSamples && high.latency.n >= fewSamples &&
+		a.base.value < probeDepth*high.latency.value && a.differ(high.latency, a.base, proof)
+}
+
+// judgeBest goes back to the limit at which most calls succeeded if far fewer
+// succeed now. Below that limit S was taken for too short. Above it calls are
+// overloaded.
+func (a *Adaptive) judgeBest(high group) (undone bool) {
+	l := high.among.value
+	if !a.seen.full() {
+		a.here = trial{}
+		return false
+	}
+	if a.here.from == 0 || math.Abs(l-a.here.from) > max(nearby*a.here.from, 0.6) {
+		a.here = trial{from: l}
+	}
+	a.here.successes.add(a.seen.successes(), math.Inf(1))
+	now, best := a.here.successes, &a.best
+	switch {
+	case now.n+a.seen.overloaded < leastSamples:
+		return false
+	case best.from == 0 || now.value >= best.successes.value || math.Abs(l-best.from) <= max(nearby*best.from, 0.6):
+		*best = a.here
+		return false
+	case l < best.from && now.value > 0.95*best.successes.value:
+		*best = a.here
+		return false
+	case !fewer(now, best.successes):
+		return false
+	case l < best.from:
+		a.base, a.sound = high.latency, false
+	case a.seen.overloaded == 0:
+		return false
+	}
+	a.limit, a.starting, a.grewFrom, a.step, a.anchor = best.from, false, 0, a.headroom(best.from), 0
+	return true
+}
+
+// fewer reports whether fewer calls succeed now than before, beyond accident.
+func fewer(now, before mean) bool {
+	bar := max(worse, 2*math.Sqrt(1/max(now.n, 1)+1/before.n))
+	return now.value < before.value*(1-bar)
+}
+
+// settleAt cruises just above the knee.
+func (a *Adaptive) settleAt(knee, anchor float64) {
+	from := a.limit
+	a.limit = min(max(knee+a.headroom(a.limit), a.min), a.max)
+	a.anchor = max(anchor, a.limit)
+	if from-a.limit > 2*a.headroom(from) {
+		a.rate = mean{} // it was measured too far from here
+	}
+	a.starting, a.grewFrom, a.step = false, 0, a.headroom(a.limit)
+	a.mark = min(a.mark, max(1, math.Round(probeDepth*knee)))
+}
+
+// grow takes a step up, and prepares a larger one.
+func (a *Adaptive) grow(from float64) {
+	most := from // slow start, as far as the limit was proven before
+	if from > a.proven/2 && !a.starting {
+		most = steadyGrowth * from
+	}
+	a.limit = min(from+max(a.headroom(from), min(a.step, most)), a.max)
+	a.step *= 2
+	a.grewFrom, a.anchor = from, 0
+}
+
+// double raises the limit without evidence for or against it.
+func (a *Adaptive) double() {
+	a.grewFrom, a.anchor = a.limit, 0
+	a.limit = min(2*a.limit, a.max)
+}
+
+// search halves the limit while no call succeeds at all. At the minimum it begins
+// again at the top, since lowering the limit did not help.
+func (a *Adaptive) search() {
+	a.base, a.sound, a.grewFrom, a.anchor = mean{}, false, 0, 0
+	if a.limit > a.min {
+		a.limit = max(a.min, math.Floor(a.limit/2))
+	} else {
+		a.limit = min(max(a.best.from, a.initial), a.max)
+	}
+	a.searching, a.mark = true, a.limit
+}
