@@ -166,7 +166,7 @@ func (s *session[O, I]) lastWord(ctx context.Context) {
 		defer cancel()
 		defer close(written)
 		if s.w.lock(ctx) == nil { // who else holds it may be about to write it
-			_ = s.writeControl() // if it fails, the stream is at its end
+			_, _ = s.writeControl(true) // if it fails, the stream is at its end
 			s.w.unlock()
 			s.flush()
 		}
@@ -189,11 +189,7 @@ func (s *session[O, I]) ask(n int64) error {
 	if err := s.in.ask(n, s.out == nil); err != nil {
 		return err
 	}
-	if s.thrifty.Load() {
-		s.flushSoon()
-	} else {
-		s.flush()
-	}
+	s.flush()
 	return nil
 }
 

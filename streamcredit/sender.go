@@ -239,7 +239,7 @@ func (s *session[O, I]) try(e O) (bool, error) {
 // put1 writes pending control and then e, if there is credit for it. s.w is held.
 func (s *session[O, I]) put1(e O) (sent bool, err error) {
 	var ride *creditpb.Control
-	if s.pending.waits.Load() && !s.halved {
+	if s.pending.waits.Load() && !s.halved && s.mine.fill(s.elements) {
 		if ride, err = s.allButOne(); err != nil {
 			return false, s.reasonFor(err)
 		}
@@ -324,7 +324,7 @@ func (s *session[O, I]) terminate(ctx context.Context, terminal func(sent uint64
 	}
 	var err error
 	if !s.out.ended() {
-		err = s.writeControl()
+		_, err = s.writeControl(false) // what is left waits behind the terminal, and a Drained need not follow it
 	}
 	sent, first := s.out.finish() // from here on there may be a half-close to write: after the terminal
 	if first && !s.quiet && err == nil {

@@ -89,11 +89,10 @@ type session[O, I any] struct {
 	setup    I // what came with the client's Open
 	hasSetup bool
 
-	flood   bucket        // the peer's
-	mine    bucket        // of this end, as the peer counts, but for a margin; under w
-	thrifty atomic.Bool   // it is empty: demand adds up
-	read    atomic.Uint64 // messages that came
-	wrote   atomic.Uint64 // messages that went
+	flood bucket        // the peer's
+	mine  bucket        // of this end, as the peer counts, but for a margin; under w
+	read  atomic.Uint64 // messages that came
+	wrote atomic.Uint64 // messages that went
 
 	mu     sync.Mutex // guards what follows
 	err    error      // why the session is over; io.EOF: in peace
@@ -324,52 +323,52 @@ func (s *session[O, I]) write() {
 	})
 }
 
-// flush writes pending control, or leaves it to the holder of the write lock, or to a wire
-// that is crowded.
+// flush writes pending control, or leaves it to the holder of the write lock, to a wire that
+// is crowded, or to a timer where more would be a flood.
 func (s *session[O, I]) flush() {
 	for s.pending.waits.Load() && !s.wire.crowded() && s.w.tryLock() {
-		err := s.writeControl()
+		paced, err := s.writeControl(false)
 		s.w.unlock()
 		if err != nil {
 			return // the read loop learns why
 		}
+		if paced {
+			s.flushSoon()
+			return
+		}
 	}
 }
 
-// writeControl writes pending control: all of it, unless the wire is crowded. s.w is held.
-func (s *session[O, I]) writeControl() error {
-	for !s.wire.crowded() {
+// writeControl writes pending control. It leaves some, which adds up, where the wire is
+// crowded and, unless it is urgent, where the peer would take more for a flood: it is paced
+// then. s.w is held.
+func (s *session[O, I]) writeControl(urgent bool) (paced bool, err error) {
+	for s.pending.waits.Load() && !s.wire.crowded() {
+		if !urgent && !s.mine.fill(s.elements) {
+			return true, nil
+		}
 		c, half := s.pending.take(s.out)
 		switch {
 		case s.quiet || s.halved: // nobody would read it
 		case half:
 			s.halved = true
-			return s.wire.half()
+			return false, s.wire.half()
 		case c != nil:
 			if err := s.put(c); err != nil {
-				return err
+				return false, err
 			}
 		}
 		if c == nil {
 			break
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // settle has a client half-close once it has nothing more to write.
 func (s *session[O, I]) settle() {
 	if !s.role.server && s.cause() == nil && (s.out == nil || s.out.ended()) && (s.in == nil || s.in.spent()) {
 		s.pending.halfClose()
-	}
-}
-
-// writeDemand is write for demand, which adds up where it would be a flood.
-func (s *session[O, I]) writeDemand() {
-	if s.thrifty.Load() {
-		s.flushSoon()
-	} else {
-		s.write()
 	}
 }
 
@@ -396,7 +395,7 @@ func (s *session[O, I]) flushSoon() {
 
 // put writes c alone. s.w is held.
 func (s *session[O, I]) put(c *creditpb.Control) error {
-	s.thrifty.Store(!s.mine.spend(s.elements) || s.mine.tokens == 0)
+	s.mine.spend(s.elements)
 	s.wrote.Add(1)
 	s.controls.out.Add(1)
 	return s.wire.control(c)

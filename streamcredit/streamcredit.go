@@ -266,7 +266,7 @@ func (s *session[O, I]) join() (err error) {
 	if s.in == nil || s.cfg.budget == nil {
 		return nil
 	}
-	s.in.account, err = s.cfg.budget.open(s.in.retry(s.writeDemand), s.in.reclaim(s.writeDemand))
+	s.in.account, err = s.cfg.budget.open(s.in.retry(s.write), s.in.reclaim(s.write))
 	return err
 }
 
