@@ -594,14 +594,14 @@ func (r *incoming[I]) cancel() (tell bool) {
 	return tell
 }
 
-// abandon gives back to the budget what is not consumed, and drops it if the sender had not
-// ended.
-func (r *incoming[I]) abandon() {
+// abandon gives back to the budget what is not consumed. It drops it as well, if drop is set
+// and the sender had not ended.
+func (r *incoming[I]) abandon(drop bool) {
 	r.takeMu.Lock()
 	defer r.takeMu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.terminal {
+	if drop && !r.terminal {
 		r.dropLocked()
 	}
 	r.releaseLocked()

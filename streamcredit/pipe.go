@@ -74,7 +74,7 @@ func pump[A, B any](ctx context.Context, in *Receiver[A], out *Sender[B], f func
 			return out.Close()
 		case errors.Is(err, ErrGoingAway):
 			return out.CloseGoingAway()
-		case err != nil && ctx.Err() != nil:
+		case err != nil && errors.Is(err, ctx.Err()):
 			return context.Cause(ctx)
 		case err != nil:
 			return err

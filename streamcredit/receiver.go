@@ -34,8 +34,10 @@ type receiving[T any] interface {
 // the end it returns io.EOF, or [ErrGoingAway], or else the error with which the sender
 // or the stream ended; before that come all elements that were received, unless
 // [WithErrorAtOnce] says otherwise. On a server the end of the stream's context drops
-// what is left, if the sender had not ended: nobody waits for it. The end of ctx ends the
-// wait, and nothing is lost.
+// what is left, if the sender had not ended: nobody waits for it. A message that gRPC cannot
+// receive, because it is too large or cannot be decoded, ends that context as well, but Recv
+// still returns the elements before it, and then that error. The end of ctx ends the wait,
+// and nothing is lost.
 //
 // Recv may write what it asks for, and so wait for the transport, if the peer does
 // not read; the end of the stream's context ends that.
@@ -133,6 +135,9 @@ func (s *session[O, I]) isManual() bool      { return s.cfg.mode == manualDemand
 
 func (s *session[O, I]) recv(ctx context.Context) (I, error) {
 	e, err := s.in.next(ctx)
+	if err != nil && s.outlived(ctx) {
+		e, err = s.in.next(context.WithoutCancel(ctx)) // at once: the direction has ended
+	}
 	if err != nil {
 		s.lastWord(ctx)
 	}

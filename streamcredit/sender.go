@@ -26,6 +26,7 @@ type sending[T any] interface {
 	ready(ctx context.Context) error
 	rest(ctx context.Context) error
 	whyCanceled(ctx context.Context, err error) error
+	because(ctx context.Context, err error) error
 	ledger() *outgoing
 	drop(n int)
 }
@@ -83,7 +84,7 @@ func (s *Sender[T]) Consumed() uint64 { return s.s.ledger().stats().Consumed }
 // WaitConsumed waits until the receiver is done with the first n elements. It returns
 // the context's error, or why the direction ended before.
 func (s *Sender[T]) WaitConsumed(ctx context.Context, n uint64) error {
-	return s.s.ledger().awaitConsumed(ctx, n)
+	return s.s.because(ctx, s.s.ledger().awaitConsumed(ctx, n))
 }
 
 // Done is closed when nothing more can be sent: the receiver has canceled, the stream
@@ -170,7 +171,7 @@ func (s *session[O, I]) drop(n int) {
 
 func (s *session[O, I]) send(ctx context.Context, e O) error {
 	if err := ctx.Err(); err != nil {
-		return err
+		return s.because(ctx, err)
 	}
 	if err := s.wire.check(e); err != nil {
 		return err
@@ -185,7 +186,7 @@ func (s *session[O, I]) send(ctx context.Context, e O) error {
 			return s.delivered(ctx, err)
 		}
 		if err := s.w.lock(ctx); err != nil {
-			return err
+			return s.because(ctx, err)
 		}
 		if sent, err := s.putAndUnlock(e); sent || err != nil {
 			return s.delivered(ctx, err)
@@ -195,7 +196,7 @@ func (s *session[O, I]) send(ctx context.Context, e O) error {
 
 // ready waits for demand.
 func (s *session[O, I]) ready(ctx context.Context) error {
-	err := s.out.await(ctx, s.cfg.stall)
+	err := s.because(ctx, s.out.await(ctx, s.cfg.stall))
 	if err != nil {
 		s.starvedToo(err)
 	}
@@ -320,7 +321,7 @@ func (s *session[O, I]) reasonFor(err error) error {
 // other writes.
 func (s *session[O, I]) terminate(ctx context.Context, terminal func(sent uint64) *creditpb.Control) error {
 	if err := s.w.lock(ctx); err != nil {
-		return err
+		return s.because(ctx, err)
 	}
 	var err error
 	if !s.out.ended() {
@@ -338,7 +339,7 @@ func (s *session[O, I]) terminate(ctx context.Context, terminal func(sent uint64
 	s.flush()
 	switch {
 	case err != nil && ctx.Err() != nil && s.ctx.Err() == nil:
-		return ctx.Err()
+		return ctx.Err() // the flush of frames ends with it
 	case err != nil:
 		if err = s.reasonFor(err); err == errPeace { //nolint:errorlint // this very one: the server was done before
 			return nil
@@ -355,7 +356,7 @@ func (s *session[O, I]) rest(ctx context.Context) error {
 	if !s.role.server && s.in == nil {
 		return s.restOfCall(ctx)
 	}
-	return s.out.rest(ctx)
+	return s.because(ctx, s.out.rest(ctx))
 }
 
 // whyCanceled returns why the receiver has canceled: on a client that only sends, what

@@ -104,6 +104,7 @@ type session[O, I any] struct {
 	alone   bool           // under mu: no more of them
 	writing atomic.Bool    // one that writes is about to
 	done    chan struct{}  // closed when the read loop has ended
+	broken  atomic.Bool    // it has because a message could not be read, not because the stream's context had ended
 
 	notifying atomic.Bool // a goroutine calls the hook
 	told      uint64      // its last argument; that goroutine's
@@ -436,6 +437,7 @@ func (s *session[O, I]) fail(err error) {
 func (s *session[O, I]) over(err error) {
 	switch {
 	case !errors.Is(err, io.EOF):
+		s.broken.Store(!endsContext(status.Code(err)))
 		s.fail(err)
 	case !s.started:
 		s.fail(violation(UnexpectedFrame, "Open", "the end of the stream"))
@@ -451,25 +453,53 @@ func (s *session[O, I]) over(err error) {
 	}
 }
 
+// endsContext reports whether the read of a stream whose context has ended fails with code.
+func endsContext(code codes.Code) bool {
+	return code == codes.Canceled || code == codes.DeadlineExceeded
+}
+
+// outlived reports whether ctx has ended only because a message could not be read: gRPC ends
+// a server's stream then, although its handler has not seen what came before.
+func (s *session[O, I]) outlived(ctx context.Context) bool {
+	if !s.role.server || ctx.Err() == nil || s.ctx.Err() == nil {
+		return false
+	}
+	s.awaitLoop()
+	return s.broken.Load()
+}
+
+// because returns err, or what ended the stream if err is only that ctx has ended with it.
+func (s *session[O, I]) because(ctx context.Context, err error) error {
+	if err != nil && errors.Is(err, ctx.Err()) && s.outlived(ctx) {
+		return s.cause()
+	}
+	return err
+}
+
+// awaitLoop waits for the read loop of a stream whose context has ended.
+func (s *session[O, I]) awaitLoop() {
+	patience := time.NewTimer(closeGrace)
+	defer patience.Stop()
+	select {
+	case <-s.done:
+	case <-patience.C:
+	}
+}
+
 // errPeace is how a session ends whose call has ended with OK.
 var errPeace = &canceled{reason: "the server has ended the call"}
 
 // left runs when the stream's context ends: on a server when the handler has
 // returned, on a client at the end of the call.
 func (s *session[O, I]) left() {
-	patience := time.NewTimer(closeGrace)
-	select {
-	case <-s.done: // the read loop knows better why, and gRPC hands over what it has
-		patience.Stop()
-	case <-patience.C:
-	}
+	s.awaitLoop() // it knows better why, and gRPC hands over what it has
 	s.fail(status.FromContextError(s.ctx.Err()).Err())
 	<-s.done
 	if s.cfg.meter != nil {
 		s.cfg.meter.leave(s)
 	}
-	if s.role.server && s.in != nil { // the handler has returned, or the client has gone
-		s.in.abandon()
+	if s.role.server && s.in != nil { // the handler has returned, the client has gone, or a message could not be read
+		s.in.abandon(!s.broken.Load())
 	}
 }
 
