@@ -70,9 +70,12 @@ func (w *embedded[Out, In]) read(into []*In) (*creditpb.Control, []*In, error) {
 
 func (w *embedded[Out, In]) half() error { return w.closeSend() }
 
+func (w *embedded[Out, In]) unfinished() bool { return saysUnfinished(w.stream) }
+
 // What is written here is in the transport's hands at once, one by one.
 func (*embedded[Out, In]) flush(context.Context) error { return nil }
 func (*embedded[Out, In]) batch()                      {}
+func (*embedded[Out, In]) warns()                      {}
 func (*embedded[Out, In]) bind(func(error), func())    {}
 func (*embedded[Out, In]) crowded() bool               { return false }
 

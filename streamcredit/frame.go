@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"sync"
+
+	"google.golang.org/grpc/metadata"
 
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
@@ -22,19 +25,25 @@ const (
 	// queuedControls is how many messages of control alone wait for the transport before
 	// more of it adds up.
 	queuedControls = 64
+	// writtenFirst is how many elements of a server are accepted once they are written. A
+	// handler that sends a few and returns loses none. One that sends many gets batches.
+	writtenFirst = 64
 )
 
 // framed is the wire of a stream of Frames. Its elements are bytes. A goroutine of its
 // own writes, while there is something to write: what is written meanwhile shares the
 // next message. It never waits for more.
 type framed struct {
-	stream    Stream[creditpb.Frame, creditpb.Frame]
-	closeSend func() error // nil on a server
-	broke     func(error)  // told of an error that the read loop does not learn of
-	eased     func()       // told that not much control waits any more
+	stream     Stream[creditpb.Frame, creditpb.Frame]
+	closeSend  func() error      // nil on a server
+	setTrailer func(metadata.MD) // nil on a client
+	broke      func(error)       // told of an error that the read loop does not learn of
+	eased      func()            // told that not much control waits any more
 
 	mu       sync.Mutex // guards what follows
 	batched  bool       // the peer takes batches
+	written  int        // so many elements more are accepted once they are written
+	warned   bool       // the client was told not to take OK alone for the end
 	queue    queue[*outFrame]
 	queued   int           // bytes
 	controls int           // messages of control alone
@@ -49,9 +58,41 @@ type framed struct {
 type outFrame struct {
 	frame *creditpb.Frame // nil: half-close
 	size  int             // of its elements; 0: there are none
+	gone  chan struct{}   // closed when it was written or never will be; nil: nobody waits
 }
 
 func newFramed(stream Stream[creditpb.Frame, creditpb.Frame]) *framed { return &framed{stream: stream} }
+
+// newServedFramed returns the wire of a server. Until warns is called it accepts no element
+// before that is written: nothing of this end runs when the handler has returned, and what waits
+// then is lost.
+func newServedFramed(stream Stream[creditpb.Frame, creditpb.Frame]) *framed {
+	w := &framed{stream: stream, written: math.MaxInt}
+	if t, ok := stream.(interface{ SetTrailer(md metadata.MD) }); ok {
+		w.setTrailer = t.SetTrailer
+	}
+	return w
+}
+
+// unfinishedTrailer tells a client that OK alone is no end in order; see FEATURE_UNFINISHED.
+const unfinishedTrailer = "weir-credit-unfinished"
+
+func (w *framed) warns() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.setTrailer != nil {
+		w.written = writtenFirst
+	}
+}
+
+func (w *framed) unfinished() bool { return saysUnfinished(w.stream) }
+
+// saysUnfinished reports whether the server of a client's stream, which has ended, has set the
+// trailer.
+func saysUnfinished(stream any) bool {
+	t, ok := stream.(interface{ Trailer() metadata.MD })
+	return ok && len(t.Trailer().Get(unfinishedTrailer)) > 0
+}
 
 func (w *framed) bind(broke func(error), eased func()) { w.broke, w.eased = broke, eased }
 
@@ -92,12 +133,24 @@ func (w *framed) element(e []byte, c *creditpb.Control) error {
 	if err := w.awaitRoomLocked(); err != nil {
 		return err
 	}
+	if w.setTrailer != nil && w.written == 0 && !w.warned {
+		w.warned = true
+		w.setTrailer(metadata.Pairs(unfinishedTrailer, "1"))
+	}
 	if w.joinLocked(e, c) {
 		return nil
 	}
 	f := &outFrame{frame: &creditpb.Frame{Body: &creditpb.Frame_Data{Data: e}, Piggyback: c}, size: len(e) + batchCost}
 	w.enqueueLocked(f)
 	w.tail = nil
+	if w.written > 0 {
+		w.written--
+		f.gone = make(chan struct{})
+		w.mu.Unlock()
+		<-f.gone
+		w.mu.Lock()
+		return w.err
+	}
 	if w.batched && len(e) <= batchElement {
 		w.tail = f
 	}
@@ -164,6 +217,9 @@ func (w *framed) drain(idle chan struct{}) {
 		if err != nil {
 			w.err = io.EOF
 		}
+		if f.gone != nil {
+			close(f.gone)
+		}
 		if w.room != nil && (w.queued < queuedBytes || w.err != nil) {
 			close(w.room)
 			w.room = nil
@@ -184,6 +240,11 @@ func (w *framed) drain(idle chan struct{}) {
 			w.eased()
 		}
 		w.mu.Lock()
+	}
+	for w.err != nil && w.queue.len() > 0 {
+		if f := w.queue.pop(); f.gone != nil {
+			close(f.gone) // its writer looks at err
+		}
 	}
 	w.idle = nil
 }
@@ -250,16 +311,19 @@ func (*framed) setup(m any) ([]byte, error) {
 // Small elements share messages, as many as there are when one can be written. With
 // [SendOnly] or [ReceiveOnly] it does one of the two, and the other field is nil. An
 // element must not be changed after Send. Send does not wait for the transport, but for
-// the elements before it; Finish, Close and the like wait until all are in its hands. So
-// a handler that fails tells its client with CloseWithError: with an error that it just
-// returns, gRPC ends the stream at once, and drops what waits. Otherwise it is like
-// [ServeSend].
+// the elements before it; Finish, Close and the like wait until all are in its hands. A
+// handler that has sent must call one of them: when it just returns, gRPC ends the stream at
+// once and drops what waits. Its client then gets what was written and, where the handler
+// returned nil, a [*ProtocolError] with [CountMismatch]. The first 64 elements are never
+// lost so: for them Send waits for the transport. For clients that would take that end for
+// the proper one (FEATURE_UNFINISHED is theirs to list), it does so for all elements, which
+// then share no messages. Otherwise ServeFrames is like [ServeSend].
 func ServeFrames(stream Stream[creditpb.Frame, creditpb.Frame], opts ...DuplexOption) (*Duplex[[]byte, []byte], []byte, error) {
 	c, err := newConfig(role{server: true, sends: true, receives: true}, opts)
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := serve(stream.Context(), newFramed(stream), headerOf(stream), c)
+	s, err := serve(stream.Context(), newServedFramed(stream), headerOf(stream), c)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -24,7 +24,7 @@ const (
 func (s *session[O, I]) features() []creditpb.Feature {
 	return []creditpb.Feature{
 		creditpb.Feature_FEATURE_CONSUMED, creditpb.Feature_FEATURE_DRAIN,
-		creditpb.Feature_FEATURE_HEARTBEAT, creditpb.Feature_FEATURE_BATCH,
+		creditpb.Feature_FEATURE_HEARTBEAT, creditpb.Feature_FEATURE_BATCH, creditpb.Feature_FEATURE_UNFINISHED,
 	}
 }
 
@@ -101,6 +101,9 @@ func (s *session[O, I]) agree(o *creditpb.Open) *ProtocolError {
 	reports := known(creditpb.Feature_FEATURE_CONSUMED)
 	if known(creditpb.Feature_FEATURE_BATCH) {
 		s.wire.batch()
+	}
+	if known(creditpb.Feature_FEATURE_UNFINISHED) {
+		s.wire.warns()
 	}
 	s.pulse = known(creditpb.Feature_FEATURE_HEARTBEAT)
 	if s.out != nil {

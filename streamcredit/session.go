@@ -35,6 +35,8 @@ type writer[O any] interface {
 	flush(ctx context.Context) error
 	// batch allows it to put several elements into one message.
 	batch()
+	// warns tells it that the client takes the trailer for what it is: FEATURE_UNFINISHED.
+	warns()
 	// bind tells it whom to tell of a failed write that its caller cannot be told of, and
 	// that it is not crowded any more.
 	bind(broke func(error), eased func())
@@ -51,6 +53,8 @@ type writer[O any] interface {
 type reader[I any] interface {
 	// read returns the next message, its elements appended to into.
 	read(into []I) (*creditpb.Control, []I, error)
+	// unfinished reports whether the status OK of a client's call is no end in order.
+	unfinished() bool
 	sizeIn(e I) int
 }
 
@@ -442,6 +446,9 @@ func (s *session[O, I]) over(err error) {
 	case !s.started:
 		s.fail(violation(UnexpectedFrame, "Open", "the end of the stream"))
 	default:
+		if s.in != nil && s.in.why() == nil && !s.role.server && s.wire.unfinished() {
+			s.fail(violation(CountMismatch, "Complete or Error after the elements", "the end of the call without it"))
+		}
 		if s.in != nil {
 			_ = s.in.finish(io.EOF, nil) // it may have ended before, which is in order
 		}

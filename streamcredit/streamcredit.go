@@ -173,7 +173,10 @@ func (s *session[O, I]) answer(setHeader func(metadata.MD) error) error {
 	if setHeader != nil {
 		_ = setHeader(metadata.Pairs(header, strconv.Itoa(version))) // too late if an interceptor has sent headers: Open says it, too
 	}
-	return s.put(s.hello())
+	if err := s.put(s.hello()); err != nil {
+		return err
+	}
+	return s.wire.flush(s.ctx) // the handler may return at once
 }
 
 // awaitDemand ends the session if the peer asks for nothing for too long.
