@@ -70,7 +70,7 @@ func (w *embedded[Out, In]) read(into []*In) (*creditpb.Control, []*In, error) {
 
 func (w *embedded[Out, In]) half() error { return w.closeSend() }
 
-func (w *embedded[Out, In]) unfinished() bool { return saysUnfinished(w.stream) }
+func (w *embedded[Out, In]) call() any { return w.stream }
 
 // What is written here is in the transport's hands at once, one by one.
 func (*embedded[Out, In]) flush(context.Context) error { return nil }

@@ -32,6 +32,24 @@ var (
 	ErrInvalid = errors.New("streamcredit: invalid")
 )
 
+// An UnconsumedError is what Finish returns when the receiver has ended the stream in order,
+// and has not reported all elements as consumed. It wraps [ErrCanceled].
+type UnconsumedError struct {
+	Sent     uint64 // elements
+	Consumed uint64 // elements that the receiver has reported, the first ones
+}
+
+// Error returns how many elements were sent and how many of them were not consumed.
+func (e *UnconsumedError) Error() string {
+	return fmt.Sprintf("%v: it has ended the stream and left %d of %d elements unconsumed", ErrCanceled, e.Sent-e.Consumed, e.Sent)
+}
+
+// Unwrap returns ErrCanceled.
+func (*UnconsumedError) Unwrap() error { return ErrCanceled }
+
+// GRPCStatus returns the error with the code CANCELED. Package status finds it.
+func (e *UnconsumedError) GRPCStatus() *status.Status { return status.New(codes.Canceled, e.Error()) }
+
 // invalid returns an error that wraps ErrInvalid.
 func invalid(format string, args ...any) error {
 	return &misuse{text: fmt.Sprintf(format, args...)}

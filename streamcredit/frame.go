@@ -67,11 +67,7 @@ func newFramed(stream Stream[creditpb.Frame, creditpb.Frame]) *framed { return &
 // before that is written: nothing of this end runs when the handler has returned, and what waits
 // then is lost.
 func newServedFramed(stream Stream[creditpb.Frame, creditpb.Frame]) *framed {
-	w := &framed{stream: stream, written: math.MaxInt}
-	if t, ok := stream.(interface{ SetTrailer(md metadata.MD) }); ok {
-		w.setTrailer = t.SetTrailer
-	}
-	return w
+	return &framed{stream: stream, written: math.MaxInt, setTrailer: trailerSetterOf(stream)}
 }
 
 // unfinishedTrailer tells a client that OK alone is no end in order; see FEATURE_UNFINISHED.
@@ -85,13 +81,30 @@ func (w *framed) warns() {
 	}
 }
 
-func (w *framed) unfinished() bool { return saysUnfinished(w.stream) }
+func (w *framed) call() any { return w.stream }
 
-// saysUnfinished reports whether the server of a client's stream, which has ended, has set the
-// trailer.
-func saysUnfinished(stream any) bool {
-	t, ok := stream.(interface{ Trailer() metadata.MD })
-	return ok && len(t.Trailer().Get(unfinishedTrailer)) > 0
+// trailerOf returns the trailer of a client's stream, which has ended.
+func trailerOf(stream any) metadata.MD {
+	if t, ok := stream.(interface{ Trailer() metadata.MD }); ok {
+		return t.Trailer()
+	}
+	return nil
+}
+
+// trailerSetterOf returns how to set a trailer on a server's stream; nil: not at all.
+func trailerSetterOf(stream any) func(metadata.MD) {
+	if t, ok := stream.(interface{ SetTrailer(md metadata.MD) }); ok {
+		return t.SetTrailer
+	}
+	return nil
+}
+
+// last returns the last of some values, nothing if there are none.
+func last(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return values[len(values)-1]
 }
 
 func (w *framed) bind(broke func(error), eased func()) { w.broke, w.eased = broke, eased }

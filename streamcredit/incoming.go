@@ -25,6 +25,9 @@ const (
 	idleReport = 100 * time.Millisecond
 	// weighEvery is of how many elements an automatic window weighs one, at random.
 	weighEvery = 16
+	// promptFirst is how many elements a server reports one by one, and prompts how many
+	// reports it writes at once in all: see promptLocked.
+	promptFirst, prompts = 16, 64
 	// never is a number of elements that is not reached.
 	never = math.MaxInt64
 )
@@ -42,11 +45,13 @@ type incoming[I any] struct {
 	atOnce   bool            // errors overtake elements
 	explicit bool            // the application says what is consumed
 	report   func()          // has pending control written
+	lapse    func()          // tells a client not to be sure of what is consumed; nil: this is one
 	gone     <-chan struct{} // the stream's context has ended
 
 	consumed atomic.Int64  // what the application is done with
 	seen     atomic.Int64  // what it was given
 	look     atomic.Int64  // at so many consumed, there may be something to do
+	exact    atomic.Bool   // the sender may take what was not reported as not consumed
 	cut      atomic.Bool   // what is taken is not to be given to anybody
 	full     atomic.Bool   // the read loop waits for the application
 	ready    chan struct{} // of one place: there may be something for one of those that wait
@@ -64,6 +69,7 @@ type incoming[I any] struct {
 	weighAt  int64 // with which of them to weigh one
 	reported int64 // what the sender knows of what is consumed
 	reports  bool  // the sender wants to know all of it
+	prompts  int   // reports that may still be written at once, where exact is set
 	buffer   queue[I]
 	held     int64 // the bytes in buffer, where demand is unbounded
 
@@ -119,6 +125,9 @@ func (r *incoming[I]) agree(reports, drains bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.reports, r.drains = reports, drains
+	r.prompts = prompts
+	r.exact.Store(reports && r.lapse != nil)
+	r.aimLocked()
 }
 
 // unleash lifts all bounds, for a sender that knows nothing of them.
@@ -401,7 +410,7 @@ func (r *incoming[I]) askLocked(n int64, drain bool) {
 // to report.
 func (r *incoming[I]) aimLocked() {
 	switch {
-	case r.sizedLocked() || r.over != nil || r.explicit || r.waiting > 0 && r.reports:
+	case r.sizedLocked() || r.over != nil || r.explicit || r.waiting > 0 && r.reports || r.exact.Load():
 		r.look.Store(0)
 	case r.window.size == 0 || r.granted == unbounded || r.draining:
 		r.look.Store(never)
@@ -422,12 +431,44 @@ func (r *incoming[I]) did(n int) (over bool) {
 	switch more := r.replenishLocked(); {
 	case more > 0:
 		r.askLocked(more, false)
-	case r.byteWindow > 0 && r.unreported >= (r.byteWindow+1)/2, r.finalLocked():
+	case r.byteWindow > 0 && r.unreported >= (r.byteWindow+1)/2, r.finalLocked(), r.promptLocked():
 		r.askLocked(0, false)
 	case r.reports && r.received == r.seen.Load() && r.consumed.Load() > r.reported:
 		r.armLocked() // nobody need call Recv after this
 	}
 	return r.over != nil
+}
+
+// promptLocked reports whether a report is due at once, because the handler may return now:
+// on a server nothing can be written after that. The first elements are reported one by one,
+// and then whenever there are no more. That is too dear to go on for ever: when the reports
+// for it are used up, the sender is told not to be sure.
+func (r *incoming[I]) promptLocked() bool {
+	consumed := r.consumed.Load()
+	if !r.exact.Load() || r.quit || consumed <= r.reported || consumed > promptFirst && r.received != r.seen.Load() {
+		return false
+	}
+	if r.prompts == 0 {
+		r.lapseLocked()
+		return false
+	}
+	r.prompts--
+	return true
+}
+
+// lapseLocked has the sender know that more may be consumed than was reported.
+func (r *incoming[I]) lapseLocked() {
+	if r.exact.Swap(false) {
+		r.lapse()
+		r.aimLocked()
+	}
+}
+
+// waver is lapseLocked for a report that may not be written in time.
+func (r *incoming[I]) waver() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lapseLocked()
 }
 
 // finalLocked reports whether the last report is due: that everything is consumed.

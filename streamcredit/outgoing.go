@@ -33,6 +33,7 @@ type outgoing struct {
 
 	consumed  uint64 // what the receiver has reported
 	reporting bool   // it will report all of it
+	unsure    bool   // it has said that it could not; see doubtTrailer
 
 	sized      bool    // the size of each element is needed
 	maxMessage int64   // the largest element that the receiver takes; 0: any
@@ -433,12 +434,36 @@ func (o *outgoing) rest(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
-	case !o.reporting || o.consumed >= o.sent || o.lost == errPeace: //nolint:errorlint // this very one
+	case !o.reporting || o.consumed >= o.sent:
 		return nil
+	case o.lost == errPeace, o.lost == nil && o.sterile: //nolint:errorlint // this very one
+		return o.shortLocked()
 	case o.lost != nil:
 		return o.lost
 	}
 	return err
+}
+
+// shortLocked returns the error that the receiver has left elements unconsumed, if it has.
+func (o *outgoing) shortLocked() error {
+	if !o.reporting || o.unsure || o.consumed >= o.sent {
+		return nil
+	}
+	return &UnconsumedError{Sent: o.sent, Consumed: o.consumed}
+}
+
+// short is shortLocked.
+func (o *outgoing) short() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.shortLocked()
+}
+
+// doubt notes that the receiver may have consumed more than it has reported.
+func (o *outgoing) doubt() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.unsure = true
 }
 
 // awaitConsumed waits until the receiver is done with n elements.

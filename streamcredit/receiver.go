@@ -152,9 +152,21 @@ func (s *session[O, I]) did(n int) {
 	}
 	if s.pending.waits.Load() {
 		s.flush()
+		s.confirm()
 	}
 	if over {
 		s.lastWord(s.ctx)
+	}
+}
+
+// confirm has what was flushed in the transport's hands where the sender counts on it, or has
+// it not count on it.
+func (s *session[O, I]) confirm() {
+	if !s.in.exact.Load() {
+		return
+	}
+	if s.pending.waits.Load() || s.w.held.Load() || s.wire.flush(s.ctx) != nil {
+		s.in.waver()
 	}
 }
 

@@ -135,7 +135,8 @@ func (s *Sender[T]) CloseWithError(err error) error {
 // a server that is what a handler returns; on a client that only sends it waits for
 // the handler to return, and returns its status. Receivers that do not report what they
 // are done with are not waited for. It returns nil if the receiver took everything, the
-// context's error, or else what Send would have. The end of ctx does not end a write that
+// context's error, an [*UnconsumedError] if the receiver has ended the stream in order and
+// left elements, or else what Send would have. The end of ctx does not end a write that
 // the transport does not take.
 func (s *Sender[T]) Finish(ctx context.Context) error {
 	if err := s.s.terminate(ctx, completed); err != nil {
@@ -354,7 +355,10 @@ func (s *session[O, I]) terminate(ctx context.Context, terminal func(sent uint64
 // rest waits for the receiver after terminate.
 func (s *session[O, I]) rest(ctx context.Context) error {
 	if !s.role.server && s.in == nil {
-		return s.restOfCall(ctx)
+		if err := s.restOfCall(ctx); err != nil {
+			return err
+		}
+		return s.out.short()
 	}
 	return s.because(ctx, s.out.rest(ctx))
 }

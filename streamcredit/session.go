@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
@@ -53,8 +54,8 @@ type writer[O any] interface {
 type reader[I any] interface {
 	// read returns the next message, its elements appended to into.
 	read(into []I) (*creditpb.Control, []I, error)
-	// unfinished reports whether the status OK of a client's call is no end in order.
-	unfinished() bool
+	// call returns the gRPC stream.
+	call() any
 	sizeIn(e I) int
 }
 
@@ -77,6 +78,8 @@ type session[O, I any] struct {
 
 	out *outgoing    // nil: this end does not send
 	in  *incoming[I] // nil: this end does not receive
+
+	trailer func(metadata.MD) // of a server; nil: it has none
 
 	pending pending
 	w       *lock
@@ -278,8 +281,32 @@ func (s *session[O, I]) finish(end error, total uint64) *ProtocolError {
 	v := s.in.finish(end, &total)
 	s.settle()
 	s.write()
+	if s.trailer != nil && !s.in.exact.Load() {
+		s.help(s.assure)
+	}
 	return v
 }
+
+// doubtTrailer tells a client whether its server's handler, which has returned, may have
+// consumed more than was reported: its last value is unsure or sure. Without it it has not.
+const doubtTrailer = "weir-credit-consumed"
+
+// assure has the client sure of what is consumed again, since the sender has ended: from now
+// on the last report is written before the handler goes on.
+func (s *session[O, I]) assure() {
+	if s.w.lock(s.ctx) != nil {
+		return
+	}
+	_, err := s.writeControl(true)
+	if err == nil && !s.pending.waits.Load() && s.wire.flush(s.ctx) == nil {
+		s.trailer(metadata.Pairs(doubtTrailer, "sure"))
+	}
+	s.w.unlock()
+	s.flush()
+}
+
+// lapse has the client not be sure of what is consumed.
+func (s *session[O, I]) lapse() { s.trailer(metadata.Pairs(doubtTrailer, "unsure")) }
 
 // remoteError is what Recv returns for an Error.
 func remoteError(e *creditpb.Error) error {
@@ -446,13 +473,16 @@ func (s *session[O, I]) over(err error) {
 	case !s.started:
 		s.fail(violation(UnexpectedFrame, "Open", "the end of the stream"))
 	default:
-		if s.in != nil && s.in.why() == nil && !s.role.server && s.wire.unfinished() {
+		if s.in != nil && s.in.why() == nil && !s.role.server && len(trailerOf(s.wire.call()).Get(unfinishedTrailer)) > 0 {
 			s.fail(violation(CountMismatch, "Complete or Error after the elements", "the end of the call without it"))
 		}
 		if s.in != nil {
 			_ = s.in.finish(io.EOF, nil) // it may have ended before, which is in order
 		}
 		if !s.role.server {
+			if s.out != nil && last(trailerOf(s.wire.call()).Get(doubtTrailer)) == "unsure" {
+				s.out.doubt()
+			}
 			s.fail(errPeace)
 		} else if s.out != nil {
 			s.out.desert()

@@ -93,7 +93,9 @@ const (
 	Feature_FEATURE_UNSPECIFIED Feature = 0
 	// The receiver reports what it is done with (Request.consumed) not only when
 	// it asks for more, but also soon after it has nothing more to do, and before
-	// it ends.
+	// it ends. A server whose handler may have consumed more than was reported sets
+	// the trailer weir-credit-consumed to unsure. Another value, sure, takes that back.
+	// Otherwise its client takes the rest for not consumed.
 	Feature_FEATURE_CONSUMED Feature = 1
 	// Request.drain may be set, and Drained answers.
 	Feature_FEATURE_DRAIN Feature = 2
