@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
@@ -16,10 +17,14 @@ const (
 	// batchElement is the size up to which elements share a message. Larger ones cost
 	// more to copy than a message of their own.
 	batchElement = 1 << 10
-	// batchBytes is the size at which a message is full.
+	// batchBytes is the most that a message of several elements takes, where its receiver
+	// has announced that it takes so large an element. Otherwise it is safeBatch: the
+	// receiver's gRPC has a bound for messages, which the sender does not know.
 	batchBytes = 32 << 10
-	// batchCost is what an element adds to a message besides its bytes.
-	batchCost = 4
+	safeBatch  = 8 << 10
+	// batchCost is what an element adds to a message besides its bytes, and frameCost what
+	// a message has besides elements and control.
+	batchCost, frameCost = 4, 8
 	// queuedBytes is how much waits for the transport before writers do.
 	queuedBytes = 128 << 10
 	// queuedControls is how many messages of control alone wait for the transport before
@@ -41,7 +46,7 @@ type framed struct {
 	eased      func()            // told that not much control waits any more
 
 	mu       sync.Mutex // guards what follows
-	batched  bool       // the peer takes batches
+	batched  int        // the largest batch in bytes; 0: the peer takes none
 	written  int        // so many elements more are accepted once they are written
 	warned   bool       // the client was told not to take OK alone for the end
 	queue    queue[*outFrame]
@@ -109,10 +114,13 @@ func last(values []string) string {
 
 func (w *framed) bind(broke func(error), eased func()) { w.broke, w.eased = broke, eased }
 
-func (w *framed) batch() {
+func (w *framed) batch(largest int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.batched = true
+	w.batched = safeBatch
+	if largest > 0 {
+		w.batched = int(min(largest, batchBytes))
+	}
 }
 
 func (w *framed) control(c *creditpb.Control) error {
@@ -164,7 +172,7 @@ func (w *framed) element(e []byte, c *creditpb.Control) error {
 		w.mu.Lock()
 		return w.err
 	}
-	if w.batched && len(e) <= batchElement {
+	if w.batched > 0 && len(e) <= batchElement {
 		w.tail = f
 	}
 	return nil
@@ -173,7 +181,16 @@ func (w *framed) element(e []byte, c *creditpb.Control) error {
 // joinLocked puts e into the last message that waits, if it may.
 func (w *framed) joinLocked(e []byte, c *creditpb.Control) bool {
 	f := w.tail
-	if f == nil || len(e) > batchElement || f.size+len(e) > batchBytes || c != nil && f.frame.GetPiggyback() != nil {
+	if f == nil || len(e) > batchElement || c != nil && f.frame.GetPiggyback() != nil {
+		return false
+	}
+	size := f.size + len(e) + batchCost + frameCost
+	for _, c := range []*creditpb.Control{c, f.frame.GetPiggyback()} {
+		if c != nil {
+			size += proto.Size(c) + batchCost
+		}
+	}
+	if size > w.batched {
 		return false
 	}
 	switch body := f.frame.GetBody().(type) {
@@ -298,7 +315,7 @@ func (w *framed) read(into [][]byte) (*creditpb.Control, [][]byte, error) {
 		return f.GetPiggyback(), append(into, body.Data), nil
 	case *creditpb.Frame_Batch:
 		w.mu.Lock()
-		batched := w.batched
+		batched := w.batched > 0
 		w.mu.Unlock()
 		if !batched {
 			return nil, into, violation(UnexpectedFrame, "none: FEATURE_BATCH is not used", "a batch")

@@ -100,7 +100,7 @@ func (s *session[O, I]) agree(o *creditpb.Open) *ProtocolError {
 	s.drains = known(creditpb.Feature_FEATURE_DRAIN)
 	reports := known(creditpb.Feature_FEATURE_CONSUMED)
 	if known(creditpb.Feature_FEATURE_BATCH) {
-		s.wire.batch()
+		s.wire.batch(o.GetMaxMessageBytes())
 	}
 	if known(creditpb.Feature_FEATURE_UNFINISHED) {
 		s.wire.warns()

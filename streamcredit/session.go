@@ -34,8 +34,9 @@ type writer[O any] interface {
 	half() error
 	// flush waits until what was written is in the transport's hands.
 	flush(ctx context.Context) error
-	// batch allows it to put several elements into one message.
-	batch()
+	// batch allows it to put several elements into one message, which the receiver takes
+	// up to the size of its largest element; 0: it has not said.
+	batch(largest int64)
 	// warns tells it that the client takes the trailer for what it is: FEATURE_UNFINISHED.
 	warns()
 	// bind tells it whom to tell of a failed write that its caller cannot be told of, and
