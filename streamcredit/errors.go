@@ -25,7 +25,9 @@ var (
 	ErrGoingAway = errors.New("streamcredit: the sender is going away before the end")
 
 	// ErrTooLarge is what Send returns for an element that the receiver has said
-	// it would not take. It was not sent, and its credit is not used.
+	// it would not take. It was not sent, and its credit is not used. The error that
+	// wraps it says the sizes, and has the status RESOURCE_EXHAUSTED with the reason
+	// MESSAGE_TOO_LARGE.
 	ErrTooLarge = errors.New("streamcredit: the element is too large")
 
 	// ErrInvalid is wrapped by errors about arguments and options of the caller's.
@@ -143,6 +145,20 @@ func (e *ProtocolError) GRPCStatus() *status.Status {
 // violation returns a ProtocolError; got is a format.
 func violation(r Reason, want, got string, args ...any) *ProtocolError {
 	return &ProtocolError{Reason: r, Got: fmt.Sprintf(got, args...), Want: want}
+}
+
+// A tooLarge is ErrTooLarge with the sizes.
+type tooLarge struct{ size, most int64 }
+
+func (e *tooLarge) Error() string {
+	return fmt.Sprintf("%v: got %d bytes, want at most %d", ErrTooLarge, e.size, e.most)
+}
+
+func (*tooLarge) Unwrap() error { return ErrTooLarge }
+
+// GRPCStatus is what a handler that returns the error tells its client.
+func (e *tooLarge) GRPCStatus() *status.Status {
+	return violation(MessageTooLarge, fmt.Sprintf("at most %d bytes", e.most), "an element of %d", e.size).GRPCStatus()
 }
 
 // canceled is ErrCanceled with what the receiver said.

@@ -157,7 +157,7 @@ func (o *outgoing) take(sizeOf func() int) (size int64, ok bool, err error) {
 	}
 	if o.sized {
 		if size = int64(sizeOf()); o.maxMessage > 0 && size > o.maxMessage {
-			return 0, false, fmt.Errorf("%w: got %d bytes, want at most %d", ErrTooLarge, size, o.maxMessage)
+			return 0, false, &tooLarge{size: size, most: o.maxMessage}
 		}
 	}
 	o.sent++

@@ -22,6 +22,7 @@ type Sender[T any] struct{ s sending[T] }
 type sending[T any] interface {
 	send(ctx context.Context, e T) error
 	try(e T) (bool, error)
+	valid(e T) error
 	terminate(ctx context.Context, terminal func(sent uint64) *creditpb.Control) error
 	ready(ctx context.Context) error
 	rest(ctx context.Context) error
@@ -194,6 +195,9 @@ func (s *session[O, I]) send(ctx context.Context, e O) error {
 		}
 	}
 }
+
+// valid returns why e cannot be an element, whoever receives.
+func (s *session[O, I]) valid(e O) error { return s.wire.check(e) }
 
 // ready waits for demand.
 func (s *session[O, I]) ready(ctx context.Context) error {
