@@ -92,11 +92,15 @@ func WithHandshakeTimeout(d time.Duration) Option {
 	return bothOption(func(c *config) { c.handshake = d })
 }
 
-// WithHeartbeat asks the peer to show life when it has sent nothing for d, at least
-// 100 ms. A peer from which nothing comes for three times d ends the stream with
-// UNAVAILABLE, PEER_STALLED. Zero, the default: no heartbeats. It finds a peer whose
-// machine is gone while TCP has not noticed; grpc.keepalive does so for a whole
-// connection.
+// WithHeartbeat asks the peer to show life at least every d, which is 100 ms or more. The
+// stream ends with UNAVAILABLE, PEER_STALLED, when nothing has come for three times d. It
+// finds a peer whose machine is gone while TCP has not noticed; grpc.keepalive does so for a
+// whole connection. Zero, the default: no heartbeats.
+//
+// No heartbeat can overtake an element that is on its way. weir's senders announce elements
+// of more than 64 KiB times d, in seconds; each second of patience more is for 64 KiB of
+// them. Other senders may not: choose d so that the largest element arrives within three times
+// d.
 func WithHeartbeat(d time.Duration) Option {
 	return bothOption(func(c *config) { c.heartbeat = d })
 }

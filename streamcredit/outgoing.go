@@ -68,6 +68,13 @@ func (o *outgoing) agree(peer *creditpb.Open, reporting bool) {
 	o.sized = o.sized || o.maxMessage > 0 || o.byteWindow > 0
 }
 
+// weigh has take ask for the size of each element.
+func (o *outgoing) weigh() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sized = true
+}
+
 // freeLocked reports whether an element could be sent now.
 func (o *outgoing) freeLocked() bool {
 	return o.credit > 0 && (o.byteWindow <= 0 || o.bytes < o.byteWindow && len(o.sizes) < mostSizes)

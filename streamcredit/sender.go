@@ -257,10 +257,11 @@ func (s *session[O, I]) put1(e O) (sent bool, err error) {
 		}
 		return false, err
 	}
+	s.announce(size)
 	if err := s.wire.element(e, ride); err != nil {
 		return false, s.unsent(err, ride, size)
 	}
-	s.wrote.Add(1)
+	s.noteWrite()
 	if ride != nil {
 		s.controls.out.Add(1)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -97,10 +98,14 @@ type session[O, I any] struct {
 	setup    I // what came with the client's Open
 	hasSetup bool
 
-	flood bucket        // the peer's
-	mine  bucket        // of this end, as the peer counts, but for a margin; under w
-	read  atomic.Uint64 // messages that came
-	wrote atomic.Uint64 // messages that went
+	flood   bucket        // the peer's
+	mine    bucket        // of this end, as the peer counts, but for a margin; under w
+	read    atomic.Uint64 // messages that came
+	wrote   atomic.Uint64 // messages that went
+	began   time.Time
+	wroteAt atomic.Int64 // when the last one went, since began, where the peer listens for heartbeats; else 0
+	large   atomic.Int64 // the size in bytes from which on an element is announced there; else 0
+	next    atomic.Int64 // the size of the element that the peer has announced; 0: none
 
 	mu     sync.Mutex // guards what follows
 	err    error      // why the session is over; io.EOF: in peace
@@ -125,7 +130,7 @@ func newSession[O, I any](ctx context.Context, wr wire[O, I], abort context.Canc
 	r := c.role
 	s := &session[O, I]{
 		wire: wr, ctx: ctx, abort: abort, role: r, cfg: c,
-		w: newLock(), opened: make(chan struct{}), done: make(chan struct{}),
+		began: time.Now().Add(-1), w: newLock(), opened: make(chan struct{}), done: make(chan struct{}),
 		flood: newBucket(floodBurst), mine: newBucket(floodBurst / 2),
 	}
 	if r.sends {
@@ -151,6 +156,7 @@ func (s *session[O, I]) loop() {
 		c, elements, err := s.wire.read(scratch[:0])
 		if err == nil {
 			s.read.Add(1)
+			s.next.Store(0)
 			err = s.take(c, elements)
 		}
 		clear(elements) // the buffer is the only one to hold them
@@ -226,6 +232,7 @@ func (s *session[O, I]) dispatch(c *creditpb.Control) *ProtocolError {
 		s.write()
 		return v
 	case *creditpb.Control_Heartbeat:
+		s.next.Store(min(max(0, k.Heartbeat.GetNextBytes()), math.MaxUint32)) // more than gRPC has
 		if k.Heartbeat.GetEcho() {
 			s.pending.heartbeat(s.beat())
 			s.write()
@@ -429,7 +436,7 @@ func (s *session[O, I]) flushSoon() {
 // put writes c alone. s.w is held.
 func (s *session[O, I]) put(c *creditpb.Control) error {
 	s.mine.spend(s.elements)
-	s.wrote.Add(1)
+	s.noteWrite()
 	s.controls.out.Add(1)
 	return s.wire.control(c)
 }

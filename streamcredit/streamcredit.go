@@ -260,7 +260,7 @@ func (s *session[O, I]) greet() error {
 	if err != nil {
 		return err
 	}
-	s.wrote.Add(1)
+	s.noteWrite()
 	s.controls.out.Add(1)
 	_ = s.wire.element(e, s.hello())
 	return nil
