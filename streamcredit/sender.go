@@ -36,8 +36,9 @@ type sending[T any] interface {
 // transport's hands. It waits for demand, for the receiver's byte window and for the
 // transport. The end of ctx ends the first two, and then e was not sent and no credit
 // was used; a write that the transport does not take ends only with the stream: end
-// its context. Afterwards e belongs to the receiver: do not change it. e may be sent
-// on many streams.
+// its context. On a server a [*ProtocolError] ends the stream, too, that of a peer which
+// misses its heartbeats ([WithHeartbeat]) among them. Afterwards e belongs to the receiver:
+// do not change it. e may be sent on many streams.
 //
 // Errors: ErrCanceled, ErrClosed, ErrTooLarge, ErrInvalid (e is nil or not an element),
 // the context's own, a [*ProtocolError], or the status with which the stream ended.

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -81,7 +82,8 @@ type session[O, I any] struct {
 	out *outgoing    // nil: this end does not send
 	in  *incoming[I] // nil: this end does not receive
 
-	trailer func(metadata.MD) // of a server; nil: it has none
+	trailer func(metadata.MD)          // of a server; nil: it has none
+	end     func(*status.Status) error // ends a server's stream with that; nil: only its handler can
 
 	pending pending
 	w       *lock
@@ -462,6 +464,8 @@ func (s *session[O, I]) fail(err error) {
 	}
 	if s.abort != nil {
 		s.abort() // first: a half-close of what wakes up now would look like Complete
+	} else {
+		s.unstick(err)
 	}
 	if s.out != nil {
 		s.out.end(err)
@@ -469,6 +473,33 @@ func (s *session[O, I]) fail(err error) {
 	if s.in != nil {
 		s.in.end(err)
 	}
+}
+
+// stuckGrace is how long a server's write may go on after the end of its session.
+const stuckGrace = 100 * time.Millisecond
+
+// unstick ends the stream of a server's session that has failed, if a write is stuck in the
+// transport: the handler waits for that, and cannot return the status itself.
+func (s *session[O, I]) unstick(err error) {
+	if s.end == nil || s.ctx.Err() != nil || !s.w.held.Load() {
+		return
+	}
+	wrote := s.wrote.Load()
+	time.AfterFunc(stuckGrace, func() {
+		if s.w.held.Load() && s.wrote.Load() == wrote && s.ctx.Err() == nil {
+			_ = s.end(status.Convert(err)) // if it fails, the stream has ended
+		}
+	})
+}
+
+// endOf returns how to end a server's stream before its handler returns; nil: not at all. gRPC
+// does so itself where a message cannot be read: what the handler returns later is not sent.
+// The method is not part of gRPC's interface, but of the stream that it hands out.
+func endOf(ctx context.Context) func(*status.Status) error {
+	if s, ok := grpc.ServerTransportStreamFromContext(ctx).(interface{ WriteStatus(*status.Status) error }); ok {
+		return s.WriteStatus
+	}
+	return nil
 }
 
 // over ends the session as the read loop has found it to end. A server's may go on
