@@ -369,11 +369,8 @@ func DialFrames[CallOption any, S ClientStream[creditpb.Frame, creditpb.Frame]](
 	if err != nil {
 		return nil, err
 	}
-	s, err := dial(ctx, open, c, func(stream S) wire[[]byte, []byte] {
-		w := newFramed(stream)
-		w.closeSend = stream.CloseSend
-		return w
-	})
+	w := newFramed(nil)
+	s, err := dial(ctx, open, c, w, func(stream S) { w.stream, w.closeSend = stream, stream.CloseSend })
 	if err != nil {
 		return nil, err
 	}

@@ -105,7 +105,9 @@ func (s *session[O, I]) agree(o *creditpb.Open) *ProtocolError {
 	if known(creditpb.Feature_FEATURE_UNFINISHED) {
 		s.wire.warns()
 	}
-	s.pulse = known(creditpb.Feature_FEATURE_HEARTBEAT)
+	if s.pulse = known(creditpb.Feature_FEATURE_HEARTBEAT); !s.pulse && s.cfg.heartbeat > 0 {
+		return violation(VersionMismatch, "a peer with FEATURE_HEARTBEAT, for WithHeartbeat", "one without it")
+	}
 	if s.out != nil {
 		s.out.agree(o, reports)
 	}

@@ -5,6 +5,8 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"google.golang.org/grpc"
 )
 
 // Options are sealed, and typed by what they act on: one that means nothing to a
@@ -58,7 +60,8 @@ type config struct {
 	handshake time.Duration
 	heartbeat time.Duration
 	meter     *Meter
-	setup     any  // a client's first element
+	setup     any // a client's first element
+	call      []grpc.CallOption
 	unaware   bool // a server talks to clients that know nothing of this
 
 	firstRequest time.Duration
@@ -95,7 +98,9 @@ func WithHandshakeTimeout(d time.Duration) Option {
 // WithHeartbeat asks the peer to show life at least every d, which is 100 ms or more. The
 // stream ends with UNAVAILABLE, PEER_STALLED, when nothing has come for three times d. It
 // finds a peer whose machine is gone while TCP has not noticed; grpc.keepalive does so for a
-// whole connection. Zero, the default: no heartbeats.
+// whole connection. Zero, the default: no heartbeats. A peer that does not know heartbeats
+// (FEATURE_HEARTBEAT) is refused with FAILED_PRECONDITION, VERSION; one that is unaware of the
+// protocol ([AllowUnaware]) is not watched.
 //
 // No heartbeat can overtake an element that is on its way. weir's senders announce elements
 // of more than 64 KiB times d, in seconds; each second of patience more is for 64 KiB of
@@ -110,8 +115,14 @@ func WithMeter(m *Meter) Option { return bothOption(func(c *config) { c.meter = 
 
 // WithSetup sends message, one of the client's stream, with the client's Open: the
 // query of a subscription, say. It costs no credit and no round trip. The server's
-// constructor returns it. For clients only.
+// constructor returns it. The client's returns an error that wraps ErrInvalid, and makes no
+// call, if message is not of the type that the stream sends. For clients only.
 func WithSetup(message any) Option { return bothOption(func(c *config) { c.setup = message }) }
+
+// WithCallOptions makes the call with opts, as for a call of grpc's own. For clients only.
+func WithCallOptions(opts ...grpc.CallOption) Option {
+	return bothOption(func(c *config) { c.call = append(c.call, opts...) })
+}
 
 // AllowUnaware lets a server talk to clients that know nothing of the protocol, whose
 // first message has no Control: they are sent elements without bound, and what
@@ -253,6 +264,7 @@ func (c *config) validate() error {
 	want(c.maxCredit >= 0, "got a largest peer credit of %d, want it positive, or 0 for no bound", c.maxCredit)
 	want(c.byteWindow >= 0 && c.maxMessage >= 0, "got bounds of %d and %d bytes, want none negative", c.byteWindow, c.maxMessage)
 	want(c.setup == nil || !r.server, "got a setup element on a server, want it on the client")
+	want(len(c.call) == 0 || !r.server, "got call options on a server, want them on the client")
 	want(!c.unaware || r.server, "got AllowUnaware on a client, want it on the server")
 	want(c.windows <= 1, "got %d options that set the window, want one", c.windows)
 	want(c.mode != fixedWindow || c.size >= 1 && c.size <= largestWindow, "got a window of %d, want 1 to %d", c.size, largestWindow)
