@@ -38,6 +38,9 @@ func (s *session[O, I]) hello() *creditpb.Control {
 	if s.cfg.heartbeat > 0 {
 		o.Heartbeat = durationpb.New(s.cfg.heartbeat)
 	}
+	if s.cfg.rejectCredit {
+		o.MaxCredit = s.cfg.maxCredit
+	}
 	if s.in != nil {
 		n, held := s.in.first()
 		if n > 0 {
@@ -70,7 +73,7 @@ func (s *session[O, I]) open(c *creditpb.Control, elements []I) error {
 	}
 	s.peerReceives = o.GetWillReceive() // and no more is kept of what a peer may have made huge
 	if r := o.GetInitial(); r != nil {
-		if v := s.request(r); v != nil {
+		if v := s.request(r, true); v != nil {
 			return v
 		}
 	}
@@ -92,9 +95,9 @@ func (s *session[O, I]) agree(o *creditpb.Open) *ProtocolError {
 	case s.in != nil && s.out != nil && (!o.GetWillSend() || !o.GetWillReceive()):
 		return violation(UnexpectedFrame, "a peer that sends and receives: its Open must say will_send and will_receive",
 			"will_send %t, will_receive %t", o.GetWillSend(), o.GetWillReceive())
-	case o.GetMaxMessageBytes() < 0 || o.GetMaxBufferedBytes() < 0:
-		return violation(InvalidDemand, "bounds of 0 or more", "max_message_bytes %d, max_buffered_bytes %d",
-			o.GetMaxMessageBytes(), o.GetMaxBufferedBytes())
+	case o.GetMaxMessageBytes() < 0 || o.GetMaxBufferedBytes() < 0 || o.GetMaxCredit() < 0:
+		return violation(InvalidDemand, "bounds of 0 or more", "max_message_bytes %d, max_buffered_bytes %d, max_credit %d",
+			o.GetMaxMessageBytes(), o.GetMaxBufferedBytes(), o.GetMaxCredit())
 	}
 	known := func(f creditpb.Feature) bool { return slices.Contains(o.GetFeatures(), f) }
 	s.drains = known(creditpb.Feature_FEATURE_DRAIN)
@@ -112,7 +115,7 @@ func (s *session[O, I]) agree(o *creditpb.Open) *ProtocolError {
 		s.out.agree(o, reports)
 	}
 	if s.in != nil {
-		s.in.agree(reports, s.drains)
+		s.in.agree(reports, s.drains, o.GetMaxCredit())
 	}
 	return nil
 }

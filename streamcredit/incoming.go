@@ -63,15 +63,16 @@ type incoming[I any] struct {
 
 	mu sync.Mutex // guards what follows; held for a few instructions only
 
-	window   window
-	granted  int64 // all that was asked for, and not burned; saturates
-	received int64 // all that has arrived
-	weighAt  int64 // with which of them to weigh one
-	reported int64 // what the sender knows of what is consumed
-	reports  bool  // the sender wants to know all of it
-	prompts  int   // reports that may still be written at once, where exact is set
-	buffer   queue[I]
-	held     int64 // the bytes in buffer, where demand is unbounded
+	window    window
+	granted   int64 // all that was asked for, and not burned; saturates
+	maxCredit int64 // the most that the sender takes at once; 0: any
+	received  int64 // all that has arrived
+	weighAt   int64 // with which of them to weigh one
+	reported  int64 // what the sender knows of what is consumed
+	reports   bool  // the sender wants to know all of it
+	prompts   int   // reports that may still be written at once, where exact is set
+	buffer    queue[I]
+	held      int64 // the bytes in buffer, where demand is unbounded
 
 	maxBytes   int64        // the largest element; 0: any
 	byteWindow int64        // 0: none
@@ -121,11 +122,14 @@ func (r *incoming[I]) first() (n, held int64) {
 }
 
 // agree takes over what both sides know.
-func (r *incoming[I]) agree(reports, drains bool) {
+func (r *incoming[I]) agree(reports, drains bool, maxCredit int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.reports, r.drains = reports, drains
-	r.prompts = prompts
+	r.prompts, r.maxCredit = prompts, maxCredit
+	if maxCredit > 0 {
+		r.window.bound(maxCredit)
+	}
 	r.exact.Store(reports && r.lapse != nil)
 	r.aimLocked()
 }
@@ -169,6 +173,11 @@ func (r *incoming[I]) push(elements []I) *ProtocolError {
 		r.buffer.push(e)
 		if r.granted == unbounded {
 			r.held += int64(r.size(e))
+		}
+	}
+	if r.owed > 0 && r.maxCredit > 0 && r.granted-r.received <= r.maxCredit/2 {
+		if more := r.dueLocked(); more > 0 {
+			r.askLocked(more, false)
 		}
 	}
 	r.signalLocked()
@@ -370,6 +379,7 @@ func (r *incoming[I]) ask(n int64, unboundedToo bool) error {
 	if more := r.dueLocked(); more > 0 || r.over != nil {
 		r.askLocked(more, false)
 	}
+	r.aimLocked()
 	return nil
 }
 
@@ -378,7 +388,17 @@ func (r *incoming[I]) dueLocked() int64 {
 	if r.over != nil || r.draining || r.owed == 0 {
 		return 0
 	}
-	more := r.account.take(r.owed)
+	want := r.owed
+	if r.maxCredit > 0 {
+		want = min(want, r.maxCredit-(r.granted-r.received))
+		if r.owed == unbounded { // the bound of the buffer, which does not hold the read loop here
+			want = min(want, unboundedBuffer-(r.granted-r.consumed.Load()))
+		}
+	}
+	if want <= 0 {
+		return 0
+	}
+	more := r.account.take(want)
 	if r.owed != unbounded || more == unbounded {
 		r.owed -= more
 	}
@@ -410,7 +430,7 @@ func (r *incoming[I]) askLocked(n int64, drain bool) {
 // to report.
 func (r *incoming[I]) aimLocked() {
 	switch {
-	case r.sizedLocked() || r.over != nil || r.explicit || r.waiting > 0 && r.reports || r.exact.Load():
+	case r.sizedLocked() || r.over != nil || r.explicit || r.waiting > 0 && r.reports || r.exact.Load() || r.owed > 0 && r.maxCredit > 0:
 		r.look.Store(0)
 	case r.window.size == 0 || r.granted == unbounded || r.draining:
 		r.look.Store(never)
@@ -428,7 +448,7 @@ func (r *incoming[I]) did(n int) (over bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.unweighLocked()
-	switch more := r.replenishLocked(); {
+	switch more := saturate(r.replenishLocked(), r.dueLocked()); {
 	case more > 0:
 		r.askLocked(more, false)
 	case r.byteWindow > 0 && r.unreported >= (r.byteWindow+1)/2, r.finalLocked(), r.promptLocked():
@@ -707,7 +727,7 @@ func (r *incoming[I]) stats() ReceiverStats {
 	defer r.mu.Unlock()
 	s := ReceiverStats{
 		Received: uint64(r.received), Bytes: r.total, Consumed: uint64(r.consumed.Load()),
-		Buffered: int(r.received - r.seen.Load()), Window: int(r.window.size), Waiting: r.waiting, Waited: r.waited,
+		Buffered: int(r.received - r.seen.Load()), Held: int(max(0, r.seen.Load()-r.consumed.Load())), Window: int(r.window.size), Waiting: r.waiting, Waited: r.waited,
 	}
 	if r.over == nil && r.granted == unbounded {
 		s.Outstanding = unbounded

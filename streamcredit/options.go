@@ -151,8 +151,9 @@ func WithSendStallTimeout(d time.Duration) SendOption {
 
 // WithMaxPeerCredit bounds the credit that a sender has at any time to n elements: what is
 // asked for beyond is there once there is room for it, or, with reject, ends the stream
-// with RESOURCE_EXHAUSTED, DEMAND_TOO_LARGE. By default there is no bound, and demand may
-// be unbounded.
+// with RESOURCE_EXHAUSTED, DEMAND_TOO_LARGE. With reject, Open announces the bound, and weir's
+// receivers stay below it, but for what a client asks for with [Receiver.Request] before it has
+// the server's Open. By default there is no bound, and demand may be unbounded.
 func WithMaxPeerCredit(n int64, reject bool) SendOption {
 	return sendOption(func(c *config) { c.maxCredit, c.rejectCredit = n, reject })
 }
@@ -220,7 +221,11 @@ func WithBudget(b *Budget) ReceiveOption {
 }
 
 // WithExplicitDone has elements count as consumed when [Receiver.Done] says so, and not
-// when Recv returns them or the body of All has ended.
+// when Recv returns them or the body of All has ended. The window bounds the elements that the
+// application has and is not done with. An application that takes more of them before it calls
+// Done waits for ever: give it a window that it cannot fill, as in WithWindow(2*batch). The
+// automatic window begins with 64. [ReceiverStats].Held shows the stall: it is equal to Window
+// while a Recv waits.
 func WithExplicitDone() ReceiveOption {
 	return receiveOption(func(c *config) { c.explicit = true })
 }

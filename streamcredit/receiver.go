@@ -120,6 +120,7 @@ type ReceiverStats struct {
 	Bytes       int64         // their size together, where it is bounded; else 0
 	Consumed    uint64        // elements that the application is done with
 	Buffered    int           // elements that the application has not seen
+	Held        int           // elements that the application has and is not done with
 	Outstanding int64         // elements that were asked for and have not arrived
 	Window      int           // the size of the window now; 0: manual demand
 	Waiting     int           // Recvs that wait now

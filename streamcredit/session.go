@@ -189,6 +189,7 @@ func (s *session[O, I]) take(c *creditpb.Control, elements []I) error {
 	if v := s.in.push(elements); v != nil {
 		return v
 	}
+	s.write() // demand that had waited for room
 	return nil
 }
 
@@ -210,7 +211,7 @@ func (s *session[O, I]) steer(c *creditpb.Control, riding bool) error {
 func (s *session[O, I]) dispatch(c *creditpb.Control) *ProtocolError {
 	switch k := c.GetKind().(type) {
 	case *creditpb.Control_Request:
-		return s.request(k.Request)
+		return s.request(k.Request, false)
 	case *creditpb.Control_Cancel:
 		if s.out == nil {
 			return violation(UnexpectedFrame, "none: Open did not say will_send", "Cancel")
@@ -254,8 +255,9 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:most], "") + "..."
 }
 
-// request acts on demand.
-func (s *session[O, I]) request(r *creditpb.Request) *ProtocolError {
+// request acts on demand. The first demand of a client is never too large: it does not know
+// the bound yet.
+func (s *session[O, I]) request(r *creditpb.Request, first bool) *ProtocolError {
 	switch {
 	case s.out == nil:
 		return violation(UnexpectedFrame, "none: Open did not say will_send", "Request")
@@ -272,7 +274,7 @@ func (s *session[O, I]) request(r *creditpb.Request) *ProtocolError {
 	if v != nil {
 		return v
 	}
-	if clamped && s.cfg.rejectCredit {
+	if clamped && s.cfg.rejectCredit && !(first && s.role.server) {
 		return violation(DemandTooLarge, fmt.Sprintf("at most %d outstanding", s.cfg.maxCredit), "demand for %d more", r.GetN())
 	}
 	if r.GetDrain() {
