@@ -78,6 +78,7 @@ func (*embedded[Out, In]) batch(int64)                 {}
 func (*embedded[Out, In]) warns()                      {}
 func (*embedded[Out, In]) bind(func(error), func())    {}
 func (*embedded[Out, In]) crowded() bool               { return false }
+func (*embedded[Out, In]) carried() (bool, uint64)     { return false, 0 }
 
 func (*embedded[Out, In]) sizeOut(m *Out) int { return proto.Size(reflected(m).Interface()) }
 func (*embedded[Out, In]) sizeIn(m *In) int   { return proto.Size(reflected(m).Interface()) }

@@ -51,6 +51,7 @@ type framed struct {
 	warned   bool       // the client was told not to take OK alone for the end
 	queue    queue[*outFrame]
 	queued   int           // bytes
+	messages uint64        // that were written
 	controls int           // messages of control alone
 	held     bool          // more of them wait for eased
 	tail     *outFrame     // the last one in the queue, if it can take more
@@ -132,6 +133,12 @@ func (w *framed) crowded() bool {
 	defer w.mu.Unlock()
 	w.held = w.held || w.err == nil && w.controls >= queuedControls
 	return w.held
+}
+
+func (w *framed) carried() (writing bool, messages uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.idle != nil, w.messages
 }
 
 func (w *framed) half() error { return w.enqueue(nil) }
@@ -244,6 +251,7 @@ func (w *framed) drain(idle chan struct{}) {
 		err := w.write(f)
 		w.mu.Lock()
 		w.queued -= f.size
+		w.messages++
 		if err != nil {
 			w.err = io.EOF
 		}

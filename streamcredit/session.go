@@ -44,6 +44,9 @@ type writer[O any] interface {
 	// bind tells it whom to tell of a failed write that its caller cannot be told of, and
 	// that it is not crowded any more.
 	bind(broke func(error), eased func())
+	// carried reports whether a goroutine of the wire is writing, and how many messages
+	// such goroutines have written.
+	carried() (writing bool, messages uint64)
 	// crowded reports whether much control waits for the transport already: more had
 	// better add up in pending.
 	crowded() bool
@@ -112,6 +115,7 @@ type session[O, I any] struct {
 	mu     sync.Mutex // guards what follows
 	err    error      // why the session is over; io.EOF: in peace
 	timers []*time.Timer
+	stuck  *time.Timer // looks after the writes of a server's session that has failed
 	soon   *time.Timer // has pending control written; nil: not yet used
 	set    bool        // it is
 
@@ -466,8 +470,6 @@ func (s *session[O, I]) fail(err error) {
 	}
 	if s.abort != nil {
 		s.abort() // first: a half-close of what wakes up now would look like Complete
-	} else {
-		s.unstick(err)
 	}
 	if s.out != nil {
 		s.out.end(err)
@@ -475,23 +477,64 @@ func (s *session[O, I]) fail(err error) {
 	if s.in != nil {
 		s.in.end(err)
 	}
+	s.guard(err)
 }
 
-// stuckGrace is how long a server's write may go on after the end of its session.
+// stuckGrace is how long a write of a server's session that has failed may make no progress.
 const stuckGrace = 100 * time.Millisecond
 
-// unstick ends the stream of a server's session that has failed, if a write is stuck in the
-// transport: the handler waits for that, and cannot return the status itself.
-func (s *session[O, I]) unstick(err error) {
-	if s.end == nil || s.ctx.Err() != nil || !s.w.held.Load() {
+// guard ends the stream of a server's session that has failed with err, if a write is stuck in
+// the transport. The handler waits for that write, or will when it closes, and so cannot return
+// the status itself. guard looks until the handler has returned.
+func (s *session[O, I]) guard(err error) {
+	if s.end == nil || s.ctx.Err() != nil {
 		return
 	}
-	wrote := s.wrote.Load()
-	time.AfterFunc(stuckGrace, func() {
-		if s.w.held.Load() && s.wrote.Load() == wrote && s.ctx.Err() == nil {
+	last := s.progress()
+	s.mu.Lock() // so that s.stuck is set before it is used
+	defer s.mu.Unlock()
+	s.stuck = time.AfterFunc(last.patience(), func() {
+		now := s.progress()
+		switch {
+		case s.ctx.Err() != nil:
+			return
+		case now.writing && now == last:
 			_ = s.end(status.Convert(err)) // if it fails, the stream has ended
+			return
 		}
+		last = now
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.stuck.Reset(now.patience())
 	})
+}
+
+// unguard stops guard: the stream has ended.
+func (s *session[O, I]) unguard() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stuck != nil {
+		s.stuck.Stop()
+	}
+}
+
+// progress is how far the writes of a session have come.
+type progress struct {
+	writing        bool   // one is under way
+	wrote, carried uint64 // messages
+}
+
+func (s *session[O, I]) progress() progress {
+	writing, carried := s.wire.carried()
+	return progress{writing || s.w.held.Load(), s.wrote.Load(), carried}
+}
+
+// patience is how long guard waits before it looks again.
+func (p progress) patience() time.Duration {
+	if p.writing {
+		return stuckGrace
+	}
+	return closeGrace
 }
 
 // endOf returns how to end a server's stream before its handler returns; nil: not at all. gRPC
@@ -572,6 +615,7 @@ var errPeace = &canceled{reason: "the server has ended the call"}
 func (s *session[O, I]) left() {
 	s.awaitLoop() // it knows better why, and gRPC hands over what it has
 	s.fail(status.FromContextError(s.ctx.Err()).Err())
+	s.unguard()
 	<-s.done
 	if s.cfg.meter != nil {
 		s.cfg.meter.leave(s)

@@ -52,6 +52,36 @@ func (c *frozen) Close() error {
 	return c.Conn.Close()
 }
 
+func newFrozen() *frozen { return &frozen{stopped: make(chan struct{}), closed: make(chan struct{})} }
+
+// dial connects to p, over a connection that can be stopped.
+func (c *frozen) dial(t *testing.T, p *grpctest.Pair) *grpc.ClientConn {
+	t.Helper()
+	return p.Dial(t, grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+		c.Conn = p.NetConn(t)
+		return c, nil
+	}))
+}
+
+// stopClient opens a stream whose server wants heartbeats, and stops its client.
+func stopClient(t *testing.T, k kind) *ends {
+	t.Helper()
+	line := newFrozen()
+	t.Cleanup(func() { _ = line.Close() })
+	e := connectOver(t, k, opened(streamcredit.WithWindow(1<<20)), opened(streamcredit.WithHeartbeat(time.Second)),
+		func(p *grpctest.Pair) *grpc.ClientConn { return line.dial(t, p) })
+	time.Sleep(time.Minute)
+	close(line.stopped)
+	return e
+}
+
+func wantStalled(t *testing.T, what string, err error) {
+	t.Helper()
+	if v, ok := errors.AsType[*streamcredit.ProtocolError](err); !ok || v.Reason != streamcredit.PeerStalled {
+		t.Errorf("%s: got %v, want %s", what, err, streamcredit.PeerStalled)
+	}
+}
+
 // A server's Send that is stuck in the transport ends when its peer is found to be gone, and
 // so do the other calls that wait for that write.
 func TestAStoppedClientFreesSend(t *testing.T) {
@@ -71,17 +101,7 @@ func TestAStoppedClientFreesSend(t *testing.T) {
 // nil, it is to end the direction while a Send is stuck.
 func freeze(t *testing.T, k kind, end func(out outlet) error) {
 	t.Helper()
-	line := &frozen{stopped: make(chan struct{}), closed: make(chan struct{})}
-	e := connectOver(t, k, opened(streamcredit.WithWindow(1<<20)), opened(streamcredit.WithHeartbeat(time.Second)),
-		func(p *grpctest.Pair) *grpc.ClientConn {
-			return p.Dial(t, grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
-				line.Conn = p.NetConn(t)
-				return line, nil
-			}))
-		})
-	defer line.Close()
-	time.Sleep(time.Minute)
-	close(line.stopped)
+	e := stopClient(t, k)
 	start := time.Now()
 	sent := make(chan error, 1)
 	go func() {
@@ -93,9 +113,7 @@ func freeze(t *testing.T, k kind, end func(out outlet) error) {
 		}
 	}()
 	want := func(what string, err error) {
-		if v, ok := errors.AsType[*streamcredit.ProtocolError](err); !ok || v.Reason != streamcredit.PeerStalled {
-			t.Errorf("%s: got %v, want %s", what, err, streamcredit.PeerStalled)
-		}
+		wantStalled(t, what, err)
 		if took := time.Since(start); took < 2*time.Second || took > 5*time.Second {
 			t.Errorf("%s took %v, want about three heartbeats", what, took)
 		}
