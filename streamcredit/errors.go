@@ -35,7 +35,9 @@ var (
 )
 
 // An UnconsumedError is what Finish returns when the receiver has ended the stream in order,
-// and has not reported all elements as consumed. It wraps [ErrCanceled].
+// and has not reported all elements as consumed. It wraps [ErrCanceled]. A weir server whose
+// handler returns nil before it has the sender's end may have consumed more than it could
+// report, if elements followed each other closely. Finish returns nil then.
 type UnconsumedError struct {
 	Sent     uint64 // elements
 	Consumed uint64 // elements that the receiver has reported, the first ones

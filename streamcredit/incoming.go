@@ -26,7 +26,7 @@ const (
 	// weighEvery is of how many elements an automatic window weighs one, at random.
 	weighEvery = 16
 	// promptFirst is how many elements a server reports one by one, and prompts how many
-	// reports it writes at once in all: see promptLocked.
+	// reports it writes at once, besides one each idleReport: see promptLocked.
 	promptFirst, prompts = 16, 64
 	// never is a number of elements that is not reached.
 	never = math.MaxInt64
@@ -64,13 +64,14 @@ type incoming[I any] struct {
 	mu sync.Mutex // guards what follows; held for a few instructions only
 
 	window    window
-	granted   int64 // all that was asked for, and not burned; saturates
-	maxCredit int64 // the most that the sender takes at once; 0: any
-	received  int64 // all that has arrived
-	weighAt   int64 // with which of them to weigh one
-	reported  int64 // what the sender knows of what is consumed
-	reports   bool  // the sender wants to know all of it
-	prompts   int   // reports that may still be written at once, where exact is set
+	granted   int64     // all that was asked for, and not burned; saturates
+	maxCredit int64     // the most that the sender takes at once; 0: any
+	received  int64     // all that has arrived
+	weighAt   int64     // with which of them to weigh one
+	reported  int64     // what the sender knows of what is consumed
+	reports   bool      // the sender wants to know all of it
+	prompts   int64     // reports that may still be written at once, where exact is set
+	earned    time.Time // until when they were counted
 	buffer    queue[I]
 	held      int64 // the bytes in buffer, where demand is unbounded
 
@@ -126,7 +127,7 @@ func (r *incoming[I]) agree(reports, drains bool, maxCredit int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.reports, r.drains = reports, drains
-	r.prompts, r.maxCredit = prompts, maxCredit
+	r.prompts, r.earned, r.maxCredit = prompts, time.Now(), maxCredit
 	if maxCredit > 0 {
 		r.window.bound(maxCredit)
 	}
@@ -461,12 +462,16 @@ func (r *incoming[I]) did(n int) (over bool) {
 
 // promptLocked reports whether a report is due at once, because the handler may return now:
 // on a server nothing can be written after that. The first elements are reported one by one,
-// and then whenever there are no more. That is too dear to go on for ever: when the reports
-// for it are used up, the sender is told not to be sure.
+// and then whenever there are no more. That is too dear where elements follow each other
+// closely: when the reports for it are used up, the sender is told not to be sure.
 func (r *incoming[I]) promptLocked() bool {
 	consumed := r.consumed.Load()
 	if !r.exact.Load() || r.quit || consumed <= r.reported || consumed > promptFirst && r.received != r.seen.Load() {
 		return false
+	}
+	if r.prompts == 0 {
+		r.prompts = min(int64(time.Since(r.earned)/idleReport), prompts)
+		r.earned = time.Now()
 	}
 	if r.prompts == 0 {
 		r.lapseLocked()

@@ -5,7 +5,6 @@ package streamcredit_test
 import (
 	"bufio"
 	"context"
-	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -59,19 +58,27 @@ func serveStalled(t *testing.T, ended chan<- error) (addr string) {
 	s := grpc.NewServer(grpc.WaitForHandlers(true))
 	demopb.RegisterStreamServiceServer(s, handlers{subscribe: func(stream subscribeServer) error {
 		out, _, err := streamcredit.ServeSend(stream, beat)
+		if err != nil {
+			ended <- err
+			return err
+		}
 		for err == nil {
 			err = out.Send(context.Background(), &demopb.SubscribeResponse{Payload: make([]byte, 1<<10)})
 		}
-		ended <- errors.Join(err, out.CloseWithError(err))
-		return err
+		ended <- err
+		return out.CloseWithError(err)
 	}})
 	creditpb.RegisterCreditStreamServer(s, frames{channel: func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
 		both, _, err := streamcredit.ServeFrames(stream, streamcredit.SendOnly(), beat)
+		if err != nil {
+			ended <- err
+			return err
+		}
 		for err == nil {
 			err = both.Out.Send(context.Background(), make([]byte, 1<<10))
 		}
-		ended <- errors.Join(err, both.Out.CloseWithError(err))
-		return err
+		ended <- err
+		return both.Out.CloseWithError(err)
 	}})
 	served := make(chan struct{})
 	go func() { defer close(served); _ = s.Serve(l) }()

@@ -57,8 +57,9 @@ func Serve[Out, In any](stream Stream[Out, In], opts ...DuplexOption) (*Duplex[*
 }
 
 // DialSend opens a stream as its sender. open is the method of a generated client, such
-// as client.Upload; [WithCallOptions] has call options for it. Like it, DialSend does not wait for the server: what is wrong there is an error of the first
-// Send. The call ends when ctx does, and when Finish has returned.
+// as client.Upload, which DialSend calls with the options of [WithCallOptions]. DialSend does
+// not wait for the server, and an error of the server is the error of the first Send. The call
+// ends when ctx does, and when Finish has returned.
 func DialSend[Out, In, CallOption any, S ClientStream[Out, In]](
 	ctx context.Context, open func(context.Context, ...CallOption) (S, error), opts ...SendOption,
 ) (*Sender[*Out], error) {

@@ -101,3 +101,30 @@ func TestFinishOfManyElements(t *testing.T) {
 		}
 	})
 }
+
+// A stream that is slow is reported for as long as it lasts.
+func TestFinishOfASlowStream(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kind) {
+		if k == subscribes || k == framesDown {
+			t.Skip("the server does not receive there")
+		}
+		const slow, more = 480, 20 // the handler takes half of more
+		e := connect(t, k, opened(), opened(streamcredit.WithWindow(64)))
+		go func() {
+			take(t, e.server.in, 1, slow)
+			time.Sleep(time.Second)
+			take(t, e.server.in, slow+1, slow+more/2)
+			e.leave <- nil
+		}()
+		for n := int64(1); n <= slow; n++ {
+			time.Sleep(200 * time.Millisecond)
+			sendAll(t, e.client.out, n, n)
+		}
+		sendAll(t, e.client.out, slow+1, slow+more)
+		<-e.left
+		err := e.client.out.Finish(within(t, time.Hour))
+		if left, ok := errors.AsType[*streamcredit.UnconsumedError](err); !ok || left.Sent != slow+more || left.Consumed < slow {
+			t.Errorf("Finish: got %v, want an UnconsumedError of %d elements and at least %d", err, slow+more, slow)
+		}
+	})
+}
