@@ -42,8 +42,10 @@ func TestBatchesRespectTheBound(t *testing.T) {
 						return err
 					}
 					return both.Close()
-				}, &creditpb.Open{Features: append(allFeatures, creditpb.Feature_FEATURE_UNFINISHED), MaxMessageBytes: c.announced,
-					Initial: &creditpb.Request{N: count}}, grpctest.DialOptions(grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(c.grpc))))
+				}, &creditpb.Open{
+					Features: append(allFeatures, creditpb.Feature_FEATURE_UNFINISHED), MaxMessageBytes: c.announced,
+					Initial: &creditpb.Request{N: count},
+				}, grpctest.DialOptions(grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(c.grpc))))
 				largest := 0
 				for got := 0; got < count; {
 					f, n, err := r.recv()

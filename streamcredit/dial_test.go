@@ -21,7 +21,7 @@ import (
 // A setup element of the wrong type is found before a call is made.
 func TestAWrongSetupMakesNoCall(t *testing.T) {
 	for name, wrong := range map[string]any{
-		"another message": &demopb.ConvertRequest{}, "a value": demopb.SubscribeRequest{}, "nil": (*demopb.SubscribeRequest)(nil), //nolint:govet // a copy is the mistake
+		"another message": &demopb.ConvertRequest{}, "a value": demopb.SubscribeRequest{}, "nil": (*demopb.SubscribeRequest)(nil),
 		"one with Control": &demopb.SubscribeRequest{Credit: &creditpb.Control{}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -62,7 +62,7 @@
 // returns it as its status. What a hostile peer can cost is bounded: by the window in
 // elements, and in control messages by a bucket.
 //
-// # What else sees the messages
+// # Validators and grpcurl
 //
 // Control travels in the messages of the method. A validator in an interceptor sees messages
 // whose only field is the Control, and must let them pass: a required field is missing in

@@ -34,7 +34,7 @@ var (
 	ErrInvalid = errors.New("streamcredit: invalid")
 )
 
-// An UnconsumedError is what Finish returns when the receiver has ended the stream in order,
+// An UnconsumedError is the error of Finish when the receiver has ended the stream in order,
 // and has not reported all elements as consumed. It wraps [ErrCanceled]. A weir server whose
 // handler returns nil before it has the sender's end may have consumed more than it could
 // report, if elements followed each other closely. Finish returns nil then.
@@ -158,7 +158,7 @@ func (e *tooLarge) Error() string {
 
 func (*tooLarge) Unwrap() error { return ErrTooLarge }
 
-// GRPCStatus is what a handler that returns the error tells its client.
+// GRPCStatus returns the status that a client gets from a handler that returns e.
 func (e *tooLarge) GRPCStatus() *status.Status {
 	return violation(MessageTooLarge, fmt.Sprintf("at most %d bytes", e.most), "an element of %d", e.size).GRPCStatus()
 }

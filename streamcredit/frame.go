@@ -51,7 +51,7 @@ type framed struct {
 	warned   bool       // the client was told not to take OK alone for the end
 	queue    queue[*outFrame]
 	queued   int           // bytes
-	messages uint64        // that were written
+	messages uint64        // written so far
 	controls int           // messages of control alone
 	held     bool          // more of them wait for eased
 	tail     *outFrame     // the last one in the queue, if it can take more

@@ -18,7 +18,9 @@ func TestAFullWindowOfElementsThatAreNotDone(t *testing.T) {
 		e := connect(t, k, explicit, explicit)
 		out, in := e.down()
 		later(func() {
-			for n := int64(1); out.send(e.ctx, n) == nil; n++ {
+			n := int64(1)
+			for out.send(e.ctx, n) == nil {
+				n++
 			}
 		})
 		take(t, in, 1, window)

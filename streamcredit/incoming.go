@@ -45,13 +45,13 @@ type incoming[I any] struct {
 	atOnce   bool            // errors overtake elements
 	explicit bool            // the application says what is consumed
 	report   func()          // has pending control written
-	lapse    func()          // tells a client not to be sure of what is consumed; nil: this is one
+	lapse    func()          // of a server: tells its client that more may be consumed than was reported
 	gone     <-chan struct{} // the stream's context has ended
 
 	consumed atomic.Int64  // what the application is done with
 	seen     atomic.Int64  // what it was given
 	look     atomic.Int64  // at so many consumed, there may be something to do
-	exact    atomic.Bool   // the sender may take what was not reported as not consumed
+	exact    atomic.Bool   // the sender may take elements that were not reported for not consumed
 	cut      atomic.Bool   // what is taken is not to be given to anybody
 	full     atomic.Bool   // the read loop waits for the application
 	ready    chan struct{} // of one place: there may be something for one of those that wait
@@ -474,7 +474,9 @@ func (r *incoming[I]) promptLocked() bool {
 		r.earned = time.Now()
 	}
 	if r.prompts == 0 {
-		r.lapseLocked()
+		if !r.terminal { // else the last report is written in time
+			r.lapseLocked()
+		}
 		return false
 	}
 	r.prompts--
@@ -730,9 +732,11 @@ func (r *incoming[I]) claim(n int64) (had int64, ok bool) {
 func (r *incoming[I]) stats() ReceiverStats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	seen, consumed := r.seen.Load(), r.consumed.Load()
 	s := ReceiverStats{
-		Received: uint64(r.received), Bytes: r.total, Consumed: uint64(r.consumed.Load()),
-		Buffered: int(r.received - r.seen.Load()), Held: int(max(0, r.seen.Load()-r.consumed.Load())), Window: int(r.window.size), Waiting: r.waiting, Waited: r.waited,
+		Received: uint64(r.received), Bytes: r.total, Consumed: uint64(consumed),
+		Buffered: int(r.received - seen), Held: int(max(0, seen-consumed)),
+		Window: int(r.window.size), Waiting: r.waiting, Waited: r.waited,
 	}
 	if r.over == nil && r.granted == unbounded {
 		s.Outstanding = unbounded

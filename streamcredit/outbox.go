@@ -26,7 +26,7 @@ const (
 	Fail
 )
 
-// drops reports whether the producer puts up with elements that do not arrive.
+// drops reports whether elements may be dropped.
 func (p Policy) drops() bool { return p == DropOldest || p == DropNewest || p == Latest }
 
 // ErrOutboxFull is what Put returns for an element that was not taken because of [Fail].
@@ -36,7 +36,7 @@ var ErrOutboxFull = errors.New("streamcredit: the outbox is full: the receiver a
 type OutboxConfig struct {
 	// Size is how many elements wait at most; the default is 64.
 	Size int
-	// Policy is what happens then; the zero value is DefaultPolicy.
+	// Policy decides what happens to an element beyond Size. The zero value is DefaultPolicy.
 	Policy Policy
 }
 

@@ -141,11 +141,11 @@ const (
 	floodRate  = 100 // a second
 )
 
-// bucket is the flood rule: a control message costs a token. There is a token for each element
-// of either direction, which never expires, and floodRate a second, of which at most most
-// gather. One goroutine at a time uses it. It reads the clock only when it is empty.
+// bucket is the flood rule. A control message costs a token. Each element of either direction
+// brings a token that never expires. Time brings floodRate tokens a second and fills the bucket
+// up to its size. One goroutine at a time uses it. It reads the clock only when it is empty.
 type bucket struct {
-	most     int64
+	most     int64 // the size, in tokens
 	tokens   int64
 	elements uint64 // that were counted already
 	filled   time.Time

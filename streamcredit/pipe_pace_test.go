@@ -16,7 +16,9 @@ import (
 func pipeTo(t *testing.T, opts ...streamcredit.DuplexOption) func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
 	source := connect(t, framesDown, opened(streamcredit.WithManualDemand()), nil)
 	go func() {
-		for n := int64(1); source.server.out.send(t.Context(), n) == nil; n++ {
+		n := int64(1)
+		for source.server.out.send(t.Context(), n) == nil {
+			n++
 		}
 	}()
 	return func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {

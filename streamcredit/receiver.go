@@ -160,8 +160,8 @@ func (s *session[O, I]) did(n int) {
 	}
 }
 
-// confirm has what was flushed in the transport's hands where the sender counts on it, or has
-// it not count on it.
+// confirm waits until the transport has the reports that were flushed, where the sender relies
+// on them. If it cannot, it tells the sender not to.
 func (s *session[O, I]) confirm() {
 	if !s.in.exact.Load() {
 		return

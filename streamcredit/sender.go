@@ -197,7 +197,7 @@ func (s *session[O, I]) send(ctx context.Context, e O) error {
 	}
 }
 
-// valid returns why e cannot be an element, whoever receives.
+// valid returns why e cannot be an element of any stream.
 func (s *session[O, I]) valid(e O) error { return s.wire.check(e) }
 
 // ready waits for demand.

@@ -24,6 +24,7 @@ import (
 // one goroutine at a time.
 type wire[O, I any] interface {
 	writer[O]
+	carrier
 	reader[I]
 }
 
@@ -36,10 +37,19 @@ type writer[O any] interface {
 	half() error
 	// flush waits until what was written is in the transport's hands.
 	flush(ctx context.Context) error
+	// check returns why e cannot be an element.
+	check(e O) error
+	// setup returns m as an element.
+	setup(m any) (O, error)
+	sizeOut(e O) int
+}
+
+// A carrier is the part of a wire that may write from a goroutine of its own.
+type carrier interface {
 	// batch allows it to put several elements into one message, which the receiver takes
 	// up to the size of its largest element; 0: it has not said.
 	batch(largest int64)
-	// warns tells it that the client takes the trailer for what it is: FEATURE_UNFINISHED.
+	// warns tells it that the client knows unfinishedTrailer: FEATURE_UNFINISHED.
 	warns()
 	// bind tells it whom to tell of a failed write that its caller cannot be told of, and
 	// that it is not crowded any more.
@@ -50,11 +60,6 @@ type writer[O any] interface {
 	// crowded reports whether much control waits for the transport already: more had
 	// better add up in pending.
 	crowded() bool
-	// check returns why e cannot be an element.
-	check(e O) error
-	// setup returns m as an element.
-	setup(m any) (O, error)
-	sizeOut(e O) int
 }
 
 type reader[I any] interface {
@@ -86,7 +91,8 @@ type session[O, I any] struct {
 	in  *incoming[I] // nil: this end does not receive
 
 	trailer func(metadata.MD)          // of a server; nil: it has none
-	end     func(*status.Status) error // ends a server's stream with that; nil: only its handler can
+	end     func(*status.Status) error // ends a server's stream with a status; nil: only its handler can
+	lapsed  atomic.Bool                // the client was told that more may be consumed than was reported
 
 	pending pending
 	w       *lock
@@ -239,7 +245,9 @@ func (s *session[O, I]) dispatch(c *creditpb.Control) *ProtocolError {
 		s.write()
 		return v
 	case *creditpb.Control_Heartbeat:
-		s.next.Store(min(max(0, k.Heartbeat.GetNextBytes()), math.MaxUint32)) // more than gRPC has
+		if s.in != nil { // else no element can follow
+			s.next.Store(min(max(0, k.Heartbeat.GetNextBytes()), math.MaxUint32)) // more than gRPC has
+		}
 		if k.Heartbeat.GetEcho() {
 			s.pending.heartbeat(s.beat())
 			s.write()
@@ -278,7 +286,7 @@ func (s *session[O, I]) request(r *creditpb.Request, first bool) *ProtocolError 
 	if v != nil {
 		return v
 	}
-	if clamped && s.cfg.rejectCredit && !(first && s.role.server) {
+	if clamped && s.cfg.rejectCredit && (!first || !s.role.server) {
 		return violation(DemandTooLarge, fmt.Sprintf("at most %d outstanding", s.cfg.maxCredit), "demand for %d more", r.GetN())
 	}
 	if r.GetDrain() {
@@ -297,18 +305,18 @@ func (s *session[O, I]) finish(end error, total uint64) *ProtocolError {
 	v := s.in.finish(end, &total)
 	s.settle()
 	s.write()
-	if s.trailer != nil && !s.in.exact.Load() {
+	if s.lapsed.Load() {
 		s.help(s.assure)
 	}
 	return v
 }
 
 // doubtTrailer tells a client whether its server's handler, which has returned, may have
-// consumed more than was reported: its last value is unsure or sure. Without it it has not.
+// consumed more than was reported. Its last value counts, unsure or sure. Absent means sure.
 const doubtTrailer = "weir-credit-consumed"
 
-// assure has the client sure of what is consumed again, since the sender has ended: from now
-// on the last report is written before the handler goes on.
+// assure takes lapse back once the sender has ended. From then on the last report is written
+// before the handler goes on.
 func (s *session[O, I]) assure() {
 	if s.w.lock(s.ctx) != nil {
 		return
@@ -321,8 +329,11 @@ func (s *session[O, I]) assure() {
 	s.flush()
 }
 
-// lapse has the client not be sure of what is consumed.
-func (s *session[O, I]) lapse() { s.trailer(metadata.Pairs(doubtTrailer, "unsure")) }
+// lapse tells the client that more elements may be consumed than were reported.
+func (s *session[O, I]) lapse() {
+	s.trailer(metadata.Pairs(doubtTrailer, "unsure"))
+	s.lapsed.Store(true) // after the trailer: assure takes that back
+}
 
 // remoteError is what Recv returns for an Error.
 func remoteError(e *creditpb.Error) error {

@@ -114,7 +114,7 @@ func TestATopicOfElementsTooLarge(t *testing.T) {
 					t.Cleanup(func() { _ = both.Close() })
 					return both.In
 				}
-				small, any := subscribe(streamcredit.WithMaxMessageBytes(10)), subscribe()
+				small, large := subscribe(streamcredit.WithMaxMessageBytes(10)), subscribe()
 				synctest.Wait()
 				for _, size := range []int{1, 11, 2, 1000, 3} {
 					topic.Publish(make([]byte, size))
@@ -133,7 +133,7 @@ func TestATopicOfElementsTooLarge(t *testing.T) {
 				if got, end := sizes(small); !slices.Equal(got, []int{1, 2, 3}) || !errors.Is(end, io.EOF) {
 					t.Errorf("the small subscriber: got %v and %v, want 1, 2, 3 and io.EOF", got, end)
 				}
-				if got, end := sizes(any); !slices.Equal(got, []int{1, 11, 2, 1000, 3}) || !errors.Is(end, io.EOF) {
+				if got, end := sizes(large); !slices.Equal(got, []int{1, 11, 2, 1000, 3}) || !errors.Is(end, io.EOF) {
 					t.Errorf("the other one: got %v and %v, want all and io.EOF", got, end)
 				}
 				synctest.Wait()

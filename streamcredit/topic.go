@@ -33,6 +33,7 @@ func (t *Topic[T]) Serve(ctx context.Context, out *Sender[T], c OutboxConfig) er
 		c.Policy = DropOldest
 	case Block:
 		return invalid("got the policy Block, want one with which a slow subscriber slows nobody down")
+	default:
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)

@@ -11,7 +11,7 @@ import (
 
 // uploadTo sends count elements to a handler that runs take and returns nil, and returns what
 // Finish did. pause is between the last element and Finish.
-func uploadTo(t *testing.T, k kind, count int64, pause time.Duration, opts []streamcredit.DuplexOption, take func(in inlet)) (err error, consumed uint64) {
+func uploadTo(t *testing.T, k kind, count int64, pause time.Duration, opts []streamcredit.DuplexOption, take func(in inlet)) (consumed uint64, err error) {
 	t.Helper()
 	e := connect(t, k, opened(), opts)
 	go func() {
@@ -25,7 +25,7 @@ func uploadTo(t *testing.T, k kind, count int64, pause time.Duration, opts []str
 	}
 	time.Sleep(pause)
 	err = e.client.out.Finish(within(t, time.Hour))
-	return err, e.client.out.Consumed()
+	return e.client.out.Consumed(), err
 }
 
 // Finish says what a handler that returned nil has not consumed, and nothing if it has
@@ -35,8 +35,17 @@ func TestFinishReportsWhatIsNotConsumed(t *testing.T) {
 		sent, taken int64
 		window      int
 	}{
-		{10, 0, 64}, {10, 3, 64}, {10, 9, 64}, {10, 10, 64}, {1, 1, 64}, {1, 0, 64}, {50, 20, 64}, {50, 50, 64},
-		{300, 300, 64}, {2_000, 2_000, 100}, {5_000, 5_000, 1_000},
+		{10, 0, 64},
+		{10, 3, 64},
+		{10, 9, 64},
+		{10, 10, 64},
+		{1, 1, 64},
+		{1, 0, 64},
+		{50, 20, 64},
+		{50, 50, 64},
+		{300, 300, 64},
+		{2_000, 2_000, 100},
+		{5_000, 5_000, 1_000},
 	} {
 		for _, pause := range []time.Duration{0, time.Second} {
 			eachKind(t, func(t *testing.T, k kind) {
@@ -44,7 +53,7 @@ func TestFinishReportsWhatIsNotConsumed(t *testing.T) {
 					t.Skip("the server does not receive there")
 				}
 				ready := make(chan struct{})
-				err, consumed := uploadTo(t, k, c.sent, pause, opened(streamcredit.WithWindow(c.window)), func(in inlet) {
+				consumed, err := uploadTo(t, k, c.sent, pause, opened(streamcredit.WithWindow(c.window)), func(in inlet) {
 					if c.taken <= int64(c.window) && c.sent <= int64(c.window) {
 						time.Sleep(time.Millisecond) // so that all has arrived
 					}
@@ -72,7 +81,7 @@ func TestFinishReportsWhatIsNotDone(t *testing.T) {
 		if k == subscribes || k == framesDown {
 			t.Skip("the server does not receive there")
 		}
-		err, _ := uploadTo(t, k, 10, 0, opened(streamcredit.WithExplicitDone()), func(in inlet) {
+		_, err := uploadTo(t, k, 10, 0, opened(streamcredit.WithExplicitDone()), func(in inlet) {
 			take(t, in, 1, 10)
 			if err := in.Done(4); err != nil {
 				t.Error(err)
@@ -91,7 +100,7 @@ func TestFinishOfManyElements(t *testing.T) {
 			t.Skip("the server does not receive there")
 		}
 		const count, taken = 3_000, 2_990
-		err, _ := uploadTo(t, k, count, 0, opened(streamcredit.WithWindow(64)), func(in inlet) {
+		_, err := uploadTo(t, k, count, 0, opened(streamcredit.WithWindow(64)), func(in inlet) {
 			take(t, in, 1, taken)
 			time.Sleep(time.Second)
 			synctest.Wait()

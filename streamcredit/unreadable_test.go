@@ -57,6 +57,7 @@ func poisoned(t *testing.T, k kind, elements int, bad []byte, handle func(s side
 	case converts:
 		method, hello = demopb.StreamService_Convert_FullMethodName, encode(t, &demopb.ConvertRequest{Credit: helloFrom(open)})
 		element = func(n int64) []byte { return encode(t, &demopb.ConvertRequest{Number: n}) }
+	default:
 	}
 	p := grpctest.Start(t, func(r grpc.ServiceRegistrar) {
 		demopb.RegisterStreamServiceServer(r, handlers{
