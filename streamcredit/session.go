@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -129,7 +128,7 @@ type session[O, I any] struct {
 	alone   bool           // under mu: no more of them
 	writing atomic.Bool    // one that writes is about to
 	done    chan struct{}  // closed when the read loop has ended
-	broken  atomic.Bool    // it has because a message could not be read, not because the stream's context had ended
+	broken  atomic.Bool    // the stream was ended for a message that could not be read, or by guard, while the handler ran
 
 	notifying atomic.Bool // a goroutine calls the hook
 	told      uint64      // its last argument; that goroutine's
@@ -491,79 +490,14 @@ func (s *session[O, I]) fail(err error) {
 	s.guard(err)
 }
 
-// stuckGrace is how long a write of a server's session that has failed may make no progress.
-const stuckGrace = 100 * time.Millisecond
-
-// guard ends the stream of a server's session that has failed with err, if a write is stuck in
-// the transport. The handler waits for that write, or will when it closes, and so cannot return
-// the status itself. guard looks until the handler has returned.
-func (s *session[O, I]) guard(err error) {
-	if s.end == nil || s.ctx.Err() != nil {
-		return
-	}
-	last := s.progress()
-	s.mu.Lock() // so that s.stuck is set before it is used
-	defer s.mu.Unlock()
-	s.stuck = time.AfterFunc(last.patience(), func() {
-		now := s.progress()
-		switch {
-		case s.ctx.Err() != nil:
-			return
-		case now.writing && now == last:
-			_ = s.end(status.Convert(err)) // if it fails, the stream has ended
-			return
-		}
-		last = now
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.stuck.Reset(now.patience())
-	})
-}
-
-// unguard stops guard: the stream has ended.
-func (s *session[O, I]) unguard() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stuck != nil {
-		s.stuck.Stop()
-	}
-}
-
-// progress is how far the writes of a session have come.
-type progress struct {
-	writing        bool   // one is under way
-	wrote, carried uint64 // messages
-}
-
-func (s *session[O, I]) progress() progress {
-	writing, carried := s.wire.carried()
-	return progress{writing || s.w.held.Load(), s.wrote.Load(), carried}
-}
-
-// patience is how long guard waits before it looks again.
-func (p progress) patience() time.Duration {
-	if p.writing {
-		return stuckGrace
-	}
-	return closeGrace
-}
-
-// endOf returns how to end a server's stream before its handler returns; nil: not at all. gRPC
-// does so itself where a message cannot be read: what the handler returns later is not sent.
-// The method is not part of gRPC's interface, but of the stream that it hands out.
-func endOf(ctx context.Context) func(*status.Status) error {
-	if s, ok := grpc.ServerTransportStreamFromContext(ctx).(interface{ WriteStatus(*status.Status) error }); ok {
-		return s.WriteStatus
-	}
-	return nil
-}
-
 // over ends the session as the read loop has found it to end. A server's may go on
 // sending after a client's half-close.
 func (s *session[O, I]) over(err error) {
 	switch {
 	case !errors.Is(err, io.EOF):
-		s.broken.Store(!endsContext(status.Code(err)))
+		if !endsContext(status.Code(err)) {
+			s.broken.Store(true)
+		}
 		s.fail(err)
 	case !s.started:
 		s.fail(violation(UnexpectedFrame, "Open", "the end of the stream"))
