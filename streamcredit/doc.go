@@ -62,6 +62,14 @@
 // returns it as its status. What a hostile peer can cost is bounded: by the window in
 // elements, and in control messages by a bucket.
 //
+// # Validators and grpcurl
+//
+// Control travels in the messages of the method. A validator in an interceptor sees messages
+// whose only field is the Control, and must let them pass: a required field is missing in
+// them. grpcurl speaks the protocol by hand: -d with {"credit":{"open":{"willReceive":true,
+// "initial":{"n":10}}}} opens a subscription of ten elements, and prints the server's Open, the
+// elements and Complete.
+//
 // The wire contract, for other languages, is proto/weir/credit/v1/credit.proto; the
 // conformance suite is the program conformance.
 package streamcredit

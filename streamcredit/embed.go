@@ -70,11 +70,15 @@ func (w *embedded[Out, In]) read(into []*In) (*creditpb.Control, []*In, error) {
 
 func (w *embedded[Out, In]) half() error { return w.closeSend() }
 
+func (w *embedded[Out, In]) call() any { return w.stream }
+
 // What is written here is in the transport's hands at once, one by one.
 func (*embedded[Out, In]) flush(context.Context) error { return nil }
-func (*embedded[Out, In]) batch()                      {}
+func (*embedded[Out, In]) batch(int64)                 {}
+func (*embedded[Out, In]) warns()                      {}
 func (*embedded[Out, In]) bind(func(error), func())    {}
 func (*embedded[Out, In]) crowded() bool               { return false }
+func (*embedded[Out, In]) carried() (bool, uint64)     { return false, 0 }
 
 func (*embedded[Out, In]) sizeOut(m *Out) int { return proto.Size(reflected(m).Interface()) }
 func (*embedded[Out, In]) sizeIn(m *In) int   { return proto.Size(reflected(m).Interface()) }

@@ -156,6 +156,12 @@ func only[P any](opts []streamcredit.DuplexOption) (some []P) {
 // connect opens a stream in memory. At the end of the test it ends, if it has not before.
 func connect(t testing.TB, k kind, client, server []streamcredit.DuplexOption, opts ...grpctest.Option) *ends {
 	t.Helper()
+	return connectOver(t, k, client, server, func(p *grpctest.Pair) *grpc.ClientConn { return p.Conn }, opts...)
+}
+
+// connectOver is connect over the connection that dial returns.
+func connectOver(t testing.TB, k kind, client, server []streamcredit.DuplexOption, dial func(p *grpctest.Pair) *grpc.ClientConn, opts ...grpctest.Option) *ends {
+	t.Helper()
 	e := &ends{leave: make(chan error, 1), left: make(chan struct{})}
 	served := make(chan error, 1)
 	handle := func(s side, err error) error {
@@ -170,7 +176,7 @@ func connect(t testing.TB, k kind, client, server []streamcredit.DuplexOption, o
 	p := grpctest.Start(t, func(r grpc.ServiceRegistrar) { e.register(r, k, server, handle) }, opts...)
 	e.ctx, e.cancel = context.WithCancel(t.Context())
 	t.Cleanup(e.end)
-	if err := e.dial(p.Conn, k, client); err != nil {
+	if err := e.dial(dial(p), k, client); err != nil {
 		t.Fatalf("dial: got %v, want no error", err)
 	}
 	if err := <-served; err != nil {

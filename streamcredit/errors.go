@@ -25,12 +25,34 @@ var (
 	ErrGoingAway = errors.New("streamcredit: the sender is going away before the end")
 
 	// ErrTooLarge is what Send returns for an element that the receiver has said
-	// it would not take. It was not sent, and its credit is not used.
+	// it would not take. It was not sent, and its credit is not used. The error that
+	// wraps it says the sizes, and has the status RESOURCE_EXHAUSTED with the reason
+	// MESSAGE_TOO_LARGE.
 	ErrTooLarge = errors.New("streamcredit: the element is too large")
 
 	// ErrInvalid is wrapped by errors about arguments and options of the caller's.
 	ErrInvalid = errors.New("streamcredit: invalid")
 )
+
+// An UnconsumedError is the error of Finish when the receiver has ended the stream in order,
+// and has not reported all elements as consumed. It wraps [ErrCanceled]. A weir server whose
+// handler returns nil before it has the sender's end may have consumed more than it could
+// report, if elements followed each other closely. Finish returns nil then.
+type UnconsumedError struct {
+	Sent     uint64 // elements
+	Consumed uint64 // elements that the receiver has reported, the first ones
+}
+
+// Error returns how many elements were sent and how many of them were not consumed.
+func (e *UnconsumedError) Error() string {
+	return fmt.Sprintf("%v: it has ended the stream and left %d of %d elements unconsumed", ErrCanceled, e.Sent-e.Consumed, e.Sent)
+}
+
+// Unwrap returns ErrCanceled.
+func (*UnconsumedError) Unwrap() error { return ErrCanceled }
+
+// GRPCStatus returns the error with the code CANCELED. Package status finds it.
+func (e *UnconsumedError) GRPCStatus() *status.Status { return status.New(codes.Canceled, e.Error()) }
 
 // invalid returns an error that wraps ErrInvalid.
 func invalid(format string, args ...any) error {
@@ -125,6 +147,20 @@ func (e *ProtocolError) GRPCStatus() *status.Status {
 // violation returns a ProtocolError; got is a format.
 func violation(r Reason, want, got string, args ...any) *ProtocolError {
 	return &ProtocolError{Reason: r, Got: fmt.Sprintf(got, args...), Want: want}
+}
+
+// A tooLarge is ErrTooLarge with the sizes.
+type tooLarge struct{ size, most int64 }
+
+func (e *tooLarge) Error() string {
+	return fmt.Sprintf("%v: got %d bytes, want at most %d", ErrTooLarge, e.size, e.most)
+}
+
+func (*tooLarge) Unwrap() error { return ErrTooLarge }
+
+// GRPCStatus returns the status that a client gets from a handler that returns e.
+func (e *tooLarge) GRPCStatus() *status.Status {
+	return violation(MessageTooLarge, fmt.Sprintf("at most %d bytes", e.most), "an element of %d", e.size).GRPCStatus()
 }
 
 // canceled is ErrCanceled with what the receiver said.

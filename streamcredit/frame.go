@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"sync"
+
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
@@ -13,30 +17,41 @@ const (
 	// batchElement is the size up to which elements share a message. Larger ones cost
 	// more to copy than a message of their own.
 	batchElement = 1 << 10
-	// batchBytes is the size at which a message is full.
+	// batchBytes is the most that a message of several elements takes, where its receiver
+	// has announced that it takes so large an element. Otherwise it is safeBatch: the
+	// receiver's gRPC has a bound for messages, which the sender does not know.
 	batchBytes = 32 << 10
-	// batchCost is what an element adds to a message besides its bytes.
-	batchCost = 4
+	safeBatch  = 8 << 10
+	// batchCost is what an element adds to a message besides its bytes, and frameCost what
+	// a message has besides elements and control.
+	batchCost, frameCost = 4, 8
 	// queuedBytes is how much waits for the transport before writers do.
 	queuedBytes = 128 << 10
 	// queuedControls is how many messages of control alone wait for the transport before
 	// more of it adds up.
 	queuedControls = 64
+	// writtenFirst is how many elements of a server are accepted once they are written. A
+	// handler that sends a few and returns loses none. One that sends many gets batches.
+	writtenFirst = 64
 )
 
 // framed is the wire of a stream of Frames. Its elements are bytes. A goroutine of its
 // own writes, while there is something to write: what is written meanwhile shares the
 // next message. It never waits for more.
 type framed struct {
-	stream    Stream[creditpb.Frame, creditpb.Frame]
-	closeSend func() error // nil on a server
-	broke     func(error)  // told of an error that the read loop does not learn of
-	eased     func()       // told that not much control waits any more
+	stream     Stream[creditpb.Frame, creditpb.Frame]
+	closeSend  func() error      // nil on a server
+	setTrailer func(metadata.MD) // nil on a client
+	broke      func(error)       // told of an error that the read loop does not learn of
+	eased      func()            // told that not much control waits any more
 
 	mu       sync.Mutex // guards what follows
-	batched  bool       // the peer takes batches
+	batched  int        // the largest batch in bytes; 0: the peer takes none
+	written  int        // so many elements more are accepted once they are written
+	warned   bool       // the client was told not to take OK alone for the end
 	queue    queue[*outFrame]
 	queued   int           // bytes
+	messages uint64        // written so far
 	controls int           // messages of control alone
 	held     bool          // more of them wait for eased
 	tail     *outFrame     // the last one in the queue, if it can take more
@@ -49,16 +64,64 @@ type framed struct {
 type outFrame struct {
 	frame *creditpb.Frame // nil: half-close
 	size  int             // of its elements; 0: there are none
+	gone  chan struct{}   // closed when it was written or never will be; nil: nobody waits
 }
 
 func newFramed(stream Stream[creditpb.Frame, creditpb.Frame]) *framed { return &framed{stream: stream} }
 
-func (w *framed) bind(broke func(error), eased func()) { w.broke, w.eased = broke, eased }
+// newServedFramed returns the wire of a server. Until warns is called it accepts no element
+// before that is written: nothing of this end runs when the handler has returned, and what waits
+// then is lost.
+func newServedFramed(stream Stream[creditpb.Frame, creditpb.Frame]) *framed {
+	return &framed{stream: stream, written: math.MaxInt, setTrailer: trailerSetterOf(stream)}
+}
 
-func (w *framed) batch() {
+// unfinishedTrailer tells a client that OK alone is no end in order; see FEATURE_UNFINISHED.
+const unfinishedTrailer = "weir-credit-unfinished"
+
+func (w *framed) warns() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.batched = true
+	if w.setTrailer != nil {
+		w.written = writtenFirst
+	}
+}
+
+func (w *framed) call() any { return w.stream }
+
+// trailerOf returns the trailer of a client's stream, which has ended.
+func trailerOf(stream any) metadata.MD {
+	if t, ok := stream.(interface{ Trailer() metadata.MD }); ok {
+		return t.Trailer()
+	}
+	return nil
+}
+
+// trailerSetterOf returns how to set a trailer on a server's stream; nil: not at all.
+func trailerSetterOf(stream any) func(metadata.MD) {
+	if t, ok := stream.(interface{ SetTrailer(md metadata.MD) }); ok {
+		return t.SetTrailer
+	}
+	return nil
+}
+
+// last returns the last of some values, nothing if there are none.
+func last(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return values[len(values)-1]
+}
+
+func (w *framed) bind(broke func(error), eased func()) { w.broke, w.eased = broke, eased }
+
+func (w *framed) batch(largest int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.batched = safeBatch
+	if largest > 0 {
+		w.batched = int(min(largest, batchBytes))
+	}
 }
 
 func (w *framed) control(c *creditpb.Control) error {
@@ -70,6 +133,12 @@ func (w *framed) crowded() bool {
 	defer w.mu.Unlock()
 	w.held = w.held || w.err == nil && w.controls >= queuedControls
 	return w.held
+}
+
+func (w *framed) carried() (writing bool, messages uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.idle != nil, w.messages
 }
 
 func (w *framed) half() error { return w.enqueue(nil) }
@@ -92,13 +161,25 @@ func (w *framed) element(e []byte, c *creditpb.Control) error {
 	if err := w.awaitRoomLocked(); err != nil {
 		return err
 	}
+	if w.setTrailer != nil && w.written == 0 && !w.warned {
+		w.warned = true
+		w.setTrailer(metadata.Pairs(unfinishedTrailer, "1"))
+	}
 	if w.joinLocked(e, c) {
 		return nil
 	}
 	f := &outFrame{frame: &creditpb.Frame{Body: &creditpb.Frame_Data{Data: e}, Piggyback: c}, size: len(e) + batchCost}
 	w.enqueueLocked(f)
 	w.tail = nil
-	if w.batched && len(e) <= batchElement {
+	if w.written > 0 {
+		w.written--
+		f.gone = make(chan struct{})
+		w.mu.Unlock()
+		<-f.gone
+		w.mu.Lock()
+		return w.err
+	}
+	if w.batched > 0 && len(e) <= batchElement {
 		w.tail = f
 	}
 	return nil
@@ -107,7 +188,16 @@ func (w *framed) element(e []byte, c *creditpb.Control) error {
 // joinLocked puts e into the last message that waits, if it may.
 func (w *framed) joinLocked(e []byte, c *creditpb.Control) bool {
 	f := w.tail
-	if f == nil || len(e) > batchElement || f.size+len(e) > batchBytes || c != nil && f.frame.GetPiggyback() != nil {
+	if f == nil || len(e) > batchElement || c != nil && f.frame.GetPiggyback() != nil {
+		return false
+	}
+	size := f.size + len(e) + batchCost + frameCost
+	for _, c := range []*creditpb.Control{c, f.frame.GetPiggyback()} {
+		if c != nil {
+			size += proto.Size(c) + batchCost
+		}
+	}
+	if size > w.batched {
 		return false
 	}
 	switch body := f.frame.GetBody().(type) {
@@ -161,8 +251,12 @@ func (w *framed) drain(idle chan struct{}) {
 		err := w.write(f)
 		w.mu.Lock()
 		w.queued -= f.size
+		w.messages++
 		if err != nil {
 			w.err = io.EOF
+		}
+		if f.gone != nil {
+			close(f.gone)
 		}
 		if w.room != nil && (w.queued < queuedBytes || w.err != nil) {
 			close(w.room)
@@ -184,6 +278,11 @@ func (w *framed) drain(idle chan struct{}) {
 			w.eased()
 		}
 		w.mu.Lock()
+	}
+	for w.err != nil && w.queue.len() > 0 {
+		if f := w.queue.pop(); f.gone != nil {
+			close(f.gone) // its writer looks at err
+		}
 	}
 	w.idle = nil
 }
@@ -224,7 +323,7 @@ func (w *framed) read(into [][]byte) (*creditpb.Control, [][]byte, error) {
 		return f.GetPiggyback(), append(into, body.Data), nil
 	case *creditpb.Frame_Batch:
 		w.mu.Lock()
-		batched := w.batched
+		batched := w.batched > 0
 		w.mu.Unlock()
 		if !batched {
 			return nil, into, violation(UnexpectedFrame, "none: FEATURE_BATCH is not used", "a batch")
@@ -250,16 +349,19 @@ func (*framed) setup(m any) ([]byte, error) {
 // Small elements share messages, as many as there are when one can be written. With
 // [SendOnly] or [ReceiveOnly] it does one of the two, and the other field is nil. An
 // element must not be changed after Send. Send does not wait for the transport, but for
-// the elements before it; Finish, Close and the like wait until all are in its hands. So
-// a handler that fails tells its client with CloseWithError: with an error that it just
-// returns, gRPC ends the stream at once, and drops what waits. Otherwise it is like
-// [ServeSend].
+// the elements before it; Finish, Close and the like wait until all are in its hands. A
+// handler that has sent must call one of them: when it just returns, gRPC ends the stream at
+// once and drops what waits. Its client then gets what was written and, where the handler
+// returned nil, a [*ProtocolError] with [CountMismatch]. The first 64 elements are never
+// lost so: for them Send waits for the transport. For clients that would take that end for
+// the proper one (FEATURE_UNFINISHED is theirs to list), it does so for all elements, which
+// then share no messages. Otherwise ServeFrames is like [ServeSend].
 func ServeFrames(stream Stream[creditpb.Frame, creditpb.Frame], opts ...DuplexOption) (*Duplex[[]byte, []byte], []byte, error) {
 	c, err := newConfig(role{server: true, sends: true, receives: true}, opts)
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := serve(stream.Context(), newFramed(stream), headerOf(stream), c)
+	s, err := serve(stream.Context(), newServedFramed(stream), headerOf(stream), c)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -275,11 +377,8 @@ func DialFrames[CallOption any, S ClientStream[creditpb.Frame, creditpb.Frame]](
 	if err != nil {
 		return nil, err
 	}
-	s, err := dial(ctx, open, c, func(stream S) wire[[]byte, []byte] {
-		w := newFramed(stream)
-		w.closeSend = stream.CloseSend
-		return w
-	})
+	w := newFramed(nil)
+	s, err := dial(ctx, open, c, w, func(stream S) { w.stream, w.closeSend = stream, stream.CloseSend })
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ const (
 func (s *session[O, I]) features() []creditpb.Feature {
 	return []creditpb.Feature{
 		creditpb.Feature_FEATURE_CONSUMED, creditpb.Feature_FEATURE_DRAIN,
-		creditpb.Feature_FEATURE_HEARTBEAT, creditpb.Feature_FEATURE_BATCH,
+		creditpb.Feature_FEATURE_HEARTBEAT, creditpb.Feature_FEATURE_BATCH, creditpb.Feature_FEATURE_UNFINISHED,
 	}
 }
 
@@ -37,6 +37,9 @@ func (s *session[O, I]) hello() *creditpb.Control {
 	}
 	if s.cfg.heartbeat > 0 {
 		o.Heartbeat = durationpb.New(s.cfg.heartbeat)
+	}
+	if s.cfg.rejectCredit {
+		o.MaxCredit = s.cfg.maxCredit
 	}
 	if s.in != nil {
 		n, held := s.in.first()
@@ -70,7 +73,7 @@ func (s *session[O, I]) open(c *creditpb.Control, elements []I) error {
 	}
 	s.peerReceives = o.GetWillReceive() // and no more is kept of what a peer may have made huge
 	if r := o.GetInitial(); r != nil {
-		if v := s.request(r); v != nil {
+		if v := s.request(r, true); v != nil {
 			return v
 		}
 	}
@@ -92,22 +95,27 @@ func (s *session[O, I]) agree(o *creditpb.Open) *ProtocolError {
 	case s.in != nil && s.out != nil && (!o.GetWillSend() || !o.GetWillReceive()):
 		return violation(UnexpectedFrame, "a peer that sends and receives: its Open must say will_send and will_receive",
 			"will_send %t, will_receive %t", o.GetWillSend(), o.GetWillReceive())
-	case o.GetMaxMessageBytes() < 0 || o.GetMaxBufferedBytes() < 0:
-		return violation(InvalidDemand, "bounds of 0 or more", "max_message_bytes %d, max_buffered_bytes %d",
-			o.GetMaxMessageBytes(), o.GetMaxBufferedBytes())
+	case o.GetMaxMessageBytes() < 0 || o.GetMaxBufferedBytes() < 0 || o.GetMaxCredit() < 0:
+		return violation(InvalidDemand, "bounds of 0 or more", "max_message_bytes %d, max_buffered_bytes %d, max_credit %d",
+			o.GetMaxMessageBytes(), o.GetMaxBufferedBytes(), o.GetMaxCredit())
 	}
 	known := func(f creditpb.Feature) bool { return slices.Contains(o.GetFeatures(), f) }
 	s.drains = known(creditpb.Feature_FEATURE_DRAIN)
 	reports := known(creditpb.Feature_FEATURE_CONSUMED)
 	if known(creditpb.Feature_FEATURE_BATCH) {
-		s.wire.batch()
+		s.wire.batch(o.GetMaxMessageBytes())
 	}
-	s.pulse = known(creditpb.Feature_FEATURE_HEARTBEAT)
+	if known(creditpb.Feature_FEATURE_UNFINISHED) {
+		s.wire.warns()
+	}
+	if s.pulse = known(creditpb.Feature_FEATURE_HEARTBEAT); !s.pulse && s.cfg.heartbeat > 0 {
+		return violation(VersionMismatch, "a peer with FEATURE_HEARTBEAT, for WithHeartbeat", "one without it")
+	}
 	if s.out != nil {
 		s.out.agree(o, reports)
 	}
 	if s.in != nil {
-		s.in.agree(reports, s.drains)
+		s.in.agree(reports, s.drains, o.GetMaxCredit())
 	}
 	return nil
 }
@@ -140,58 +148,95 @@ func (s *session[O, I]) beats(d time.Duration) {
 		return
 	}
 	if d > 0 {
-		s.every(max(d, minHeartbeat), s.wrote.Load, func(silent int) {
-			if silent > 0 {
-				s.pending.heartbeat(s.beat())
-				s.write()
-			}
-		})
+		s.pace(max(d, minHeartbeat))
 	}
 	if s.cfg.heartbeat > 0 {
 		s.watch()
 	}
 }
 
-// watch ends the session when the peer is silent for too long, and could be heard: not
-// after its half-close, nor while the read loop waits for the application.
-func (s *session[O, I]) watch() {
-	var deaf uint64
-	heard := func() uint64 {
-		if s.in != nil && s.in.full.Load() {
-			deaf++
-		}
-		return s.read.Load() + deaf
+// pace writes a heartbeat whenever nothing was written for three quarters of d: the rest is
+// for the way and for a processor that is busy.
+func (s *session[O, I]) pace(d time.Duration) {
+	due := d - d/4
+	if s.out != nil {
+		s.out.weigh()
 	}
-	s.every(s.cfg.heartbeat, heard, func(silent int) {
-		select {
-		case <-s.done:
-			return
-		default:
+	s.large.Store(int64(d.Seconds() * slowestRate))
+	s.wroteAt.Store(int64(time.Since(s.began)))
+	s.every(due, func() time.Duration {
+		left := due - (time.Since(s.began) - time.Duration(s.wroteAt.Load()))
+		if left > 0 {
+			return left
 		}
-		if silent >= missedHeartbeats {
-			s.fail(violation(PeerStalled, "a message or a heartbeat every "+s.cfg.heartbeat.String(),
-				"nothing for %d times that", silent))
-		}
+		s.pending.heartbeat(s.beat())
+		s.write()
+		return due
 	})
 }
 
-// every calls f each d with the number of times in a row that count has not changed, until
-// the session has ended.
-func (s *session[O, I]) every(d time.Duration, count func() uint64, f func(silent int)) {
-	last, silent := count(), 0
-	var again *time.Timer
-	s.mu.Lock() // so that again is set before it is used
-	defer s.mu.Unlock()
-	again = s.afterLocked(d, func() {
-		if now := count(); now != last {
+// slowestRate is how many bytes a second a message makes at least that is on its way.
+const slowestRate = 64 << 10
+
+// noteWrite notes that something is written now.
+func (s *session[O, I]) noteWrite() {
+	s.wrote.Add(1)
+	if s.wroteAt.Load() != 0 {
+		s.wroteAt.Store(int64(time.Since(s.began)))
+	}
+}
+
+// announce tells a peer that listens for heartbeats of an element that none can overtake, if
+// it is large. s.w is held.
+func (s *session[O, I]) announce(size int64) {
+	if large := s.large.Load(); large == 0 || size <= large {
+		return
+	}
+	b := s.beat()
+	b.NextBytes = size
+	_ = s.put(&creditpb.Control{Kind: &creditpb.Control_Heartbeat{Heartbeat: b}}) // if it fails, so does the element
+}
+
+// watch ends the session when the peer is silent for too long, and could be heard: not
+// after its half-close, nor while the read loop waits for the application, nor before a large
+// element that the peer has announced can have arrived. It counts intervals and no time: a
+// pause of this process is one.
+func (s *session[O, I]) watch() {
+	last, silent := s.read.Load(), 0
+	s.every(s.cfg.heartbeat, func() time.Duration {
+		select {
+		case <-s.done:
+			return 0
+		default:
+		}
+		if now := s.read.Load(); now != last || s.in != nil && s.in.full.Load() {
 			last, silent = now, 0
 		} else {
 			silent++
 		}
-		f(silent)
+		patience := missedHeartbeats
+		if next := s.next.Load(); next > 0 {
+			patience += int(time.Duration(next/slowestRate+1) * time.Second / s.cfg.heartbeat)
+		}
+		if silent >= patience {
+			s.fail(violation(PeerStalled, "a message or a heartbeat every "+s.cfg.heartbeat.String(),
+				"nothing for %d times that", silent))
+		}
+		return s.cfg.heartbeat
+	})
+}
+
+// every calls f after d, and then after what it returns, until that is 0 or the session has
+// ended.
+func (s *session[O, I]) every(d time.Duration, f func() time.Duration) {
+	var again *time.Timer
+	s.mu.Lock() // so that again is set before it is used
+	defer s.mu.Unlock()
+	again = s.afterLocked(d, func() {
+		d := f()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.err == nil {
+		if s.err == nil && d > 0 {
 			again.Reset(d)
 		}
 	})

@@ -19,6 +19,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv("WEIR_BENCH_SERVE") != "" {
 		serveElsewhere()
 	}
+	if addr := os.Getenv("WEIR_STOPPED_CLIENT"); addr != "" {
+		receiveElsewhere(addr)
+	}
 	goleak.VerifyTestMain(m)
 }
 

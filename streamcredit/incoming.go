@@ -25,6 +25,9 @@ const (
 	idleReport = 100 * time.Millisecond
 	// weighEvery is of how many elements an automatic window weighs one, at random.
 	weighEvery = 16
+	// promptFirst is how many elements a server reports one by one, and prompts how many
+	// reports it writes at once, besides one each idleReport: see promptLocked.
+	promptFirst, prompts = 16, 64
 	// never is a number of elements that is not reached.
 	never = math.MaxInt64
 )
@@ -42,11 +45,13 @@ type incoming[I any] struct {
 	atOnce   bool            // errors overtake elements
 	explicit bool            // the application says what is consumed
 	report   func()          // has pending control written
+	lapse    func()          // of a server: tells its client that more may be consumed than was reported
 	gone     <-chan struct{} // the stream's context has ended
 
 	consumed atomic.Int64  // what the application is done with
 	seen     atomic.Int64  // what it was given
 	look     atomic.Int64  // at so many consumed, there may be something to do
+	exact    atomic.Bool   // the sender may take elements that were not reported for not consumed
 	cut      atomic.Bool   // what is taken is not to be given to anybody
 	full     atomic.Bool   // the read loop waits for the application
 	ready    chan struct{} // of one place: there may be something for one of those that wait
@@ -58,14 +63,17 @@ type incoming[I any] struct {
 
 	mu sync.Mutex // guards what follows; held for a few instructions only
 
-	window   window
-	granted  int64 // all that was asked for, and not burned; saturates
-	received int64 // all that has arrived
-	weighAt  int64 // with which of them to weigh one
-	reported int64 // what the sender knows of what is consumed
-	reports  bool  // the sender wants to know all of it
-	buffer   queue[I]
-	held     int64 // the bytes in buffer, where demand is unbounded
+	window    window
+	granted   int64     // all that was asked for, and not burned; saturates
+	maxCredit int64     // the most that the sender takes at once; 0: any
+	received  int64     // all that has arrived
+	weighAt   int64     // with which of them to weigh one
+	reported  int64     // what the sender knows of what is consumed
+	reports   bool      // the sender wants to know all of it
+	prompts   int64     // reports that may still be written at once, where exact is set
+	earned    time.Time // until when they were counted
+	buffer    queue[I]
+	held      int64 // the bytes in buffer, where demand is unbounded
 
 	maxBytes   int64        // the largest element; 0: any
 	byteWindow int64        // 0: none
@@ -115,10 +123,16 @@ func (r *incoming[I]) first() (n, held int64) {
 }
 
 // agree takes over what both sides know.
-func (r *incoming[I]) agree(reports, drains bool) {
+func (r *incoming[I]) agree(reports, drains bool, maxCredit int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.reports, r.drains = reports, drains
+	r.prompts, r.earned, r.maxCredit = prompts, time.Now(), maxCredit
+	if maxCredit > 0 {
+		r.window.bound(maxCredit)
+	}
+	r.exact.Store(reports && r.lapse != nil)
+	r.aimLocked()
 }
 
 // unleash lifts all bounds, for a sender that knows nothing of them.
@@ -160,6 +174,11 @@ func (r *incoming[I]) push(elements []I) *ProtocolError {
 		r.buffer.push(e)
 		if r.granted == unbounded {
 			r.held += int64(r.size(e))
+		}
+	}
+	if r.owed > 0 && r.maxCredit > 0 && r.granted-r.received <= r.maxCredit/2 {
+		if more := r.dueLocked(); more > 0 {
+			r.askLocked(more, false)
 		}
 	}
 	r.signalLocked()
@@ -361,6 +380,7 @@ func (r *incoming[I]) ask(n int64, unboundedToo bool) error {
 	if more := r.dueLocked(); more > 0 || r.over != nil {
 		r.askLocked(more, false)
 	}
+	r.aimLocked()
 	return nil
 }
 
@@ -369,7 +389,17 @@ func (r *incoming[I]) dueLocked() int64 {
 	if r.over != nil || r.draining || r.owed == 0 {
 		return 0
 	}
-	more := r.account.take(r.owed)
+	want := r.owed
+	if r.maxCredit > 0 {
+		want = min(want, r.maxCredit-(r.granted-r.received))
+		if r.owed == unbounded { // the bound of the buffer, which does not hold the read loop here
+			want = min(want, unboundedBuffer-(r.granted-r.consumed.Load()))
+		}
+	}
+	if want <= 0 {
+		return 0
+	}
+	more := r.account.take(want)
 	if r.owed != unbounded || more == unbounded {
 		r.owed -= more
 	}
@@ -401,7 +431,7 @@ func (r *incoming[I]) askLocked(n int64, drain bool) {
 // to report.
 func (r *incoming[I]) aimLocked() {
 	switch {
-	case r.sizedLocked() || r.over != nil || r.explicit || r.waiting > 0 && r.reports:
+	case r.sizedLocked() || r.over != nil || r.explicit || r.waiting > 0 && r.reports || r.exact.Load() || r.owed > 0 && r.maxCredit > 0:
 		r.look.Store(0)
 	case r.window.size == 0 || r.granted == unbounded || r.draining:
 		r.look.Store(never)
@@ -419,15 +449,53 @@ func (r *incoming[I]) did(n int) (over bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.unweighLocked()
-	switch more := r.replenishLocked(); {
+	switch more := saturate(r.replenishLocked(), r.dueLocked()); {
 	case more > 0:
 		r.askLocked(more, false)
-	case r.byteWindow > 0 && r.unreported >= (r.byteWindow+1)/2, r.finalLocked():
+	case r.byteWindow > 0 && r.unreported >= (r.byteWindow+1)/2, r.finalLocked(), r.promptLocked():
 		r.askLocked(0, false)
 	case r.reports && r.received == r.seen.Load() && r.consumed.Load() > r.reported:
 		r.armLocked() // nobody need call Recv after this
 	}
 	return r.over != nil
+}
+
+// promptLocked reports whether a report is due at once, because the handler may return now:
+// on a server nothing can be written after that. The first elements are reported one by one,
+// and then whenever there are no more. That is too dear where elements follow each other
+// closely: when the reports for it are used up, the sender is told not to be sure.
+func (r *incoming[I]) promptLocked() bool {
+	consumed := r.consumed.Load()
+	if !r.exact.Load() || r.quit || consumed <= r.reported || consumed > promptFirst && r.received != r.seen.Load() {
+		return false
+	}
+	if r.prompts == 0 {
+		r.prompts = min(int64(time.Since(r.earned)/idleReport), prompts)
+		r.earned = time.Now()
+	}
+	if r.prompts == 0 {
+		if !r.terminal { // else the last report is written in time
+			r.lapseLocked()
+		}
+		return false
+	}
+	r.prompts--
+	return true
+}
+
+// lapseLocked has the sender know that more may be consumed than was reported.
+func (r *incoming[I]) lapseLocked() {
+	if r.exact.Swap(false) {
+		r.lapse()
+		r.aimLocked()
+	}
+}
+
+// waver is lapseLocked for a report that may not be written in time.
+func (r *incoming[I]) waver() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lapseLocked()
 }
 
 // finalLocked reports whether the last report is due: that everything is consumed.
@@ -594,14 +662,14 @@ func (r *incoming[I]) cancel() (tell bool) {
 	return tell
 }
 
-// abandon gives back to the budget what is not consumed, and drops it if the sender had not
-// ended.
-func (r *incoming[I]) abandon() {
+// abandon gives back to the budget what is not consumed. It drops it as well, if drop is set
+// and the sender had not ended.
+func (r *incoming[I]) abandon(drop bool) {
 	r.takeMu.Lock()
 	defer r.takeMu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.terminal {
+	if drop && !r.terminal {
 		r.dropLocked()
 	}
 	r.releaseLocked()
@@ -664,9 +732,11 @@ func (r *incoming[I]) claim(n int64) (had int64, ok bool) {
 func (r *incoming[I]) stats() ReceiverStats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	seen, consumed := r.seen.Load(), r.consumed.Load()
 	s := ReceiverStats{
-		Received: uint64(r.received), Bytes: r.total, Consumed: uint64(r.consumed.Load()),
-		Buffered: int(r.received - r.seen.Load()), Window: int(r.window.size), Waiting: r.waiting, Waited: r.waited,
+		Received: uint64(r.received), Bytes: r.total, Consumed: uint64(consumed),
+		Buffered: int(r.received - seen), Held: int(max(0, seen-consumed)),
+		Window: int(r.window.size), Waiting: r.waiting, Waited: r.waited,
 	}
 	if r.over == nil && r.granted == unbounded {
 		s.Outstanding = unbounded

@@ -5,6 +5,8 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"google.golang.org/grpc"
 )
 
 // Options are sealed, and typed by what they act on: one that means nothing to a
@@ -58,7 +60,8 @@ type config struct {
 	handshake time.Duration
 	heartbeat time.Duration
 	meter     *Meter
-	setup     any  // a client's first element
+	setup     any // a client's first element
+	call      []grpc.CallOption
 	unaware   bool // a server talks to clients that know nothing of this
 
 	firstRequest time.Duration
@@ -92,11 +95,17 @@ func WithHandshakeTimeout(d time.Duration) Option {
 	return bothOption(func(c *config) { c.handshake = d })
 }
 
-// WithHeartbeat asks the peer to show life when it has sent nothing for d, at least
-// 100 ms. A peer from which nothing comes for three times d ends the stream with
-// UNAVAILABLE, PEER_STALLED. Zero, the default: no heartbeats. It finds a peer whose
-// machine is gone while TCP has not noticed; grpc.keepalive does so for a whole
-// connection.
+// WithHeartbeat asks the peer to show life at least every d, which is 100 ms or more. The
+// stream ends with UNAVAILABLE, PEER_STALLED, when nothing has come for three times d. It
+// finds a peer whose machine is gone while TCP has not noticed; grpc.keepalive does so for a
+// whole connection. Zero, the default: no heartbeats. A peer that does not know heartbeats
+// (FEATURE_HEARTBEAT) is refused with FAILED_PRECONDITION, VERSION; one that is unaware of the
+// protocol ([AllowUnaware]) is not watched.
+//
+// No heartbeat can overtake an element that is on its way. weir's senders announce elements
+// of more than 64 KiB times d, in seconds; each second of patience more is for 64 KiB of
+// them. Other senders may not: choose d so that the largest element arrives within three times
+// d.
 func WithHeartbeat(d time.Duration) Option {
 	return bothOption(func(c *config) { c.heartbeat = d })
 }
@@ -106,8 +115,14 @@ func WithMeter(m *Meter) Option { return bothOption(func(c *config) { c.meter = 
 
 // WithSetup sends message, one of the client's stream, with the client's Open: the
 // query of a subscription, say. It costs no credit and no round trip. The server's
-// constructor returns it. For clients only.
+// constructor returns it. The client's returns an error that wraps ErrInvalid, and makes no
+// call, if message is not of the type that the stream sends. For clients only.
 func WithSetup(message any) Option { return bothOption(func(c *config) { c.setup = message }) }
+
+// WithCallOptions makes the call with opts, as for a call of grpc's own. For clients only.
+func WithCallOptions(opts ...grpc.CallOption) Option {
+	return bothOption(func(c *config) { c.call = append(c.call, opts...) })
+}
 
 // AllowUnaware lets a server talk to clients that know nothing of the protocol, whose
 // first message has no Control: they are sent elements without bound, and what
@@ -136,8 +151,9 @@ func WithSendStallTimeout(d time.Duration) SendOption {
 
 // WithMaxPeerCredit bounds the credit that a sender has at any time to n elements: what is
 // asked for beyond is there once there is room for it, or, with reject, ends the stream
-// with RESOURCE_EXHAUSTED, DEMAND_TOO_LARGE. By default there is no bound, and demand may
-// be unbounded.
+// with RESOURCE_EXHAUSTED, DEMAND_TOO_LARGE. With reject, Open announces the bound, and weir's
+// receivers stay below it, but for what a client asks for with [Receiver.Request] before it has
+// the server's Open. By default there is no bound, and demand may be unbounded.
 func WithMaxPeerCredit(n int64, reject bool) SendOption {
 	return sendOption(func(c *config) { c.maxCredit, c.rejectCredit = n, reject })
 }
@@ -205,7 +221,11 @@ func WithBudget(b *Budget) ReceiveOption {
 }
 
 // WithExplicitDone has elements count as consumed when [Receiver.Done] says so, and not
-// when Recv returns them or the body of All has ended.
+// when Recv returns them or the body of All has ended. The window bounds the elements that the
+// application has and is not done with. An application that takes more of them before it calls
+// Done waits for ever: give it a window that it cannot fill, as in WithWindow(2*batch). The
+// automatic window begins with 64. [ReceiverStats].Held shows the stall: it is equal to Window
+// while a Recv waits.
 func WithExplicitDone() ReceiveOption {
 	return receiveOption(func(c *config) { c.explicit = true })
 }
@@ -249,6 +269,7 @@ func (c *config) validate() error {
 	want(c.maxCredit >= 0, "got a largest peer credit of %d, want it positive, or 0 for no bound", c.maxCredit)
 	want(c.byteWindow >= 0 && c.maxMessage >= 0, "got bounds of %d and %d bytes, want none negative", c.byteWindow, c.maxMessage)
 	want(c.setup == nil || !r.server, "got a setup element on a server, want it on the client")
+	want(len(c.call) == 0 || !r.server, "got call options on a server, want them on the client")
 	want(!c.unaware || r.server, "got AllowUnaware on a client, want it on the server")
 	want(c.windows <= 1, "got %d options that set the window, want one", c.windows)
 	want(c.mode != fixedWindow || c.size >= 1 && c.size <= largestWindow, "got a window of %d, want 1 to %d", c.size, largestWindow)

@@ -11,8 +11,10 @@ import (
 type Policy uint8
 
 const (
-	// Block has Put wait. The default; not for a [Topic].
-	Block Policy = iota
+	// DefaultPolicy is Block in an [Outbox] and DropOldest in a [Topic].
+	DefaultPolicy Policy = iota
+	// Block has Put wait. Not for a [Topic].
+	Block
 	// DropOldest drops the element that has waited longest.
 	DropOldest
 	// DropNewest drops the element that was to be put.
@@ -24,6 +26,9 @@ const (
 	Fail
 )
 
+// drops reports whether elements may be dropped.
+func (p Policy) drops() bool { return p == DropOldest || p == DropNewest || p == Latest }
+
 // ErrOutboxFull is what Put returns for an element that was not taken because of [Fail].
 var ErrOutboxFull = errors.New("streamcredit: the outbox is full: the receiver asks for less than there is")
 
@@ -31,7 +36,7 @@ var ErrOutboxFull = errors.New("streamcredit: the outbox is full: the receiver a
 type OutboxConfig struct {
 	// Size is how many elements wait at most; the default is 64.
 	Size int
-	// Policy is what happens then.
+	// Policy decides what happens to an element beyond Size. The zero value is DefaultPolicy.
 	Policy Policy
 }
 
@@ -41,6 +46,9 @@ func (c *OutboxConfig) validate() error {
 	}
 	if c.Size == 0 {
 		c.Size = 64
+	}
+	if c.Policy == DefaultPolicy {
+		c.Policy = Block
 	}
 	if c.Policy == Latest {
 		c.Size = 1
@@ -81,9 +89,14 @@ func NewOutbox[T any](ctx context.Context, out *Sender[T], c OutboxConfig) (*Out
 }
 
 // Put takes e, which it may drop as the policy says. Only with [Block] it waits, until there
-// is room or ctx ends. It returns ErrOutboxFull, the context's error, ErrClosed after
-// Close, or, once the receiver has ended, what Send returned.
+// is room or ctx ends. It returns ErrOutboxFull, the context's error, ErrInvalid where e is
+// not an element, ErrClosed after Close, or, once the receiver has ended, what Send returned.
+// An element that is too large for the receiver ([ErrTooLarge]) is dropped and counted with
+// the policies that drop; with Block and Fail it ends the outbox.
 func (o *Outbox[T]) Put(ctx context.Context, e T) error {
+	if err := o.out.s.valid(e); err != nil {
+		return err
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for {
@@ -109,7 +122,7 @@ func (o *Outbox[T]) Put(ctx context.Context, e T) error {
 			o.queue.pop()
 			o.dropLocked(1)
 			continue
-		case Block:
+		case Block, DefaultPolicy: // which validate has replaced
 		}
 		if err := o.waitLocked(ctx); err != nil {
 			return err
@@ -239,7 +252,9 @@ func (o *Outbox[T]) drain(ctx context.Context) error {
 			o.mu.Lock()
 			o.dropLocked(1)
 			o.mu.Unlock()
-			return err
+			if !errors.Is(err, ErrTooLarge) || !o.config.Policy.drops() {
+				return err
+			}
 		}
 	}
 }

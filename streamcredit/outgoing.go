@@ -33,6 +33,7 @@ type outgoing struct {
 
 	consumed  uint64 // what the receiver has reported
 	reporting bool   // it will report all of it
+	unsure    bool   // it has said that it could not; see doubtTrailer
 
 	sized      bool    // the size of each element is needed
 	maxMessage int64   // the largest element that the receiver takes; 0: any
@@ -48,6 +49,7 @@ type outgoing struct {
 	mute    bool  // nothing more may be written in this direction, not even a terminal
 
 	changed chan struct{} // closed at the next change that somebody waits for; nil: nobody does
+	wakeAt  uint64        // the value of sent that is such a change, too; 0: none is
 	waiting int           // Sends that wait
 	since   time.Time     // when the first of them began
 	starved time.Duration // the sum of these times, over
@@ -66,13 +68,23 @@ func (o *outgoing) agree(peer *creditpb.Open, reporting bool) {
 	o.sized = o.sized || o.maxMessage > 0 || o.byteWindow > 0
 }
 
+// weigh has take ask for the size of each element.
+func (o *outgoing) weigh() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sized = true
+}
+
 // freeLocked reports whether an element could be sent now.
 func (o *outgoing) freeLocked() bool {
 	return o.credit > 0 && (o.byteWindow <= 0 || o.bytes < o.byteWindow && len(o.sizes) < mostSizes)
 }
 
-// wakeLocked wakes whoever waits for a change.
+// wakeLocked wakes all goroutines that wait for a change. Every method that changes a field
+// of a condition in await, wait or beyond calls it. take is the exception: it makes none of
+// the conditions true but that of beyond, which sets wakeAt.
 func (o *outgoing) wakeLocked() {
+	o.wakeAt = 0
 	if o.changed != nil {
 		close(o.changed)
 		o.changed = nil
@@ -152,7 +164,7 @@ func (o *outgoing) take(sizeOf func() int) (size int64, ok bool, err error) {
 	}
 	if o.sized {
 		if size = int64(sizeOf()); o.maxMessage > 0 && size > o.maxMessage {
-			return 0, false, fmt.Errorf("%w: got %d bytes, want at most %d", ErrTooLarge, size, o.maxMessage)
+			return 0, false, &tooLarge{size: size, most: o.maxMessage}
 		}
 	}
 	o.sent++
@@ -161,6 +173,9 @@ func (o *outgoing) take(sizeOf func() int) (size int64, ok bool, err error) {
 	if o.byteWindow > 0 {
 		o.sizes = append(o.sizes, size)
 		o.bytes += size
+	}
+	if o.wakeAt > 0 && o.sent >= o.wakeAt {
+		o.wakeLocked()
 	}
 	if o.sterile && !o.freeLocked() {
 		o.endLocked(&canceled{reason: leftReason})
@@ -306,6 +321,55 @@ func (o *outgoing) wait(ctx context.Context, what func() bool) error {
 	return nil
 }
 
+// beyond waits until the receiver wants more than the first asked elements, and returns how
+// many more. Bounded demand is passed on at once. Where demand is unbounded, or exceeds the
+// largest credit, beyond stays that credit ahead of sent, or pipeAhead, in steps of half of it.
+func (o *outgoing) beyond(ctx context.Context, asked int64) (more int64, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for {
+		if o.over != nil {
+			return 0, o.over
+		}
+		more, wakeAt := o.beyondLocked(asked)
+		if more > 0 {
+			return more, nil
+		}
+		changed := o.changesLocked()
+		o.wakeAt = wakeAt
+		o.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		o.mu.Lock()
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// beyondLocked returns how much the receiver wants beyond asked, or else the value of sent at
+// which that may change without a Request.
+func (o *outgoing) beyondLocked(asked int64) (more int64, wakeAt uint64) {
+	ahead := o.credit
+	switch {
+	case ahead == unbounded:
+		ahead = pipeAhead
+	case o.granted-int64(o.sent) == ahead && o.granted != unbounded:
+		return max(0, o.granted-asked), 0
+	}
+	step := max(1, ahead/2)
+	if more = saturate(int64(o.sent), ahead) - asked; more >= step {
+		return more, 0
+	}
+	wake := asked - ahead + step
+	if o.granted != unbounded {
+		wake = min(wake, o.granted-ahead) // from there on demand is bounded by what was granted
+	}
+	return 0, uint64(max(1, wake))
+}
+
 // ended reports whether nothing more will be written in this direction.
 func (o *outgoing) ended() bool {
 	o.mu.Lock()
@@ -377,12 +441,36 @@ func (o *outgoing) rest(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
-	case !o.reporting || o.consumed >= o.sent || o.lost == errPeace: //nolint:errorlint // this very one
+	case !o.reporting || o.consumed >= o.sent:
 		return nil
+	case o.lost == errPeace, o.lost == nil && o.sterile: //nolint:errorlint // this very one
+		return o.shortLocked()
 	case o.lost != nil:
 		return o.lost
 	}
 	return err
+}
+
+// shortLocked returns the error that the receiver has left elements unconsumed, if it has.
+func (o *outgoing) shortLocked() error {
+	if !o.reporting || o.unsure || o.consumed >= o.sent {
+		return nil
+	}
+	return &UnconsumedError{Sent: o.sent, Consumed: o.consumed}
+}
+
+// short is shortLocked.
+func (o *outgoing) short() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.shortLocked()
+}
+
+// doubt notes that the receiver may have consumed more than it has reported.
+func (o *outgoing) doubt() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.unsure = true
 }
 
 // awaitConsumed waits until the receiver is done with n elements.

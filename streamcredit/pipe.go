@@ -11,8 +11,8 @@ import (
 // none.
 var ErrSkip = errors.New("streamcredit: skip this element")
 
-// pipeAhead is how much a pipe asks for at a time where what it feeds wants no end of
-// elements.
+// pipeAhead is how far a pipe asks ahead of what it has sent, in elements, where the demand
+// that it serves is unbounded.
 const pipeAhead = 1024
 
 // Pipe makes a stage of two streams: it receives from in, has f make an element of each
@@ -54,18 +54,8 @@ func forward[A, B any](ctx context.Context, in *Receiver[A], out *Sender[B]) err
 	o := out.s.ledger()
 	asked := int64(o.stats().Sent) // before this one
 	for {
-		var more int64
-		if err := o.wait(ctx, func() bool {
-			ahead := o.credit // which may be less than was granted: WithMaxPeerCredit
-			if ahead == unbounded {
-				ahead = pipeAhead
-			}
-			more = int64(o.sent) + ahead - asked
-			return more > 0 || o.over != nil
-		}); err != nil {
-			return err
-		}
-		if err := o.why(); err != nil {
+		more, err := o.beyond(ctx, asked)
+		if err != nil {
 			return err
 		}
 		if err := in.Request(more); err != nil {
@@ -84,7 +74,7 @@ func pump[A, B any](ctx context.Context, in *Receiver[A], out *Sender[B], f func
 			return out.Close()
 		case errors.Is(err, ErrGoingAway):
 			return out.CloseGoingAway()
-		case err != nil && ctx.Err() != nil:
+		case err != nil && errors.Is(err, ctx.Err()):
 			return context.Cause(ctx)
 		case err != nil:
 			return err

@@ -340,22 +340,30 @@ func TestAPipeWithUnboundedDemand(t *testing.T) {
 	})
 }
 
-// Where a sender keeps less credit than it was given, less is what it may ask for.
+// Where a sender keeps less credit than it was given, less is what the pipe asks ahead; it asks
+// on as its elements leave.
 func TestAPipeAsksForNoMoreThanItMaySend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const most = 10
+		const most, wanted = 10, 1000
 		p := lay(t, t.Context(), opened(streamcredit.WithMaxPeerCredit(most, false)), same)
-		p.flow(t.Context())
-		if err := p.sink.Request(1000); err != nil {
+		if err := p.sink.Request(wanted); err != nil {
 			t.Fatal(err)
 		}
+		for n := int64(1); n <= wanted; n++ {
+			synctest.Wait()
+			if got := p.source.Stats().Credit; got > most {
+				t.Fatalf("credit of the source after %d elements: got %d, want at most the %d that the stage may send", n-1, got, most)
+			}
+			sendAll(t, p.source, n, n)
+		}
 		synctest.Wait()
-		if got := p.asked(); got > most {
-			t.Errorf("asked of the source: got %d, want at most the %d that the stage may send", got, most)
+		if got := p.asked(); got != wanted {
+			t.Errorf("asked of the source: got %d, want the %d that the sink asked for", got, wanted)
 		}
 		if s := p.inlets[0].Stats(); s.Buffered > 0 {
 			t.Errorf("in the buffer of the stage: got %d elements, want none", s.Buffered)
 		}
+		take(t, p.sink, 1, wanted)
 	})
 }
 

@@ -34,8 +34,10 @@ type receiving[T any] interface {
 // the end it returns io.EOF, or [ErrGoingAway], or else the error with which the sender
 // or the stream ended; before that come all elements that were received, unless
 // [WithErrorAtOnce] says otherwise. On a server the end of the stream's context drops
-// what is left, if the sender had not ended: nobody waits for it. The end of ctx ends the
-// wait, and nothing is lost.
+// what is left, if the sender had not ended: nobody waits for it. A message that gRPC cannot
+// receive, because it is too large or cannot be decoded, ends that context as well, but Recv
+// still returns the elements before it, and then that error. The end of ctx ends the wait,
+// and nothing is lost.
 //
 // Recv may write what it asks for, and so wait for the transport, if the peer does
 // not read; the end of the stream's context ends that.
@@ -118,6 +120,7 @@ type ReceiverStats struct {
 	Bytes       int64         // their size together, where it is bounded; else 0
 	Consumed    uint64        // elements that the application is done with
 	Buffered    int           // elements that the application has not seen
+	Held        int           // elements that the application has and is not done with
 	Outstanding int64         // elements that were asked for and have not arrived
 	Window      int           // the size of the window now; 0: manual demand
 	Waiting     int           // Recvs that wait now
@@ -133,6 +136,9 @@ func (s *session[O, I]) isManual() bool      { return s.cfg.mode == manualDemand
 
 func (s *session[O, I]) recv(ctx context.Context) (I, error) {
 	e, err := s.in.next(ctx)
+	if err != nil && s.outlived(ctx) {
+		e, err = s.in.next(context.WithoutCancel(ctx)) // at once: the direction has ended
+	}
 	if err != nil {
 		s.lastWord(ctx)
 	}
@@ -147,9 +153,21 @@ func (s *session[O, I]) did(n int) {
 	}
 	if s.pending.waits.Load() {
 		s.flush()
+		s.confirm()
 	}
 	if over {
 		s.lastWord(s.ctx)
+	}
+}
+
+// confirm waits until the transport has the reports that were flushed, where the sender relies
+// on them. If it cannot, it tells the sender not to.
+func (s *session[O, I]) confirm() {
+	if !s.in.exact.Load() {
+		return
+	}
+	if s.pending.waits.Load() || s.w.held.Load() || s.wire.flush(s.ctx) != nil {
+		s.in.waver()
 	}
 }
 
@@ -166,7 +184,7 @@ func (s *session[O, I]) lastWord(ctx context.Context) {
 		defer cancel()
 		defer close(written)
 		if s.w.lock(ctx) == nil { // who else holds it may be about to write it
-			_ = s.writeControl() // if it fails, the stream is at its end
+			_, _ = s.writeControl(true) // if it fails, the stream is at its end
 			s.w.unlock()
 			s.flush()
 		}
@@ -189,11 +207,7 @@ func (s *session[O, I]) ask(n int64) error {
 	if err := s.in.ask(n, s.out == nil); err != nil {
 		return err
 	}
-	if s.thrifty.Load() {
-		s.flushSoon()
-	} else {
-		s.flush()
-	}
+	s.flush()
 	return nil
 }
 

@@ -22,10 +22,12 @@ type Sender[T any] struct{ s sending[T] }
 type sending[T any] interface {
 	send(ctx context.Context, e T) error
 	try(e T) (bool, error)
+	valid(e T) error
 	terminate(ctx context.Context, terminal func(sent uint64) *creditpb.Control) error
 	ready(ctx context.Context) error
 	rest(ctx context.Context) error
 	whyCanceled(ctx context.Context, err error) error
+	because(ctx context.Context, err error) error
 	ledger() *outgoing
 	drop(n int)
 }
@@ -34,8 +36,9 @@ type sending[T any] interface {
 // transport's hands. It waits for demand, for the receiver's byte window and for the
 // transport. The end of ctx ends the first two, and then e was not sent and no credit
 // was used; a write that the transport does not take ends only with the stream: end
-// its context. Afterwards e belongs to the receiver: do not change it. e may be sent
-// on many streams.
+// its context. On a server a [*ProtocolError] ends the stream, too, that of a peer which
+// misses its heartbeats ([WithHeartbeat]) among them. Afterwards e belongs to the receiver:
+// do not change it. e may be sent on many streams.
 //
 // Errors: ErrCanceled, ErrClosed, ErrTooLarge, ErrInvalid (e is nil or not an element),
 // the context's own, a [*ProtocolError], or the status with which the stream ended.
@@ -83,7 +86,7 @@ func (s *Sender[T]) Consumed() uint64 { return s.s.ledger().stats().Consumed }
 // WaitConsumed waits until the receiver is done with the first n elements. It returns
 // the context's error, or why the direction ended before.
 func (s *Sender[T]) WaitConsumed(ctx context.Context, n uint64) error {
-	return s.s.ledger().awaitConsumed(ctx, n)
+	return s.s.because(ctx, s.s.ledger().awaitConsumed(ctx, n))
 }
 
 // Done is closed when nothing more can be sent: the receiver has canceled, the stream
@@ -134,7 +137,8 @@ func (s *Sender[T]) CloseWithError(err error) error {
 // a server that is what a handler returns; on a client that only sends it waits for
 // the handler to return, and returns its status. Receivers that do not report what they
 // are done with are not waited for. It returns nil if the receiver took everything, the
-// context's error, or else what Send would have. The end of ctx does not end a write that
+// context's error, an [*UnconsumedError] if the receiver has ended the stream in order and
+// left elements, or else what Send would have. The end of ctx does not end a write that
 // the transport does not take.
 func (s *Sender[T]) Finish(ctx context.Context) error {
 	if err := s.s.terminate(ctx, completed); err != nil {
@@ -170,7 +174,7 @@ func (s *session[O, I]) drop(n int) {
 
 func (s *session[O, I]) send(ctx context.Context, e O) error {
 	if err := ctx.Err(); err != nil {
-		return err
+		return s.because(ctx, err)
 	}
 	if err := s.wire.check(e); err != nil {
 		return err
@@ -185,7 +189,7 @@ func (s *session[O, I]) send(ctx context.Context, e O) error {
 			return s.delivered(ctx, err)
 		}
 		if err := s.w.lock(ctx); err != nil {
-			return err
+			return s.because(ctx, err)
 		}
 		if sent, err := s.putAndUnlock(e); sent || err != nil {
 			return s.delivered(ctx, err)
@@ -193,9 +197,12 @@ func (s *session[O, I]) send(ctx context.Context, e O) error {
 	}
 }
 
+// valid returns why e cannot be an element of any stream.
+func (s *session[O, I]) valid(e O) error { return s.wire.check(e) }
+
 // ready waits for demand.
 func (s *session[O, I]) ready(ctx context.Context) error {
-	err := s.out.await(ctx, s.cfg.stall)
+	err := s.because(ctx, s.out.await(ctx, s.cfg.stall))
 	if err != nil {
 		s.starvedToo(err)
 	}
@@ -239,7 +246,7 @@ func (s *session[O, I]) try(e O) (bool, error) {
 // put1 writes pending control and then e, if there is credit for it. s.w is held.
 func (s *session[O, I]) put1(e O) (sent bool, err error) {
 	var ride *creditpb.Control
-	if s.pending.waits.Load() && !s.halved {
+	if s.pending.waits.Load() && !s.halved && s.mine.fill(s.elements) {
 		if ride, err = s.allButOne(); err != nil {
 			return false, s.reasonFor(err)
 		}
@@ -251,10 +258,11 @@ func (s *session[O, I]) put1(e O) (sent bool, err error) {
 		}
 		return false, err
 	}
+	s.announce(size)
 	if err := s.wire.element(e, ride); err != nil {
 		return false, s.unsent(err, ride, size)
 	}
-	s.wrote.Add(1)
+	s.noteWrite()
 	if ride != nil {
 		s.controls.out.Add(1)
 	}
@@ -320,11 +328,11 @@ func (s *session[O, I]) reasonFor(err error) error {
 // other writes.
 func (s *session[O, I]) terminate(ctx context.Context, terminal func(sent uint64) *creditpb.Control) error {
 	if err := s.w.lock(ctx); err != nil {
-		return err
+		return s.because(ctx, err)
 	}
 	var err error
 	if !s.out.ended() {
-		err = s.writeControl()
+		_, err = s.writeControl(false) // what is left waits behind the terminal, and a Drained need not follow it
 	}
 	sent, first := s.out.finish() // from here on there may be a half-close to write: after the terminal
 	if first && !s.quiet && err == nil {
@@ -338,7 +346,7 @@ func (s *session[O, I]) terminate(ctx context.Context, terminal func(sent uint64
 	s.flush()
 	switch {
 	case err != nil && ctx.Err() != nil && s.ctx.Err() == nil:
-		return ctx.Err()
+		return ctx.Err() // the flush of frames ends with it
 	case err != nil:
 		if err = s.reasonFor(err); err == errPeace { //nolint:errorlint // this very one: the server was done before
 			return nil
@@ -353,9 +361,12 @@ func (s *session[O, I]) terminate(ctx context.Context, terminal func(sent uint64
 // rest waits for the receiver after terminate.
 func (s *session[O, I]) rest(ctx context.Context) error {
 	if !s.role.server && s.in == nil {
-		return s.restOfCall(ctx)
+		if err := s.restOfCall(ctx); err != nil {
+			return err
+		}
+		return s.out.short()
 	}
-	return s.out.rest(ctx)
+	return s.because(ctx, s.out.rest(ctx))
 }
 
 // whyCanceled returns why the receiver has canceled: on a client that only sends, what

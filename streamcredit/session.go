@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
@@ -21,6 +23,7 @@ import (
 // one goroutine at a time.
 type wire[O, I any] interface {
 	writer[O]
+	carrier
 	reader[I]
 }
 
@@ -33,14 +36,6 @@ type writer[O any] interface {
 	half() error
 	// flush waits until what was written is in the transport's hands.
 	flush(ctx context.Context) error
-	// batch allows it to put several elements into one message.
-	batch()
-	// bind tells it whom to tell of a failed write that its caller cannot be told of, and
-	// that it is not crowded any more.
-	bind(broke func(error), eased func())
-	// crowded reports whether much control waits for the transport already: more had
-	// better add up in pending.
-	crowded() bool
 	// check returns why e cannot be an element.
 	check(e O) error
 	// setup returns m as an element.
@@ -48,9 +43,29 @@ type writer[O any] interface {
 	sizeOut(e O) int
 }
 
+// A carrier is the part of a wire that may write from a goroutine of its own.
+type carrier interface {
+	// batch allows it to put several elements into one message, which the receiver takes
+	// up to the size of its largest element; 0: it has not said.
+	batch(largest int64)
+	// warns tells it that the client knows unfinishedTrailer: FEATURE_UNFINISHED.
+	warns()
+	// bind tells it whom to tell of a failed write that its caller cannot be told of, and
+	// that it is not crowded any more.
+	bind(broke func(error), eased func())
+	// carried reports whether a goroutine of the wire is writing, and how many messages
+	// such goroutines have written.
+	carried() (writing bool, messages uint64)
+	// crowded reports whether much control waits for the transport already: more had
+	// better add up in pending.
+	crowded() bool
+}
+
 type reader[I any] interface {
 	// read returns the next message, its elements appended to into.
 	read(into []I) (*creditpb.Control, []I, error)
+	// call returns the gRPC stream.
+	call() any
 	sizeIn(e I) int
 }
 
@@ -74,6 +89,10 @@ type session[O, I any] struct {
 	out *outgoing    // nil: this end does not send
 	in  *incoming[I] // nil: this end does not receive
 
+	trailer func(metadata.MD)          // of a server; nil: it has none
+	end     func(*status.Status) error // ends a server's stream with a status; nil: only its handler can
+	lapsed  atomic.Bool                // the client was told that more may be consumed than was reported
+
 	pending pending
 	w       *lock
 	halved  bool // under w
@@ -91,13 +110,17 @@ type session[O, I any] struct {
 
 	flood   bucket        // the peer's
 	mine    bucket        // of this end, as the peer counts, but for a margin; under w
-	thrifty atomic.Bool   // it is empty: demand adds up
 	read    atomic.Uint64 // messages that came
 	wrote   atomic.Uint64 // messages that went
+	began   time.Time
+	wroteAt atomic.Int64 // when the last one went, since began, where the peer listens for heartbeats; else 0
+	large   atomic.Int64 // the size in bytes from which on an element is announced there; else 0
+	next    atomic.Int64 // the size of the element that the peer has announced; 0: none
 
 	mu     sync.Mutex // guards what follows
 	err    error      // why the session is over; io.EOF: in peace
 	timers []*time.Timer
+	stuck  *time.Timer // looks after the writes of a server's session that has failed
 	soon   *time.Timer // has pending control written; nil: not yet used
 	set    bool        // it is
 
@@ -105,6 +128,7 @@ type session[O, I any] struct {
 	alone   bool           // under mu: no more of them
 	writing atomic.Bool    // one that writes is about to
 	done    chan struct{}  // closed when the read loop has ended
+	broken  atomic.Bool    // the stream was ended for a message that could not be read, or by guard, while the handler ran
 
 	notifying atomic.Bool // a goroutine calls the hook
 	told      uint64      // its last argument; that goroutine's
@@ -117,7 +141,7 @@ func newSession[O, I any](ctx context.Context, wr wire[O, I], abort context.Canc
 	r := c.role
 	s := &session[O, I]{
 		wire: wr, ctx: ctx, abort: abort, role: r, cfg: c,
-		w: newLock(), opened: make(chan struct{}), done: make(chan struct{}),
+		began: time.Now().Add(-1), w: newLock(), opened: make(chan struct{}), done: make(chan struct{}),
 		flood: newBucket(floodBurst), mine: newBucket(floodBurst / 2),
 	}
 	if r.sends {
@@ -143,6 +167,7 @@ func (s *session[O, I]) loop() {
 		c, elements, err := s.wire.read(scratch[:0])
 		if err == nil {
 			s.read.Add(1)
+			s.next.Store(0)
 			err = s.take(c, elements)
 		}
 		clear(elements) // the buffer is the only one to hold them
@@ -173,6 +198,7 @@ func (s *session[O, I]) take(c *creditpb.Control, elements []I) error {
 	if v := s.in.push(elements); v != nil {
 		return v
 	}
+	s.write() // demand that had waited for room
 	return nil
 }
 
@@ -194,7 +220,7 @@ func (s *session[O, I]) steer(c *creditpb.Control, riding bool) error {
 func (s *session[O, I]) dispatch(c *creditpb.Control) *ProtocolError {
 	switch k := c.GetKind().(type) {
 	case *creditpb.Control_Request:
-		return s.request(k.Request)
+		return s.request(k.Request, false)
 	case *creditpb.Control_Cancel:
 		if s.out == nil {
 			return violation(UnexpectedFrame, "none: Open did not say will_send", "Cancel")
@@ -218,6 +244,9 @@ func (s *session[O, I]) dispatch(c *creditpb.Control) *ProtocolError {
 		s.write()
 		return v
 	case *creditpb.Control_Heartbeat:
+		if s.in != nil { // else no element can follow
+			s.next.Store(min(max(0, k.Heartbeat.GetNextBytes()), math.MaxUint32)) // more than gRPC has
+		}
 		if k.Heartbeat.GetEcho() {
 			s.pending.heartbeat(s.beat())
 			s.write()
@@ -237,8 +266,9 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:most], "") + "..."
 }
 
-// request acts on demand.
-func (s *session[O, I]) request(r *creditpb.Request) *ProtocolError {
+// request acts on demand. The first demand of a client is never too large: it does not know
+// the bound yet.
+func (s *session[O, I]) request(r *creditpb.Request, first bool) *ProtocolError {
 	switch {
 	case s.out == nil:
 		return violation(UnexpectedFrame, "none: Open did not say will_send", "Request")
@@ -255,7 +285,7 @@ func (s *session[O, I]) request(r *creditpb.Request) *ProtocolError {
 	if v != nil {
 		return v
 	}
-	if clamped && s.cfg.rejectCredit {
+	if clamped && s.cfg.rejectCredit && (!first || !s.role.server) {
 		return violation(DemandTooLarge, fmt.Sprintf("at most %d outstanding", s.cfg.maxCredit), "demand for %d more", r.GetN())
 	}
 	if r.GetDrain() {
@@ -274,7 +304,34 @@ func (s *session[O, I]) finish(end error, total uint64) *ProtocolError {
 	v := s.in.finish(end, &total)
 	s.settle()
 	s.write()
+	if s.lapsed.Load() {
+		s.help(s.assure)
+	}
 	return v
+}
+
+// doubtTrailer tells a client whether its server's handler, which has returned, may have
+// consumed more than was reported. Its last value counts, unsure or sure. Absent means sure.
+const doubtTrailer = "weir-credit-consumed"
+
+// assure takes lapse back once the sender has ended. From then on the last report is written
+// before the handler goes on.
+func (s *session[O, I]) assure() {
+	if s.w.lock(s.ctx) != nil {
+		return
+	}
+	_, err := s.writeControl(true)
+	if err == nil && !s.pending.waits.Load() && s.wire.flush(s.ctx) == nil {
+		s.trailer(metadata.Pairs(doubtTrailer, "sure"))
+	}
+	s.w.unlock()
+	s.flush()
+}
+
+// lapse tells the client that more elements may be consumed than were reported.
+func (s *session[O, I]) lapse() {
+	s.trailer(metadata.Pairs(doubtTrailer, "unsure"))
+	s.lapsed.Store(true) // after the trailer: assure takes that back
 }
 
 // remoteError is what Recv returns for an Error.
@@ -324,52 +381,52 @@ func (s *session[O, I]) write() {
 	})
 }
 
-// flush writes pending control, or leaves it to the holder of the write lock, or to a wire
-// that is crowded.
+// flush writes pending control, or leaves it to the holder of the write lock, to a wire that
+// is crowded, or to a timer where more would be a flood.
 func (s *session[O, I]) flush() {
 	for s.pending.waits.Load() && !s.wire.crowded() && s.w.tryLock() {
-		err := s.writeControl()
+		paced, err := s.writeControl(false)
 		s.w.unlock()
 		if err != nil {
 			return // the read loop learns why
 		}
+		if paced {
+			s.flushSoon()
+			return
+		}
 	}
 }
 
-// writeControl writes pending control: all of it, unless the wire is crowded. s.w is held.
-func (s *session[O, I]) writeControl() error {
-	for !s.wire.crowded() {
+// writeControl writes pending control. It leaves some, which adds up, where the wire is
+// crowded and, unless it is urgent, where the peer would take more for a flood: it is paced
+// then. s.w is held.
+func (s *session[O, I]) writeControl(urgent bool) (paced bool, err error) {
+	for s.pending.waits.Load() && !s.wire.crowded() {
+		if !urgent && !s.mine.fill(s.elements) {
+			return true, nil
+		}
 		c, half := s.pending.take(s.out)
 		switch {
 		case s.quiet || s.halved: // nobody would read it
 		case half:
 			s.halved = true
-			return s.wire.half()
+			return false, s.wire.half()
 		case c != nil:
 			if err := s.put(c); err != nil {
-				return err
+				return false, err
 			}
 		}
 		if c == nil {
 			break
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // settle has a client half-close once it has nothing more to write.
 func (s *session[O, I]) settle() {
 	if !s.role.server && s.cause() == nil && (s.out == nil || s.out.ended()) && (s.in == nil || s.in.spent()) {
 		s.pending.halfClose()
-	}
-}
-
-// writeDemand is write for demand, which adds up where it would be a flood.
-func (s *session[O, I]) writeDemand() {
-	if s.thrifty.Load() {
-		s.flushSoon()
-	} else {
-		s.write()
 	}
 }
 
@@ -396,8 +453,8 @@ func (s *session[O, I]) flushSoon() {
 
 // put writes c alone. s.w is held.
 func (s *session[O, I]) put(c *creditpb.Control) error {
-	s.thrifty.Store(!s.mine.spend(s.elements) || s.mine.tokens == 0)
-	s.wrote.Add(1)
+	s.mine.spend(s.elements)
+	s.noteWrite()
 	s.controls.out.Add(1)
 	return s.wire.control(c)
 }
@@ -430,6 +487,7 @@ func (s *session[O, I]) fail(err error) {
 	if s.in != nil {
 		s.in.end(err)
 	}
+	s.guard(err)
 }
 
 // over ends the session as the read loop has found it to end. A server's may go on
@@ -437,18 +495,60 @@ func (s *session[O, I]) fail(err error) {
 func (s *session[O, I]) over(err error) {
 	switch {
 	case !errors.Is(err, io.EOF):
+		if !endsContext(status.Code(err)) {
+			s.broken.Store(true)
+		}
 		s.fail(err)
 	case !s.started:
 		s.fail(violation(UnexpectedFrame, "Open", "the end of the stream"))
 	default:
+		if s.in != nil && s.in.why() == nil && !s.role.server && len(trailerOf(s.wire.call()).Get(unfinishedTrailer)) > 0 {
+			s.fail(violation(CountMismatch, "Complete or Error after the elements", "the end of the call without it"))
+		}
 		if s.in != nil {
 			_ = s.in.finish(io.EOF, nil) // it may have ended before, which is in order
 		}
 		if !s.role.server {
+			if s.out != nil && last(trailerOf(s.wire.call()).Get(doubtTrailer)) == "unsure" {
+				s.out.doubt()
+			}
 			s.fail(errPeace)
 		} else if s.out != nil {
 			s.out.desert()
 		}
+	}
+}
+
+// endsContext reports whether the read of a stream whose context has ended fails with code.
+func endsContext(code codes.Code) bool {
+	return code == codes.Canceled || code == codes.DeadlineExceeded
+}
+
+// outlived reports whether ctx has ended only because a message could not be read: gRPC ends
+// a server's stream then, although its handler has not seen what came before.
+func (s *session[O, I]) outlived(ctx context.Context) bool {
+	if !s.role.server || ctx.Err() == nil || s.ctx.Err() == nil {
+		return false
+	}
+	s.awaitLoop()
+	return s.broken.Load()
+}
+
+// because returns err, or what ended the stream if err is only that ctx has ended with it.
+func (s *session[O, I]) because(ctx context.Context, err error) error {
+	if err != nil && errors.Is(err, ctx.Err()) && s.outlived(ctx) {
+		return s.cause()
+	}
+	return err
+}
+
+// awaitLoop waits for the read loop of a stream whose context has ended.
+func (s *session[O, I]) awaitLoop() {
+	patience := time.NewTimer(closeGrace)
+	defer patience.Stop()
+	select {
+	case <-s.done:
+	case <-patience.C:
 	}
 }
 
@@ -458,19 +558,15 @@ var errPeace = &canceled{reason: "the server has ended the call"}
 // left runs when the stream's context ends: on a server when the handler has
 // returned, on a client at the end of the call.
 func (s *session[O, I]) left() {
-	patience := time.NewTimer(closeGrace)
-	select {
-	case <-s.done: // the read loop knows better why, and gRPC hands over what it has
-		patience.Stop()
-	case <-patience.C:
-	}
+	s.awaitLoop() // it knows better why, and gRPC hands over what it has
 	s.fail(status.FromContextError(s.ctx.Err()).Err())
+	s.unguard()
 	<-s.done
 	if s.cfg.meter != nil {
 		s.cfg.meter.leave(s)
 	}
-	if s.role.server && s.in != nil { // the handler has returned, or the client has gone
-		s.in.abandon()
+	if s.role.server && s.in != nil { // the handler has returned, the client has gone, or a message could not be read
+		s.in.abandon(!s.broken.Load())
 	}
 }
 

@@ -57,9 +57,9 @@ func Serve[Out, In any](stream Stream[Out, In], opts ...DuplexOption) (*Duplex[*
 }
 
 // DialSend opens a stream as its sender. open is the method of a generated client, such
-// as client.Upload, or a function that calls it with call options of its own. Like it,
-// DialSend does not wait for the server: what is wrong there is an error of the first
-// Send. The call ends when ctx does, and when Finish has returned.
+// as client.Upload, which DialSend calls with the options of [WithCallOptions]. DialSend does
+// not wait for the server, and an error of the server is the error of the first Send. The call
+// ends when ctx does, and when Finish has returned.
 func DialSend[Out, In, CallOption any, S ClientStream[Out, In]](
 	ctx context.Context, open func(context.Context, ...CallOption) (S, error), opts ...SendOption,
 ) (*Sender[*Out], error) {
@@ -117,6 +117,10 @@ func headerOf(stream any) func(metadata.MD) error {
 // serve begins a session on a server.
 func serve[O, I any](ctx context.Context, w wire[O, I], setHeader func(metadata.MD) error, c *config) (*session[O, I], error) {
 	s := newSession(ctx, w, nil, c)
+	s.end = endOf(ctx)
+	if s.trailer = trailerSetterOf(w.call()); s.in != nil && s.trailer != nil {
+		s.in.lapse = s.lapse
+	}
 	if err := s.join(); err != nil {
 		close(s.done) // there is no read loop
 		s.fail(err)
@@ -173,7 +177,10 @@ func (s *session[O, I]) answer(setHeader func(metadata.MD) error) error {
 	if setHeader != nil {
 		_ = setHeader(metadata.Pairs(header, strconv.Itoa(version))) // too late if an interceptor has sent headers: Open says it, too
 	}
-	return s.put(s.hello())
+	if err := s.put(s.hello()); err != nil {
+		return err
+	}
+	return s.wire.flush(s.ctx) // the handler may return at once
 }
 
 // awaitDemand ends the session if the peer asks for nothing for too long.
@@ -196,34 +203,37 @@ func dialEmbedded[Out, In, CallOption any, S ClientStream[Out, In], P DuplexOpti
 	if err != nil {
 		return nil, err
 	}
-	return dial(ctx, open, c, func(stream S) wire[*Out, *In] {
-		w.stream, w.closeSend = stream, stream.CloseSend
-		return w
-	})
+	return dial(ctx, open, c, w, func(stream S) { w.stream, w.closeSend = stream, stream.CloseSend })
 }
 
 // dial begins a session on a client.
 func dial[O, I, CallOption any, S any](
-	ctx context.Context, open func(context.Context, ...CallOption) (S, error), c *config, carry func(S) wire[O, I],
+	ctx context.Context, open func(context.Context, ...CallOption) (S, error), c *config, w wire[O, I], carry func(S),
 ) (*session[O, I], error) {
+	setup, err := setupOf(w, c)
+	if err != nil {
+		return nil, err
+	}
+	opts, err := callOptions[CallOption](c)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
-	stream, err := open(ctx)
+	stream, err := open(ctx, opts...)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	s := newSession(ctx, carry(stream), cancel, c)
+	carry(stream)
+	s := newSession(ctx, w, cancel, c)
 	_ = s.w.lock(ctx) // free: nothing is written before Open
-	err = s.join()
-	if err == nil {
-		err = s.greet()
-	}
-	if err != nil {
+	if err := s.join(); err != nil {
 		close(s.done) // there is no read loop
 		s.w.unlock()
 		s.fail(err)
 		return nil, err
 	}
+	s.greet(setup)
 	s.after(c.handshake, func() {
 		select {
 		case <-s.opened:
@@ -240,24 +250,39 @@ func dial[O, I, CallOption any, S any](
 	return s, nil
 }
 
-// greet writes the client's Open. s.w is held. An error of the transport is left to
-// the read loop, which learns the call's status.
-func (s *session[O, I]) greet() error {
+// setupOf returns the client's first element, and an error if it cannot be one.
+func setupOf[O, I any](w wire[O, I], c *config) (e O, err error) {
+	if c.setup == nil {
+		return e, nil
+	}
+	if e, err = w.setup(c.setup); err != nil {
+		return e, err
+	}
+	return e, w.check(e)
+}
+
+// callOptions returns the options of the call as its method takes them.
+func callOptions[CallOption any](c *config) (opts []CallOption, err error) {
+	for _, o := range c.call {
+		opt, ok := any(o).(CallOption)
+		if !ok {
+			return nil, invalid("got a method whose options are not those of grpc, want one that takes %T", o)
+		}
+		opts = append(opts, opt)
+	}
+	return opts, nil
+}
+
+// greet writes the client's Open, with the setup element if there is one. s.w is held. An
+// error of the transport is left to the read loop, which learns the call's status.
+func (s *session[O, I]) greet(setup O) {
 	if s.cfg.setup == nil {
 		_ = s.put(s.hello())
-		return nil
+		return
 	}
-	e, err := s.wire.setup(s.cfg.setup)
-	if err == nil {
-		err = s.wire.check(e)
-	}
-	if err != nil {
-		return err
-	}
-	s.wrote.Add(1)
+	s.noteWrite()
 	s.controls.out.Add(1)
-	_ = s.wire.element(e, s.hello())
-	return nil
+	_ = s.wire.element(setup, s.hello())
 }
 
 // join opens the receiver's account of the budget, which must not wait for this stream's
@@ -266,7 +291,7 @@ func (s *session[O, I]) join() (err error) {
 	if s.in == nil || s.cfg.budget == nil {
 		return nil
 	}
-	s.in.account, err = s.cfg.budget.open(s.in.retry(s.writeDemand), s.in.reclaim(s.writeDemand))
+	s.in.account, err = s.cfg.budget.open(s.in.retry(s.write), s.in.reclaim(s.write))
 	return err
 }
 

@@ -24,11 +24,16 @@ type Topic[T any] struct {
 // Serve sends what is published from now on to out, until the receiver cancels, ctx ends or
 // the topic is closed, and closes out, as [Outbox.Close] does. Handlers return what it
 // returns: nil if the topic was closed or the receiver has canceled, RESOURCE_EXHAUSTED if
-// the policy is [Fail] and the outbox was full, or the error that ended the stream. The
-// policy cannot be [Block].
+// the policy is [Fail] and the outbox was full or an element was too large for the receiver,
+// or the error that ended the stream. The policy cannot be [Block]; the default is
+// [DropOldest].
 func (t *Topic[T]) Serve(ctx context.Context, out *Sender[T], c OutboxConfig) error {
-	if c.Policy == Block {
+	switch c.Policy {
+	case DefaultPolicy:
+		c.Policy = DropOldest
+	case Block:
 		return invalid("got the policy Block, want one with which a slow subscriber slows nobody down")
+	default:
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -123,7 +128,7 @@ func (t *Topic[T]) Publish(e T) {
 		switch err := box.Put(context.Background(), e); {
 		case errors.Is(err, ErrOutboxFull):
 			stop(err)
-		case err != nil: // the subscriber is about to be removed
+		case err != nil: // the subscriber is about to be removed, or e is no element
 			t.dropped++
 		}
 	}

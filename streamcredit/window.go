@@ -124,6 +124,18 @@ func (w *window) starved(elapsed time.Duration) bool {
 		float64(w.edgeWait)/float64(w.edgeWaits) > growRatio*float64(w.otherWait)/others
 }
 
+// bound keeps the window from asking for more than most at once.
+func (w *window) bound(most int64) {
+	switch {
+	case w.auto:
+		w.max = min(w.max, most)
+		w.min = min(w.min, w.max)
+		w.resize(w.size)
+	case w.size > most:
+		w.size, w.low = most, min(w.low, most-1)
+	}
+}
+
 func (w *window) resize(size int64) {
 	most := w.max
 	if bound := float64(w.bytes) / w.weight; bound < float64(most) { // not so without a weight: it is infinite

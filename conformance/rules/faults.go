@@ -1,0 +1,81 @@
+package rules
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/weir-go/weir/conformance/conformancepb"
+	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
+)
+
+// faults is what implementations have got wrong. Rule 71 is a program: see conformance/node.
+var faults = []Rule{{
+	Number: 72, Name: "requests saved up",
+	Proves: "request(1) for each of 3,000 elements, all at once, is no flood: the allowance for an element does not expire.",
+	Run: func(t *T) {
+		const held = 3_000
+		p := t.Sender(&conformancepb.Send{Count: 2 * held}, initial(held))
+		p.Want(held)
+		for range held {
+			p.Request(1)
+		}
+		p.Want(held)
+		p.Complete(2 * held)
+		p.Leave()
+	},
+}, {
+	Number: 73, Name: "no silence longer than asked for",
+	Proves: "Asked for heartbeats, an idle end is silent for no longer than the interval, from its first message on.",
+	Run: func(t *T) {
+		for _, beat := range []time.Duration{200 * time.Millisecond, 500 * time.Millisecond} {
+			t.both(&creditpb.Open{Features: allFeatures, Heartbeat: durationpb.New(beat)}, func(p *Peer) {
+				for range 3 {
+					start := time.Now()
+					p.Heartbeat()
+					if silent := time.Since(start); t.Exact && silent > beat { // elsewhere the machine may be busy
+						t.Fatalf("got silence of %v, want at most %v", silent, beat)
+					}
+				}
+			})
+		}
+	},
+}, {
+	Number: 74, Name: "batches within the bound",
+	Proves: "A batch is not larger than max_message_bytes, or 8 KiB where that is absent.",
+	Only:   Framed,
+	Run: func(t *T) {
+		const payload, count = 100, 2_000
+		for announced, most := range map[int64]int{0: 8 << 10, 300: 300, 2_000: 2_000, 8 << 10: 8 << 10} {
+			o := initial(count, allFeatures...)
+			o.MaxMessageBytes = announced
+			p := t.Sender(&conformancepb.Send{Count: count, PayloadBytes: payload}, o)
+			for p.got < count {
+				if n := len(p.Recv("elements").Elements); n > 1 && n*payload > most {
+					t.Fatalf("got a batch of %d elements of more than %d bytes, want at most %d bytes together", n, payload, most)
+				}
+			}
+			p.Complete(count)
+			p.Leave()
+		}
+	},
+}, {
+	Number: 75, Name: "demand within the sender's bound",
+	Proves: "A receiver keeps what it has asked for and not received at or below the sender's max_credit, but for a client's first demand.",
+	Run: func(t *T) {
+		const most = 10
+		p := t.Receiver(&conformancepb.Receive{Window: 64}, &creditpb.Open{Features: allFeatures, MaxCredit: most})
+		if got := p.granted; t.is(ServerEnds) && got > most {
+			t.Fatalf("got a first demand of %d, want at most %d", got, most)
+		}
+		for range 20 {
+			p.Elements(int(p.granted - p.sent))
+			for sent := p.sent; p.granted == sent; {
+				p.Recv("a Request")
+			}
+			if got := p.granted - p.sent; got > most {
+				t.Fatalf("got demand for %d, want at most %d", got, most)
+			}
+		}
+	},
+}}
