@@ -18,8 +18,8 @@ const (
 
 // What weir promises here. In the long run it keeps more.
 const (
-	keepsWaiting   = 0.8 // of the capacity, at any load of at least 1, from a cold start and in seconds
-	keepsComputing = 0.6 // the same; refusals cost the same processor
+	keepsWaiting   = 0.75 // of the capacity, at any load of at least 1, from a cold start and in seconds
+	keepsComputing = 0.6  // the same; refusals cost the same processor
 )
 
 // A Finding is what an act showed.
