@@ -560,7 +560,7 @@ func (m *model) beyond(c *modelCall) bool {
 	for _, class := range byRank[:rank(c.class)+1] {
 		n += m.waits(class)
 	}
-	return m.state[c.class].stands && n >= max(4, m.limit/2)
+	return m.state[c.class].stands && n >= max(4, m.limit)
 }
 
 // entitled reports whether a call may wait in a queue that stands.

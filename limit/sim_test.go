@@ -17,7 +17,8 @@ import (
 // The gate's queue serves the oldest call first. It takes every call that can be
 // served in time, until it has stood for three periods of 150 ms in each of which
 // it was never empty and clearly more calls came than were served. From then on
-// one call for each permit may wait, until the queue drains again.
+// one call for each two permits may wait, half of what the gate allows, until the
+// queue drains again.
 type sim struct {
 	// The world.
 	rate     func(t float64) float64 // arrivals a second

@@ -127,7 +127,7 @@ func TestWriteVerdict(t *testing.T) {
 		t.Errorf("verdict: got %q, want it to say what was refused", got)
 	}
 	if got := write(judge(with("waits", withWeir, 2, func(r *Row) { r.Share = 0.3 }))); !strings.Contains(got,
-		"with weir 90 %. At 2x weir does 30 %, and should do 80 %.\n") {
+		"with weir 90 %. At 2x weir does 30 %, and should do 75 %.\n") {
 		t.Errorf("verdict: got %q, want it to say at which load weir fails", got)
 	}
 	got := write(judge(with("waits", bare, 1, func(r *Row) { r.Late = 1 })))

@@ -35,7 +35,7 @@ var rules = []rule{
 	{dir: "admit/internal/turn", not: []string{"context", "sync/..."}, pure: true},
 	{dir: "streamcredit", may: []string{
 		"proto/...", protobuf + "/...",
-		grpc + "/codes", grpc + "/metadata", grpc + "/status",
+		grpc, grpc + "/codes", grpc + "/metadata", grpc + "/status",
 		"google.golang.org/genproto/googleapis/rpc/errdetails",
 	}},
 	{dir: "interceptors", may: []string{
@@ -210,20 +210,20 @@ func TestImportsCheck(t *testing.T) {
 		"admit, below limit": {"admit/x.go", `package admit; import "` + module + `/limit/x"`, []string{"/limit/x"}},
 		"interceptors, all": {"interceptors/x.go", `package interceptors; import (
 			"google.golang.org/grpc"; "google.golang.org/grpc/tap"; "github.com/sony/gobreaker/v2"; "` + module + `/admit")`, nil},
-		"interceptors, back":       {"interceptors/x.go", `package interceptors; import "` + module + `/debug"`, []string{"/debug"}},
-		"interceptors, not ours":   {"interceptors/x.go", `package interceptors; import "google.golang.org/grpcx"`, []string{"grpcx"}},
-		"interceptors, genproto":   {"interceptors/x.go", `package interceptors; import "google.golang.org/genproto/googleapis/api"`, []string{"api"}},
-		"interceptors, rapid":      {"interceptors/x.go", `package interceptors; import "pgregory.net/rapid"`, []string{"rapid"}},
-		"streamcredit, all of it":  {"streamcredit/x.go", `package s; import ("google.golang.org/grpc/status"; "` + module + `/proto/weir/credit/v1")`, nil},
-		"streamcredit, grpc":       {"streamcredit/x.go", `package s; import "google.golang.org/grpc"`, []string{"imports google.golang.org/grpc,"}},
-		"metrics, all":             {"metrics/x.go", `package metrics; import ("` + module + `/limit"; "github.com/prometheus/client_golang/prometheus")`, nil},
-		"metrics, debug":           {"metrics/x.go", `package metrics; import "` + module + `/debug"`, []string{"/debug"}},
-		"grpctest, library":        {"internal/grpctest/x.go", `package grpctest; import "` + module + `/admit"`, []string{"/admit"}},
-		"library, examples":        {"interceptors/x.go", `package interceptors; import "` + module + `/examples/demopb"`, []string{"demopb"}},
-		"examples, anything":       {"examples/a/b/x.go", `package main; import ("example.com/x"; "` + module + `/debug")`, nil},
-		"a package without a row":  {"limit/internal/x.go", `package x`, []string{"limit/internal: no row"}},
-		"a package at the root":    {"x.go", `package weir`, []string{"no row"}},
-		"assembly by the back way": {"limit/x.go", `package limit; import "C"`, []string{"imports C"}},
+		"interceptors, back":         {"interceptors/x.go", `package interceptors; import "` + module + `/debug"`, []string{"/debug"}},
+		"interceptors, not ours":     {"interceptors/x.go", `package interceptors; import "google.golang.org/grpcx"`, []string{"grpcx"}},
+		"interceptors, genproto":     {"interceptors/x.go", `package interceptors; import "google.golang.org/genproto/googleapis/api"`, []string{"api"}},
+		"interceptors, rapid":        {"interceptors/x.go", `package interceptors; import "pgregory.net/rapid"`, []string{"rapid"}},
+		"streamcredit, all of it":    {"streamcredit/x.go", `package s; import ("google.golang.org/grpc/status"; "` + module + `/proto/weir/credit/v1")`, nil},
+		"streamcredit, grpc's parts": {"streamcredit/x.go", `package s; import "google.golang.org/grpc/peer"`, []string{"imports google.golang.org/grpc/peer,"}},
+		"metrics, all":               {"metrics/x.go", `package metrics; import ("` + module + `/limit"; "github.com/prometheus/client_golang/prometheus")`, nil},
+		"metrics, debug":             {"metrics/x.go", `package metrics; import "` + module + `/debug"`, []string{"/debug"}},
+		"grpctest, library":          {"internal/grpctest/x.go", `package grpctest; import "` + module + `/admit"`, []string{"/admit"}},
+		"library, examples":          {"interceptors/x.go", `package interceptors; import "` + module + `/examples/demopb"`, []string{"demopb"}},
+		"examples, anything":         {"examples/a/b/x.go", `package main; import ("example.com/x"; "` + module + `/debug")`, nil},
+		"a package without a row":    {"limit/internal/x.go", `package x`, []string{"limit/internal: no row"}},
+		"a package at the root":      {"x.go", `package weir`, []string{"no row"}},
+		"assembly by the back way":   {"limit/x.go", `package limit; import "C"`, []string{"imports C"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wantProblems(t, checkImports(t, synthetic(map[string]string{c.file: c.src})), c.want...)

@@ -21,8 +21,8 @@ const (
 )
 
 // handOver is how many calls wait while the queue stands, so that a permit that
-// comes back finds a call: one for each two permits, and at least four.
-func handOver(limit int) int { return max(4, limit/2) }
+// comes back finds a call: one for each permit, and at least four.
+func handOver(limit int) int { return max(4, limit) }
 
 // A standing tells a queue that stands from one that drains, as calls of one
 // class see it: it counts those of their priority and above. Periods follow one

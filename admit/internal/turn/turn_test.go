@@ -141,7 +141,7 @@ func TestWhenTheQueueStands(t *testing.T) {
 	}
 }
 
-// While the queue stands, newcomers beyond one for each two permits are refused at once. It stands
+// While the queue stands, newcomers beyond one for each permit are refused at once. It stands
 // no longer when it drains.
 func TestWhileTheQueueStands(t *testing.T) {
 	d := &desk{q: turn.New(classes(nil)), limit: 8}
@@ -166,18 +166,18 @@ func TestWhileTheQueueStands(t *testing.T) {
 		d.serve(2)
 		d.now += ms
 	}
-	if !d.q.Standing(normal) || d.q.Len() < 2 || d.q.Len() > 6 {
-		t.Errorf("two seconds later: got %d waiting, standing %v, want about four for eight permits", d.q.Len(), d.q.Standing(normal))
+	if !d.q.Standing(normal) || d.q.Len() < 6 || d.q.Len() > 10 {
+		t.Errorf("two seconds later: got %d waiting, standing %v, want about eight for eight permits", d.q.Len(), d.q.Standing(normal))
 	}
-	for d.q.Len() < 4 {
+	for d.q.Len() < 8 {
 		d.come(one(normal))
 	}
 	if w, _ := d.come(one(normal)); w != nil {
-		t.Error("with four waiting for eight permits: got it to wait, want it refused")
+		t.Error("with eight waiting for eight permits: got it to wait, want it refused")
 	}
 	d.serve(1)
 	if w, _ := d.come(one(normal)); w == nil {
-		t.Error("with three waiting for eight permits: got it refused, want it to wait")
+		t.Error("with seven waiting for eight permits: got it refused, want it to wait")
 	}
 	for range 400 { // it is empty most of the time
 		d.come(one(normal))
