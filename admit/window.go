@@ -278,7 +278,7 @@ func (g *Gate) closeLocked(now time.Duration, probes bool) limit.Window {
 	if n := w.weight; n > 0 {
 		mean := w.sum / n
 		out.MeanLatency = seconds(mean)
-		out.MinLatency = w.tally.fastest
+		out.MinLatency = w.fastest
 		out.LatencyDeviation = seconds(math.Sqrt(max(0, w.squares/n-mean*mean)))
 		g.pace = out.MeanLatency / time.Duration(w.limit)
 		g.yields.Store(out.MeanLatency >= worthYielding)

@@ -71,7 +71,7 @@ type Adaptive struct {
 	low        float64 // the limit during the probe
 	high       group   // the calls at the limit before the probe
 	doubt      bool    // base is not believed
-	evident    bool    // R is above S beyond chance
+	evident    bool    // R is above S beyond chance, or goroutines wait for a processor
 	loaded     bool    // callers waited for permits when the probe began
 	hold       float64 // seconds for which this phase lasts at most
 	drain      float64 // calls that must end before in flight is down to low
@@ -79,8 +79,9 @@ type Adaptive struct {
 	sinceProbe float64 // samples since the last probe
 
 	best, here    trial
-	overloadedFor int  // segments at the best limit with many overloads
-	searching     bool // no call succeeds: see search
+	overloadedFor int     // segments at the best limit with many overloads
+	searching     bool    // no call succeeds: see search
+	bottom        float64 // seconds for which the search was at the minimum
 }
 
 // A trial is how many calls succeed at a limit.
@@ -126,6 +127,7 @@ const (
 	tryDepth     = 0.7  // of the limit
 	worse        = 0.15 // of the successes: a limit that costs more is given up
 	nearby       = 0.1  // limits that differ by less are one
+	jammedShare  = 0.5  // the same where latencies say little
 	crowdedShare = 0.1  // of the latency that is spent waiting for a processor
 
 	untried  = 16.0 // times the initial limit: growth before any call has ended
@@ -203,7 +205,7 @@ func (a *Adaptive) Update(w Window) int {
 func (a *Adaptive) see(w Window, limit float64) {
 	if a.phase == cruising && 2*w.Pressed > w.Arrived && !a.seen.full() {
 		// The limit is reached just now. The time for a decision begins here.
-		if a.seen.low.latency.n > 0 {
+		if a.seen.low.latency.n > 0 && !a.seen.crowded() {
 			a.learn(&a.base, a.seen.low.latency, baseMemory)
 		}
 		a.seen = segment{}

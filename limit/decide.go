@@ -45,7 +45,7 @@ func (a *Adaptive) learnVariation() {
 // never lowers the limit.
 func (a *Adaptive) judgeUnpressed() bool {
 	s := &a.seen
-	if s.low.latency.n >= fewSamples && !a.learn(&a.base, s.low.latency, baseMemory) {
+	if s.low.latency.n >= fewSamples && !s.crowded() && !a.learn(&a.base, s.low.latency, baseMemory) {
 		return false
 	}
 	slow := a.base.n > 0 && s.all.latency.value > 1.25*a.base.value
@@ -63,6 +63,12 @@ func (a *Adaptive) judgePressed(failing bool) bool {
 	if !a.learnLow(high) {
 		return false
 	}
+	if full && s.jammed() && a.limit > a.initial/4 {
+		// Latencies say little here, and each call that is let in makes it worse.
+		a.limit = math.Floor(a.limit / 2)
+		a.base, a.sound, a.starting, a.grewFrom = mean{}, false, false, 0
+		return true
+	}
 	if high.latency.n < fewSamples {
 		a.growBlindly()
 		return true
@@ -77,7 +83,7 @@ func (a *Adaptive) judgePressed(failing bool) bool {
 	switch young := full && a.young(); {
 	case young && !a.outOfTime():
 		return false
-	case young && !failing:
+	case young && !failing && !s.crowded():
 		a.double()
 		return true
 	case a.base.n < fewSamples:
@@ -100,6 +106,9 @@ func (a *Adaptive) judgePressed(failing bool) bool {
 // more of them first.
 func (a *Adaptive) learnLow(high group) bool {
 	low := a.seen.low.latency
+	if a.seen.crowded() {
+		return true // calls that share processors are slowed down by those that begin later
+	}
 	if low.n < fewSamples || a.learn(&a.base, low, baseMemory) {
 		return true
 	}
@@ -120,18 +129,18 @@ func (a *Adaptive) growBlindly() {
 	}
 	if s := &a.seen; !s.full() && s.all.among.n > 0 {
 		a.mark = max(1, math.Floor(s.all.among.value/2)) // all calls began among few: draw the line lower
-	} else if s.overloaded == 0 && s.ended < fewSamples && a.limit < most {
+	} else if !s.crowded() && s.overloaded == 0 && s.ended < fewSamples && a.limit < most {
 		a.double()
 	}
 }
 
 // seekBase finds a first S.
 func (a *Adaptive) seekBase(high group, failing bool) {
-	a.high, a.rate, a.sound = high, high.rate(), false
+	a.high, a.rate, a.sound, a.evident = high, high.rate(), false, a.seen.crowded()
 	switch {
 	case !a.seen.full():
 		a.startProbe(high.among.value/2, true)
-	case !failing && a.limit < untested*a.initial:
+	case !failing && !a.seen.crowded() && a.limit < untested*a.initial:
 		a.base = high.latency // at twice the limit it is S, or too high
 		a.double()
 	default:
@@ -148,7 +157,7 @@ func (a *Adaptive) steer(high group, failing bool) bool {
 	if a.grewFrom > 0 {
 		bar = (l + a.grewFrom) / 2
 	}
-	a.high, a.evident = high, a.congested(high)
+	a.high, a.evident = high, a.congested(high) || a.seen.crowded()
 	switch {
 	case a.grewFrom == 0 && knee+room < probeDepth*max(a.anchor, l):
 		switch {
@@ -173,7 +182,7 @@ func (a *Adaptive) steer(high group, failing bool) bool {
 		a.settleAt(max(knee, a.grewFrom-room), 0) // nothing queued at grewFrom
 	case knee <= bar:
 		a.settleAt(knee, max(a.anchor, l))
-	case full && a.limit < unproven*l && !a.overstepped(l):
+	case full && a.limit < unproven*l && !a.overstepped(l) && (a.sound || !a.seen.crowded()):
 		a.grow(a.limit)
 	}
 	return true
@@ -280,13 +289,14 @@ func (a *Adaptive) double() {
 	a.limit = min(2*a.limit, a.max)
 }
 
-// search halves the limit while no call succeeds at all. At the minimum it begins
-// again at the top, since lowering the limit did not help.
+// search halves the limit while no call succeeds at all. At the minimum it waits
+// for what was admitted before to end, and then begins again at the top, since
+// lowering the limit did not help.
 func (a *Adaptive) search() {
 	a.base, a.sound, a.grewFrom, a.anchor = mean{}, false, 0, 0
 	if a.limit > a.min {
-		a.limit = max(a.min, math.Floor(a.limit/2))
-	} else {
+		a.limit, a.bottom = max(a.min, math.Floor(a.limit/2)), 0
+	} else if a.bottom += a.seen.time; a.bottom >= longestHold {
 		a.limit = min(max(a.best.from, a.initial), a.max)
 	}
 	a.searching, a.mark = true, a.limit

@@ -91,6 +91,12 @@ func (s *segment) crowded() bool {
 	return s.all.latency.n > 0 && s.delay/s.time > crowdedShare*s.all.latency.value
 }
 
+// jammed reports whether goroutines wait for a processor for most of what calls
+// take.
+func (s *segment) jammed() bool {
+	return s.all.latency.n > 0 && s.delay/s.time > jammedShare*s.all.latency.value
+}
+
 // variation is the squared coefficient of variation of single latencies.
 func (s *segment) variation() float64 {
 	m := s.all.latency

@@ -51,7 +51,6 @@ type sim struct {
 	behind    []*call // waiting for a worker
 	busy      int
 	limit     int
-	changed   float64 // when the limit was changed last
 	shared    []*call // processor sharing
 	sharedAt  float64
 	version   int
