@@ -51,6 +51,7 @@ func mix(slow float64) func(*rand.Rand, float64) float64 {
 // TestAdaptiveGoodput runs the defaults against every kind of server, from a
 // cold start, at one to eight times its capacity.
 func TestAdaptiveGoodput(t *testing.T) {
+	skipWithRaceDetector(t)
 	worlds := []struct {
 		name     string
 		sim      sim
@@ -138,6 +139,7 @@ func TestSimulatedServerCollapses(t *testing.T) {
 // workers, once by making calls slower: the first asks for half the limit, the
 // second for the same.
 func TestAdaptiveStep(t *testing.T) {
+	skipWithRaceDetector(t)
 	half := func(at float64) bool { return at > 4 && at < 8 }
 	kinds := map[string]func(*sim){
 		"workers": func(s *sim) {

@@ -99,8 +99,18 @@ var harmless = []struct {
 	}}, 0, .01},
 }
 
+// skipWithRaceDetector skips a long simulation. It is arithmetic in one goroutine, so
+// the race detector finds nothing in it, and takes ten times as long.
+func skipWithRaceDetector(t *testing.T) {
+	t.Helper()
+	if raceDetector {
+		t.Skip("a long simulation in one goroutine: it runs without the race detector")
+	}
+}
+
 // TestAdaptiveHarmless counts the calls that servers lose which could serve them.
 func TestAdaptiveHarmless(t *testing.T) {
+	skipWithRaceDetector(t)
 	for _, w := range harmless {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
@@ -137,6 +147,7 @@ func TestAdaptiveHarmless(t *testing.T) {
 // refused two seconds after the last call of the trouble has ended, or 200 calls
 // after it if that is later.
 func TestAdaptiveHeals(t *testing.T) {
+	skipWithRaceDetector(t)
 	const trouble, ended, end = 10.0, 11.0, 20.0
 	during := func(rate float64) func(float64) float64 {
 		return func(at float64) float64 {
