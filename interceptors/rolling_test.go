@@ -256,6 +256,11 @@ var waysToStop = map[string]func(*testing.T, *replica){"Drain and GracefulStop":
 // A draining server sends its callers to another one, and no call is lost. Callers
 // have 300 ms, so the delay that it asks for must be short.
 func TestRollingRestartLosesNothing(t *testing.T) {
+	if raceDetector {
+		// Each connection of bufconn makes a timer that is due at once. Now and then the
+		// runtime of Go 1.26 crashes on such a timer of a bubble under the race detector.
+		t.Skip("hundreds of bufconn connections in a bubble: TestRollingRestartOverSockets runs with the race detector")
+	}
 	for how, stop := range waysToStop {
 		for _, balancer := range []string{"round_robin", "pick_first"} {
 			for _, limit := range []int{0, 2} { // with 2 there is always a queue
