@@ -65,7 +65,7 @@ func (a *Adaptive) judgePressed(failing bool) bool {
 	}
 	if full && s.jammed() && a.limit > a.initial/4 {
 		// Latencies say little here, and each call that is let in makes it worse.
-		a.limit = math.Floor(a.limit / 2)
+		a.limit = max(a.min, math.Floor(a.limit/2))
 		a.base, a.sound, a.starting, a.grewFrom = mean{}, false, false, 0
 		return true
 	}

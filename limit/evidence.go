@@ -51,7 +51,7 @@ type segment struct {
 }
 
 func (s *segment) add(w Window) {
-	if w.Ran.Calls == 0 && w.Succeeded > 0 { // whoever made this window did not keep them
+	if w.Ran.Calls == 0 && w.Succeeded > 0 { // a window without the newer fields
 		w.Ran = Latencies{w.Succeeded, w.MeanLatency, w.LatencyDeviation, float64(w.Limit)}
 	}
 	s.all.add(w.Ran)
@@ -69,7 +69,7 @@ func (s *segment) add(w Window) {
 	s.peak = max(s.peak, w.MaxInFlight)
 }
 
-// high is the group of the successes that began among many.
+// high is the group of the calls that ran and began among many.
 func (s *segment) high() group {
 	return group{s.all.latency.sub(s.low.latency), s.all.among.sub(s.low.among)}
 }

@@ -140,6 +140,6 @@ const (
 	WindowLength = 10 * time.Millisecond
 )
 
-// WindowPatience is after how long a gate closes a window in which calls found no
-// permit free, however few ended.
+// WindowPatience is the time after which a gate closes a window for a [Prober] if
+// calls found no permit free, however few ended.
 const WindowPatience = 100 * time.Millisecond
