@@ -3,6 +3,7 @@ package admit_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -198,12 +199,12 @@ func TestADeadlineIsMeasuredByItsKind(t *testing.T) {
 // A guess about a deadline that has become wrong is found out by the calls that are let in
 // to try.
 func TestAGuessIsCorrected(t *testing.T) {
-	slow := true
+	var quick atomic.Bool
 	got, _ := world{
 		gate: limited(2), lasts: 40 * time.Second,
 		streams: []stream{
 			{call: admit.Call{Class: admit.Critical}, rate: 20, deadline: 250 * ms, lasts: func(*rand.Rand) time.Duration {
-				if slow {
+				if !quick.Load() {
 					return 300 * ms
 				}
 				return 5 * ms
@@ -212,7 +213,7 @@ func TestAGuessIsCorrected(t *testing.T) {
 		},
 		during: func(*admit.Gate) {
 			time.Sleep(10 * time.Second)
-			slow = false
+			quick.Store(true)
 		},
 	}.run(t)
 	// A quarter of the calls came while none could end in time.
