@@ -63,7 +63,7 @@ func BenchmarkTenants(b *testing.B) {
 		}
 		gate := func(b *testing.B) *admit.Gate {
 			g := adaptive(b)
-			update(b, g, admit.WithClass(admit.Critical, admit.ClassConfig{Share: 0.5}))
+			update(b, g, admit.WithClassConfig(admit.Critical, admit.ClassConfig{Share: 0.5}))
 			return g
 		}
 		b.Run(fmt.Sprintf("%d/serial", tenants), func(b *testing.B) {

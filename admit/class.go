@@ -11,7 +11,7 @@ import (
 
 // A Class is the kind of a call: when calls compete for a permit or for a place
 // in the queue, the class decides first. The zero Class is Default. Four are
-// there from the start; [WithClass] changes them, and adds up to four.
+// there from the start; [WithClassConfig] changes them, and adds up to four.
 type Class uint8
 
 // The classes that every gate has, by falling priority: Critical (400), Default
@@ -31,7 +31,7 @@ const (
 )
 
 // String returns a class of the first four in lower case, as metrics name it
-// unless [WithClass] gave it another name.
+// unless [WithClassConfig] gave it another name.
 func (c Class) String() string {
 	return name("class", int(c), "default", "critical", "sheddable", "background")
 }
@@ -59,11 +59,11 @@ type ClassConfig struct {
 	Max float64
 }
 
-// WithClass says what a class is, and adds it if it is a new one: a constant of
+// WithClassConfig says what a class is, and adds it if it is a new one: a constant of
 // one's own, from 4 up to less than [MaxClasses]. Nothing of what was said of the
 // class before stays. A gate in which any class has a Share or a Max takes
 // its lock for every call, which costs some ten nanoseconds.
-func WithClass(c Class, cfg ClassConfig) Option {
+func WithClassConfig(c Class, cfg ClassConfig) Option {
 	return option(func(to *config) { to.classes.configure(c, cfg) })
 }
 

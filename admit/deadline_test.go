@@ -281,7 +281,7 @@ func TestOverloadOfALongWaitIsIgnored(t *testing.T) {
 // The least that a background call waits behind 100 critical ones, at one permit each 2.5 ms:
 // less if its class is owed one, or if those above it may have none.
 func TestDeadlineTooCloseKnowsClasses(t *testing.T) {
-	background := func(c admit.ClassConfig) admit.Option { return admit.WithClass(admit.Background, c) }
+	background := func(c admit.ClassConfig) admit.Option { return admit.WithClassConfig(admit.Background, c) }
 	for _, tt := range []struct {
 		name   string
 		option admit.Option
@@ -291,7 +291,7 @@ func TestDeadlineTooCloseKnowsClasses(t *testing.T) {
 		{"one permit of 20", admit.WithDryRun(false), 0, 60 * ms},
 		{"a share", background(admit.ClassConfig{Share: 0.5}), 1, 10 * ms},
 		{"a share that is used up", background(admit.ClassConfig{Share: 0.5}), 2, 15 * ms},
-		{"a bound for those above", admit.WithClass(admit.Critical, admit.ClassConfig{Max: 0.25}), 0, 10 * ms},
+		{"a bound for those above", admit.WithClassConfig(admit.Critical, admit.ClassConfig{Max: 0.25}), 0, 10 * ms},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			g := newGate(t, 4, queue(400, admit.Reject))

@@ -103,7 +103,7 @@ func TestDryRunTurnsNobodyAwayWhoHasTime(t *testing.T) {
 
 // What a dry run counts as refused is what would be.
 func TestDryRunCountsWhatWouldBe(t *testing.T) {
-	small := admit.WithClass(admit.Background, admit.ClassConfig{Max: 0.25})
+	small := admit.WithClassConfig(admit.Background, admit.ClassConfig{Max: 0.25})
 	for _, tt := range []struct {
 		name    string
 		option  admit.Option
@@ -153,7 +153,7 @@ func TestDryRunOfManyCostlyCalls(t *testing.T) {
 func TestDryRunOfABound(t *testing.T) {
 	count := func(dry bool) (n uint64) {
 		synctest.Test(t, func(t *testing.T) {
-			g := newGate(t, 8, queue(4, admit.Reject), admit.WithDryRun(dry), admit.WithClass(admit.Sheddable, admit.ClassConfig{Max: 0.25}))
+			g := newGate(t, 8, queue(4, admit.Reject), admit.WithDryRun(dry), admit.WithClassConfig(admit.Sheddable, admit.ClassConfig{Max: 0.25}))
 			for range 8 {
 				start(t.Context(), g, admit.Sheddable)
 			}

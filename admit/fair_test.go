@@ -103,7 +103,7 @@ func TestAShareBesideLongCalls(t *testing.T) {
 				}
 				permits := float64(tt.limit)
 				got, _ := world{
-					gate:  limited(tt.limit, admit.WithClass(tt.owner, admit.ClassConfig{Share: tt.share})),
+					gate:  limited(tt.limit, admit.WithClassConfig(tt.owner, admit.ClassConfig{Share: tt.share})),
 					lasts: 200 * time.Second, streams: []stream{
 						{call: admit.Call{Class: tt.owner}, rate: 0.4 * tt.share * permits / tt.lasts.Seconds(), lasts: exponential(tt.lasts), deadline: deadline},
 						{call: admit.Call{Class: tt.borrower}, rate: 2 * permits / tt.theirs.Seconds(), lasts: exponential(tt.theirs)},
@@ -123,7 +123,7 @@ func TestAShareBesideLongCalls(t *testing.T) {
 // A share whose class makes no call for a minute is lent to calls of any length.
 func TestAShareThatIsNotWanted(t *testing.T) {
 	_, s := world{
-		gate: limited(8, admit.WithClass(admit.Critical, admit.ClassConfig{Share: 0.5})), lasts: 100 * time.Second,
+		gate: limited(8, admit.WithClassConfig(admit.Critical, admit.ClassConfig{Share: 0.5})), lasts: 100 * time.Second,
 		streams: []stream{{call: admit.Call{Class: admit.Background}, rate: 8, lasts: exponential(2 * time.Second)}},
 	}.run(t)
 	if held := s.Held[admit.Background]; held < 7 {
@@ -225,7 +225,7 @@ func TestAGuessIsCorrected(t *testing.T) {
 // Shares, bounds and limits that change while long calls run lose nobody's permits, and hold
 // from then on.
 func TestFairnessAcrossUpdates(t *testing.T) {
-	share := func(s float64) admit.Option { return admit.WithClass(admit.Critical, admit.ClassConfig{Share: s}) }
+	share := func(s float64) admit.Option { return admit.WithClassConfig(admit.Critical, admit.ClassConfig{Share: s}) }
 	got, _ := world{
 		gate: limited(8), lasts: 120 * time.Second,
 		streams: []stream{

@@ -293,7 +293,7 @@ func TestUpdateFromJSON(t *testing.T) {
 	if got, want := limits(), "1 7"; got != want {
 		t.Errorf("got limits of %s, want %s", got, want)
 	}
-	update(t, rest, admit.WithClass(admit.Critical, admit.ClassConfig{Share: 0.9}))
+	update(t, rest, admit.WithClassConfig(admit.Critical, admit.ClassConfig{Share: 0.9}))
 	for document, says := range map[string]string{
 		`{"gates": [{"name": "write", "limit": {}}, {"name": "more"}]}`:                                                            `gates[1]: got a gate "more", want one of those that there are`,
 		`{"gates": [{"name": "write", "limit": {}}, {"name": "rest", "limit": {"initial": 0}}]}`:                                   "gates[1].limit.initial: got 0",

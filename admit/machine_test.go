@@ -133,7 +133,7 @@ func (m *machine) reclass(arg int) error {
 	m.classes = shares[arg%len(shares)]
 	var opts []admit.Option
 	for c, cfg := range m.classes {
-		opts = append(opts, admit.WithClass(admit.Class(c), cfg))
+		opts = append(opts, admit.WithClassConfig(admit.Class(c), cfg))
 	}
 	m.updated()
 	return m.gate.Update(opts...)

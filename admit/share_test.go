@@ -100,7 +100,7 @@ const overShare = "admit: refused: over_share"
 // Others may have a class's share while it does not want it; then it gets what comes free.
 func TestAShareIsLentAndGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 4, queue(20, admit.Reject), admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.5}))
+		g := newGate(t, 4, queue(20, admit.Reject), admit.WithClassConfig(admit.Background, admit.ClassConfig{Share: 0.5}))
 		borrowed := takeN(t, g, 4)
 		var critical, background []*call
 		for range 4 {
@@ -125,7 +125,7 @@ func TestAShareIsLentAndGivenBack(t *testing.T) {
 // A class that may have half of four permits leaves two free, even with nobody else there.
 func TestABulkhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 4, queue(1, admit.Reject), admit.WithClass(admit.Sheddable, admit.ClassConfig{Max: 0.5}))
+		g := newGate(t, 4, queue(1, admit.Reject), admit.WithClassConfig(admit.Sheddable, admit.ClassConfig{Max: 0.5}))
 		var calls []*call
 		for range 4 {
 			calls = append(calls, start(t.Context(), g, admit.Sheddable))
@@ -136,7 +136,7 @@ func TestABulkhead(t *testing.T) {
 		wantState(t, "another class's", start(t.Context(), g, admit.Default), runs)
 		calls[0].permit.Release(admit.Ignored)
 		wantState(t, "the one that waited", calls[2], runs)
-		update(t, g, admit.WithClass(admit.Sheddable, admit.ClassConfig{}))
+		update(t, g, admit.WithClassConfig(admit.Sheddable, admit.ClassConfig{}))
 		wantState(t, "one without the bound", start(t.Context(), g, admit.Sheddable), runs)
 	})
 }
@@ -144,7 +144,7 @@ func TestABulkhead(t *testing.T) {
 // A bound that rounds to nothing still lets one call run.
 func TestABulkheadOfNearlyNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 2, admit.WithClass(admit.Background, admit.ClassConfig{Max: 0.001}))
+		g := newGate(t, 2, admit.WithClassConfig(admit.Background, admit.ClassConfig{Max: 0.001}))
 		first := startCall(t.Context(), g, admit.Call{Class: admit.Background, Cost: 2})
 		wantState(t, "the first", first, runs)
 		second := start(t.Context(), g, admit.Background)
@@ -159,8 +159,8 @@ func TestClassesOfOnesOwn(t *testing.T) {
 	const checkout, browse = admit.Class(4), admit.Class(5)
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t, 1, queue(20, admit.Reject),
-			admit.WithClass(checkout, admit.ClassConfig{Name: "checkout", Priority: 1000}),
-			admit.WithClass(browse, admit.ClassConfig{Name: "browse"}))
+			admit.WithClassConfig(checkout, admit.ClassConfig{Name: "checkout", Priority: 1000}),
+			admit.WithClassConfig(browse, admit.ClassConfig{Name: "browse"}))
 		p, calls := take(t, g), map[string]*call{}
 		for _, c := range []struct {
 			name  string
@@ -179,11 +179,11 @@ func TestClassesOfOnesOwn(t *testing.T) {
 
 func TestClassesAreChecked(t *testing.T) {
 	_, err := admit.New(
-		admit.WithClass(8, admit.ClassConfig{Name: "too many"}),
-		admit.WithClass(4, admit.ClassConfig{}),
-		admit.WithClass(5, admit.ClassConfig{Name: "critical", Priority: -1, Share: 0.9}),
-		admit.WithClass(admit.Default, admit.ClassConfig{Share: 0.8, Max: 0.5}),
-		admit.WithClass(admit.Background, admit.ClassConfig{Share: -0.5, Priority: 1001}),
+		admit.WithClassConfig(8, admit.ClassConfig{Name: "too many"}),
+		admit.WithClassConfig(4, admit.ClassConfig{}),
+		admit.WithClassConfig(5, admit.ClassConfig{Name: "critical", Priority: -1, Share: 0.9}),
+		admit.WithClassConfig(admit.Default, admit.ClassConfig{Share: 0.8, Max: 0.5}),
+		admit.WithClassConfig(admit.Background, admit.ClassConfig{Share: -0.5, Priority: 1001}),
 	)
 	for _, want := range []string{
 		"class: got 8, want less than 8",
@@ -343,7 +343,7 @@ func TestAnExplosionOfTenants(t *testing.T) {
 }
 
 func TestTenantsAndClassesAllocateNothing(t *testing.T) {
-	g := newGate(t, 100, admit.WithClass(admit.Critical, admit.ClassConfig{Share: 0.5}))
+	g := newGate(t, 100, admit.WithClassConfig(admit.Critical, admit.ClassConfig{Share: 0.5}))
 	names := make([]string, 100)
 	for i := range names {
 		names[i] = strconv.Itoa(i)
@@ -363,7 +363,7 @@ func TestTenantsAndClassesAllocateNothing(t *testing.T) {
 
 // A class that wants less than its share gets it, however much comes of a higher one.
 func TestAShareUnderAFlood(t *testing.T) {
-	got := compete(t, 1, []admit.Option{admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.5})},
+	got := compete(t, 1, []admit.Option{admit.WithClassConfig(admit.Background, admit.ClassConfig{Share: 0.5})},
 		flow{4, of(admit.Critical)}, flow{0.4, of(admit.Background)})
 	if got[1] < 0.95 {
 		t.Errorf("background, which asks for 0.4 of capacity and has a share of 0.5: got %.3f of it, want at least 0.95", got[1])
@@ -372,7 +372,7 @@ func TestAShareUnderAFlood(t *testing.T) {
 
 // A full queue has room for calls of a class that has not its share, and keeps them.
 func TestAShareOfAFullQueue(t *testing.T) {
-	half := admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.5})
+	half := admit.WithClassConfig(admit.Background, admit.ClassConfig{Share: 0.5})
 	for _, capacity := range []int{1, 8, 32} {
 		t.Run(fmt.Sprint(capacity), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -405,7 +405,7 @@ func TestAShareOfAFullQueue(t *testing.T) {
 func TestSharesThatDoNotFitTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		half := admit.ClassConfig{Share: 0.5}
-		g := newGate(t, 4, queue(1, admit.Reject), admit.WithClass(admit.Critical, half), admit.WithClass(admit.Background, half))
+		g := newGate(t, 4, queue(1, admit.Reject), admit.WithClassConfig(admit.Critical, half), admit.WithClassConfig(admit.Background, half))
 		defer release(takeN(t, g, 4))
 		background := start(t.Context(), g, admit.Background)
 		critical := start(t.Context(), g, admit.Critical)
@@ -418,7 +418,7 @@ func TestSharesThatDoNotFitTheQueue(t *testing.T) {
 // A hundredth of one permit is none.
 func TestATinyShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 1, queue(100, admit.Reject), admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.01}))
+		g := newGate(t, 1, queue(100, admit.Reject), admit.WithClassConfig(admit.Background, admit.ClassConfig{Share: 0.01}))
 		p, calls := take(t, g), map[string]*call{}
 		for range 3 {
 			calls["b"] = start(t.Context(), g, admit.Background)
@@ -434,7 +434,7 @@ func TestATinyShare(t *testing.T) {
 // A call that costs more than its class's share is one of the share all the same.
 func TestCostBeyondAShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 8, queue(60, admit.Reject), admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.5}))
+		g := newGate(t, 8, queue(60, admit.Reject), admit.WithClassConfig(admit.Background, admit.ClassConfig{Share: 0.5}))
 		p := takeN(t, g, 8)
 		heavy := startCall(t.Context(), g, admit.Call{Class: admit.Background, Cost: 5})
 		for range 50 {
@@ -461,7 +461,7 @@ func TestWeightOfAGiant(t *testing.T) {
 // Calls that wait for their own bound leave room in the queue for others.
 func TestABulkheadInTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 4, queue(4, admit.Reject), admit.WithClass(admit.Critical, admit.ClassConfig{Max: 0.5}))
+		g := newGate(t, 4, queue(4, admit.Reject), admit.WithClassConfig(admit.Critical, admit.ClassConfig{Max: 0.5}))
 		var critical []*call
 		for range 5 {
 			critical = append(critical, start(t.Context(), g, admit.Critical))
@@ -471,7 +471,7 @@ func TestABulkheadInTheQueue(t *testing.T) {
 		}
 		defer release(takeN(t, g, 2))
 		wantState(t, "default", start(t.Context(), g, admit.Default), waits)
-		update(t, g, admit.WithClass(admit.Critical, admit.ClassConfig{Max: 0.25}))
+		update(t, g, admit.WithClassConfig(admit.Critical, admit.ClassConfig{Max: 0.25}))
 		wantState(t, "critical call 2, with a smaller bound", critical[2], displaced)
 		wantState(t, "critical call 3", critical[3], waits)
 	})
@@ -480,7 +480,7 @@ func TestABulkheadInTheQueue(t *testing.T) {
 // Nobody's call is urgent to others that waits for its own class.
 func TestUrgent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 4, admit.WithClass(admit.Critical, admit.ClassConfig{Max: 0.25}))
+		g := newGate(t, 4, admit.WithClassConfig(admit.Critical, admit.ClassConfig{Max: 0.25}))
 		want := func(what string, class admit.Class, urgent bool) {
 			t.Helper()
 			if c, ok := g.Urgent(); c != class || ok != urgent {
@@ -494,15 +494,15 @@ func TestUrgent(t *testing.T) {
 		defer release(takeN(t, g, 3))
 		start(t.Context(), g, admit.Sheddable)
 		want("sheddable waits for anybody's permit", admit.Sheddable, true)
-		update(t, g, admit.WithClass(admit.Critical, admit.ClassConfig{}))
+		update(t, g, admit.WithClassConfig(admit.Critical, admit.ClassConfig{}))
 		want("critical has no bound", admit.Critical, true)
 	})
 }
 
 // Whoever asks for a class's zero priority gets what it is from the start.
 func TestClassesAreReplaced(t *testing.T) {
-	g := newGate(t, 1, admit.WithClass(admit.Background, admit.ClassConfig{Name: "bg", Priority: 900}),
-		admit.WithClass(4, admit.ClassConfig{Name: "reports"}))
+	g := newGate(t, 1, admit.WithClassConfig(admit.Background, admit.ClassConfig{Name: "bg", Priority: 900}),
+		admit.WithClassConfig(4, admit.ClassConfig{Name: "reports"}))
 	higher := func(a, b, want admit.Class) {
 		t.Helper()
 		if got := g.Higher(a, b); got != want {
@@ -511,7 +511,7 @@ func TestClassesAreReplaced(t *testing.T) {
 	}
 	higher(admit.Critical, admit.Background, admit.Background)
 	higher(4, admit.Sheddable, 4)
-	update(t, g, admit.WithClass(admit.Background, admit.ClassConfig{}), admit.WithClass(admit.Default, admit.ClassConfig{Priority: 150}))
+	update(t, g, admit.WithClassConfig(admit.Background, admit.ClassConfig{}), admit.WithClassConfig(admit.Default, admit.ClassConfig{Priority: 150}))
 	higher(admit.Critical, admit.Background, admit.Critical)
 	higher(4, admit.Sheddable, admit.Sheddable)
 	if got := g.Stats().Classes; got[admit.Background] != "background" {
@@ -524,7 +524,7 @@ func TestClassesAreReplaced(t *testing.T) {
 func TestAShareOfDearCalls(t *testing.T) {
 	for _, cost := range []int{1, 5, 10} {
 		synctest.Test(t, func(t *testing.T) {
-			g := newGate(t, 10, queue(2000, admit.Reject), admit.WithClass(admit.Background, admit.ClassConfig{Share: 0.1}))
+			g := newGate(t, 10, queue(2000, admit.Reject), admit.WithClassConfig(admit.Background, admit.ClassConfig{Share: 0.1}))
 			first := takeN(t, g, 10)
 			compete := func(n int, c admit.Call) {
 				for range n {
@@ -559,7 +559,7 @@ func TestAShareOfDearCalls(t *testing.T) {
 // Classes of the same priority make room, and get permits, as if they were one.
 func TestClassesOfOnePriority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(t, 1, queue(4, admit.Reject), admit.WithClass(4, admit.ClassConfig{Name: "reports"}))
+		g := newGate(t, 1, queue(4, admit.Reject), admit.WithClassConfig(4, admit.ClassConfig{Name: "reports"}))
 		defer take(t, g).Release(admit.Ignored)
 		oldest := start(t.Context(), g, admit.Default)
 		start(t.Context(), g, admit.Default)
@@ -570,7 +570,7 @@ func TestClassesOfOnePriority(t *testing.T) {
 		wantState(t, "the oldest", oldest, displaced)
 		wantState(t, "one that is younger", younger, waits)
 	})
-	got := compete(t, 1, []admit.Option{admit.WithClass(4, admit.ClassConfig{Name: "reports"})}, flow{2, of(admit.Default)}, flow{2, of(4)})
+	got := compete(t, 1, []admit.Option{admit.WithClassConfig(4, admit.ClassConfig{Name: "reports"})}, flow{2, of(admit.Default)}, flow{2, of(4)})
 	if got[1] < 0.8*got[0] || got[0] < 0.8*got[1] {
 		t.Errorf("two classes that ask for the same: got %.3f of it and %.3f, want about the same", got[0], got[1])
 	}
@@ -584,7 +584,7 @@ func TestABulkheadDoesNotPressTheLimit(t *testing.T) {
 				t.Errorf("window: got %+v, want none of its calls pressed, and all of them arrived", w)
 			}
 			return 8
-		}}), queue(16, admit.Block), admit.WithClass(admit.Sheddable, admit.ClassConfig{Max: 0.25}))
+		}}), queue(16, admit.Block), admit.WithClassConfig(admit.Sheddable, admit.ClassConfig{Max: 0.25}))
 		for range 100 {
 			go func() {
 				p, err := g.Acquire(t.Context(), admit.Call{Class: admit.Sheddable})
@@ -603,7 +603,7 @@ func TestABulkheadDoesNotPressTheLimit(t *testing.T) {
 func TestTheLimitBehindABulkhead(t *testing.T) {
 	run := func(class admit.Class) (limit int) {
 		synctest.Test(t, func(t *testing.T) {
-			g, err := admit.New(admit.WithClass(admit.Sheddable, admit.ClassConfig{Max: 0.5}))
+			g, err := admit.New(admit.WithClassConfig(admit.Sheddable, admit.ClassConfig{Max: 0.5}))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -193,7 +193,7 @@ func TestNoConfigurationPanics(t *testing.T) {
 			algorithm(asAlgorithm(limit.NewGradient(limit.GradientConfig{Initial: n, LongWindows: m})))
 			try(admit.WithQuotas(admit.QuotaConfig{Tenant: admit.Rate{PerSecond: 1, Burst: n}, MaxTenants: m}))
 		}
-		try(admit.WithClass(4, admit.ClassConfig{Name: "four", Priority: n}))
+		try(admit.WithClassConfig(4, admit.ClassConfig{Name: "four", Priority: n}))
 		for _, d := range durations {
 			try(admit.WithQueue(admit.QueueConfig{Capacity: n, MaxWait: d}))
 		}
@@ -202,7 +202,7 @@ func TestNoConfigurationPanics(t *testing.T) {
 		for _, h := range floats {
 			algorithm(asAlgorithm(limit.NewVegas(limit.VegasConfig{Alpha: f, Beta: h})))
 			algorithm(asAlgorithm(limit.NewGradient(limit.GradientConfig{Tolerance: f, Smoothing: h})))
-			try(admit.WithClass(5, admit.ClassConfig{Name: "five", Share: f, Max: h}))
+			try(admit.WithClassConfig(5, admit.ClassConfig{Name: "five", Share: f, Max: h}))
 			try(admit.WithQuotas(admit.QuotaConfig{Classes: map[admit.Class]admit.Rate{0: {PerSecond: f}}, Tenant: admit.Rate{PerSecond: h}}))
 		}
 		for _, d := range durations {
@@ -210,7 +210,7 @@ func TestNoConfigurationPanics(t *testing.T) {
 		}
 	}
 	for c := range 256 {
-		try(admit.WithClass(admit.Class(c), admit.ClassConfig{}))
+		try(admit.WithClassConfig(admit.Class(c), admit.ClassConfig{}))
 	}
 }
 

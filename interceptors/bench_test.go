@@ -151,7 +151,7 @@ func BenchmarkUnaryServerNeighbours(b *testing.B) {
 				names[i] = "tenant-" + strconv.Itoa(i)
 			}
 			i := interceptors.UnaryServer(
-				newGate(b, admit.WithLimit(fixed(1000)), admit.WithClass(admit.Critical, admit.ClassConfig{Share: 0.5})),
+				newGate(b, admit.WithLimit(fixed(1000)), admit.WithClassConfig(admit.Critical, admit.ClassConfig{Share: 0.5})),
 				interceptors.WithClass(admit.Critical, interceptors.Methods(work)),
 				interceptors.WithTenant(func(context.Context, middleware.CallMeta) string { return names[rand.IntN(tenants)] }))
 			b.ReportAllocs()

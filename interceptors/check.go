@@ -68,7 +68,7 @@ func (c *config) checkOptions(gates ...*admit.Gate) []error {
 			errs = append(errs, fmt.Errorf("WithClass(%v): %w", rule.class, err))
 		}
 		if known := classNames(gates); known != nil && !slices.Contains(known, rule.class) {
-			errs = append(errs, fmt.Errorf("WithClass(%v): got a class that no gate has, want one of %v, or admit.WithClass for it",
+			errs = append(errs, fmt.Errorf("WithClass(%v): got a class that no gate has, want one of %v, or admit.WithClassConfig for it",
 				rule.class, known))
 		}
 	}

@@ -325,8 +325,8 @@ type callerKey struct{}
 // and reports never have more than a quarter.
 func ExampleWithClass() {
 	gate, err := admit.New(
-		admit.WithClass(admit.Critical, admit.ClassConfig{Share: 0.5}),
-		admit.WithClass(admit.Background, admit.ClassConfig{Max: 0.25}),
+		admit.WithClassConfig(admit.Critical, admit.ClassConfig{Share: 0.5}),
+		admit.WithClassConfig(admit.Background, admit.ClassConfig{Max: 0.25}),
 	)
 	if err != nil {
 		log.Fatal(err)

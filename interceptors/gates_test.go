@@ -322,7 +322,7 @@ func TestServerConfigSaysWhatIsWrong(t *testing.T) {
 		wantConfigError(t, err, says)
 	}
 	// What is right.
-	own := newGate(t, admit.WithName("own"), admit.WithClass(6, admit.ClassConfig{Name: "six"}))
+	own := newGate(t, admit.WithName("own"), admit.WithClassConfig(6, admit.ClassConfig{Name: "six"}))
 	_ = serverOptions(t, interceptors.ServerConfig{
 		Gates: interceptors.Gates{{Gate: g, Match: buy}, {Gate: h, Match: orders, Streams: true}, {Gate: own, Match: orders}}, Gate: adaptive(t, "rest"), MaxConcurrentStreams: 1 << 20,
 	}, interceptors.WithClass(6, nil), interceptors.WithMatcher(nil))

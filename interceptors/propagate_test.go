@@ -495,7 +495,7 @@ func TestClientGatesKnowTheClass(t *testing.T) {
 // Classes by name, tenants and costs reach the gate.
 func TestWhatTheGateIsTold(t *testing.T) {
 	t.Parallel()
-	g := newGate(t, admit.WithLimit(fixed(10)), admit.WithClass(admit.Critical, admit.ClassConfig{Share: 0.5}))
+	g := newGate(t, admit.WithLimit(fixed(10)), admit.WithClassConfig(admit.Critical, admit.ClassConfig{Share: 0.5}))
 	var during admit.Stats
 	r := start(t, does(func(context.Context) error { during = g.Stats(); return nil }), guarded(g,
 		interceptors.WithClass(admit.Background, interceptors.Methods("/nothing.Like/This")),
@@ -593,7 +593,7 @@ func TestInheritsNothingFromABoundedClass(t *testing.T) {
 			got = metadata.ValueFromIncomingContext(ctx, "weir-class")[0]
 			return nil
 		}), nil, propagating...)
-		g := newGate(t, admit.WithLimit(fixed(8)), admit.WithClass(admit.Critical, admit.ClassConfig{Max: 0.125}))
+		g := newGate(t, admit.WithLimit(fixed(8)), admit.WithClassConfig(admit.Critical, admit.ClassConfig{Max: 0.125}))
 		p, err := g.Acquire(t.Context(), admit.Call{Class: admit.Critical})
 		if err != nil {
 			t.Fatal(err)

@@ -110,11 +110,11 @@ func TestTapKnowsClasses(t *testing.T) {
 		{admit.Background, admit.Background, nil, codes.Unavailable},
 		{admit.Background, admit.Default, nil, codes.Unavailable},
 		{admit.Critical, checkout, nil, codes.Unavailable},
-		{admit.Background, admit.Critical, admit.WithClass(admit.Background, admit.ClassConfig{Share: 1}), codes.OK},
+		{admit.Background, admit.Critical, admit.WithClassConfig(admit.Background, admit.ClassConfig{Share: 1}), codes.OK},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			g := newGate(t, admit.WithLimit(fixed(1)), admit.WithQueue(admit.QueueConfig{Capacity: 1, Policy: admit.Reject}),
-				admit.WithClass(checkout, admit.ClassConfig{Name: "checkout", Priority: 1000}))
+				admit.WithClassConfig(checkout, admit.ClassConfig{Name: "checkout", Priority: 1000}))
 			if c.option != nil {
 				if err := g.Update(c.option); err != nil {
 					t.Fatal(err)

@@ -58,7 +58,7 @@
 //	                                                    forgot to turn the gate on.
 //
 // outcome is success, overload or ignored ([admit.Outcome]); class is default,
-// critical, sheddable, background or a name from [admit.WithClass]; reason is
+// critical, sheddable, background or a name from [admit.WithClassConfig]; reason is
 // queue_full, displaced, deadline_too_close, waited_too_long, draining,
 // over_share or over_quota ([admit.Reason]). Tenants are counted and never named: a label that
 // callers choose is a series for each of them.
