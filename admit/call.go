@@ -51,7 +51,8 @@ const (
 	// Overload is a call that failed because something was too busy.
 	Overload
 
-	outcomes = 3
+	// NumOutcomes is the number of outcomes. Each is less.
+	NumOutcomes = 3
 )
 
 // String returns the outcome in lower case, as metrics name it.
@@ -80,7 +81,8 @@ const (
 	// have run already: see [WithQuotas]. The delay is exact.
 	OverQuota
 
-	reasons = 7
+	// NumReasons is the number of reasons. Each is less.
+	NumReasons = 7
 )
 
 // String returns the reason in lower case with underscores, as metrics name it.

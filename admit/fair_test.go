@@ -225,7 +225,9 @@ func TestAGuessIsCorrected(t *testing.T) {
 // Shares, bounds and limits that change while long calls run lose nobody's permits, and hold
 // from then on.
 func TestFairnessAcrossUpdates(t *testing.T) {
-	share := func(s float64) admit.Option { return admit.WithClassConfig(admit.Critical, admit.ClassConfig{Share: s}) }
+	share := func(s float64) admit.Option {
+		return admit.WithClassConfig(admit.Critical, admit.ClassConfig{Share: s})
+	}
 	got, _ := world{
 		gate: limited(8), lasts: 120 * time.Second,
 		streams: []stream{

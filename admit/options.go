@@ -27,6 +27,19 @@ func WithLimit(a limit.Algorithm) Option {
 	return option(func(c *config) { c.algorithm, c.algorithmSet = a, true })
 }
 
+// WithFixedLimit lets n calls run at a time, from 1 to [limit.Max]. It is short for
+// [WithLimit] with a limit.Fixed.
+func WithFixedLimit(n int) Option {
+	return option(func(c *config) {
+		fixed, err := limit.NewFixed(n)
+		if err != nil {
+			c.wrong = append(c.wrong, fmt.Errorf("WithFixedLimit: got %d, want 1 to %d", n, limit.Max))
+			return
+		}
+		c.algorithm, c.algorithmSet = fixed, true
+	})
+}
+
 // WithQueue sets how calls wait for a permit; see [QueueConfig] for the defaults.
 func WithQueue(q QueueConfig) Option {
 	return option(func(c *config) { c.queue, c.noQueue = q, false })

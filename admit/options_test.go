@@ -135,3 +135,32 @@ func TestOptionsAreNotShared(t *testing.T) {
 		t.Errorf("hooks of both: got %q, want %q", got, want)
 	}
 }
+
+// A fixed limit takes one line and one error.
+func TestWithFixedLimit(t *testing.T) {
+	two := admit.WithFixedLimit(2)
+	g, err := admit.New(two)
+	if err != nil {
+		t.Fatalf("New: got %v, want a gate", err)
+	}
+	permits := takeN(t, g, 2)
+	if got := g.Limit(); got != 2 {
+		t.Errorf("limit: got %d, want 2", got)
+	}
+	other, err := admit.New(two) // each use makes a limit of its own
+	if err != nil {
+		t.Errorf("New with the same option: got %v, want a gate", err)
+	}
+	update(t, g, admit.WithFixedLimit(1), admit.WithoutQueue())
+	refused(t, g, admit.Default, admit.QueueFull)
+	release(permits)
+	wantWhole(t, g, 1)
+	wantWhole(t, other, 2)
+	for _, n := range []int{0, -1, limit.Max + 1, math.MinInt, math.MaxInt} {
+		says := fmt.Sprintf("WithFixedLimit: got %d, want 1 to %d", n, limit.Max)
+		_, err := admit.New(admit.WithFixedLimit(n))
+		wantError(t, err, admit.ErrConfig, says)
+		wantError(t, g.Update(admit.WithFixedLimit(n), two), admit.ErrConfig, says)
+	}
+	wantWhole(t, g, 1)
+}

@@ -65,7 +65,7 @@ type refusals struct {
 	gate  string
 	mean  time.Duration // of the delays that a busy gate asks for
 	most  time.Duration // the longest delay
-	built [reasons][delaySteps]*Refusal
+	built [NumReasons][delaySteps]*Refusal
 }
 
 // init is called once, before anything else.

@@ -8,7 +8,7 @@ type totals struct {
 	waited   uint64
 	waitTime span
 	left     uint64
-	refused  [MaxClasses][reasons]uint64
+	refused  [MaxClasses][NumReasons]uint64
 }
 
 // Stats is what a gate does now and has done since it was made.
@@ -40,10 +40,10 @@ type Stats struct {
 	Draining, DryRun bool
 
 	// Ended counts the calls that ran, by Outcome.
-	Ended [outcomes]uint64
+	Ended [NumOutcomes]uint64
 	// Refused counts the calls that were refused, by Class and Reason; in a dry
 	// run those that would have been.
-	Refused [MaxClasses][reasons]uint64
+	Refused [MaxClasses][NumReasons]uint64
 	// Waited counts the calls that waited and were let in, WaitSeconds how long
 	// they waited together.
 	Waited      uint64

@@ -12,7 +12,7 @@ import (
 
 // A tally is what is known of calls that ended.
 type tally struct {
-	ended     [outcomes]uint64
+	ended     [NumOutcomes]uint64
 	unpressed uint64  // found a permit free
 	residence float64 // of all calls, in seconds, each times its cost
 	weight    float64 // of the successes: what they cost together
@@ -130,7 +130,7 @@ func (g *Gate) shard(p *Permit) *shard {
 
 // record leaves a sample in a shard.
 func (g *Gate) record(p *Permit, o Outcome, latency time.Duration) {
-	if o >= outcomes {
+	if o >= NumOutcomes {
 		o = Ignored
 	}
 	s := g.shard(p)
