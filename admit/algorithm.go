@@ -119,31 +119,3 @@ func (c *config) askLimit() (err error) {
 	}
 	return nil
 }
-
-// Adapts reports whether the limit is one of package limit that learns from the calls
-// that end. Such a limit learns nothing from streams.
-func (g *Gate) Adapts() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	switch g.cfg.algorithm.(type) {
-	case *limit.Adaptive, *limit.AIMD, *limit.Vegas, *limit.Gradient:
-		return true
-	}
-	return false
-}
-
-// Room returns how many calls the gate is for at a time: those that its limit lets run
-// now, and those that may wait. A queue without a Capacity counts as long as the limit,
-// and at least 32.
-func (g *Gate) Room() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	n := g.load().limit()
-	switch {
-	case g.cfg.noQueue:
-		return n
-	case g.cfg.queue.Capacity > 0:
-		return n + g.cfg.queue.Capacity
-	}
-	return n + max(n, 32)
-}

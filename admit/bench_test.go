@@ -142,7 +142,7 @@ func BenchmarkFull(b *testing.B) {
 		return func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				g.Full()
+				gateFuncs.Full(g)
 			}
 		}
 	}

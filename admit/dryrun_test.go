@@ -30,7 +30,7 @@ func TestDryRun(t *testing.T) {
 		if got := r.take(); got != want {
 			t.Errorf("hooks: got %q, want %q", got, want)
 		}
-		if g.Full() {
+		if gateFuncs.Full(g) {
 			t.Error("Full: got true, want false: nobody is refused")
 		}
 		time.Sleep(time.Second)

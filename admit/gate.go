@@ -90,6 +90,9 @@ func New(opts ...Option) (*Gate, error) {
 	return g, nil
 }
 
+// Limit returns how many permits there are now. It takes no lock.
+func (g *Gate) Limit() int { return g.load().limit() }
+
 // Name returns the gate's name.
 func (g *Gate) Name() string {
 	g.mu.Lock()
@@ -164,8 +167,10 @@ func (g *Gate) acquireSlow(ctx context.Context, call Call) (Permit, error) {
 	if g.draining {
 		return g.refuseAndUnlock(class, Draining)
 	}
-	if why, refuses := g.toldToRefuseLocked(); refuses {
-		return g.refuseAndUnlock(class, why)
+	if g.cfg.refuseIf != nil && !g.cfg.dryRun {
+		if why, refuse := g.cfg.refuseIf(); refuse {
+			return g.refuseAndUnlock(class, why)
+		}
 	}
 	if s.inFlight()+c.Cost > s.limit() && !g.turns.Counted() && !g.cfg.dryRun { // the shortest way: it reads no clock
 		if why, shut := g.turns.Shut(c, s.limit()); shut {
@@ -285,58 +290,11 @@ func (g *Gate) giveBackLocked(c claim, now time.Duration) {
 
 // settleLocked lets calls past the lock again if nothing needs them at it.
 func (g *Gate) settleLocked() {
-	slow := g.turns.Len() > 0 || g.draining || g.cfg.dryRun || g.turns.Counted() || g.cfg.refuses != nil
+	slow := g.turns.Len() > 0 || g.draining || g.cfg.dryRun || g.turns.Counted() || g.cfg.refuseIf != nil
 	for {
 		s := g.load()
 		if s.slow() == slow || g.swap(s, s.withSlow(slow)) {
 			return
 		}
 	}
-}
-
-// Full reports whether a call that came now would be refused or take another's
-// place: the gate is draining, or every permit is taken and so are the places in
-// the queue. It is a cheap early check, for a tap handle; [Gate.TurnAway] knows
-// more.
-func (g *Gate) Full() bool {
-	s := g.load()
-	if !s.slow() && s.free() {
-		return false
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	s = g.load()
-	return g.draining || !g.cfg.dryRun && g.shards != nil && !s.free() && g.turns.Full(s.limit())
-}
-
-// TurnAway refuses a call, and counts that, if the gate is [Gate.Full] and
-// Acquire would refuse the call at once, whatever its deadline. It never blocks.
-// A call that it does not turn away has to ask Acquire.
-func (g *Gate) TurnAway(call Call) (why Reason, away bool) {
-	if q := g.quotas.Load(); q != nil && g.Full() && q.over(call, time.Now()) {
-		why, _, _ = g.overQuota(call)
-		return why, true
-	}
-	g.mu.Lock()
-	s := g.load()
-	class := g.cfg.classes.class(call.Class)
-	switch {
-	case g.draining:
-		why, away = Draining, true
-	case !g.cfg.dryRun && g.shards != nil && !s.free():
-		c := turn.Call{Class: int(class), Tenant: call.Tenant, Cost: min(max(call.Cost, 1), s.limit())}
-		var because turn.Reason
-		because, away = g.turns.Shut(c, s.limit())
-		why = reasonOf[because]
-	}
-	if !away {
-		g.mu.Unlock()
-		return 0, false
-	}
-	g.window.pressed++
-	g.totals.refused[class][why]++
-	hooks := g.cfg.hooks
-	g.mu.Unlock()
-	g.tellRefused(hooks, class, why, 0)
-	return why, true
 }

@@ -255,7 +255,7 @@ func TestFull(t *testing.T) {
 		g := newGate(t, 1, queue(1, admit.Reject))
 		want := func(what string, full bool) {
 			t.Helper()
-			if got := g.Full(); got != full {
+			if got := gateFuncs.Full(g); got != full {
 				t.Errorf("Full %s: got %v, want %v", what, got, full)
 			}
 		}

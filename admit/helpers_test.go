@@ -10,10 +10,16 @@ import (
 	"time"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/internal/inside"
 	"github.com/weir-go/weir/limit"
 )
 
 const ms = time.Millisecond
+
+// gateFuncs are the functions of gates that are for other packages of weir.
+//
+//nolint:forcetypeassert // package admit sets it, and is initialized before this one
+var gateFuncs = inside.Admit.(inside.Gates[*admit.Gate, admit.Call, admit.Class, admit.Reason, admit.Option])
 
 // fixed returns a limit that stays where it is.
 func fixed(t testing.TB, n int) admit.Option {

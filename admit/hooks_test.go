@@ -254,7 +254,7 @@ func TestHooksMayUseTheGate(t *testing.T) {
 				t.Errorf("Stats in %s: got none, want the lock not held", name)
 				return
 			}
-			g.Full()
+			gateFuncs.Full(g)
 			if err := g.Update(admit.WithDryRun(false)); err != nil {
 				t.Errorf("Update in %s: got %v, want no error", name, err)
 			}

@@ -345,7 +345,7 @@ func TestFromJSONChangesWhatItNames(t *testing.T) {
 		if s := g.Stats(); s.QueueCapacity != 3 {
 			t.Errorf("capacity: got %d, want 3 still", s.QueueCapacity)
 		}
-		if got := g.Higher(admit.Critical, 4); got != 4 {
+		if got := gateFuncs.Higher(g, admit.Critical, 4); got != 4 {
 			t.Errorf("the higher of critical and reports, which is as default: got %v, want 4", got)
 		}
 		first, second := start(t.Context(), g, admit.Background), start(t.Context(), g, admit.Background)

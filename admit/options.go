@@ -143,8 +143,8 @@ type config struct {
 	maxRetryAfter time.Duration
 	classes       classTable
 	quotas        QuotaConfig
-	refuses       func() (reason uint8, refuse bool) // in tests; see package weirtest
-	wrong         []error                            // of options, found when they were applied
+	refuseIf      func() (why Reason, refuse bool) // in tests; see package weirtest
+	wrong         []error                          // of options, found when they were applied
 }
 
 // take applies options.

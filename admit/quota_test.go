@@ -539,7 +539,7 @@ func TestTurnAwayOverQuota(t *testing.T) {
 		passes(t, g, admit.Call{Tenant: "a", Cost: 2})
 		holder := take(t, g)
 		for tenant, want := range map[string]admit.Reason{"a": admit.OverQuota, "b": admit.QueueFull} {
-			if why, away := g.TurnAway(admit.Call{Tenant: tenant}); !away || why != want {
+			if why, away := gateFuncs.TurnAway(g, admit.Call{Tenant: tenant}); !away || why != want {
 				t.Errorf("tenant %s: got %v, %v, want %v", tenant, why, away, want)
 			}
 		}

@@ -166,7 +166,7 @@ func TestWithMaxRetryAfter(t *testing.T) {
 		for range 21 {
 			p := take(t, g)
 			for range 1000 {
-				g.TurnAway(admit.Call{})
+				gateFuncs.TurnAway(g, admit.Call{})
 			}
 			time.Sleep(200 * ms)
 			p.Release(admit.Success)
@@ -221,7 +221,7 @@ func TestTurnAway(t *testing.T) {
 		for range 21 {
 			p := take(t, g)
 			for range 3 {
-				g.TurnAway(admit.Call{Class: admit.Sheddable})
+				gateFuncs.TurnAway(g, admit.Call{Class: admit.Sheddable})
 			}
 			time.Sleep(10 * ms)
 			p.Release(admit.Success)
@@ -237,9 +237,9 @@ func TestTurnAway(t *testing.T) {
 		ds, _ := delays(t, func() *admit.Refusal { return refused(t, g, admit.Default, admit.QueueFull) })
 		wantJitter(t, "with three of four turned away", ds, 40*ms)
 		p.Release(admit.Ignored)
-		g.TurnAway(admit.Call{}) // a permit is free
+		gateFuncs.TurnAway(g, admit.Call{}) // a permit is free
 		p = take(t, g)
-		g.TurnAway(admit.Call{Class: 99})
+		gateFuncs.TurnAway(g, admit.Call{Class: 99})
 		p.Release(admit.Ignored)
 		if got := g.Stats().Refused[admit.Background][admit.QueueFull]; got != 1 {
 			t.Errorf("turned away as an unknown class: got %d of background, want 1", got)
@@ -247,7 +247,7 @@ func TestTurnAway(t *testing.T) {
 		wantWhole(t, g, 1)
 
 		g.Drain()
-		g.TurnAway(admit.Call{Class: admit.Critical})
+		gateFuncs.TurnAway(g, admit.Call{Class: admit.Critical})
 		if got := g.Stats().Refused[admit.Critical][admit.Draining]; got != 1 {
 			t.Errorf("turned away while draining: got %d because of that, want 1", got)
 		}

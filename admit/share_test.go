@@ -483,7 +483,7 @@ func TestUrgent(t *testing.T) {
 		g := newGate(t, 4, admit.WithClassConfig(admit.Critical, admit.ClassConfig{Max: 0.25}))
 		want := func(what string, class admit.Class, urgent bool) {
 			t.Helper()
-			if c, ok := g.Urgent(); c != class || ok != urgent {
+			if c, ok := gateFuncs.Urgent(g); c != class || ok != urgent {
 				t.Errorf("%s: got %v, %v; want %v, %v", what, c, ok, class, urgent)
 			}
 		}
@@ -505,7 +505,7 @@ func TestClassesAreReplaced(t *testing.T) {
 		admit.WithClassConfig(4, admit.ClassConfig{Name: "reports"}))
 	higher := func(a, b, want admit.Class) {
 		t.Helper()
-		if got := g.Higher(a, b); got != want {
+		if got := gateFuncs.Higher(g, a, b); got != want {
 			t.Errorf("the higher of %v and %v: got %v, want %v", a, b, got, want)
 		}
 	}

@@ -1,12 +1,72 @@
 package admit
 
-// Limit returns how many permits there are now. It takes no lock.
-func (g *Gate) Limit() int { return g.load().limit() }
+import (
+	"time"
 
-// Urgent returns the class of the highest priority of which a call waits now for
-// permits that any class may hold, and whether there is one. A call that holds a
-// permit meanwhile may be what it waits for.
-func (g *Gate) Urgent() (Class, bool) {
+	"github.com/weir-go/weir/admit/internal/turn"
+	"github.com/weir-go/weir/internal/inside"
+	"github.com/weir-go/weir/limit"
+)
+
+// The functions in this file are for other packages of weir. Package inside describes
+// them.
+func init() { //nolint:gochecknoinits // package inside cannot import this one
+	inside.Admit = inside.Gates[*Gate, Call, Class, Reason, Option]{
+		Full:     (*Gate).full,
+		TurnAway: (*Gate).turnAway,
+		Urgent:   (*Gate).urgent,
+		Higher:   (*Gate).higher,
+		Lower:    (*Gate).lower,
+		Below:    (*Gate).below,
+		Room:     (*Gate).roomForCalls,
+		Adapts:   (*Gate).adapts,
+		RefuseIf: func(next func() (Reason, bool)) Option {
+			return option(func(c *config) { c.refuseIf = next })
+		},
+	}
+}
+
+func (g *Gate) full() bool {
+	s := g.load()
+	if !s.slow() && s.free() {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s = g.load()
+	return g.draining || !g.cfg.dryRun && g.shards != nil && !s.free() && g.turns.Full(s.limit())
+}
+
+func (g *Gate) turnAway(call Call) (why Reason, away bool) {
+	if q := g.quotas.Load(); q != nil && g.full() && q.over(call, time.Now()) {
+		why, _, _ = g.overQuota(call)
+		return why, true
+	}
+	g.mu.Lock()
+	s := g.load()
+	class := g.cfg.classes.class(call.Class)
+	switch {
+	case g.draining:
+		why, away = Draining, true
+	case !g.cfg.dryRun && g.shards != nil && !s.free():
+		c := turn.Call{Class: int(class), Tenant: call.Tenant, Cost: min(max(call.Cost, 1), s.limit())}
+		var because turn.Reason
+		because, away = g.turns.Shut(c, s.limit())
+		why = reasonOf[because]
+	}
+	if !away {
+		g.mu.Unlock()
+		return 0, false
+	}
+	g.window.pressed++
+	g.totals.refused[class][why]++
+	hooks := g.cfg.hooks
+	g.mu.Unlock()
+	g.tellRefused(hooks, class, why, 0)
+	return why, true
+}
+
+func (g *Gate) urgent() (Class, bool) {
 	if s := g.load(); !s.slow() {
 		return 0, false
 	}
@@ -16,25 +76,21 @@ func (g *Gate) Urgent() (Class, bool) {
 	return classOf(c), ok
 }
 
-// Higher returns the class of the higher priority, and Lower that of the lower;
-// the first if they are equal.
-func (g *Gate) Higher(a, b Class) Class {
+func (g *Gate) higher(a, b Class) Class {
 	if g.priority(b) > g.priority(a) {
 		return b
 	}
 	return a
 }
 
-// Lower is described at [Gate.Higher].
-func (g *Gate) Lower(a, b Class) Class {
+func (g *Gate) lower(a, b Class) Class {
 	if g.priority(b) < g.priority(a) {
 		return b
 	}
 	return a
 }
 
-// Below returns the class of the next lower priority, or c if there is none.
-func (g *Gate) Below(c Class) Class {
+func (g *Gate) below(c Class) Class {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	t := &g.cfg.classes
@@ -50,4 +106,27 @@ func (g *Gate) priority(c Class) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.cfg.classes.priority(g.cfg.classes.class(c))
+}
+
+func (g *Gate) roomForCalls() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := g.load().limit()
+	switch {
+	case g.cfg.noQueue:
+		return n
+	case g.cfg.queue.Capacity > 0:
+		return n + g.cfg.queue.Capacity
+	}
+	return n + max(n, 32)
+}
+
+func (g *Gate) adapts() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch g.cfg.algorithm.(type) {
+	case *limit.Adaptive, *limit.AIMD, *limit.Vegas, *limit.Gradient:
+		return true
+	}
+	return false
 }

@@ -61,8 +61,8 @@ func overloaded(t *testing.T, lump time.Duration, tap bool) (served int, p50, p9
 		for at := time.Duration(0); at < length; at += lump {
 			time.Sleep(time.Until(start.Add(at)))
 			for ; due < at; due += time.Duration(random.ExpFloat64() / rate * float64(time.Second)) {
-				if tap && g.Full() {
-					if _, away := g.TurnAway(admit.Call{}); away {
+				if tap && gateFuncs.Full(g) {
+					if _, away := gateFuncs.TurnAway(g, admit.Call{}); away {
 						continue
 					}
 				}

@@ -116,17 +116,17 @@ func TestZeroGate(t *testing.T) {
 			t.Errorf("Acquire: got %v, want an error that says what it is", err)
 		}
 		p.Release(admit.Success)
-		_, _ = g.TurnAway(c)
+		_, _ = gateFuncs.TurnAway(g, c)
 	}
 	if err := g.Update(admit.WithDryRun(true)); err == nil {
 		t.Error("Update: got no error, want one")
 	}
 	_ = g.Update(admit.WithName("name"), fixed(t, 1))
 	g.Drain()
-	_, _ = g.Full(), g.Limit()
-	_, _ = g.Name(), g.Higher(admit.Critical, 77)
-	_, _ = g.Urgent()
-	_, _ = g.Lower(1, 2), g.Below(3)
+	_, _ = gateFuncs.Full(g), g.Limit()
+	_, _ = g.Name(), gateFuncs.Higher(g, admit.Critical, 77)
+	_, _ = gateFuncs.Urgent(g)
+	_, _ = gateFuncs.Lower(g, 1, 2), gateFuncs.Below(g, 3)
 	if s := g.Stats(); s.Limit != 0 || s.InFlight != 0 {
 		t.Errorf("got %+v, want nothing", s)
 	}
@@ -143,14 +143,14 @@ func TestRoom(t *testing.T) {
 		7 + 3:   {places(3)},
 		90 + 90: {fixed(t, 90)},
 	} {
-		if got := newGate(t, 7, opts...).Room(); got != want {
+		if got := gateFuncs.Room(newGate(t, 7, opts...)); got != want {
 			t.Errorf("got %d, want %d", got, want)
 		}
 	}
-	if newGate(t, 7).Adapts() {
+	if gateFuncs.Adapts(newGate(t, 7)) {
 		t.Error("a fixed limit adapts: got true, want false")
 	}
-	if g, err := admit.New(); err != nil || !g.Adapts() {
+	if g, err := admit.New(); err != nil || !gateFuncs.Adapts(g) {
 		t.Errorf("the default gate adapts: got false (%v), want true", err)
 	}
 }

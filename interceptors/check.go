@@ -111,7 +111,7 @@ func (c *checks) gate(what string, g *admit.Gate, streams bool) {
 	case g == nil:
 	case !made(g):
 		c.that(false, "%s: got a zero Gate, want one from admit.New", what)
-	case streams && g.Adapts():
+	case streams && gateFuncs.Adapts(g):
 		c.that(false, "%s: got gate %q with a limit that adapts, want a fixed one: it would learn nothing from streams", what, g.Name())
 	}
 }

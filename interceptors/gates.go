@@ -236,9 +236,9 @@ func (r *router) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 
 // tap is a tap handle for all gates. While none of them is full it looks at no call.
 func (r *router) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	full := r.rest != nil && r.rest.gate.Full()
+	full := r.rest != nil && gateFuncs.Full(r.rest.gate)
 	for i := 0; i < len(r.routes) && !full; i++ {
-		full = r.routes[i].to.gate.Full()
+		full = gateFuncs.Full(r.routes[i].to.gate)
 	}
 	if !full {
 		return ctx, nil

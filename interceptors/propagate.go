@@ -91,12 +91,12 @@ func (s *server) arrive(ctx context.Context, call admit.Call) (_ admit.Call, pas
 	if s.trust != nil {
 		if c, ok := namedClass(metadata.ValueFromIncomingContext(ctx, classKey)); ok {
 			if highest, trusted := s.trust(ctx); trusted {
-				call.Class = s.gate.Lower(c, highest)
+				call.Class = gateFuncs.Lower(s.gate, c, highest)
 			}
 		}
 	}
 	if s.shedRetries && PreviousAttempts(ctx) > 0 {
-		call.Class = s.gate.Below(call.Class)
+		call.Class = gateFuncs.Below(s.gate, call.Class)
 	}
 	if s.propagates {
 		passes = metadata.ValueFromIncomingContext(ctx, permitKey)
@@ -291,8 +291,8 @@ func (w *waiting) sum() time.Duration { return time.Duration(w.ns.Load()) }
 // inherited returns the class of a call that is made for the one that is served.
 func (m *mark) inherited(c admit.Class) admit.Class {
 	for ; m != nil; m = m.outer {
-		if u, ok := m.member.gate.Urgent(); ok && !m.released.Load() {
-			c = m.member.gate.Higher(c, u)
+		if u, ok := gateFuncs.Urgent(m.member.gate); ok && !m.released.Load() {
+			c = gateFuncs.Higher(m.member.gate, c, u)
 		}
 	}
 	return c

@@ -96,7 +96,7 @@ func (c *ServerConfig) roomy() uint32 {
 func (c *ServerConfig) needed() (n int) {
 	for _, g := range c.gates() {
 		if made(g) {
-			n += g.Room()
+			n += gateFuncs.Room(g)
 		}
 	}
 	return n

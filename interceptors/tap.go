@@ -9,7 +9,7 @@ import (
 )
 
 // Tap returns a handle for grpc.InTapHandle that turns calls away which the gate
-// would refuse at once (see [admit.Gate.TurnAway]), before gRPC reads their message
+// would refuse at once, whatever their deadline, before gRPC reads their message
 // or starts a goroutine for them. It is an addition to the interceptors: they take
 // the permits. What the tap turns away counts as refused. It never waits.
 //
@@ -46,14 +46,14 @@ func (c *config) tap(g *admit.Gate) tap.ServerInHandle {
 		full[why] = c.tapError(g, admit.Reason(why))
 	}
 	return func(ctx context.Context, info *tap.Info) (context.Context, error) {
-		if !g.Full() {
+		if !gateFuncs.Full(g) {
 			return ctx, nil
 		}
 		call, ok := c.mayTurnAway(ctx, info.FullMethodName)
 		if !ok {
 			return ctx, nil
 		}
-		if why, away := g.TurnAway(call); away {
+		if why, away := gateFuncs.TurnAway(g, call); away {
 			return ctx, full[why]
 		}
 		return ctx, nil

@@ -12,8 +12,13 @@ import (
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/interceptors"
-	"github.com/weir-go/weir/internal/refuse"
+	"github.com/weir-go/weir/internal/inside"
 )
+
+// gateFuncs are the functions of gates that package admit does not offer to programs.
+//
+//nolint:forcetypeassert // package admit sets it, and is initialized before this one
+var gateFuncs = inside.Admit.(inside.Gates[*admit.Gate, admit.Call, admit.Class, admit.Reason, admit.Option])
 
 // Always is how often a gate refuses that never stops.
 const Always = -1
@@ -32,12 +37,8 @@ func NewGate(why admit.Reason, n int, opts ...admit.Option) (*admit.Gate, error)
 		return nil, fmt.Errorf("weirtest: reason: got %v, want one of package admit", why)
 	}
 	var refused atomic.Int64
-	next := func() (uint8, bool) { return uint8(why), n < 0 || refused.Add(1) <= int64(n) }
-	refuses, ok := refuse.Option(next).(admit.Option)
-	if !ok {
-		return nil, fmt.Errorf("weirtest: option: got a %T, want an admit.Option", refuse.Option(next))
-	}
-	return admit.New(append(slices.Clip(opts), refuses)...)
+	refuse := gateFuncs.RefuseIf(func() (admit.Reason, bool) { return why, n < 0 || refused.Add(1) <= int64(n) })
+	return admit.New(append(slices.Clip(opts), refuse)...)
 }
 
 // Error returns the error that a client gets from a server whose gate of that name

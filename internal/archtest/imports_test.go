@@ -31,7 +31,7 @@ const grpc, protobuf = "google.golang.org/grpc", "google.golang.org/protobuf"
 // first row that names it decides.
 var rules = []rule{
 	{dir: "limit", not: []string{"context", "sync/..."}, pure: true},
-	{dir: "admit", may: []string{"limit", "internal/refuse", "admit/internal/turn", "golang.org/x/time/rate"}},
+	{dir: "admit", may: []string{"limit", "internal/inside", "admit/internal/turn", "golang.org/x/time/rate"}},
 	{dir: "admit/internal/turn", not: []string{"context", "sync/..."}, pure: true},
 	{dir: "streamcredit", may: []string{
 		"proto/...", protobuf + "/...",
@@ -39,18 +39,18 @@ var rules = []rule{
 		"google.golang.org/genproto/googleapis/rpc/errdetails",
 	}},
 	{dir: "interceptors", may: []string{
-		"admit", "limit", grpc + "/...",
+		"admit", "limit", "internal/inside", grpc + "/...",
 		"github.com/grpc-ecosystem/go-grpc-middleware/v2/...", "github.com/sony/gobreaker/v2",
 		protobuf + "/types/known/durationpb", protobuf + "/types/known/anypb", protobuf + "/protoadapt", protobuf + "/proto",
 		"google.golang.org/genproto/googleapis/rpc/errdetails", "google.golang.org/genproto/googleapis/rpc/status",
 	}},
-	{dir: "weirtest", may: []string{"admit", "interceptors", "internal/refuse", grpc + "/..."}},
+	{dir: "weirtest", may: []string{"admit", "interceptors", "internal/inside", grpc + "/..."}},
 	{dir: "metrics", may: watchers},
 	{dir: "debug", may: watchers},
 	{dir: "proto/...", may: []string{grpc + "/...", protobuf + "/..."}}, // generated
 	{dir: "conformance/...", may: []string{"..."}},
 	{dir: "internal/grpctest", may: []string{grpc + "/..."}},
-	{dir: "internal/refuse"},
+	{dir: "internal/inside"},
 	{dir: "internal/archtest"},
 	{dir: "examples/...", may: []string{"..."}},
 }
