@@ -31,32 +31,6 @@ func address(a limit.Algorithm) uintptr {
 	return v.Pointer()
 }
 
-// check returns an error that names everything that is wrong with a configuration. If
-// nothing is, the gate owns its algorithm from then on.
-func (g *Gate) check(next *config) error {
-	errs := next.validate()
-	if g.shards == nil {
-		errs = append(errs, errors.New("got a zero Gate, want one from New"))
-	}
-	if g.cfg.name != "" && next.name != g.cfg.name {
-		errs = append(errs, fmt.Errorf("a gate cannot be renamed: got %q, want %q", next.name, g.cfg.name))
-	}
-	if next.algorithmSet {
-		if err := g.own(next.algorithm, next.name, len(errs) == 0); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return joinConfig(errs)
-}
-
-// joinConfig returns one error for all that is wrong.
-func joinConfig(errs []error) error {
-	if len(errs) == 0 {
-		return nil
-	}
-	return fmt.Errorf("%w: %w", ErrConfig, errors.Join(errs...))
-}
-
 // own makes an algorithm a gate's instead of the one that it had, or only looks whether
 // it could. It returns an error if another gate has it. It is called once at a time for
 // each gate.

@@ -62,3 +62,54 @@ func (g *Gate) panicked(hooks []Hooks, v any) {
 		}
 	}
 }
+
+// hooks returns the hooks that there are now.
+func (g *Gate) hooks() []Hooks {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.cfg.hooks
+}
+
+// tellRefused tells the hooks of a refusal that was counted.
+func (g *Gate) tellRefused(hooks []Hooks, c Class, why Reason, waited time.Duration) {
+	if len(hooks) == 0 {
+		return
+	}
+	g.each(hooks, func(h *Hooks) {
+		if h.Refused != nil {
+			h.Refused(c, why, waited)
+		}
+	})
+}
+
+func (g *Gate) countWaited(c Class, waited time.Duration) {
+	g.mu.Lock()
+	g.totals.waited++
+	g.totals.waitTime.add(span{rest: waited})
+	hooks := g.cfg.hooks
+	g.mu.Unlock()
+	g.each(hooks, func(h *Hooks) {
+		if h.Waited != nil {
+			h.Waited(c, waited)
+		}
+	})
+}
+
+// left counts a call that left by itself and returns err.
+func (g *Gate) left(c Class, waited time.Duration, err error) error {
+	g.mu.Lock()
+	c = g.cfg.classes.class(c)
+	g.totals.left++
+	g.mu.Unlock()
+	g.tellLeft(c, waited, err)
+	return err
+}
+
+// tellLeft tells the hooks of a call that left and was counted.
+func (g *Gate) tellLeft(c Class, waited time.Duration, err error) {
+	g.each(g.hooks(), func(h *Hooks) {
+		if h.Left != nil {
+			h.Left(c, waited, err)
+		}
+	})
+}

@@ -40,3 +40,14 @@ func (g *Gate) load() word { return word(g.state.Load()) }
 func (g *Gate) swap(from, to word) bool {
 	return g.state.CompareAndSwap(uint64(from), uint64(to))
 }
+
+// addLocked changes the number of permits in use, whatever the limit.
+func (g *Gate) addLocked(d int) {
+	for {
+		s := g.load()
+		if g.swap(s, s.plus(d)) {
+			g.sawInFlight(s.inFlight() + d)
+			return
+		}
+	}
+}

@@ -1,10 +1,6 @@
 package admit
 
-import (
-	"time"
-
-	"github.com/weir-go/weir/admit/internal/turn"
-)
+import "time"
 
 // Update changes the gate's configuration while calls run, and keeps what it is
 // not told to change. A lower limit drains what runs above it; a smaller queue
@@ -73,14 +69,6 @@ func (g *Gate) trimLocked(now time.Duration) {
 	}
 }
 
-// releaseWaitersLocked lets every waiter in, whatever the limit.
-func (g *Gate) releaseWaitersLocked(now time.Duration) {
-	n := g.load().limit()
-	for w := g.turns.Any(); w != nil; w = g.turns.Any() {
-		g.grantLocked(waiterOf(w), g.beyondLocked(min(w.Cost, n)), now)
-	}
-}
-
 // Drain refuses every waiter and every later call with Draining; calls that run
 // go on. It does not block and cannot be undone. Call it before
 // grpc.Server.GracefulStop, which would wait for the whole queue.
@@ -96,40 +84,4 @@ func (g *Gate) Drain() {
 		g.refuseLocked(waiterOf(w), Draining, now)
 	}
 	g.settleLocked()
-}
-
-// passAndUnlock lets a call in that found no permit free, in a dry run, and
-// counts what would have become of it. Calls beyond the limit, or beyond the
-// bound of their class, stand for calls that would wait, as if each cost as much
-// as this one. A call over its quota has been counted already.
-func (g *Gate) passAndUnlock(c turn.Call, now time.Duration, pressed, counted bool) (Permit, error) {
-	s, class := g.load(), classOf(c.Class)
-	full := !counted && g.turns.FullOf(c, g.room(s, now))
-	cost := g.beyondLocked(c.Cost)
-	g.addLocked(cost)
-	got := g.holdLocked(c, cost, now)
-	if full {
-		g.totals.refused[class][QueueFull]++
-	}
-	hooks := g.cfg.hooks
-	g.mu.Unlock()
-	g.holding(got, func() {
-		switch {
-		case counted:
-		case full:
-			g.tellRefused(hooks, class, QueueFull, 0)
-		default:
-			g.countWaited(class, 0)
-		}
-	})
-	return Permit{gate: g, start: now, claim: got, pressed: pressed}, nil
-}
-
-// beyondLocked returns the cost charged to a call that is admitted regardless of
-// the limit.
-func (g *Gate) beyondLocked(cost int) int {
-	if g.load()&inFlight > manyInFlight { // as a word: it may be more than a 32-bit int
-		return 1
-	}
-	return cost
 }

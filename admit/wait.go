@@ -141,39 +141,3 @@ func (g *Gate) refuseLocked(w *waiter, why Reason, now time.Duration) {
 	g.totals.refused[w.Class][why]++
 	w.ready <- g.refusalLocked(why)
 }
-
-// dispatchLocked hands free permits to waiters. The next one may cost more than
-// is free: then it waits for its permits, and all others behind it.
-func (g *Gate) dispatchLocked(now time.Duration) {
-	for g.turns.Len() > 0 {
-		s := g.load()
-		if !s.free() {
-			break
-		}
-		r := g.room(s, now)
-		next, cost := g.turns.Next(r)
-		if next == nil {
-			break
-		}
-		w := waiterOf(next)
-		switch {
-		case g.turns.TooLate(next, g.least.of(classOf(w.Class), now), r):
-			g.refuseLocked(w, DeadlineTooClose, now)
-		case s.inFlight()+cost > s.limit():
-			return
-		default:
-			g.grantLocked(w, cost, now)
-		}
-	}
-	g.settleLocked()
-}
-
-// grantLocked gives w its permits. Its latency counts from here: the time that
-// its goroutine takes to wake up is part of what they are held for.
-func (g *Gate) grantLocked(w *waiter, cost int, now time.Duration) {
-	g.addLocked(cost)
-	holder := g.turns.Serve(&w.Waiter, cost, g.room(g.load(), now))
-	w.claim = claim{cost: cost, class: classOf(w.Class), holder: holder, begun: g.begin(g.load().inFlight())}
-	w.granted = now
-	w.ready <- nil
-}
