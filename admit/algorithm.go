@@ -11,35 +11,31 @@ import (
 	"github.com/weir-go/weir/limit"
 )
 
-// owners says which gate an algorithm belongs to, by the algorithm's address. It keeps
-// neither alive. While a gate lives it holds its algorithm, so the address is not that
-// of another. Once the gate is gone its entry means nothing.
-var owners sync.Map // of ownership, by uintptr
+// owners maps the address of an algorithm to the gate that owns it. It keeps neither of
+// them alive. A living gate holds its algorithm, so no other algorithm can have the same
+// address. Once the gate is gone, the entry means nothing.
+var owners sync.Map // of owner, by uintptr
 
-type ownership struct {
+type owner struct {
 	gate weak.Pointer[Gate]
 	name string
 }
 
-// address identifies an algorithm that has a state of its own to be confused; it is 0
-// for others.
-func address(a limit.Algorithm) uintptr {
-	v := reflect.ValueOf(a)
-	if v.Kind() != reflect.Pointer || v.IsNil() || v.Type().Elem().Size() == 0 {
-		return 0
-	}
-	return v.Pointer()
+// An ownership is a gate's entry in owners. The gate's lock guards it. Two gates must not
+// share an algorithm, because it would learn from both.
+type ownership struct {
+	at      uintptr         // the algorithm's address, or 0
+	cleanup runtime.Cleanup // deletes the entry when the gate is gone
 }
 
-// own makes an algorithm a gate's instead of the one that it had, or only looks whether
-// it could. It returns an error if another gate has it. It is called once at a time for
-// each gate.
-func (g *Gate) own(a limit.Algorithm, name string, take bool) error {
-	at, mine := address(a), ownership{weak.Make(g), name}
+// own makes a the algorithm of g, in place of the one before. Unless take is true, it
+// only checks. It returns an error if another gate owns a.
+func (o *ownership) own(g *Gate, a limit.Algorithm, name string, take bool) error {
+	at, mine := address(a), owner{weak.Make(g), name}
 	for at != 0 {
 		before, taken := owners.Load(at)
 		if taken {
-			other := before.(ownership) //nolint:forcetypeassert // the map holds nothing else
+			other := before.(owner) //nolint:forcetypeassert // the map holds nothing else
 			switch {
 			case other.gate == mine.gate:
 				return nil
@@ -55,41 +51,49 @@ func (g *Gate) own(a limit.Algorithm, name string, take bool) error {
 		}
 	}
 	if take {
-		g.disown()
-		g.owns = at
-		g.unowned = runtime.AddCleanup(g, func(at uintptr) { owners.CompareAndDelete(at, mine) }, at)
+		o.disown(g)
+		o.at = at
+		o.cleanup = runtime.AddCleanup(g, func(at uintptr) { owners.CompareAndDelete(at, mine) }, at)
 	}
 	return nil
 }
 
-// disown lets another gate have the algorithm.
-func (g *Gate) disown() {
-	g.unowned.Stop()                                                            // it need not wait for the gate's end
-	if v, ok := owners.Load(g.owns); ok && v.(ownership).gate == weak.Make(g) { //nolint:forcetypeassert // as above
-		owners.Delete(g.owns)
+// disown lets another gate own the algorithm.
+func (o *ownership) disown(g *Gate) {
+	o.cleanup.Stop()
+	if v, ok := owners.Load(o.at); ok && v.(owner).gate == weak.Make(g) { //nolint:forcetypeassert // as above
+		owners.Delete(o.at)
 	}
-	g.owns = 0
+	o.at = 0
 }
 
-// askLimit asks a new algorithm for its limit, once.
-func (c *config) askLimit() (err error) {
-	if v := reflect.ValueOf(c.algorithm); !v.IsValid() {
-		return errors.New("limit: got nil, want an algorithm")
+// address identifies an algorithm. It returns 0 for one without state, which gates may
+// share.
+func address(a limit.Algorithm) uintptr {
+	v := reflect.ValueOf(a)
+	if v.Kind() != reflect.Pointer || v.IsNil() || v.Type().Elem().Size() == 0 {
+		return 0
+	}
+	return v.Pointer()
+}
+
+// initialLimit returns the limit of a new algorithm, or an error if it has no valid one.
+func initialLimit(a limit.Algorithm) (n int, err error) {
+	if v := reflect.ValueOf(a); !v.IsValid() {
+		return 0, errors.New("limit: got nil, want an algorithm")
 	} else if k := v.Kind(); (k == reflect.Pointer || k == reflect.Map || k == reflect.Func) && v.IsNil() {
-		return fmt.Errorf("limit: got a nil %T, want one from its constructor", c.algorithm)
+		return 0, fmt.Errorf("limit: got a nil %T, want one from its constructor", a)
 	}
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("limit: got a panic from the Limit of a %T (%v), want 1 to %d", c.algorithm, v, limit.Max)
+			err = fmt.Errorf("limit: got a panic from the Limit of a %T (%v), want 1 to %d", a, v, limit.Max)
 		}
 	}()
-	n := c.algorithm.Limit()
-	c.initial = n
-	switch {
+	switch n = a.Limit(); {
 	case n == 0:
-		return fmt.Errorf("limit: got 0 from the algorithm, want 1 to %d: a %T has to be made by its constructor", limit.Max, c.algorithm)
+		return 0, fmt.Errorf("limit: got 0 from the algorithm, want 1 to %d: a %T has to be made by its constructor", limit.Max, a)
 	case n < 1 || n > limit.Max:
-		return fmt.Errorf("limit: got %d from the algorithm, want 1 to %d", n, limit.Max)
+		return 0, fmt.Errorf("limit: got %d from the algorithm, want 1 to %d", n, limit.Max)
 	}
-	return nil
+	return n, nil
 }

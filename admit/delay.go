@@ -5,23 +5,24 @@ import (
 	"time"
 )
 
-// Delays are rounded to a geometric ladder, so that each reason has a bounded
-// number of refusals, built once: refusing must not allocate.
+// Refusing must not allocate. So delays are rounded to a geometric ladder, and each
+// refusal of a reason and a step is built once.
 const (
 	shortestDelay = 10 * time.Millisecond
 	delayGrowth   = 1.1
 	delaySteps    = 93 // up to longestDelay
 	longestDelay  = time.Minute
 
-	// usualDelay is the mean delay before anything is known.
+	// usualDelay is the mean delay of a new gate.
 	usualDelay = 100 * time.Millisecond
-	// briefest is the shortest mean delay: a call that comes back sooner than it
-	// travels finds what it left.
+	// briefest is the shortest mean delay. A call that comes back within a round trip
+	// finds the same queue.
 	briefest = 20 * time.Millisecond
 
 	defaultMaxRetryAfter = time.Second
 )
 
+// delays is the ladder.
 var delays = func() (d [delaySteps]time.Duration) {
 	f := float64(shortestDelay)
 	for i := range d {
@@ -31,8 +32,8 @@ var delays = func() (d [delaySteps]time.Duration) {
 	return d
 }()
 
-// firstDelay holds, by its number of bits, where to begin to look for a delay on the
-// ladder.
+// firstDelay holds the index at which the search for a delay begins, by the number of
+// bits of the delay.
 var firstDelay = func() (first [64]int8) {
 	i := 0
 	for n := range first {
@@ -44,31 +45,26 @@ var firstDelay = func() (first [64]int8) {
 	return first
 }()
 
-// WithMaxRetryAfter sets the longest delay for which the gate's refusals ask, from
-// 10 ms to a minute. Zero, the default, means one second.
+// WithMaxRetryAfter bounds the delay that refusals ask for, from 10 ms to a minute. Zero
+// means the default of one second.
 //
-// A client that obeys the delay does nothing for that long, so it should be short
-// beside the deadlines of the callers. A refusal while the gate drains asks for 10 to
-// 20 ms whatever the load is, because another server may take the call at once.
+// A client that obeys the delay does nothing during that time. So the bound should be
+// short compared with the deadlines of the callers. While the gate drains, refusals ask
+// for 10 to 20 ms whatever the load, because another server may take the call at once.
 func WithMaxRetryAfter(d time.Duration) Option {
 	return option(func(c *config) { c.maxRetryAfter = d })
 }
 
-// validRetryAfter checks what WithMaxRetryAfter has set.
-func (c *config) validRetryAfter() bool {
-	return c.maxRetryAfter == 0 || c.maxRetryAfter >= shortestDelay && c.maxRetryAfter <= longestDelay
-}
-
-// refusals makes the refusals of one gate, each when it is first needed. The gate's
-// lock guards it.
+// refusals holds the refusals of one gate and builds each when it is first needed. The
+// gate's lock guards it.
 type refusals struct {
 	gate  string
-	mean  time.Duration // of the delays that a busy gate asks for
-	most  time.Duration // the longest delay
+	mean  time.Duration // mean delay
+	most  time.Duration // longest delay
 	built [NumReasons][delaySteps]*Refusal
 }
 
-// init is called once, before anything else.
+// init must be called first.
 func (r *refusals) init(c *config) {
 	r.gate = c.name
 	r.mean = usualDelay
@@ -83,14 +79,17 @@ func (r *refusals) bound(c *config) {
 	}
 }
 
-// learn sets the mean delay from a window in which so many calls arrived and ended.
-// turns is how many permits have to come back before a newcomer to a full queue has
-// one, pace the mean time between two of them, 0 if unknown, and wait the longest that
-// a call waits in the queue, 0 for any length.
+// learn sets the mean delay from a window. The parameters are
 //
-// A newcomer that comes back after that time finds the queue served. While more
-// arrive than are served it is one of several who want the place, so the delay grows
-// with their ratio.
+//   - turns: the number of permits that come back before a newcomer to a full queue
+//     gets one
+//   - pace: the mean time between two of them, or 0 if it is not known
+//   - wait: the longest wait in the queue, or 0 for no bound
+//   - arrived, ended: the calls that came and ended in the window
+//
+// A caller that comes back after turns times pace finds the queue served. While more
+// calls come than are served, several callers compete for each place, so the delay grows
+// by the ratio of arrived to ended.
 func (r *refusals) learn(turns int, pace, wait time.Duration, arrived, ended int) {
 	mean := float64(usualDelay)
 	if pace > 0 {
@@ -103,8 +102,8 @@ func (r *refusals) learn(turns int, pace, wait time.Duration, arrived, ended int
 	r.mean = time.Duration(min(max(mean, float64(briefest)), float64(longestDelay)))
 }
 
-// get returns the shared refusal for a reason, with a delay drawn anew: evenly from
-// half of the mean to one and a half times the mean, and at most the longest.
+// get returns the shared refusal for a reason. It draws the delay evenly from 0.5 to 1.5
+// times the mean, and bounds it by the longest delay.
 func (r *refusals) get(why Reason, d *dice) *Refusal {
 	delay := shortestDelay + d.below(shortestDelay-time.Millisecond)
 	if why != Draining {
@@ -115,7 +114,7 @@ func (r *refusals) get(why Reason, d *dice) *Refusal {
 	for i < delaySteps-1 && delays[i] < delay {
 		i++
 	}
-	for i > 0 && delays[i] > r.most { // it was rounded up
+	for i > 0 && delays[i] > r.most { // rounded up beyond the bound
 		i--
 	}
 	slot := &r.built[why][i]
@@ -125,14 +124,13 @@ func (r *refusals) get(why Reason, d *dice) *Refusal {
 	return *slot
 }
 
-// A dice is a cheap source of jitter (Knuth's linear congruential generator, of
-// which only the high bits are used). It need not be unpredictable.
+// A dice is a cheap source of jitter. It is Knuth's linear congruential generator, and
+// only its high bits are used. It is not unpredictable and need not be.
 type dice uint64
 
 const diceBits = 24
 
-// below returns a duration from 0 to less than n, which must be less than nine
-// minutes.
+// below returns a duration from 0 to less than n. N must be less than nine minutes.
 func (d *dice) below(n time.Duration) time.Duration {
 	*d = *d*6364136223846793005 + 1442695040888963407
 	return time.Duration(int64(n) * int64(*d>>(64-diceBits)) >> diceBits)

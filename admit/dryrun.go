@@ -6,26 +6,26 @@ import (
 	"github.com/weir-go/weir/admit/internal/turn"
 )
 
-// passAndUnlock lets a call in that found no permit free, in a dry run, and
-// counts what would have become of it. Calls beyond the limit, or beyond the
-// bound of their class, stand for calls that would wait, as if each cost as much
-// as this one. A call over its quota has been counted already.
+// passAndUnlock admits a call that found no permit free, in a dry run, and counts what
+// would have happened to it. The calls beyond the limit, or beyond the bound of a class,
+// stand for the waiters. It assumes that each of them costs as much as this call.
+// Counted tells that the call was counted as refused by its quota.
 func (g *Gate) passAndUnlock(c turn.Call, now time.Duration, pressed, counted bool) (Permit, error) {
-	s, class := g.load(), classOf(c.Class)
-	full := !counted && g.turns.FullOf(c, g.room(s, now))
-	cost := g.beyondLocked(c.Cost)
-	g.addLocked(cost)
+	class := Class(c.Class)
+	full := !counted && g.turns.FullOf(c, g.roomLocked(g.inFlight.load(), now))
+	cost := g.dryRunCost(c.Cost)
+	g.inFlight.add(cost)
 	got := g.holdLocked(c, cost, now)
 	if full {
-		g.totals.refused[class][QueueFull]++
+		g.counters.refused[class][QueueFull]++
 	}
-	hooks := g.cfg.hooks
+	hooks := g.hooksLocked()
 	g.mu.Unlock()
 	g.holding(got, func() {
 		switch {
 		case counted:
 		case full:
-			g.tellRefused(hooks, class, QueueFull, 0)
+			hooks.refused(class, QueueFull, 0)
 		default:
 			g.countWaited(class, 0)
 		}
@@ -33,19 +33,18 @@ func (g *Gate) passAndUnlock(c turn.Call, now time.Duration, pressed, counted bo
 	return Permit{gate: g, start: now, claim: got, pressed: pressed}, nil
 }
 
-// beyondLocked returns the cost charged to a call that is admitted regardless of
-// the limit.
-func (g *Gate) beyondLocked(cost int) int {
-	if g.load()&inFlight > manyInFlight { // as a word: it may be more than a 32-bit int
+// dryRunCost returns the cost charged to a call that is admitted regardless of the limit.
+func (g *Gate) dryRunCost(cost int) int {
+	if g.inFlight.load()&inFlightMax > manyInFlight { // as a word: it may exceed a 32-bit int
 		return 1
 	}
 	return cost
 }
 
-// releaseWaitersLocked lets every waiter in, whatever the limit.
-func (g *Gate) releaseWaitersLocked(now time.Duration) {
-	n := g.load().limit()
+// admitWaitersLocked admits every waiter regardless of the limit.
+func (g *Gate) admitWaitersLocked(now time.Duration) {
+	n := g.Limit()
 	for w := g.turns.Any(); w != nil; w = g.turns.Any() {
-		g.grantLocked(waiterOf(w), g.beyondLocked(min(w.Cost, n)), now)
+		g.grantLocked(waiterOf(w), g.dryRunCost(min(w.Cost, n)), now)
 	}
 }

@@ -12,59 +12,50 @@ import (
 	"github.com/weir-go/weir/limit"
 )
 
-// A Gate bounds how many calls run and how many wait. It is safe for
-// concurrent use. Use [New]; the zero Gate is not usable.
+// A Gate bounds how many calls run and how many wait. It is safe for concurrent use. Use
+// [New]: a Gate that New did not make refuses every call with an error.
 //
-// While permits are free, a call takes and returns one with a single atomic
-// operation each. Once one has to wait, every call goes through the lock until
-// no call waits.
-//
-// The gate locks and waits. Package turn decides, under the lock, which call
-// runs, waits, is evicted or is refused.
+// The gate locks and waits. Package turn decides, under the lock, which call runs, waits,
+// is evicted or is refused. While permits are free, a call takes one and returns it with
+// a single atomic operation each. Once a call waits, every call takes the lock until the
+// queue is empty.
 type Gate struct {
-	// state holds the number of calls in flight, the limit, and whether calls
-	// must take the lock: see word.
-	state atomic.Uint64
-	// peak is the most calls in flight since the last window.
-	peak atomic.Int64
-	_    [48]byte // most calls only read what follows: not on the line that all of them write
+	inFlight inFlight
+	_        [48]byte // every call writes the line above, and most calls only read below
 
-	// crowd is the number of processors. Where calls are nothing but work for
-	// them, those that have begun would keep all processors, others would wait
-	// for one before they reach the gate, and no limit above that number would
-	// ever be reached. So a call that makes it a crowd lets others go first,
-	// with its clock running: they wait here, where it is seen. Calls that are
-	// over before a yield would pay do not bother.
-	crowd   int
-	yields  atomic.Bool
-	epoch   time.Time
-	quotas  atomic.Pointer[quotas]
-	shards  []shard
-	mark    atomic.Int64 // of the algorithm: see limit.Prober
-	foldAt  atomic.Int64 // when to look at the shards again, on the gate's clock
-	panics  atomic.Uint64
-	waiters sync.Pool // of *waiter; per gate, for their channels and timers
-	least   leastTimes
+	// processors is GOMAXPROCS. Where handlers only compute, running handlers occupy all
+	// processors, and other calls wait in the Go scheduler before they reach the gate.
+	// In flight would never exceed the number of processors, and nothing would seem to
+	// wait. So a call that brings in flight to that number yields once, with its clock
+	// running, and the others reach the gate. Where calls are very short, a yield costs
+	// more than it reveals, and yields is false.
+	processors int
+	yields     atomic.Bool
+	epoch      time.Time // when the gate was created, the zero of its clock
+	quotas     atomic.Pointer[quotas]
+	samples    samples
+	panics     atomic.Uint64
+	waiters    sync.Pool // of *waiter. Their timers must not leave a testing/synctest bubble.
+	shortest   shortestCalls
 
-	mu       sync.Mutex // guards what follows
-	cfg      config
-	turns    *turn.Queue
-	pace     time.Duration // mean time between two permits returned at the limit
-	draining bool
-	owns     uintptr         // the address of the algorithm: see own
-	unowned  runtime.Cleanup // when the gate is gone
-	refusals refusals
-	dice     dice // for the jitter of refusals
-	window   window
-	totals   totals
+	mu        sync.Mutex // guards the fields below
+	cfg       config
+	turns     *turn.Queue   // the pointer is set by New and does not change
+	pace      time.Duration // mean time between two permits that come back at the limit
+	draining  bool
+	algorithm ownership
+	refusals  refusals
+	dice      dice // the jitter of refusals
+	window    window
+	counters  counters
 }
 
-// New returns a gate, by default with an adaptive limit and a queue that absorbs
-// bursts: the right one for a service about which nothing is known. It returns
-// an error that wraps ErrConfig and names every wrong option.
+// New returns a gate. By default it has an adaptive limit and a queue that absorbs
+// bursts, which suits a service about which nothing is known. The error wraps [ErrConfig]
+// and names every wrong option.
 func New(opts ...Option) (*Gate, error) {
 	cfg := config{name: "default", classes: newClassTable()}
-	cfg.take(opts)
+	cfg.apply(opts)
 	if !cfg.algorithmSet {
 		a, err := limit.NewAdaptive(limit.AdaptiveConfig{})
 		if err != nil {
@@ -72,26 +63,23 @@ func New(opts ...Option) (*Gate, error) {
 		}
 		cfg.algorithm, cfg.algorithmSet = a, true
 	}
-	g := &Gate{crowd: runtime.GOMAXPROCS(0), epoch: time.Now(), shards: newShards()}
-	if err := g.check(&cfg); err != nil {
+	g := &Gate{processors: runtime.GOMAXPROCS(0), epoch: time.Now(), turns: turn.New(cfg.turns()), dice: dice(rand.Uint64())}
+	if err := g.checkLocked(&cfg); err != nil {
 		return nil, err
 	}
-	g.cfg, g.turns, g.dice = cfg, turn.New(cfg.turns()), dice(rand.Uint64())
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.cfg = cfg
 	g.waiters.New = func() any { return newWaiter() }
-	g.state.Store(uint64(newWord(cfg.initial)))
-	g.window.limit = cfg.initial
-	g.markLocked(cfg.algorithm)
+	g.samples.init()
 	g.refusals.init(&cfg)
 	g.yields.Store(true)
-	g.mu.Lock()
-	g.settleLocked()
-	g.settleQuotasLocked()
-	g.mu.Unlock()
+	g.inFlight.setLimit(cfg.initial)
+	g.useMarkLocked(cfg.algorithm)
+	g.useLockLocked()
+	g.useQuotasLocked()
 	return g, nil
 }
-
-// Limit returns how many permits there are now. It takes no lock.
-func (g *Gate) Limit() int { return g.load().limit() }
 
 // Name returns the gate's name.
 func (g *Gate) Name() string {
@@ -100,17 +88,23 @@ func (g *Gate) Name() string {
 	return g.cfg.name
 }
 
-// now is the gate's clock: monotonic, and cheaper to read than time.Now.
+// Limit returns the number of permits. It takes no lock.
+func (g *Gate) Limit() int { return g.inFlight.load().limit() }
+
+// isZero reports whether New did not make the gate.
+func (g *Gate) isZero() bool { return g.turns == nil }
+
+// now reads the gate's clock. It is monotonic, and cheaper than time.Now.
 func (g *Gate) now() time.Duration { return time.Since(g.epoch) }
 
-// Acquire takes a permit for a call. When none is free it waits until its turn,
-// until ctx ends, or until the gate refuses the call. It refuses a call at once,
-// without waiting, when the call could not be served in time, or when the queue
-// stands: see [QueueConfig]. Classes decide whose turn it is first, then the
-// tenants' shares, then who has waited longest.
+// Acquire takes a permit for a call. If none is free, it blocks until the call is
+// admitted or refused, or until ctx ends. It refuses a call without blocking if the call
+// cannot be served before its deadline, or if it finds no place in the queue: see
+// [QueueConfig]. Waiters are served by class, then by their tenants' shares, then in the
+// order in which they came.
 //
-// The error is ctx's own, unchanged, when ctx ended first; otherwise it is a
-// *[Refusal]. On success release the permit exactly once, in a defer:
+// If ctx ended first, the error is ctx's own, unchanged. Otherwise it is a *[Refusal].
+// Release the permit exactly once, in a defer:
 //
 //	permit, err := gate.Acquire(ctx, admit.Call{})
 //	if err != nil {
@@ -120,59 +114,46 @@ func (g *Gate) now() time.Duration { return time.Since(g.epoch) }
 //	defer func() { permit.Release(outcome) }()
 func (g *Gate) Acquire(ctx context.Context, c Call) (Permit, error) {
 	if err := ctx.Err(); err != nil {
-		return Permit{}, g.left(c.Class, 0, err)
+		return Permit{}, g.leave(c.Class, 0, err)
 	}
 	if q := g.quotas.Load(); q != nil && c.quota == notAsked {
 		return g.acquireWithin(ctx, c, q)
 	}
 	for c.Cost <= 1 && c.Tenant == "" {
-		s := g.load()
-		if s.slow() || !s.free() {
+		s := g.inFlight.load()
+		if s.mustLock() || !s.free() {
 			break
 		}
-		if g.swap(s, s.plus(1)) {
-			g.sawInFlight(s.inFlight() + 1)
+		if g.inFlight.take(s, 1) {
+			n := s.inFlight() + 1
 			start := g.now()
-			g.maybeYield(s.inFlight() + 1)
-			return Permit{gate: g, start: start, claim: claim{cost: 1, class: c.Class, begun: g.begin(s.inFlight() + 1)}}, nil
+			g.maybeYield(n)
+			return Permit{gate: g, start: start, claim: claim{cost: 1, class: c.Class, begun: g.samples.begin(n)}}, nil
 		}
 	}
-	return g.acquireSlow(ctx, c)
+	return g.acquireLocking(ctx, c)
 }
 
-// maybeYield lets the calls that are on their way arrive: see crowd.
+// maybeYield lets other calls reach the gate: see processors.
 func (g *Gate) maybeYield(inFlight int) {
-	if inFlight >= g.crowd && g.yields.Load() {
+	if inFlight >= g.processors && g.yields.Load() {
 		runtime.Gosched()
 	}
 }
 
-func (g *Gate) sawInFlight(n int) {
-	for {
-		p := g.peak.Load()
-		if int64(n) <= p || g.peak.CompareAndSwap(p, int64(n)) {
-			return
-		}
-	}
-}
-
-func (g *Gate) acquireSlow(ctx context.Context, call Call) (Permit, error) {
-	if g.shards == nil {
+// acquireLocking is Acquire under the lock. It tries to refuse before it reads the clock,
+// because a refusal must be cheap.
+func (g *Gate) acquireLocking(ctx context.Context, call Call) (Permit, error) {
+	if g.isZero() {
 		return Permit{}, errZeroGate
 	}
 	g.mu.Lock()
-	s := g.load()
-	class := g.cfg.classes.class(call.Class)
-	c := turn.Call{Class: int(class), Tenant: call.Tenant, Cost: min(max(call.Cost, 1), s.limit())}
-	if g.draining {
-		return g.refuseAndUnlock(class, Draining)
+	class, c := g.describeLocked(call)
+	if why, refuse := g.refuseAllLocked(); refuse {
+		return g.refuseAndUnlock(class, why)
 	}
-	if g.cfg.refuseIf != nil && !g.cfg.dryRun {
-		if why, refuse := g.cfg.refuseIf(); refuse {
-			return g.refuseAndUnlock(class, why)
-		}
-	}
-	if s.inFlight()+c.Cost > s.limit() && !g.turns.Counted() && !g.cfg.dryRun { // the shortest way: it reads no clock
+	s := g.inFlight.load()
+	if s.inFlight()+c.Cost > s.limit() && !g.turns.Counted() && !g.cfg.dryRun {
 		if why, shut := g.turns.Shut(c, s.limit()); shut {
 			g.window.pressed++
 			return g.refuseAndUnlock(class, reasonOf[why])
@@ -180,75 +161,103 @@ func (g *Gate) acquireSlow(ctx context.Context, call Call) (Permit, error) {
 	}
 	now := g.now()
 	if got, ok := g.claimLocked(c, now); ok {
-		n := g.load().inFlight()
+		n := g.inFlight.load().inFlight()
 		g.mu.Unlock()
 		g.maybeYield(n)
 		return Permit{gate: g, start: now, claim: got}, nil
 	}
-	s = g.load()
-	pressed := s.inFlight()+c.Cost > s.limit() // and not only the bound of its class
-	if pressed {
-		g.window.pressed++
-	} else {
-		g.window.bounded++
-	}
+	pressed := g.pressLocked(c)
 	if g.cfg.dryRun {
 		return g.passAndUnlock(c, now, pressed, call.quota == wouldFail)
 	}
 	return g.queueAndUnlock(ctx, c, now, pressed)
 }
 
+// describeLocked returns what package turn is told of a call.
+func (g *Gate) describeLocked(call Call) (Class, turn.Call) {
+	class := g.cfg.classes.class(call.Class)
+	return class, turn.Call{Class: int(class), Tenant: call.Tenant, Cost: min(max(call.Cost, 1), g.Limit())}
+}
+
+// refuseAllLocked reports whether the gate refuses every call now, and why.
+func (g *Gate) refuseAllLocked() (why Reason, refuse bool) {
+	if g.draining {
+		return Draining, true
+	}
+	if g.cfg.refuseIf != nil && !g.cfg.dryRun {
+		return g.cfg.refuseIf()
+	}
+	return 0, false
+}
+
+// pressLocked counts a call that cannot run at once. It returns false if permits are free
+// and only the bound of its class or tenant keeps the call waiting. Such a call is no
+// reason to raise the limit.
+func (g *Gate) pressLocked(c turn.Call) (pressed bool) {
+	s := g.inFlight.load()
+	if s.inFlight()+c.Cost > s.limit() {
+		g.window.pressed++
+		return true
+	}
+	g.window.bounded++
+	return false
+}
+
 // A claim is what a call holds of its gate.
 type claim struct {
 	cost   int
 	class  Class
-	holder *turn.Tenant // nil if it need not be known who holds the permits
+	holder *turn.Tenant // nil unless the gate counts permits by tenant
 	begun  begun
 }
 
 // claimLocked takes permits for a call that may run at once.
 func (g *Gate) claimLocked(c turn.Call, now time.Duration) (claim, bool) {
 	for {
-		s := g.load()
-		cost, ok := g.turns.MayRun(c, g.room(s, now))
+		s := g.inFlight.load()
+		cost, ok := g.turns.MayRun(c, g.roomLocked(s, now))
 		if !ok {
 			return claim{}, false
 		}
-		if g.swap(s, s.plus(cost)) {
-			g.sawInFlight(s.inFlight() + cost)
+		if g.inFlight.take(s, cost) {
 			return g.holdLocked(c, cost, now), true
 		}
 	}
 }
 
-// holdLocked notes which tenant holds permits, where that matters.
+// holdLocked makes a claim of permits that were taken.
 func (g *Gate) holdLocked(c turn.Call, cost int, now time.Duration) claim {
-	holder := g.turns.Hold(c, cost, g.room(g.load(), now))
-	return claim{cost: cost, class: classOf(c.Class), holder: holder, begun: g.begin(g.load().inFlight())}
+	s := g.inFlight.load()
+	holder := g.turns.Hold(c, cost, g.roomLocked(s, now))
+	return claim{cost: cost, class: Class(c.Class), holder: holder, begun: g.samples.begin(s.inFlight())}
 }
 
-// room is what package turn is told of a moment.
-func (g *Gate) room(s word, now time.Duration) turn.Room {
+// roomLocked returns what package turn is told of the gate's state.
+func (g *Gate) roomLocked(s word, now time.Duration) turn.Room {
 	return turn.Room{Limit: s.limit(), InFlight: s.inFlight(), Now: now, Pace: g.pace}
 }
 
-// refuseAndUnlock refuses a call that has just come.
+// refuseAndUnlock refuses a call that has not waited.
 func (g *Gate) refuseAndUnlock(c Class, why Reason) (Permit, error) {
-	g.totals.refused[c][why]++
-	hooks, refusal := g.cfg.hooks, g.refusalLocked(why)
+	refusal, hooks := g.refusalLocked(c, why), g.hooksLocked()
 	g.mu.Unlock()
-	g.tellRefused(hooks, c, why, 0)
+	hooks.refused(c, why, 0)
 	return Permit{}, refusal
 }
 
-func (g *Gate) refusalLocked(why Reason) *Refusal { return g.refusals.get(why, &g.dice) }
-
-// reasonOf translates what package turn says.
-var reasonOf = [...]Reason{
-	turn.QueueFull:        QueueFull,
-	turn.Displaced:        Displaced,
-	turn.DeadlineTooClose: DeadlineTooClose,
-	turn.OverShare:        OverShare,
+// refusalLocked counts a refusal and returns it.
+func (g *Gate) refusalLocked(c Class, why Reason) *Refusal {
+	g.counters.refused[c][why]++
+	return g.refusals.get(why, &g.dice)
 }
 
-func classOf(i int) Class { return Class(i) }
+// leave counts a call whose context ended, reports it to the hooks, and returns err.
+func (g *Gate) leave(c Class, waited time.Duration, err error) error {
+	g.mu.Lock()
+	c = g.cfg.classes.class(c)
+	g.counters.left++
+	hooks := g.hooksLocked()
+	g.mu.Unlock()
+	hooks.left(c, waited, err)
+	return err
+}

@@ -2,16 +2,10 @@ package admit
 
 import "time"
 
-// giveBack returns permits: to the next waiter, if there is one.
+// giveBack returns the permits of a call, to the next waiter if there is one.
 func (g *Gate) giveBack(c claim, now time.Duration) {
-	for c.holder == nil {
-		s := g.load()
-		if s.slow() {
-			break
-		}
-		if g.swap(s, s.plus(-c.cost)) {
-			return
-		}
+	if c.holder == nil && g.inFlight.giveBack(c.cost) {
+		return
 	}
 	g.mu.Lock()
 	g.giveBackLocked(c, now)
@@ -19,56 +13,51 @@ func (g *Gate) giveBack(c claim, now time.Duration) {
 }
 
 func (g *Gate) giveBackLocked(c claim, now time.Duration) {
-	g.addLocked(-c.cost)
+	g.inFlight.add(-c.cost)
 	if c.holder != nil {
-		g.turns.Return(c.holder, c.cost, g.room(g.load(), now))
+		g.turns.Return(c.holder, c.cost, g.roomLocked(g.inFlight.load(), now))
 	}
 	g.dispatchLocked(now)
 }
 
-// dispatchLocked hands free permits to waiters. The next one may cost more than
-// is free: then it waits for its permits, and all others behind it.
+// dispatchLocked hands free permits to waiters. The head of the queue waits until its
+// full cost is free and blocks the waiters behind it.
 func (g *Gate) dispatchLocked(now time.Duration) {
 	for g.turns.Len() > 0 {
-		s := g.load()
+		s := g.inFlight.load()
 		if !s.free() {
 			break
 		}
-		r := g.room(s, now)
+		r := g.roomLocked(s, now)
 		next, cost := g.turns.Next(r)
 		if next == nil {
 			break
 		}
 		w := waiterOf(next)
 		switch {
-		case g.turns.TooLate(next, g.least.of(classOf(w.Class), now), r):
-			g.refuseLocked(w, DeadlineTooClose, now)
+		case g.turns.TooLate(next, g.shortest.of(Class(w.Class), now), r):
+			g.refuseWaiterLocked(w, DeadlineTooClose, now)
 		case s.inFlight()+cost > s.limit():
 			return
 		default:
 			g.grantLocked(w, cost, now)
 		}
 	}
-	g.settleLocked()
+	g.useLockLocked()
 }
 
-// grantLocked gives w its permits. Its latency counts from here: the time that
-// its goroutine takes to wake up is part of what they are held for.
+// grantLocked admits w. The latency of the call starts here. It includes the time that
+// the goroutine takes to wake up, because the permits are held during that time.
 func (g *Gate) grantLocked(w *waiter, cost int, now time.Duration) {
-	g.addLocked(cost)
-	holder := g.turns.Serve(&w.Waiter, cost, g.room(g.load(), now))
-	w.claim = claim{cost: cost, class: classOf(w.Class), holder: holder, begun: g.begin(g.load().inFlight())}
+	g.inFlight.add(cost)
+	s := g.inFlight.load()
+	holder := g.turns.Serve(&w.Waiter, cost, g.roomLocked(s, now))
+	w.claim = claim{cost: cost, class: Class(w.Class), holder: holder, begun: g.samples.begin(s.inFlight())}
 	w.granted = now
 	w.ready <- nil
 }
 
-// settleLocked lets calls past the lock again if nothing needs them at it.
-func (g *Gate) settleLocked() {
-	slow := g.turns.Len() > 0 || g.draining || g.cfg.dryRun || g.turns.Counted() || g.cfg.refuseIf != nil
-	for {
-		s := g.load()
-		if s.slow() == slow || g.swap(s, s.withSlow(slow)) {
-			return
-		}
-	}
+// useLockLocked sets the lock bit if calls must take the lock, and clears it otherwise.
+func (g *Gate) useLockLocked() {
+	g.inFlight.setMustLock(g.turns.Len() > 0 || g.draining || g.cfg.dryRun || g.turns.Counted() || g.cfg.refuseIf != nil)
 }

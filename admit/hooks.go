@@ -1,28 +1,104 @@
 package admit
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
-// Hooks are called as calls pass. Every field may be nil. They run outside the
-// gate's lock, in the goroutine of the call, and may be called at the same
-// time from many: they must be safe for that, and quick. A hook that panics is
-// counted in Stats.Panics; the call goes on as if it had not.
+// Hooks are functions that a gate calls. Any of them may be nil. They run in the
+// goroutine of the call and without the gate's lock. Many may run at the same time, so
+// they must be safe for concurrent use, and quick. A panic in a hook is counted in
+// Stats.Panics and does not affect the call.
 type Hooks struct {
-	// Waited is called when a call that had to wait was let in.
+	// Waited is called when a call is admitted after waiting.
 	Waited func(c Class, wait time.Duration)
-	// Refused is called when a call was refused, after waiting for wait. In a
-	// dry run it is called for calls that would have been refused.
+	// Refused is called when a call is refused, after it has waited for wait. In a dry
+	// run it is called for each call that would have been refused.
 	Refused func(c Class, why Reason, wait time.Duration)
-	// Left is called when a call left by itself, before its turn: err is its
-	// context's error.
+	// Left is called when the context of a call ends before the call is admitted. Err is
+	// the context's error.
 	Left func(c Class, wait time.Duration, err error)
-	// LimitChanged is called when the limit has changed.
+	// LimitChanged is called after a change of the limit.
 	LimitChanged func(from, to int)
-	// Panicked is called with what an algorithm or another hook panicked with.
+	// Panicked is called with the value of a panic in the algorithm or in another hook.
 	Panicked func(value any)
 }
 
-// holding runs what tells hooks of a call that was given a permit. If a hook
-// ends the goroutine (runtime.Goexit), the permit goes to the next call.
+// A hookSet calls the hooks of a gate and counts their panics. Use it without locks held.
+type hookSet struct {
+	hooks  []Hooks
+	panics *atomic.Uint64
+}
+
+func (g *Gate) hooksLocked() hookSet { return hookSet{g.cfg.hooks, &g.panics} }
+
+func (h hookSet) waited(c Class, wait time.Duration) {
+	h.each(func(to *Hooks) {
+		if to.Waited != nil {
+			to.Waited(c, wait)
+		}
+	})
+}
+
+func (h hookSet) refused(c Class, why Reason, wait time.Duration) {
+	if len(h.hooks) == 0 { // most gates: spare the closure
+		return
+	}
+	h.each(func(to *Hooks) {
+		if to.Refused != nil {
+			to.Refused(c, why, wait)
+		}
+	})
+}
+
+func (h hookSet) left(c Class, wait time.Duration, err error) {
+	h.each(func(to *Hooks) {
+		if to.Left != nil {
+			to.Left(c, wait, err)
+		}
+	})
+}
+
+func (h hookSet) limitChanged(from, to int) {
+	if from == to {
+		return
+	}
+	h.each(func(hooks *Hooks) {
+		if hooks.LimitChanged != nil {
+			hooks.LimitChanged(from, to)
+		}
+	})
+}
+
+// panicked counts a panic and reports it. A hook that panics here is not reported.
+func (h hookSet) panicked(v any) {
+	h.panics.Add(1)
+	for _, to := range h.hooks {
+		if to.Panicked != nil {
+			func() {
+				defer func() { _ = recover() }()
+				to.Panicked(v)
+			}()
+		}
+	}
+}
+
+// each runs f for each set of hooks. A panic in one does not stop the others.
+func (h hookSet) each(f func(*Hooks)) {
+	for i := range h.hooks {
+		func() {
+			defer func() {
+				if v := recover(); v != nil {
+					h.panicked(v)
+				}
+			}()
+			f(&h.hooks[i])
+		}()
+	}
+}
+
+// holding runs tell for a call that holds permits. If a hook ends the goroutine with
+// runtime.Goexit, the permits go to the next waiter.
 func (g *Gate) holding(c claim, tell func()) {
 	told := false
 	defer func() {
@@ -32,84 +108,4 @@ func (g *Gate) holding(c claim, tell func()) {
 	}()
 	tell()
 	told = true
-}
-
-// each runs f for every set of hooks, and survives their panics.
-func (g *Gate) each(hooks []Hooks, f func(*Hooks)) {
-	for i := range hooks {
-		g.guard(hooks, func() { f(&hooks[i]) })
-	}
-}
-
-// guard runs f; a panic is counted and told to the Panicked hooks.
-func (g *Gate) guard(hooks []Hooks, f func()) {
-	defer func() {
-		if v := recover(); v != nil {
-			g.panicked(hooks, v)
-		}
-	}()
-	f()
-}
-
-func (g *Gate) panicked(hooks []Hooks, v any) {
-	g.panics.Add(1)
-	for _, h := range hooks {
-		if h.Panicked != nil {
-			func() {
-				defer func() { _ = recover() }()
-				h.Panicked(v)
-			}()
-		}
-	}
-}
-
-// hooks returns the hooks that there are now.
-func (g *Gate) hooks() []Hooks {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.cfg.hooks
-}
-
-// tellRefused tells the hooks of a refusal that was counted.
-func (g *Gate) tellRefused(hooks []Hooks, c Class, why Reason, waited time.Duration) {
-	if len(hooks) == 0 {
-		return
-	}
-	g.each(hooks, func(h *Hooks) {
-		if h.Refused != nil {
-			h.Refused(c, why, waited)
-		}
-	})
-}
-
-func (g *Gate) countWaited(c Class, waited time.Duration) {
-	g.mu.Lock()
-	g.totals.waited++
-	g.totals.waitTime.add(span{rest: waited})
-	hooks := g.cfg.hooks
-	g.mu.Unlock()
-	g.each(hooks, func(h *Hooks) {
-		if h.Waited != nil {
-			h.Waited(c, waited)
-		}
-	})
-}
-
-// left counts a call that left by itself and returns err.
-func (g *Gate) left(c Class, waited time.Duration, err error) error {
-	g.mu.Lock()
-	c = g.cfg.classes.class(c)
-	g.totals.left++
-	g.mu.Unlock()
-	g.tellLeft(c, waited, err)
-	return err
-}
-
-// tellLeft tells the hooks of a call that left and was counted.
-func (g *Gate) tellLeft(c Class, waited time.Duration, err error) {
-	g.each(g.hooks(), func(h *Hooks) {
-		if h.Left != nil {
-			h.Left(c, waited, err)
-		}
-	})
 }

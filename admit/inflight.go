@@ -1,53 +1,104 @@
 package admit
 
-// A word is a gate's state in one atomic: the calls in flight (32 bits), the
-// limit (31 bits), and whether calls must take the lock (1 bit).
+import "sync/atomic"
+
+// inFlight counts the permits in use against the limit. The count, the limit and the
+// lock bit share one atomic word, so that a call can check all three and take a permit
+// in one step. It is safe for concurrent use.
+type inFlight struct {
+	state atomic.Uint64 // a word
+	peak  atomic.Int64  // the most permits in use since the last window
+}
+
+// A word is the state of an inFlight: the permits in use (32 bits), the limit (31 bits)
+// and the lock bit (1 bit). While the lock bit is set, calls must take the gate's lock.
 type word uint64
 
 const (
-	limitShift = 32
-	inFlight   = word(1)<<limitShift - 1
-	slowBit    = word(1) << 63
+	limitShift  = 32
+	inFlightMax = word(1)<<limitShift - 1
+	lockBit     = word(1) << 63
 
-	// manyInFlight is more than any limit. Only dry runs get there. Half of what an int
-	// of 32 bits holds, it leaves room for the last call.
+	// manyInFlight exceeds every limit. Only a dry run gets there. It is half of the
+	// largest 32-bit int, which leaves room for the cost of one more call.
 	manyInFlight = 1 << 30
 )
 
-func newWord(limit int) word { return word(limit) << limitShift }
+func (s word) inFlight() int  { return int(s & inFlightMax) }
+func (s word) limit() int     { return int(s &^ lockBit >> limitShift) }
+func (s word) free() bool     { return s.inFlight() < s.limit() }
+func (s word) mustLock() bool { return s&lockBit != 0 }
 
-func (s word) inFlight() int { return int(s & inFlight) }
-func (s word) limit() int    { return int(s &^ slowBit >> limitShift) }
-func (s word) free() bool    { return s.inFlight() < s.limit() }
-func (s word) slow() bool    { return s&slowBit != 0 }
-
-// plus changes the calls in flight; adding the two's complement of a number
-// subtracts it. It never overflows into the limit: each call is a goroutine, and
-// beyond manyInFlight takes one permit whatever it costs.
+// plus adds d permits in use. Adding the two's complement of a number subtracts it. The
+// sum cannot overflow into the limit: each call is a goroutine, and beyond manyInFlight
+// every call takes one permit.
 func (s word) plus(d int) word { return s + word(d) }
 
-func (s word) withLimit(n int) word { return s&(slowBit|inFlight) | word(n)<<limitShift }
+func (f *inFlight) load() word { return word(f.state.Load()) }
 
-func (s word) withSlow(on bool) word {
-	if on {
-		return s | slowBit
+func (f *inFlight) swap(from, to word) bool {
+	return f.state.CompareAndSwap(uint64(from), uint64(to))
+}
+
+// take takes n permits if the state is still from.
+func (f *inFlight) take(from word, n int) bool {
+	if !f.swap(from, from.plus(n)) {
+		return false
 	}
-	return s &^ slowBit
+	f.sawInUse(int64(from.inFlight() + n))
+	return true
 }
 
-func (g *Gate) load() word { return word(g.state.Load()) }
-
-func (g *Gate) swap(from, to word) bool {
-	return g.state.CompareAndSwap(uint64(from), uint64(to))
-}
-
-// addLocked changes the number of permits in use, whatever the limit.
-func (g *Gate) addLocked(d int) {
+func (f *inFlight) sawInUse(n int64) {
 	for {
-		s := g.load()
-		if g.swap(s, s.plus(d)) {
-			g.sawInFlight(s.inFlight() + d)
+		p := f.peak.Load()
+		if n <= p || f.peak.CompareAndSwap(p, n) {
 			return
 		}
 	}
 }
+
+// giveBack returns n permits unless calls must take the lock.
+func (f *inFlight) giveBack(n int) bool {
+	for {
+		s := f.load()
+		if s.mustLock() {
+			return false
+		}
+		if f.swap(s, s.plus(-n)) {
+			return true
+		}
+	}
+}
+
+// add changes the permits in use, whatever the limit and the lock bit.
+func (f *inFlight) add(n int) {
+	for !f.take(f.load(), n) {
+	}
+}
+
+func (f *inFlight) setLimit(n int) {
+	for {
+		s := f.load()
+		if f.swap(s, s&(lockBit|inFlightMax)|word(n)<<limitShift) {
+			return
+		}
+	}
+}
+
+// setMustLock sets or clears the lock bit.
+func (f *inFlight) setMustLock(on bool) {
+	for {
+		s := f.load()
+		to := s &^ lockBit
+		if on {
+			to |= lockBit
+		}
+		if s == to || f.swap(s, to) {
+			return
+		}
+	}
+}
+
+// resetPeak returns the peak and begins anew with the permits in use now.
+func (f *inFlight) resetPeak() int { return int(f.peak.Swap(int64(f.load().inFlight()))) }

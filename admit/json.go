@@ -1,11 +1,10 @@
 package admit
 
-// FromJSON reads a gate's configuration from a JSON document and returns it as
-// one option, for [New] or [Gate.Update]. What the document does not name stays
-// as it is, down to the single key of a class or of the queue. It returns an
-// error that wraps ErrConfig and says of everything that is wrong on which line and
-// under which keys it stands. What depends on the rest of the gate's configuration is
-// checked where the option is used. An example with every key:
+// FromJSON reads a gate's configuration from a JSON document and returns it as one option
+// for [New] or [Gate.Update]. Keys that the document does not have keep their values, down
+// to a single key of a class or of the queue. The error wraps ErrConfig and names every
+// wrong value with its line and its keys. Values that depend on the rest of the gate's
+// configuration are checked when the option is used. An example with every key:
 //
 //	{
 //	  "limit": {"algorithm": "adaptive", "initial": 32, "min": 1, "max": 1000},
@@ -25,17 +24,17 @@ package admit
 //	  "max_retry_after": "1s"
 //	}
 //
-// The algorithm is adaptive unless "algorithm" names another. Each has the fields of
-// its configuration in package limit, and their defaults:
+// The default of "algorithm" is adaptive. Each algorithm has the fields and the defaults
+// of its configuration in package limit:
 //
 //	{"algorithm": "fixed", "limit": 20}
 //	{"algorithm": "aimd", "initial": 20, "min": 1, "max": 1000, "timeout": "5s", "backoff": 0.9}
 //	{"algorithm": "vegas", "initial": 20, "min": 1, "max": 1000, "alpha": 3, "beta": 6, "probe_windows": 1000}
 //	{"algorithm": "gradient", "initial": 20, "min": 1, "max": 1000, "tolerance": 1.5, "smoothing": 0.2, "long_windows": 600}
 //
-// "queue": null means no queue, and null for "quotas", or for one of them, no quota. A
-// policy is reject or block. Classes beyond the first four say which [Class] they are.
-// A limit in the document is a new one each time it is used: it begins anew.
+// A policy is reject or block. A queue of null means no queue. A null for "quotas", or for
+// one of them, removes the quota. A class beyond the first four needs its number as
+// "class". Each use of the option creates a new limit, which learns from scratch.
 func FromJSON(document []byte) (Option, error) {
 	var r reader
 	root := r.read(document)
@@ -49,7 +48,7 @@ func FromJSON(document []byte) (Option, error) {
 	return o, nil
 }
 
-// gate reads what there is of one gate.
+// gate reads the configuration of one gate. More are further keys that it may have.
 func (r *reader) gate(n *node, more ...string) Option {
 	if !r.object(n, append(more, "limit", "queue?", "classes", "quotas?", "dry_run", "max_retry_after")...) {
 		return nil
@@ -65,19 +64,20 @@ func (r *reader) gate(n *node, more ...string) Option {
 	add("limit", r.limit)
 	add("queue", r.queue)
 	add("classes", r.classes)
-	add("quotas", r.quotas) // which may name them
-	add("dry_run", func(v *node) Option {
-		on, ok := r.boolean(v)
-		if !ok {
-			return nil
-		}
-		return WithDryRun(on)
-	})
+	add("quotas", r.quotas) // after the classes that they may name
+	add("dry_run", r.dryRun)
 	add("max_retry_after", r.maxRetryAfter)
-	return option(func(c *config) { c.take(opts) })
+	return option(func(c *config) { c.apply(opts) })
 }
 
-// maxRetryAfter reads the longest delay of refusals.
+func (r *reader) dryRun(n *node) Option {
+	on, ok := r.boolean(n)
+	if !ok {
+		return nil
+	}
+	return WithDryRun(on)
+}
+
 func (r *reader) maxRetryAfter(n *node) Option {
 	d, ok := r.duration(n)
 	if ok && (d < shortestDelay || d > longestDelay) {
@@ -101,35 +101,20 @@ func (r *reader) queue(n *node) Option {
 	policy, hasPolicy := r.oneOf(n.get("policy"), "reject", "block")
 	return option(func(c *config) {
 		to := c.queue
-		set(&to.Capacity, capacity, hasCapacity)
-		set(&to.MaxWait, wait, hasWait)
-		set(&to.Policy, Policy(policy), hasPolicy)
+		assign(&to.Capacity)(capacity, hasCapacity)
+		assign(&to.MaxWait)(wait, hasWait)
+		assign(&to.Policy)(Policy(policy), hasPolicy)
 		WithQueue(to).apply(c)
 	})
 }
 
-// set sets what is there.
-func set[T any](to *T, from T, there bool) {
-	if there {
-		*to = from
-	}
-}
-
 func (r *reader) classes(n *node) Option {
-	if n.token == nil || !r.object(n) {
-		return nil
-	}
 	var opts []Option
 	taken, shares := map[Class]string{}, 0.0
-	for i, name := range n.keys {
-		v := n.values[i]
-		if v.token == nil {
-			r.wrong(v, "got null, want an object")
-			continue
-		}
+	r.each(n, func(name string, v *node) {
 		class, ok := r.class(name, v)
 		if !ok {
-			continue
+			return
 		}
 		if other, there := taken[class]; there && other != name {
 			r.wrong(v, "got class %d, as %s has, want one of its own", class, other)
@@ -138,14 +123,14 @@ func (r *reader) classes(n *node) Option {
 		o, share := r.classConfig(name, class, v)
 		shares += share
 		opts = append(opts, o)
-	}
+	})
 	if shares > 1+1e-9 {
 		r.wrong(n, "got shares of %.4g together, want at most 1", shares)
 	}
-	return option(func(c *config) { c.take(opts) })
+	return option(func(c *config) { c.apply(opts) })
 }
 
-// class returns the class that a name stands for.
+// class returns the class of a name and its object.
 func (r *reader) class(name string, n *node) (class Class, ok bool) {
 	if !r.object(n, "class", "priority", "share", "max") {
 		return 0, false
@@ -182,9 +167,9 @@ func (r *reader) classConfig(name string, class Class, n *node) (o Option, share
 	return option(func(to *config) {
 		cfg := to.classes.set[class]
 		cfg.Name = name
-		set(&cfg.Priority, priority, hasPriority)
-		set(&cfg.Share, share, hasShare)
-		set(&cfg.Max, most, hasMost)
+		assign(&cfg.Priority)(priority, hasPriority)
+		assign(&cfg.Share)(share, hasShare)
+		assign(&cfg.Max)(most, hasMost)
 		to.classes.configure(class, cfg)
 	}), share
 }

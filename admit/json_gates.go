@@ -7,24 +7,22 @@ import (
 	"strings"
 )
 
-// A Section is what a document with several gates says of one of them.
+// A Section describes one gate of a document with several.
 type Section struct {
-	// Name is the gate's name, unlike that of all others.
+	// Name is the gate's name. It is unique within the document.
 	Name string
-	// Methods are the calls that the gate is for, as the document has them. Nil if it
-	// does not say.
+	// Methods are the values of the key "methods", unchecked. It is nil without the key.
 	Methods []string
 	// Streams reports whether the gate is for streams.
 	Streams bool
-	// Option is all else.
+	// Option is the rest of the configuration.
 	Option Option
 
 	node *node
 }
 
-// Where says where a key of the section stands in the document, as in
-// "line 12: gates[1].methods[0]", for errors. A key that is not there is where the
-// section begins.
+// Where returns the place of a key of the section for an error, such as "line 12:
+// gates[1].methods[0]". A key that is not there has the line of the section.
 func (s Section) Where(key string) string {
 	n := &node{line: s.node.line, path: s.node.path + "." + key}
 	name, index, _ := strings.Cut(key, "[")
@@ -38,7 +36,8 @@ func (s Section) Where(key string) string {
 	return n.where()
 }
 
-// SectionsFromJSON reads a document with several gates:
+// SectionsFromJSON reads a document with several gates. Besides the keys of [FromJSON],
+// each gate has a name and the calls that it is for:
 //
 //	{"gates": [
 //	  {"name": "write", "methods": ["/shop.Orders/Buy"], "limit": {"algorithm": "fixed", "limit": 20}},
@@ -46,9 +45,8 @@ func (s Section) Where(key string) string {
 //	  {"name": "rest", "quotas": {"tenant": {"rate": 50}}}
 //	]}
 //
-// Besides its name and what it is for a gate has what [FromJSON] takes. The error is
-// like that of FromJSON. With an error come the sections that could be read, so that
-// the caller can check those too.
+// The error is like that of FromJSON. SectionsFromJSON also returns the sections that it
+// could read, so that the caller can check them and report all errors at once.
 func SectionsFromJSON(document []byte) ([]Section, error) {
 	var r reader
 	root := r.read(document)
@@ -96,25 +94,33 @@ func (r *reader) section(n *node) (Section, bool) {
 	}
 	s.Name = name
 	s.Streams, _ = r.boolean(n.get("streams"))
-	if m := n.get("methods"); m != nil && m.token != nil && r.is(m, json.Delim('['), "an array of methods") {
-		s.Methods = []string{}
-		for _, v := range m.values {
-			if v.token == nil {
-				r.wrong(v, "got null, want a method")
-			}
-			name, isText := r.text(v)
-			if isText && name == "" {
-				r.wrong(v, `got "", want "/service/method" or "/service/"`)
-			}
-			s.Methods = append(s.Methods, name)
-		}
-	}
+	s.Methods = r.methods(n.get("methods"))
 	return s, ok
 }
 
-// UpdateFromJSON changes the gates of a document with several: those that it names, by
-// their names. It changes all of them or, with an error, none, unless another Update
-// comes at the same time. What the gates are for is not looked at.
+// methods reads an array of methods. It returns nil if there is none.
+func (r *reader) methods(n *node) []string {
+	if n == nil || n.token == nil || !r.is(n, json.Delim('['), "an array of methods") {
+		return nil
+	}
+	methods := []string{}
+	for _, v := range n.values {
+		if v.token == nil {
+			r.wrong(v, "got null, want a method")
+		}
+		name, isText := r.text(v)
+		if isText && name == "" {
+			r.wrong(v, `got "", want "/service/method" or "/service/"`)
+		}
+		methods = append(methods, name)
+	}
+	return methods
+}
+
+// UpdateFromJSON applies a document with several gates to the gates of the same names.
+// Gates that the document does not name keep their configuration. If the document is
+// wrong, no gate changes, unless another Update runs at the same time. The keys "methods"
+// and "streams" have no effect here.
 func UpdateFromJSON(document []byte, gates ...*Gate) error {
 	sections, err := SectionsFromJSON(document)
 	if err != nil {
@@ -127,7 +133,7 @@ func UpdateFromJSON(document []byte, gates ...*Gate) error {
 	var r reader
 	for _, s := range sections {
 		if g := byName[s.Name]; g == nil {
-			r.wrong(s.node, "got a gate %q, want one of those that there are: a new one takes a restart", s.Name)
+			r.wrong(s.node, "got a gate %q, want one of those that there are: a new gate needs a restart", s.Name)
 		} else if err := g.wouldTake(s.Option); err != nil {
 			r.wrong(s.node, "%w", err)
 		}
@@ -143,12 +149,11 @@ func UpdateFromJSON(document []byte, gates ...*Gate) error {
 	return r.err()
 }
 
-// wouldTake returns the error that Update would.
+// wouldTake returns the errors that an Update with the option would return.
 func (g *Gate) wouldTake(o Option) error {
 	g.mu.Lock()
-	next := g.cfg
+	cfg := g.cfg
 	g.mu.Unlock()
-	next.algorithmSet = false
-	next.take([]Option{o})
+	next := cfg.with([]Option{o})
 	return errors.Join(next.validate()...)
 }

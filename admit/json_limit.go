@@ -1,89 +1,100 @@
 package admit
 
 import (
+	"encoding/json"
 	"math"
 	"strings"
+	"time"
 
 	"github.com/weir-go/weir/limit"
 )
 
-// A maker makes the limit that an object describes.
-type maker = func() (limit.Algorithm, error)
+// A field is a key of an object and the variable that its value sets.
+type field struct {
+	key string
+	to  any // *int, *float64 or *time.Duration
+	max int // of an int; 0 means limit.Max
+}
 
-// algorithms are the ways to make a limit from a document.
-var algorithms = map[string]struct {
-	keys []string
-	make func(*reader, *node) maker
-}{
-	"adaptive": {[]string{"initial", "min", "max"}, func(r *reader, n *node) maker {
+// An algorithm is a kind of limit in a document.
+type algorithm struct {
+	fields []field
+	build  func() (limit.Algorithm, error) // from the variables of fields
+}
+
+// algorithms holds the constructors of each kind of algorithm.
+var algorithms = map[string]func() algorithm{
+	"adaptive": func() algorithm {
 		var c limit.AdaptiveConfig
-		r.bounds(n, &c.Initial, &c.Min, &c.Max)
-		return func() (limit.Algorithm, error) { return limit.NewAdaptive(c) }
-	}},
-	"fixed": {[]string{"limit"}, func(r *reader, n *node) maker {
-		size := 0
-		if n.get("limit") == nil {
-			r.wrong(n, `got a fixed limit without "limit", want how many calls may run`)
-			return nil
-		}
-		r.positive(n.get("limit"), limit.Max, &size)
-		return func() (limit.Algorithm, error) { return limit.NewFixed(size) }
-	}},
-	"aimd": {[]string{"initial", "min", "max", "timeout", "backoff"}, func(r *reader, n *node) maker {
+		return algorithm{bounds(&c.Initial, &c.Min, &c.Max), func() (limit.Algorithm, error) { return limit.NewAdaptive(c) }}
+	},
+	"fixed": func() algorithm {
+		var n int
+		return algorithm{[]field{{key: "limit", to: &n}}, func() (limit.Algorithm, error) { return limit.NewFixed(n) }}
+	},
+	"aimd": func() algorithm {
 		var c limit.AIMDConfig
-		r.bounds(n, &c.Initial, &c.Min, &c.Max)
-		if d, ok := r.duration(n.get("timeout")); ok {
-			if c.Timeout = d; d == 0 {
-				r.wrong(n.get("timeout"), "got 0, want more than 0")
-			}
-		}
-		r.fraction(n.get("backoff"), &c.Backoff)
-		return func() (limit.Algorithm, error) { return limit.NewAIMD(c) }
-	}},
-	"vegas": {[]string{"initial", "min", "max", "alpha", "beta", "probe_windows"}, func(r *reader, n *node) maker {
+		fields := bounds(&c.Initial, &c.Min, &c.Max, field{key: "timeout", to: &c.Timeout}, field{key: "backoff", to: &c.Backoff})
+		return algorithm{fields, func() (limit.Algorithm, error) { return limit.NewAIMD(c) }}
+	},
+	"vegas": func() algorithm {
 		var c limit.VegasConfig
-		r.bounds(n, &c.Initial, &c.Min, &c.Max)
-		r.fraction(n.get("alpha"), &c.Alpha)
-		r.fraction(n.get("beta"), &c.Beta)
-		r.positive(n.get("probe_windows"), math.MaxInt32, &c.ProbeWindows)
-		return func() (limit.Algorithm, error) { return limit.NewVegas(c) }
-	}},
-	"gradient": {[]string{"initial", "min", "max", "tolerance", "smoothing", "long_windows"}, func(r *reader, n *node) maker {
+		fields := bounds(&c.Initial, &c.Min, &c.Max, field{key: "alpha", to: &c.Alpha}, field{key: "beta", to: &c.Beta},
+			field{key: "probe_windows", to: &c.ProbeWindows, max: math.MaxInt32})
+		return algorithm{fields, func() (limit.Algorithm, error) { return limit.NewVegas(c) }}
+	},
+	"gradient": func() algorithm {
 		var c limit.GradientConfig
-		r.bounds(n, &c.Initial, &c.Min, &c.Max)
-		r.fraction(n.get("tolerance"), &c.Tolerance)
-		r.fraction(n.get("smoothing"), &c.Smoothing)
-		r.positive(n.get("long_windows"), math.MaxInt32, &c.LongWindows)
-		return func() (limit.Algorithm, error) { return limit.NewGradient(c) }
-	}},
+		fields := bounds(&c.Initial, &c.Min, &c.Max, field{key: "tolerance", to: &c.Tolerance},
+			field{key: "smoothing", to: &c.Smoothing}, field{key: "long_windows", to: &c.LongWindows, max: math.MaxInt32})
+		return algorithm{fields, func() (limit.Algorithm, error) { return limit.NewGradient(c) }}
+	},
 }
 
-// bounds reads the three limits that every moving algorithm has.
-func (r *reader) bounds(n *node, initial, lo, hi *int) {
-	r.positive(n.get("initial"), limit.Max, initial)
-	r.positive(n.get("min"), limit.Max, lo)
-	r.positive(n.get("max"), limit.Max, hi)
+var algorithmNames = []string{"adaptive", "fixed", "aimd", "vegas", "gradient"}
+
+// bounds returns the three fields that every moving limit has, and more.
+func bounds(initial, lo, hi *int, more ...field) []field {
+	return append([]field{{key: "initial", to: initial}, {key: "min", to: lo}, {key: "max", to: hi}}, more...)
 }
 
-// positive reads a number from 1. Zero is not the default here: that is what a key
-// has which is left out.
-func (r *reader) positive(n *node, most int, to *int) {
-	if i, ok := r.integer(n, 1, most); ok {
-		*to = i
-	}
-}
-
-// fraction reads a number whose bounds the algorithm knows.
-func (r *reader) fraction(n *node, to *float64) {
-	if f, ok := r.number(n, -math.MaxFloat64, math.MaxFloat64); ok {
-		if *to = f; f == 0 {
-			r.wrong(n, "got 0, want more than 0")
+// set reads the fields of an object. A key may be left out, but it must not be 0: zero
+// does not mean the default in a document.
+func (r *reader) set(n *node, fields []field) {
+	for _, f := range fields {
+		v, zero := n.get(f.key), false
+		switch to := f.to.(type) {
+		case *int:
+			hi := f.max
+			if hi == 0 {
+				hi = limit.Max
+			}
+			assign(to)(r.integer(v, 1, hi))
+		case *float64:
+			zero = assign(to)(r.number(v, -math.MaxFloat64, math.MaxFloat64)) && *to == 0
+		case *time.Duration:
+			zero = assign(to)(r.duration(v)) && *to == 0
+		}
+		if zero {
+			r.wrong(v, "got 0, want more than 0")
 		}
 	}
 }
 
+// assign returns a function that sets *to if there is a value.
+func assign[T any](to *T) func(value T, there bool) bool {
+	return func(value T, there bool) bool {
+		if there {
+			*to = value
+		}
+		return there
+	}
+}
+
+// limit reads a limit. Its constructor runs once to check it, and again for each use of
+// the option.
 func (r *reader) limit(n *node) Option {
-	if !r.object(n) {
+	if !r.is(n, json.Delim('{'), "an object") {
 		return nil
 	}
 	name := "adaptive"
@@ -94,43 +105,49 @@ func (r *reader) limit(n *node) Option {
 		}
 		name = algorithmNames[i]
 	}
-	r.object(n, append([]string{"algorithm"}, algorithms[name].keys...)...)
-	before := len(r.errs)
-	build := algorithms[name].make(r, n)
-	if len(r.errs) > before {
+	a := algorithms[name]()
+	keys := []string{"algorithm"}
+	for _, f := range a.fields {
+		keys = append(keys, f.key)
+	}
+	r.object(n, keys...)
+	before := len(r.bad)
+	if name == "fixed" && n.get("limit") == nil {
+		r.wrong(n, `got a fixed limit without "limit", want the number of calls that may run`)
+	}
+	r.set(n, a.fields)
+	if len(r.bad) > before {
 		return nil
 	}
-	if _, err := build(); err != nil {
-		r.ofLimit(n, err)
+	if _, err := a.build(); err != nil {
+		r.wrongLimit(n, err)
 		return nil
 	}
 	return option(func(c *config) {
-		if a, err := build(); err == nil { // it was tried
-			c.algorithm, c.algorithmSet = a, true
+		if fresh, err := a.build(); err == nil { // it succeeded above
+			c.algorithm, c.algorithmSet = fresh, true
 		}
 	})
 }
 
-var algorithmNames = []string{"adaptive", "fixed", "aimd", "vegas", "gradient"}
-
-// inDocument turns the fields of package limit into keys.
-var inDocument = strings.NewReplacer(
+// keyOf maps the fields of configurations in package limit to keys.
+var keyOf = strings.NewReplacer(
 	"Initial", "initial", "Min", "min", "Max", "max", "Timeout", "timeout", "Backoff", "backoff", "Alpha", "alpha", "Beta", "beta",
 	"ProbeWindows", "probe_windows", "Tolerance", "tolerance", "Smoothing", "smoothing", "LongWindows", "long_windows",
 )
 
-// ofLimit reports the error of a constructor of package limit where the keys stand.
-func (r *reader) ofLimit(n *node, err error) {
+// wrongLimit reports each part of an error of package limit at the key that it is about.
+func (r *reader) wrongLimit(n *node, err error) {
 	if several, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range several.Unwrap() {
-			r.ofLimit(n, e)
+			r.wrongLimit(n, e)
 		}
 		return
 	}
 	if err == limit.ErrConfig { //nolint:errorlint // one of the parts
 		return
 	}
-	key, says, _ := strings.Cut(inDocument.Replace(err.Error()), ": ")
+	key, says, _ := strings.Cut(keyOf.Replace(err.Error()), ": ")
 	at := n.get(key)
 	if at == nil {
 		at = &node{path: join(n.path, key), line: n.line}

@@ -5,7 +5,7 @@ import (
 	"maps"
 )
 
-// quotas reads quotas. A null removes one.
+// quotas reads quotas. A null removes a quota.
 func (r *reader) quotas(n *node) Option {
 	if n.token == nil {
 		return WithQuotas(QuotaConfig{})
@@ -24,9 +24,7 @@ func (r *reader) quotas(n *node) Option {
 		change(func(c *config, q *QuotaConfig) {
 			class, ok := c.classes.called(name)
 			if !ok {
-				var at reader
-				at.wrong(v, "got a class that the gate does not have, want one of %s", c.classes.list())
-				c.wrong = append(c.wrong, at.errs...)
+				c.bad.That(false, "%s: got a class that the gate does not have, want one of %s", v.where(), c.classes.list())
 				return
 			}
 			setRate(q.Classes, class, rate(q.Classes[class]))
@@ -46,11 +44,12 @@ func (r *reader) quotas(n *node) Option {
 		for _, f := range changes {
 			f(c, &q)
 		}
-		set(&q.MaxTenants, most, hasMost)
+		assign(&q.MaxTenants)(most, hasMost)
 		c.quotas = q
 	})
 }
 
+// cloned returns a copy that is not nil.
 func cloned[K comparable](m map[K]Rate) map[K]Rate {
 	if m == nil {
 		return map[K]Rate{}
@@ -58,7 +57,7 @@ func cloned[K comparable](m map[K]Rate) map[K]Rate {
 	return maps.Clone(m)
 }
 
-// setRate sets a rate, or removes it.
+// setRate sets a rate. The zero Rate removes it.
 func setRate[K comparable](m map[K]Rate, key K, r Rate) {
 	if r == (Rate{}) {
 		delete(m, key)
@@ -67,17 +66,7 @@ func setRate[K comparable](m map[K]Rate, key K, r Rate) {
 	m[key] = r
 }
 
-// each calls f for every key of an object.
-func (r *reader) each(n *node, f func(string, *node)) {
-	if n == nil || n.token == nil || !r.object(n) {
-		return
-	}
-	for i, key := range n.keys {
-		f(key, n.values[i])
-	}
-}
-
-// rate reads a rate, and returns what it makes of the one that was there.
+// rate reads a rate. It returns a function that applies its keys to the rate before.
 func (r *reader) rate(n *node) func(Rate) Rate {
 	if n.token == nil {
 		return func(Rate) Rate { return Rate{} }
@@ -94,18 +83,8 @@ func (r *reader) rate(n *node) func(Rate) Rate {
 	}
 	burst, hasBurst := r.integer(n.get("burst"), 1, mostBurst)
 	return func(before Rate) Rate {
-		set(&before.PerSecond, perSecond, hasRate)
-		set(&before.Burst, burst, hasBurst)
+		assign(&before.PerSecond)(perSecond, hasRate)
+		assign(&before.Burst)(burst, hasBurst)
 		return before
 	}
-}
-
-// called returns the class of a name.
-func (t *classTable) called(name string) (Class, bool) {
-	for _, c := range t.order[:t.n] {
-		if t.set[c].Name == name {
-			return c, true
-		}
-	}
-	return 0, false
 }

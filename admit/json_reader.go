@@ -10,19 +10,22 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/weir-go/weir/internal/check"
 )
 
-// A node is a value in a JSON document that knows where it stands.
+// A node is a value of a JSON document with its place.
 type node struct {
-	path string // of keys, as in queue.max_wait; empty for the document
+	path string // of keys, such as queue.max_wait; empty for the document
 	line int
-	// token is a json.Delim ('{' or '['), string, json.Number, bool, or nil for null.
+	// token is a json.Delim ('{' or '['), a string, a json.Number, a bool, or nil for
+	// null.
 	token  json.Token
 	keys   []string // of an object
 	values []*node  // of an object or an array
 }
 
-// Where says where a value stands.
+// where returns the place of the value for an error.
 func (n *node) where() string {
 	if n.path == "" {
 		return fmt.Sprintf("line %d", n.line)
@@ -30,7 +33,7 @@ func (n *node) where() string {
 	return fmt.Sprintf("line %d: %s", n.line, n.path)
 }
 
-// got describes a value in an error.
+// got describes the value for an error.
 func (n *node) got() string {
 	switch t := n.token.(type) {
 	case nil:
@@ -46,7 +49,7 @@ func (n *node) got() string {
 	return fmt.Sprint(n.token)
 }
 
-// get returns the value of a key, nil if there is none.
+// get returns the value of a key, or nil if there is none.
 func (n *node) get(key string) *node {
 	if i := slices.Index(n.keys, key); i >= 0 {
 		return n.values[i]
@@ -54,31 +57,30 @@ func (n *node) get(key string) *node {
 	return nil
 }
 
-// A reader reads a document and gathers what is wrong with it.
+// A reader reads a document and gathers its errors. Methods that read a value accept a
+// nil node, for a key that is not there.
 type reader struct {
 	document []byte
 	tokens   *json.Decoder
 	line     int // at offset
 	offset   int64
-	errs     []error
+	bad      check.Errors
 }
 
 // mostNestedJSON is deeper than any configuration.
 const mostNestedJSON = 16
 
+// wrong adds an error at the place of a value.
 func (r *reader) wrong(n *node, format string, args ...any) {
-	r.errs = append(r.errs, fmt.Errorf("%s: "+format, append([]any{n.where()}, args...)...))
+	r.bad.That(false, "%s: "+format, append([]any{n.where()}, args...)...)
 }
 
-// err returns what was wrong.
-func (r *reader) err() error {
-	if len(r.errs) == 0 {
-		return nil
-	}
-	return fmt.Errorf("%w: document: %w", ErrConfig, errors.Join(r.errs...))
-}
+var errDocument = fmt.Errorf("%w: document", ErrConfig)
 
-// read reads a document. Without a syntax that can be read it returns nil.
+// err returns all errors, or nil.
+func (r *reader) err() error { return r.bad.Err(errDocument) }
+
+// read reads a document. It returns nil if the syntax is wrong.
 func (r *reader) read(document []byte) *node {
 	r.document, r.line = document, 1
 	r.tokens = json.NewDecoder(bytes.NewReader(document))
@@ -126,10 +128,10 @@ func (r *reader) value(n *node, depth int) bool {
 		}
 		n.values = append(n.values, v)
 	}
-	return r.next(&node{path: n.path}) // the closing one
+	return r.next(&node{path: n.path}) // the closing delimiter
 }
 
-// key reads the key of a value.
+// key reads a key of the object n. It sets the place of its value v.
 func (r *reader) key(n, v *node) bool {
 	k := &node{path: n.path}
 	if !r.next(k) {
@@ -138,13 +140,13 @@ func (r *reader) key(n, v *node) bool {
 	key, _ := k.token.(string)
 	v.path, v.line = join(n.path, key), k.line
 	if slices.Contains(n.keys, key) {
-		r.wrong(v, "got the key twice, want it once")
+		r.wrong(v, "got the key twice, want it only once")
 	}
 	n.keys = append(n.keys, key)
 	return true
 }
 
-// join returns the path of a key in an object.
+// join appends a key to a path.
 func join(path, key string) string {
 	if key == "" || strings.ContainsFunc(key, func(c rune) bool { return c <= ' ' || c == '.' || c == '[' || c > '~' }) {
 		key = strconv.Quote(key)
@@ -155,7 +157,7 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// next reads a token.
+// next reads a token into n.
 func (r *reader) next(n *node) (ok bool) {
 	t, err := r.tokens.Token()
 	r.advance()
@@ -172,17 +174,17 @@ func (r *reader) next(n *node) (ok bool) {
 	return false
 }
 
-// advance counts lines up to what was read last, or to what cannot be read.
+// advance counts lines up to the end of the last token, or to a syntax error.
 func (r *reader) advance() {
 	to := r.tokens.InputOffset()
 	r.line += bytes.Count(r.document[r.offset:to], []byte("\n"))
 	r.offset = to
 }
 
-// excerpt returns the beginning of what cannot be read.
+// excerpt returns the beginning of the text that cannot be read.
 func (r *reader) excerpt() string {
 	rest := bytes.TrimLeft(r.document[r.offset:], " \t\r\n")
-	if len(rest) > 1 && rest[0] == ':' { // of a key whose value cannot be read
+	if len(rest) > 1 && rest[0] == ':' { // the value of a key cannot be read
 		rest = bytes.TrimLeft(rest[1:], " \t\r\n")
 	}
 	r.line += bytes.Count(r.document[r.offset:len(r.document)-len(rest)], []byte("\n"))
@@ -196,8 +198,8 @@ func (r *reader) excerpt() string {
 	return strings.ToValidUTF8(string(rest[:min(most, len(rest))]), "")
 }
 
-// object checks that n is an object with no other keys than these, and no nulls but
-// under those that end in "?". An unknown key is named with those that there are.
+// object checks that n is an object with no other keys than these. Only keys that are
+// given with a "?" may be null. Without any keys, it allows all.
 func (r *reader) object(n *node, keys ...string) bool {
 	if !r.is(n, json.Delim('{'), "an object") {
 		return false
@@ -217,6 +219,7 @@ func (r *reader) object(n *node, keys ...string) bool {
 	return true
 }
 
+// closest describes the keys that an unknown key may have meant.
 func closest(key string, keys []string) string {
 	names := make([]string, len(keys))
 	for i, k := range keys {
@@ -228,6 +231,7 @@ func closest(key string, keys []string) string {
 	return "one of " + strings.Join(names, ", ")
 }
 
+// is checks that the token of n is the wanted one.
 func (r *reader) is(n *node, token json.Token, want string) bool {
 	if n.token != token {
 		r.wrong(n, "got %s, want %s", n.got(), want)
@@ -236,7 +240,18 @@ func (r *reader) is(n *node, token json.Token, want string) bool {
 	return true
 }
 
-// What follows reads a value if it is there. A null was found by object.
+// each calls f for every key of an object.
+func (r *reader) each(n *node, f func(key string, value *node)) {
+	if n == nil || n.token == nil || !r.object(n) {
+		return
+	}
+	for i, key := range n.keys {
+		f(key, n.values[i])
+	}
+}
+
+// The functions below read a value if it is there. They ignore null, which object has
+// reported.
 
 func (r *reader) text(n *node) (s string, ok bool) {
 	if n == nil || n.token == nil {
@@ -308,7 +323,7 @@ func (r *reader) duration(n *node) (d time.Duration, ok bool) {
 	return 0, false
 }
 
-// oneOf returns the number of a name.
+// oneOf returns the index of a name.
 func (r *reader) oneOf(n *node, names ...string) (i int, ok bool) {
 	s, ok := r.text(n)
 	if !ok {

@@ -6,77 +6,73 @@ import (
 	"github.com/weir-go/weir/limit"
 )
 
-// fold moves the shards' samples into the window, and closes it when it is
-// full. If another goroutine holds the lock, the next call will do.
-func (g *Gate) fold(now time.Duration) {
+// learn gathers the samples and, once the window is ready, asks the algorithm for a new
+// limit. It does nothing if another goroutine holds the lock: the next call learns then.
+func (g *Gate) learn(now time.Duration) {
 	if !g.mu.TryLock() {
 		return
 	}
-	from, to, hooks := g.window.limit, 0, g.cfg.hooks
+	from, to, hooks := g.Limit(), 0, g.hooksLocked()
 	var failure any
 	func() {
-		defer g.mu.Unlock() // also after Goexit in an algorithm
-		failure = g.foldLocked(now)
-		to = g.window.limit
+		defer g.mu.Unlock() // also after a Goexit in the algorithm
+		failure = g.learnLocked(now)
+		to = g.Limit()
 	}()
 	if failure != nil {
-		g.panicked(hooks, failure)
+		hooks.panicked(failure)
 	}
-	g.limitChanged(hooks, from, to)
+	hooks.limitChanged(from, to)
 }
 
-func (g *Gate) limitChanged(hooks []Hooks, from, to int) {
-	if from == to {
-		return
-	}
-	g.each(hooks, func(h *Hooks) {
-		if h.LimitChanged != nil {
-			h.LimitChanged(from, to)
-		}
-	})
-}
-
-// foldLocked returns what the algorithm panicked with, if it did.
-func (g *Gate) foldLocked(now time.Duration) (failure any) {
+// learnLocked returns the value of a panic of the algorithm, or nil. After a panic the
+// limit stays as it was.
+func (g *Gate) learnLocked(now time.Duration) (failure any) {
 	g.gatherLocked()
-	g.foldAt.Store(int64(now + limit.WindowLength))
-	w := &g.window
-	full := now-w.start >= limit.WindowLength && w.calls() >= limit.WindowCalls
+	g.samples.due.Store(int64(now + limit.WindowLength))
 	prober, probes := g.cfg.algorithm.(limit.Prober)
-	late := probes && w.pressed > 0 && now-w.start >= limit.WindowPatience
-	if !full && !late {
+	if !g.window.ready(now, probes) {
 		return nil
 	}
-	closed := g.closeLocked(now, probes)
-	defer func() { failure = recover() }() // the limit stays what it was
+	closed := g.closeWindowLocked(now, probes)
+	defer func() { failure = recover() }()
 	if probes {
-		defer func() { g.mark.Store(int64(prober.Mark())) }()
+		defer func() { g.samples.mark.Store(int64(prober.Mark())) }()
 	}
-	if n := min(max(g.cfg.algorithm.Update(closed), 1), limit.Max); n != w.limit {
+	if n := min(max(g.cfg.algorithm.Update(closed), 1), limit.Max); n != closed.Limit {
 		g.setLimitLocked(n)
 	}
 	return nil
 }
 
-// markLocked asks a new algorithm for its mark.
-func (g *Gate) markLocked(a limit.Algorithm) {
+// gatherLocked moves the samples into the window and the counters.
+func (g *Gate) gatherLocked() {
+	all := g.samples.gather()
+	g.window.add(&all)
+	g.counters.add(&all)
+}
+
+// worthYielding is the mean latency from which on calls yield: see Gate.processors. A
+// yield takes some hundred nanoseconds.
+const worthYielding = 100 * time.Microsecond
+
+// closeWindowLocked closes the window and takes from it what the gate itself needs.
+func (g *Gate) closeWindowLocked(now time.Duration, probes bool) limit.Window {
+	w := g.window.close(now, g.Limit(), g.inFlight.resetPeak(), probes)
+	if w.Succeeded > 0 {
+		g.pace = w.MeanLatency / time.Duration(w.Limit)
+		g.yields.Store(w.MeanLatency >= worthYielding)
+	}
+	turns := min(g.cfg.places(), max(2, w.Limit)) + 1
+	g.refusals.learn(turns, g.pace, g.cfg.maxWait(), w.Arrived, w.Completed())
+	return w
+}
+
+// useMarkLocked asks a new algorithm for its mark.
+func (g *Gate) useMarkLocked(a limit.Algorithm) {
 	mark := 0
 	if p, ok := a.(limit.Prober); ok {
 		mark = p.Mark()
 	}
-	g.mark.Store(int64(mark))
-}
-
-// gatherLocked empties the shards into the window and the totals.
-func (g *Gate) gatherLocked() {
-	var all tally
-	for i := range g.shards {
-		s := &g.shards[i]
-		s.mu.Lock()
-		all.add(&s.tally)
-		s.tally = tally{}
-		s.mu.Unlock()
-	}
-	g.window.add(&all)
-	g.totals.add(&all)
+	g.samples.mark.Store(int64(mark))
 }

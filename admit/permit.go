@@ -5,24 +5,24 @@ import (
 	"time"
 )
 
-// A Permit is leave to run one call, whatever that costs. It must not be copied.
-// The zero Permit holds nothing, and releasing it does nothing.
+// A Permit is leave to run one call. A call with a Cost holds it for several permits of
+// the limit. Do not copy it. The zero Permit holds nothing, and Release of it does
+// nothing.
 type Permit struct {
 	gate     *Gate
 	start    time.Duration
 	claim    claim
-	pressed  bool          // it had not been free on arrival
-	waited   time.Duration // for it, in the queue
+	pressed  bool          // no permit was free when the call came
+	waited   time.Duration // in the queue
 	released atomic.Bool
 }
 
-// Release gives the permit back and tells the limit how the call ended. It does
-// not block and is safe for concurrent use; the first call counts, further ones
-// do nothing. Call it in a defer: then a panic or runtime.Goexit in between
-// frees the permit too.
+// Release returns the permit and tells the limit how the call ended. It does not block
+// and is safe for concurrent use. Only the first Release counts. Call it in a defer, so
+// that a panic or runtime.Goexit in the call frees the permit.
 //
-// An Overload of a call that waited here for longer than it then ran counts as
-// Ignored: a deadline that the queue used up says nothing about the server.
+// An Overload of a call that waited in the queue for longer than it then ran counts as
+// Ignored, because the queue used up the call's time, not the server.
 func (p *Permit) Release(o Outcome) {
 	if p.gate == nil || !p.released.CompareAndSwap(false, true) {
 		return
@@ -30,21 +30,22 @@ func (p *Permit) Release(o Outcome) {
 	g := p.gate
 	now := g.now()
 	g.giveBack(p.claim, now)
+	latency := now - p.start
 	if o == Success {
-		g.least.see(p.claim.class, now-p.start)
+		g.shortest.see(p.claim.class, latency)
 	}
-	if o == Overload && p.waited > now-p.start {
-		o = Ignored // it was our queue that made it late, not the server
+	if o == Overload && p.waited > latency {
+		o = Ignored
 	}
-	g.record(p, o, now-p.start)
-	if int64(now) >= g.foldAt.Load() {
-		g.fold(now)
+	g.samples.add(p, o, latency)
+	if g.samples.isDue(now) {
+		g.learn(now)
 	}
 }
 
-// Held returns how long ago the permit was given: what its call has taken so far, without
-// the wait in the queue. It is safe for concurrent use, also after Release. It is 0 for
-// the zero Permit.
+// Held returns the time since the permit was granted. That excludes the wait in the
+// queue. It is safe for concurrent use, and works after Release too. It returns 0 for the
+// zero Permit.
 func (p *Permit) Held() time.Duration {
 	if p.gate == nil {
 		return 0

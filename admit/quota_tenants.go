@@ -6,36 +6,37 @@ import (
 	"time"
 )
 
-// A tenantTable holds a bucket for each tenant that has not all of its burst. Only a
-// full bucket is dropped, since a new one is the same. Tenants for which there is no seat
-// share buckets by a hash that nobody outside knows.
+// A tenantTable holds a bucket for each tenant that has used some of its burst. It drops
+// a bucket only once it is full, because a new bucket is full too. If the table is full,
+// the tenants without a seat share buckets by a secret hash.
 type tenantTable struct {
 	rate   Rate
-	most   int
+	most   int // seats
 	seats  map[string]*seat
 	byFull fullOrder
 	seed   maphash.Seed
-	shared [sharedBuckets]*bucket
+	shared [sharedBuckets]*bucket // created when first used
 }
 
 const (
 	sharedBuckets = 4096
-	// glance is how many seats a newcomer looks at, at most, to find free ones: more
-	// than one, so that the table shrinks when tenants become fewer.
+	// glance bounds the seats that are examined for each new tenant. It is more than
+	// one, so that the table shrinks when there are fewer tenants.
 	glance = 4
-	// seatKept is how long a seat is kept that is not needed, unless others need it: a
-	// tenant that calls often costs no allocation.
+	// seatKept is how long a full bucket keeps its seat while the table has room. A
+	// tenant that calls often then costs no allocation.
 	seatKept = 10 * time.Second
 )
 
+// A seat is a tenant's bucket in the table.
 type seat struct {
 	*bucket
 
 	key   string
-	index int
+	index int // in byFull
 	used  time.Time
-	// free is when the bucket is full and not used any more, or earlier: it is looked at
-	// again then.
+	// free is when the bucket is full and unused, or an earlier time at which to compute
+	// that again.
 	free time.Time
 }
 
@@ -43,6 +44,7 @@ func newTenantTable() *tenantTable {
 	return &tenantTable{seats: map[string]*seat{}, seed: maphash.MakeSeed()}
 }
 
+// become changes the rate and the number of seats.
 func (t *tenantTable) become(r Rate, most int, now time.Time) {
 	t.most = most
 	if t.most == 0 {
@@ -64,7 +66,7 @@ func (t *tenantTable) become(r Rate, most int, now time.Time) {
 	}
 }
 
-// bucket returns a tenant's bucket.
+// bucket returns the bucket of a tenant, on a seat if there is one.
 func (t *tenantTable) bucket(key string, now time.Time) *bucket {
 	if s := t.seats[key]; s != nil {
 		s.used = now
@@ -74,7 +76,7 @@ func (t *tenantTable) bucket(key string, now time.Time) *bucket {
 	t.dropFull(now)
 	if len(t.seats) < t.most {
 		b := t.sit(key, now)
-		if *shared != nil { // it may be this tenant that has used it
+		if *shared != nil { // this tenant may have used it
 			b.like(*shared, now)
 		}
 		return b
@@ -93,7 +95,7 @@ func (t *tenantTable) sit(key string, now time.Time) *bucket {
 	return s.bucket
 }
 
-// leave takes a tenant's seat and returns its bucket, nil if it had none.
+// leave removes a tenant's seat and returns its bucket, or nil if it had none.
 func (t *tenantTable) leave(key string) *bucket {
 	s := t.seats[key]
 	if s == nil {
@@ -104,7 +106,7 @@ func (t *tenantTable) leave(key string) *bucket {
 	return s.bucket
 }
 
-// adopt gives a tenant that had a rate of its own a seat, with what it has used.
+// adopt gives a seat to a tenant that had a rate of its own. Its usage carries over.
 func (t *tenantTable) adopt(key string, b *bucket, now time.Time) {
 	b.become(t.rate, now)
 	if !b.full(now) && len(t.seats) < t.most {
@@ -112,7 +114,7 @@ func (t *tenantTable) adopt(key string, b *bucket, now time.Time) {
 	}
 }
 
-// dropFull drops seats whose buckets are full.
+// dropFull drops some seats with full buckets.
 func (t *tenantTable) dropFull(now time.Time) {
 	until := now.Add(-seatKept)
 	if len(t.seats) >= t.most {
@@ -135,7 +137,7 @@ func (t *tenantTable) dropFull(now time.Time) {
 	}
 }
 
-// fullOrder is a heap of seats by when they are free.
+// fullOrder is a heap of seats, ordered by free.
 type fullOrder []*seat
 
 // Len implements heap.Interface.

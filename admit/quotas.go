@@ -1,27 +1,83 @@
 package admit
 
 import (
+	"context"
 	"sync"
 	"time"
 )
 
-// quotas are the buckets of a gate.
-type quotas struct {
-	gate    string // its name
-	known   [MaxClasses]bool
-	classes [MaxClasses]*bucket // nil: not bounded
+// A quotaState is the result of the quota check of a call.
+type quotaState uint8
 
-	each   Rate               // of tenants without one of their own; zero: not bounded
-	named  map[string]*bucket // of those with one
-	others *tenantTable       // of all the rest; nil if each is zero
+const (
+	notAsked  quotaState = iota
+	within               // the call may run
+	wouldFail            // the call is over its quota, in a dry run, and counted as refused
+)
 
-	refusals quotaRefusals
-
-	mu *sync.Mutex // guards the buckets; shared with the quotas that these replaced
+// acquireWithin is Acquire for a gate with quotas.
+func (g *Gate) acquireWithin(ctx context.Context, c Call, q *quotas) (permit Permit, err error) {
+	spent, delay := q.take(c, time.Now())
+	if delay > 0 {
+		_, refusal, dry := g.overQuota(c)
+		switch {
+		case refusal != nil:
+			return Permit{}, refusal
+		case !dry:
+			return Permit{}, q.refusals.after(delay, q.gate)
+		}
+		c.quota = wouldFail
+		return g.Acquire(ctx, c)
+	}
+	c.quota = within
+	ran := false
+	defer func() { q.settle(&spent, ran) }() // also after a Goexit in a hook, which frees the permit
+	permit, err = g.Acquire(ctx, c)
+	ran = err == nil
+	return
 }
 
-// newQuotas returns quotas as configured that go on from those of before, if there were
-// any.
+// overQuota counts a call over its quota and returns the reason of its refusal. If the
+// gate is draining, it returns that refusal instead, because another server may take the
+// call. In a dry run the call is not refused.
+func (g *Gate) overQuota(c Call) (why Reason, refusal *Refusal, dry bool) {
+	g.mu.Lock()
+	class, hooks := g.cfg.classes.class(c.Class), g.hooksLocked()
+	if g.draining {
+		why, refusal = Draining, g.refusalLocked(class, Draining)
+	} else {
+		why, dry = OverQuota, g.cfg.dryRun
+		g.counters.refused[class][OverQuota]++
+	}
+	g.mu.Unlock()
+	hooks.refused(class, why, 0)
+	return why, refusal, dry
+}
+
+// useQuotasLocked puts the configured quotas into effect.
+func (g *Gate) useQuotasLocked() {
+	if g.cfg.quotas.none() {
+		g.quotas.Store(nil)
+		return
+	}
+	g.quotas.Store(newQuotas(&g.cfg, g.quotas.Load(), time.Now()))
+}
+
+// quotas holds the buckets of a gate. It is safe for concurrent use.
+type quotas struct {
+	gate     string // the gate's name
+	refusals quotaRefusals
+
+	mu      *sync.Mutex // guards the fields below; the quotas before an Update share it
+	known   [MaxClasses]bool
+	classes [MaxClasses]*bucket // nil if the class is not bounded
+	each    Rate                // of tenants without a rate of their own; zero if not bounded
+	named   map[string]*bucket  // tenants with a rate of their own
+	others  *tenantTable        // the other tenants; nil if each is zero
+}
+
+// newQuotas returns quotas as configured. It takes over the usage of the quotas before,
+// which may be nil.
 func newQuotas(c *config, before *quotas, now time.Time) *quotas {
 	q := &quotas{gate: c.name, known: c.classes.known, each: c.quotas.Tenant, named: map[string]*bucket{}, mu: new(sync.Mutex)}
 	if before == nil {
@@ -64,14 +120,14 @@ func newQuotas(c *config, before *quotas, now time.Time) *quotas {
 	return q
 }
 
-// A spending is what a call took, and from where.
+// A spending is the tokens that a call took, and their buckets.
 type spending struct {
 	from [2]*bucket
 	n    [2]int
 }
 
-// take takes what a call costs, or nothing if that is not there: then the call has to
-// wait for so long.
+// take takes the tokens of a call. If they are not there, it takes none and returns the
+// delay until they will be.
 func (q *quotas) take(c Call, now time.Time) (s spending, delay time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -87,7 +143,7 @@ func (q *quotas) take(c Call, now time.Time) (s spending, delay time.Duration) {
 	return s, 0
 }
 
-// over reports whether a call is over its quota, and takes nothing.
+// over reports whether a call is over its quota. It takes nothing.
 func (q *quotas) over(c Call, now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -95,12 +151,13 @@ func (q *quotas) over(c Call, now time.Time) bool {
 	return delay > 0
 }
 
+// priceLocked returns the tokens that a call costs, and the delay until they are there.
 func (q *quotas) priceLocked(c Call, now time.Time) (s spending, delay time.Duration) {
 	class := c.Class
 	if class >= MaxClasses || !q.known[class] {
 		class = Background
 	}
-	s.from = [2]*bucket{q.classes[class], q.tenant(c.Tenant, now)}
+	s.from = [2]*bucket{q.classes[class], q.tenantLocked(c.Tenant, now)}
 	for i, b := range s.from {
 		if b != nil {
 			s.n[i] = b.cost(c.Cost)
@@ -110,7 +167,8 @@ func (q *quotas) priceLocked(c Call, now time.Time) (s spending, delay time.Dura
 	return s, delay
 }
 
-func (q *quotas) tenant(key string, now time.Time) *bucket {
+// tenantLocked returns the bucket of a tenant, or nil if the tenant is not bounded.
+func (q *quotas) tenantLocked(key string, now time.Time) *bucket {
 	if key == "" {
 		return nil
 	}
@@ -120,7 +178,7 @@ func (q *quotas) tenant(key string, now time.Time) *bucket {
 	return q.others.bucket(key, now)
 }
 
-// settle says what has become of a call. If it did not run it gets back what it took.
+// settle ends the spending of a call. If the call did not run, its tokens go back.
 func (q *quotas) settle(s *spending, ran bool) {
 	var now time.Time
 	if !ran {
@@ -139,7 +197,7 @@ func (q *quotas) settle(s *spending, ran bool) {
 	}
 }
 
-// tenants returns how many tenants are told apart now.
+// tenants returns the number of tenants with a bucket of their own. It accepts nil.
 func (q *quotas) tenants() int {
 	if q == nil {
 		return 0

@@ -3,61 +3,73 @@ package admit
 import (
 	"errors"
 	"time"
+
+	"github.com/weir-go/weir/admit/internal/turn"
 )
 
-// ErrRefused is matched, with errors.Is, by every refusal of a [Gate].
+// ErrRefused matches every [Refusal] with errors.Is.
 var ErrRefused = errors.New("admit: refused")
 
-// A Reason is why a call was refused. The set is closed.
+// A Reason is why a call was refused: QueueFull, Displaced, DeadlineTooClose,
+// WaitedTooLong, Draining, OverShare or OverQuota. There are no others.
 type Reason uint8
 
+// The reasons.
 const (
-	// QueueFull: every permit was taken and no place in the queue was left.
+	// QueueFull means that no permit and no place in the queue was free.
 	QueueFull Reason = iota
-	// Displaced: the call waited, and a newer or more important one took its place.
+	// Displaced means that the call was evicted from the queue, for another call or
+	// because the queue was made smaller.
 	Displaced
-	// DeadlineTooClose: the call's deadline would have passed before its turn.
+	// DeadlineTooClose means that the call could not end before its deadline.
 	DeadlineTooClose
-	// WaitedTooLong: the call waited for as long as the queue allows.
+	// WaitedTooLong means that the call waited for the longest time that the queue
+	// allows.
 	WaitedTooLong
-	// Draining: the gate is being closed; another server may take the call.
+	// Draining means that the gate is shutting down. Another server may take the call.
 	Draining
-	// OverShare: the gate is full, and the call's tenant has more than its share
-	// of it while others want theirs.
+	// OverShare means that the gate is full, and that the tenant of the call has more
+	// than its share while other tenants want theirs.
 	OverShare
-	// OverQuota: the calls of this class or tenant are bounded to a rate, and so many
-	// have run already: see [WithQuotas]. The delay is exact.
+	// OverQuota means that the class or the tenant of the call has used up its quota:
+	// see [WithQuotas]. The delay of the refusal is exact.
 	OverQuota
 
-	// NumReasons is the number of reasons. Each is less.
+	// NumReasons is the number of reasons. Every Reason is less.
 	NumReasons = 7
 )
 
-// String returns the reason in lower case with underscores, as metrics name it.
+// String returns the reason in lower case with underscores, as in the labels of metrics.
 func (r Reason) String() string {
 	return name("reason", int(r),
 		"queue_full", "displaced", "deadline_too_close", "waited_too_long", "draining", "over_share", "over_quota")
 }
 
-// A Refusal is the error of a call that was not let in. It matches
-// [ErrRefused]. Refusals are shared and must not be changed; a gate has a few
-// hundred of them, however many calls it refuses.
+// reasonOf maps the reasons of package turn.
+var reasonOf = [...]Reason{
+	turn.QueueFull:        QueueFull,
+	turn.Displaced:        Displaced,
+	turn.DeadlineTooClose: DeadlineTooClose,
+	turn.OverShare:        OverShare,
+}
+
+// A Refusal is the error of a call that a gate refused. It matches [ErrRefused]. Calls
+// share refusals: do not change one. A gate holds a few hundred of them, and up to 1,024
+// more for quotas, however many calls it refuses.
 type Refusal struct {
-	// Reason says why.
+	// Reason is why the call was refused.
 	Reason Reason
-	// RetryAfter is when to come back: about when a full queue has been served,
-	// later while more calls come than are served, and never later than
-	// [WithMaxRetryAfter]. It carries random jitter, so that callers do not come
-	// back together. While the gate drains it is 10 to 20 ms.
+	// RetryAfter is when to come back. It is about the time that a full queue takes to
+	// be served. It is longer while more calls come than are served, and never longer
+	// than [WithMaxRetryAfter]. It has random jitter, so that callers do not come back
+	// together. While the gate drains, it is 10 to 20 ms.
 	RetryAfter time.Duration
 	// Gate is the name of the gate.
 	Gate string
 }
 
 // Error implements error.
-func (r *Refusal) Error() string {
-	return ErrRefused.Error() + ": " + r.Reason.String()
-}
+func (r *Refusal) Error() string { return ErrRefused.Error() + ": " + r.Reason.String() }
 
 // Is makes every Refusal match ErrRefused.
 func (r *Refusal) Is(target error) bool { return target == ErrRefused }

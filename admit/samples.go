@@ -4,23 +4,123 @@ import (
 	"math"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
 	"github.com/weir-go/weir/limit"
 )
 
-// A tally is what is known of calls that ended.
+// samples collects the outcome and the latency of the calls that ended. It is safe for
+// concurrent use, without the gate's lock.
+type samples struct {
+	shards []shard
+	// mark is the number of permits in use up to which a call counts as low: see
+	// [limit.Prober].
+	mark atomic.Int64
+	// due is the time on the gate's clock at which to gather the samples again.
+	due atomic.Int64
+}
+
+func (s *samples) init() {
+	n := 4
+	for n < 4*runtime.GOMAXPROCS(0) && n < 64 {
+		n *= 2
+	}
+	s.shards = make([]shard, n)
+}
+
+// A shard holds the samples of some of the calls. Calls on different cores use different
+// shards as a rule, so they do not compete for a lock or a cache line.
+type shard struct {
+	mu sync.Mutex // guards tally
+	tally
+	_ [256 - 8 - unsafe.Sizeof(tally{})]byte
+}
+
+// shard chooses a shard by the address of the permit. The permit is usually on the stack
+// of the goroutine that runs the call. The next call on that stack is likely to run on
+// the same core and to find the shard in its cache.
+func (s *samples) shard(p *Permit) *shard {
+	const golden = 0x9e3779b97f4a7c15
+	page := uint64(uintptr(unsafe.Pointer(p))) >> 11 //nolint:gosec // a number to hash, never a pointer again
+	return &s.shards[page*golden>>32&uint64(len(s.shards)-1)]
+}
+
+// begun describes the start of a call: the permits in use, its own included, and whether
+// they were at most the mark.
+type begun struct {
+	among int
+	low   bool
+}
+
+func (s *samples) begin(among int) begun {
+	return begun{among: among, low: int64(among) <= s.mark.Load()}
+}
+
+// add records the end of a call.
+func (s *samples) add(p *Permit, o Outcome, latency time.Duration) {
+	if o >= NumOutcomes {
+		o = Ignored
+	}
+	to := s.shard(p)
+	to.mu.Lock()
+	to.tally.count(p, o, latency)
+	to.mu.Unlock()
+}
+
+func (s *samples) isDue(now time.Duration) bool { return int64(now) >= s.due.Load() }
+
+// gather empties the shards and returns their sum.
+func (s *samples) gather() (all tally) {
+	for i := range s.shards {
+		from := &s.shards[i]
+		from.mu.Lock()
+		all.add(&from.tally)
+		from.tally = tally{}
+		from.mu.Unlock()
+	}
+	return all
+}
+
+// A tally sums up calls that ended. Sums of latencies are in seconds, and each latency is
+// weighted by the cost of its call.
 type tally struct {
 	ended     [NumOutcomes]uint64
-	unpressed uint64  // found a permit free
-	residence float64 // of all calls, in seconds, each times its cost
-	weight    float64 // of the successes: what they cost together
-	sum       float64 // of the latencies of successes, in seconds, each times its cost
-	squares   float64
-	ran, low  sums          // of the successes and overloads, and of those of them that began among few
-	running   span          // of all calls
-	fastest   time.Duration // of the successes; meaningless if there are none
+	unpressed uint64        // calls that found a permit free
+	residence float64       // sum of the latencies of all calls
+	weight    float64       // cost of the successes
+	sum       float64       // sum of the latencies of the successes
+	squares   float64       // sum of their squares
+	ran       sums          // the successes and overloads
+	low       sums          // those that began at or below the mark
+	running   span          // time that all calls ran, not weighted
+	fastest   time.Duration // the shortest success; meaningless without one
+}
+
+func (t *tally) count(p *Permit, o Outcome, latency time.Duration) {
+	f, cost := latency.Seconds(), float64(p.claim.cost)
+	if o == Success {
+		if t.ended[Success] == 0 || latency < t.fastest {
+			t.fastest = latency
+		}
+		t.weight += cost
+		t.sum += cost * f
+		t.squares += cost * f * f
+	}
+	if o != Ignored {
+		ran := sums{1, cost, cost * f, cost * f * f, cost * float64(p.claim.begun.among)}
+		t.ran.add(ran)
+		if p.claim.begun.low {
+			t.low.add(ran)
+		}
+	}
+	t.ended[o]++
+	t.residence += cost * f
+	t.running.add(span{rest: latency})
+	if !p.pressed {
+		t.unpressed++
+	}
 }
 
 func (t *tally) add(o *tally) {
@@ -44,18 +144,8 @@ func (t *tally) calls() int {
 	return int(t.ended[Ignored] + t.ended[Success] + t.ended[Overload])
 }
 
-// begun is how a call began: how many permits were in use, its own included, and
-// whether that was at most the algorithm's mark.
-type begun struct {
-	among int
-	low   bool
-}
-
-func (g *Gate) begin(among int) begun {
-	return begun{among: among, low: int64(among) <= g.mark.Load()}
-}
-
-// sums are those of some calls, each times its cost.
+// sums are sums over calls, each weighted by its cost. Among is the number of permits in
+// use when a call began.
 type sums struct {
 	calls                           uint64
 	weight, latency, squares, among float64
@@ -69,7 +159,7 @@ func (s *sums) add(o sums) {
 	s.among += o.among
 }
 
-// latencies is what an algorithm sees of them.
+// latencies returns the sums as an algorithm sees them.
 func (s *sums) latencies() limit.Latencies {
 	if s.weight == 0 {
 		return limit.Latencies{}
@@ -85,8 +175,7 @@ func (s *sums) latencies() limit.Latencies {
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// A span is a sum of durations that may be more than the 292 years that a Duration
-// can be.
+// A span is a sum of durations. It does not overflow after 292 years as a Duration does.
 type span struct {
 	seconds int64
 	rest    time.Duration
@@ -102,60 +191,3 @@ func (s *span) add(o span) {
 }
 
 func (s *span) inSeconds() float64 { return float64(s.seconds) + s.rest.Seconds() }
-
-// A shard is where some of the calls leave their samples, so that they need
-// neither the gate's lock nor one another's cache line.
-type shard struct {
-	mu sync.Mutex // guards tally
-	tally
-	_ [256 - 8 - unsafe.Sizeof(tally{})]byte
-}
-
-func newShards() []shard {
-	n := 4
-	for n < 4*runtime.GOMAXPROCS(0) && n < 64 {
-		n *= 2
-	}
-	return make([]shard, n)
-}
-
-// shard chooses a shard by where the permit lies, which is as a rule the stack
-// of the goroutine that runs the call: the next call on that stack is likely to
-// run on the same core, and finds the shard in its cache.
-func (g *Gate) shard(p *Permit) *shard {
-	const golden = 0x9e3779b97f4a7c15
-	page := uint64(uintptr(unsafe.Pointer(p))) >> 11 //nolint:gosec // a number to hash, never a pointer again
-	return &g.shards[page*golden>>32&uint64(len(g.shards)-1)]
-}
-
-// record leaves a sample in a shard.
-func (g *Gate) record(p *Permit, o Outcome, latency time.Duration) {
-	if o >= NumOutcomes {
-		o = Ignored
-	}
-	s := g.shard(p)
-	s.mu.Lock()
-	f, cost := latency.Seconds(), float64(p.claim.cost)
-	if o == Success {
-		if s.ended[Success] == 0 || latency < s.fastest {
-			s.fastest = latency
-		}
-		s.weight += cost
-		s.sum += cost * f
-		s.squares += cost * f * f
-	}
-	if o != Ignored {
-		ran := sums{1, cost, cost * f, cost * f * f, cost * float64(p.claim.begun.among)}
-		s.ran.add(ran)
-		if p.claim.begun.low {
-			s.low.add(ran)
-		}
-	}
-	s.ended[o]++
-	s.residence += cost * f
-	s.running.add(span{rest: latency})
-	if !p.pressed {
-		s.unpressed++
-	}
-	s.mu.Unlock()
-}

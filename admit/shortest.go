@@ -5,20 +5,20 @@ import (
 	"time"
 )
 
-// leastMemory is for how long the shortest call of a class is remembered, at the
-// least. Time passes only when somebody asks.
-const leastMemory = 5 * time.Second
-
-// leastTimes remembers the shortest time that a successful call of each class
-// took of late. A call whose deadline is nearer than that cannot end in time.
-type leastTimes struct {
-	current [MaxClasses]atomic.Int64 // 0: none yet
-	before  [MaxClasses]int64        // the gate's lock guards it, and turned
-	turned  time.Duration            // when current became before
+// shortestCalls remembers the shortest recent success of each class. A call whose
+// deadline is nearer than that cannot end in time.
+type shortestCalls struct {
+	current [MaxClasses]atomic.Int64 // in nanoseconds; 0 if there was none
+	before  [MaxClasses]int64        // of the period before; the gate's lock guards before and turned
+	turned  time.Duration            // when the current period began
 }
 
-// see notes how long a call took. It takes no lock.
-func (l *leastTimes) see(c Class, took time.Duration) {
+// shortestMemory is the shortest time for which a success is remembered. Periods end
+// only when somebody asks.
+const shortestMemory = 5 * time.Second
+
+// see notes the latency of a success. It takes no lock.
+func (l *shortestCalls) see(c Class, took time.Duration) {
 	if c >= MaxClasses {
 		return
 	}
@@ -31,10 +31,10 @@ func (l *leastTimes) see(c Class, took time.Duration) {
 	}
 }
 
-// of returns the shortest time of a class, or 0 if none is known. The gate's lock
-// must be held.
-func (l *leastTimes) of(c Class, now time.Duration) time.Duration {
-	if now-l.turned >= leastMemory {
+// of returns the shortest recent success of a class, or 0 if there was none. The gate's
+// lock must be held.
+func (l *shortestCalls) of(c Class, now time.Duration) time.Duration {
+	if now-l.turned >= shortestMemory {
 		for i := range l.current {
 			l.before[i] = l.current[i].Swap(0)
 		}

@@ -8,8 +8,7 @@ import (
 	"github.com/weir-go/weir/limit"
 )
 
-// The functions in this file are for other packages of weir. Package inside describes
-// them.
+// The methods in this file are for other packages of weir. Package inside describes them.
 func init() { //nolint:gochecknoinits // package inside cannot import this one
 	inside.Admit = inside.Gates[*Gate, Call, Class, Reason, Option]{
 		Full:     (*Gate).full,
@@ -18,7 +17,7 @@ func init() { //nolint:gochecknoinits // package inside cannot import this one
 		Higher:   (*Gate).higher,
 		Lower:    (*Gate).lower,
 		Below:    (*Gate).below,
-		Room:     (*Gate).roomForCalls,
+		Room:     (*Gate).capacity,
 		Adapts:   (*Gate).adapts,
 		RefuseIf: func(next func() (Reason, bool)) Option {
 			return option(func(c *config) { c.refuseIf = next })
@@ -27,14 +26,13 @@ func init() { //nolint:gochecknoinits // package inside cannot import this one
 }
 
 func (g *Gate) full() bool {
-	s := g.load()
-	if !s.slow() && s.free() {
+	if s := g.inFlight.load(); !s.mustLock() && s.free() {
 		return false
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s = g.load()
-	return g.draining || !g.cfg.dryRun && g.shards != nil && !s.free() && g.turns.Full(s.limit())
+	s := g.inFlight.load()
+	return g.draining || !g.cfg.dryRun && !g.isZero() && !s.free() && g.turns.Full(s.limit())
 }
 
 func (g *Gate) turnAway(call Call) (why Reason, away bool) {
@@ -43,13 +41,11 @@ func (g *Gate) turnAway(call Call) (why Reason, away bool) {
 		return why, true
 	}
 	g.mu.Lock()
-	s := g.load()
-	class := g.cfg.classes.class(call.Class)
-	switch {
+	class, c := g.describeLocked(call)
+	switch s := g.inFlight.load(); {
 	case g.draining:
 		why, away = Draining, true
-	case !g.cfg.dryRun && g.shards != nil && !s.free():
-		c := turn.Call{Class: int(class), Tenant: call.Tenant, Cost: min(max(call.Cost, 1), s.limit())}
+	case !g.cfg.dryRun && !g.isZero() && !s.free():
 		var because turn.Reason
 		because, away = g.turns.Shut(c, s.limit())
 		why = reasonOf[because]
@@ -59,21 +55,21 @@ func (g *Gate) turnAway(call Call) (why Reason, away bool) {
 		return 0, false
 	}
 	g.window.pressed++
-	g.totals.refused[class][why]++
-	hooks := g.cfg.hooks
+	g.counters.refused[class][why]++
+	hooks := g.hooksLocked()
 	g.mu.Unlock()
-	g.tellRefused(hooks, class, why, 0)
+	hooks.refused(class, why, 0)
 	return why, true
 }
 
 func (g *Gate) urgent() (Class, bool) {
-	if s := g.load(); !s.slow() {
+	if !g.inFlight.load().mustLock() {
 		return 0, false
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c, ok := g.turns.Urgent(g.room(g.load(), g.now()))
-	return classOf(c), ok
+	c, ok := g.turns.Urgent(g.roomLocked(g.inFlight.load(), g.now()))
+	return Class(c), ok
 }
 
 func (g *Gate) higher(a, b Class) Class {
@@ -108,10 +104,10 @@ func (g *Gate) priority(c Class) int {
 	return g.cfg.classes.priority(g.cfg.classes.class(c))
 }
 
-func (g *Gate) roomForCalls() int {
+func (g *Gate) capacity() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	n := g.load().limit()
+	n := g.Limit()
 	switch {
 	case g.cfg.noQueue:
 		return n

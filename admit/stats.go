@@ -1,51 +1,51 @@
 package admit
 
-// Stats is what a gate does now and has done since it was made.
+// Stats is a snapshot of a gate: its current state, and counters since it was created.
+// Fields of the current state are of type int or are flags. Counters never decrease.
 type Stats struct {
 	// Name is the gate's name.
 	Name string
-	// Limit is how many permits there are; InFlight how many are in use, one for
-	// each call that runs unless calls cost more. InFlight is above Limit for a
-	// while after the limit was lowered, and in a dry run.
+	// Limit is the number of permits, InFlight the number of permits in use. A call uses
+	// one permit unless it has a Cost. InFlight exceeds Limit for a while after the limit
+	// was lowered, and in a dry run.
 	Limit, InFlight int
-	// Queue is how many calls wait, QueueCapacity how many may at most. With Block
-	// more may wait than the capacity says.
+	// Queue is the number of waiters, QueueCapacity the most that may wait. With Block
+	// there may be more.
 	Queue, QueueCapacity int
-	// Standing reports for which Class the queue stands: of its calls only few may
-	// wait then. See QueueConfig.
+	// Standing reports for each Class whether the queue stands: see QueueConfig.
 	Standing [MaxClasses]bool
-	// Classes are the names of the classes, by Class; empty for those that are
-	// not configured.
+	// Classes are the names of the classes, by Class. The name of a class that is not
+	// configured is empty.
 	Classes [MaxClasses]string
-	// Waiting is how many calls of each Class wait. Held is how many permits the
-	// calls of each have, as far as that is counted: in a gate in which a class
-	// has a share or a bound, and of calls that have a tenant.
+	// Waiting is the number of waiters of each Class, Held the number of permits that its
+	// calls hold. Held counts all calls if a class has a Share or a Max, and otherwise
+	// only the calls of tenants.
 	Waiting, Held [MaxClasses]int
-	// Tenants is how many tenants have calls that run or wait.
+	// Tenants is the number of tenants with calls that run or wait.
 	Tenants int
-	// QuotaTenants is how many tenants have not all of their quota.
+	// QuotaTenants is the number of tenants that have used up a part of their quota.
 	QuotaTenants int
-	// Draining reports whether Drain was called, DryRun whether nothing is refused.
+	// Draining reports whether Drain was called, DryRun whether the gate is in a dry run.
 	Draining, DryRun bool
 
 	// Ended counts the calls that ran, by Outcome.
 	Ended [NumOutcomes]uint64
-	// Refused counts the calls that were refused, by Class and Reason; in a dry
-	// run those that would have been.
+	// Refused counts the refused calls, by Class and Reason. In a dry run it counts the
+	// calls that would have been refused.
 	Refused [MaxClasses][NumReasons]uint64
-	// Waited counts the calls that waited and were let in, WaitSeconds how long
-	// they waited together.
+	// Waited counts the calls that were admitted after waiting, WaitSeconds the time that
+	// they waited, in total.
 	Waited      uint64
 	WaitSeconds float64
-	// Left counts the calls whose context ended before their turn.
+	// Left counts the calls whose context ended while they waited, or before.
 	Left uint64
-	// RunningSeconds is the time that all calls that ended have run, together.
+	// RunningSeconds is the total time that the ended calls ran.
 	RunningSeconds float64
 	// Panics counts the panics of hooks and of the algorithm.
 	Panics uint64
 }
 
-// Utilization is the share of the limit that is in use: 1 is full.
+// Utilization is InFlight divided by Limit: 1 is full. It is 0 without a limit.
 func (s Stats) Utilization() float64 {
 	if s.Limit == 0 {
 		return 0
@@ -53,41 +53,32 @@ func (s Stats) Utilization() float64 {
 	return float64(s.InFlight) / float64(s.Limit)
 }
 
-// Stats returns a consistent snapshot. It takes the gate's lock for a moment;
-// it is meant for scrapes and pages, not for every call.
+// Stats returns a consistent snapshot. It holds the gate's lock for some microseconds.
+// Call it for a scrape or a page, not for every call.
 func (g *Gate) Stats() Stats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.shards == nil { // a zero Gate
+	if g.isZero() {
 		return Stats{Draining: g.draining}
 	}
 	g.gatherLocked()
-	s := g.load()
-	var waiting, held [MaxClasses]int
-	var standing [MaxClasses]bool
+	now := g.inFlight.load()
+	s := Stats{
+		Name:          g.cfg.name,
+		Limit:         now.limit(),
+		InFlight:      now.inFlight(),
+		Queue:         g.turns.Len(),
+		QueueCapacity: g.cfg.places(),
+		Classes:       g.cfg.classes.names(),
+		Tenants:       g.turns.Tenants(),
+		QuotaTenants:  g.quotas.Load().tenants(),
+		Draining:      g.draining,
+		DryRun:        g.cfg.dryRun,
+		Panics:        g.panics.Load(),
+	}
 	for i := range MaxClasses {
-		waiting[i], held[i], standing[i] = g.turns.Waiting(i), g.turns.Held(i), g.turns.Standing(i)
+		s.Waiting[i], s.Held[i], s.Standing[i] = g.turns.Waiting(i), g.turns.Held(i), g.turns.Standing(i)
 	}
-	return Stats{
-		Name:           g.cfg.name,
-		Limit:          s.limit(),
-		InFlight:       s.inFlight(),
-		Queue:          g.turns.Len(),
-		QueueCapacity:  g.cfg.places(),
-		Standing:       standing,
-		Classes:        g.cfg.classes.names(),
-		Waiting:        waiting,
-		Held:           held,
-		Tenants:        g.turns.Tenants(),
-		QuotaTenants:   g.quotas.Load().tenants(),
-		Draining:       g.draining,
-		DryRun:         g.cfg.dryRun,
-		Ended:          g.totals.ended,
-		Refused:        g.totals.refused,
-		Waited:         g.totals.waited,
-		WaitSeconds:    g.totals.waitTime.inSeconds(),
-		Left:           g.totals.left,
-		RunningSeconds: g.totals.running.inSeconds(),
-		Panics:         g.panics.Load(),
-	}
+	g.counters.writeTo(&s)
+	return s
 }

@@ -1,87 +1,99 @@
 package admit
 
-import "time"
+import (
+	"errors"
+	"fmt"
+	"time"
+)
 
-// Update changes the gate's configuration while calls run, and keeps what it is
-// not told to change. A lower limit drains what runs above it; a smaller queue
-// refuses the calls that no longer fit. The name cannot be changed. When an
-// option is wrong it returns an error that wraps ErrConfig, and changes nothing.
+// Update changes the configuration while calls run. It keeps everything that no option
+// names. After a lower limit, calls that run above it finish. After a smaller queue, the
+// waiters that have no place any more are refused. The name cannot be changed. If an
+// option is wrong, Update changes nothing and returns an error that wraps [ErrConfig] and
+// names every wrong option.
 func (g *Gate) Update(opts ...Option) error {
 	from, to, hooks, err := g.update(opts)
-	g.limitChanged(hooks, from, to)
+	hooks.limitChanged(from, to)
 	return err
 }
 
-func (g *Gate) update(opts []Option) (from, to int, hooks []Hooks, err error) {
+func (g *Gate) update(opts []Option) (from, to int, hooks hookSet, err error) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	from = g.window.limit
+	defer g.mu.Unlock() // also after a Goexit in an algorithm
+	from = g.Limit()
 	err = g.updateLocked(opts)
-	return from, g.window.limit, g.cfg.hooks, err
+	return from, g.Limit(), g.hooksLocked(), err
 }
 
 func (g *Gate) updateLocked(opts []Option) error {
-	next := g.cfg
-	next.algorithmSet = false
-	next.take(opts)
-	if err := g.check(&next); err != nil {
+	next := g.cfg.with(opts)
+	if err := g.checkLocked(&next); err != nil {
 		return err
 	}
 	g.cfg = next
 	g.refusals.bound(&next)
-	g.settleQuotasLocked()
+	g.useQuotasLocked()
 	g.turns.Configure(next.turns())
+	now := g.now()
 	if next.algorithmSet {
-		g.markLocked(next.algorithm)
-		g.gatherLocked() // what ended before is not the new algorithm's
-		g.window.clear(g.now())
-		g.peak.Store(int64(g.load().inFlight()))
+		g.useMarkLocked(next.algorithm)
+		g.gatherLocked() // the new algorithm must not learn from calls that have ended
+		g.window.clear(now)
+		g.inFlight.resetPeak()
 		g.setLimitLocked(next.initial)
 	}
-	now := g.now()
 	g.trimLocked(now)
 	if next.dryRun {
-		g.releaseWaitersLocked(now)
+		g.admitWaitersLocked(now)
 	}
-	g.dispatchLocked(now) // classes may have more now
-	g.settleLocked()
+	g.dispatchLocked(now) // classes may have larger bounds now
 	return nil
 }
 
-func (g *Gate) setLimitLocked(n int) {
-	for {
-		s := g.load()
-		if g.swap(s, s.withLimit(n)) {
-			break
-		}
+// checkLocked validates a configuration. If it is valid, the gate owns its algorithm from
+// then on.
+func (g *Gate) checkLocked(next *config) error {
+	bad := next.validate()
+	if g.isZero() {
+		bad.Add(errors.New("got a zero Gate, want one from New"))
 	}
-	g.window.limit = n
+	if g.cfg.name != "" && next.name != g.cfg.name {
+		bad.Add(fmt.Errorf("a gate cannot be renamed: got %q, want %q", next.name, g.cfg.name))
+	}
+	if next.algorithmSet {
+		bad.Add(g.algorithm.own(g, next.algorithm, next.name, len(bad) == 0))
+	}
+	return bad.Err(ErrConfig)
+}
+
+func (g *Gate) setLimitLocked(n int) {
+	g.inFlight.setLimit(n)
 	now := g.now()
 	g.trimLocked(now)
 	g.dispatchLocked(now)
 }
 
-// trimLocked refuses the waiters for which there is no place any more.
+// trimLocked refuses the waiters that have no place any more.
 func (g *Gate) trimLocked(now time.Duration) {
-	limit := g.load().limit()
+	limit := g.Limit()
 	for w := g.turns.Excess(limit); w != nil; w = g.turns.Excess(limit) {
-		g.refuseLocked(waiterOf(w), Displaced, now)
+		g.refuseWaiterLocked(waiterOf(w), Displaced, now)
 	}
 }
 
-// Drain refuses every waiter and every later call with Draining; calls that run
-// go on. It does not block and cannot be undone. Call it before
+// Drain refuses every waiter and every later call because of [Draining]. Running calls
+// finish. It does not block and cannot be undone. Call it before
 // grpc.Server.GracefulStop, which would wait for the whole queue.
 func (g *Gate) Drain() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.draining = true
-	if g.shards == nil { // a zero Gate
+	if g.isZero() {
 		return
 	}
 	now := g.now()
 	for w := g.turns.Any(); w != nil; w = g.turns.Any() {
-		g.refuseLocked(waiterOf(w), Draining, now)
+		g.refuseWaiterLocked(waiterOf(w), Draining, now)
 	}
-	g.settleLocked()
+	g.useLockLocked()
 }

@@ -7,15 +7,15 @@ import (
 	"github.com/weir-go/weir/admit/internal/turn"
 )
 
-// A waiter is a call in the queue. Its fields are guarded by the gate's lock,
-// except for ready, which carries the verdict, once.
+// A waiter is a call in the queue. The gate's lock guards its fields, except for ready,
+// which receives one verdict.
 type waiter struct {
 	turn.Waiter
 
-	ready   chan *Refusal // nil: the permit is yours
-	pressed bool          // no permit was free
-	claim   claim         // what it was given
-	granted time.Duration // when it was given that
+	ready   chan *Refusal // nil if the waiter was admitted
+	pressed bool          // no permit was free when it came
+	claim   claim         // what it was granted
+	granted time.Duration // when
 	timer   *time.Timer
 }
 
@@ -25,49 +25,52 @@ func newWaiter() *waiter {
 	return w
 }
 
-// waiterOf returns the gate's part of a call that package turn has chosen.
+// waiterOf returns the waiter that package turn has chosen.
 func waiterOf(w *turn.Waiter) *waiter { return w.Owner.(*waiter) } //nolint:forcetypeassert // the queue holds no others
 
-// queueAndUnlock asks whether a call may wait, and waits or refuses it.
+// queueAndUnlock queues a call and waits for its verdict, or refuses the call.
 func (g *Gate) queueAndUnlock(ctx context.Context, c turn.Call, now time.Duration, pressed bool) (Permit, error) {
-	class, s := classOf(c.Class), g.load()
+	class, s := Class(c.Class), g.inFlight.load()
 	if why, shut := g.turns.Shut(c, s.limit()); shut {
 		return g.refuseAndUnlock(class, reasonOf[why])
 	}
 	var deadline, least time.Duration
 	if d, has := ctx.Deadline(); has {
-		deadline, least = max(1, d.Sub(g.epoch)), g.least.of(class, now)
+		deadline, least = max(1, d.Sub(g.epoch)), g.shortest.of(class, now)
 	}
-	verdict := g.turns.Ask(c, g.room(s, now), deadline, least)
+	verdict := g.turns.Ask(c, g.roomLocked(s, now), deadline, least)
 	if !verdict.Wait {
 		return g.refuseAndUnlock(class, reasonOf[verdict.Why])
 	}
 	if verdict.Evict != nil {
-		g.refuseLocked(waiterOf(verdict.Evict), reasonOf[verdict.Why], now)
+		g.refuseWaiterLocked(waiterOf(verdict.Evict), reasonOf[verdict.Why], now)
 	}
 	w := g.waiters.Get().(*waiter) //nolint:forcetypeassert // the pool makes nothing else
 	w.Class, w.Cost, w.Since, w.Deadline, w.Trial = c.Class, c.Cost, now, deadline, verdict.Trial
 	w.pressed = pressed
-	g.turns.Join(&w.Waiter, c.Tenant, g.room(s, now))
-	if g.settleLocked(); g.load().free() { // a permit came free before releases were sent to the lock
+	g.turns.Join(&w.Waiter, c.Tenant, g.roomLocked(s, now))
+	// A permit may have come back before the lock bit was set. No release would hand it
+	// over.
+	if g.useLockLocked(); g.inFlight.load().free() {
 		g.dispatchLocked(now)
 	}
 	patience := g.cfg.maxWait()
 	g.mu.Unlock()
-	if int64(now) >= g.foldAt.Load() {
-		g.fold(now) // calls wait, and perhaps none ends
+	if g.samples.isDue(now) { // perhaps no call ends
+		g.learn(now)
 	}
 	return g.wait(ctx, w, patience)
 }
 
-// wait waits for the verdict on w, at most for patience if that is not 0.
+// wait blocks until w has its verdict, ctx ends, or patience has passed. A patience of 0
+// has no end. It returns w to the pool.
 func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration) (Permit, error) {
 	var late <-chan time.Time
 	if patience > 0 && (w.Deadline == 0 || w.Since+patience < w.Deadline) {
 		late = w.startTimer(patience)
 	}
 	var refused *Refusal
-	left := false // it left by itself
+	left := false // the context ended before the verdict
 	select {
 	case refused = <-w.ready:
 	case <-ctx.Done():
@@ -75,21 +78,21 @@ func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration) (Per
 	case <-late:
 		refused, left = g.withdraw(w, ctx.Err() != nil)
 	}
-	class, since, granted, got, pressed := classOf(w.Class), w.Since, w.granted, w.claim, w.pressed
+	class, since, granted, got, pressed := Class(w.Class), w.Since, w.granted, w.claim, w.pressed
 	now := g.now()
 	w.stopTimer()
 	g.waiters.Put(w)
 
 	switch err := ctx.Err(); {
 	case left:
-		g.tellLeft(class, now-since, err)
+		g.hooks().left(class, now-since, err)
 		return Permit{}, err
 	case refused != nil:
-		g.tellRefused(g.hooks(), class, refused.Reason, now-since)
+		g.hooks().refused(class, refused.Reason, now-since)
 		return Permit{}, refused
-	case err != nil: // the permit goes to the next call
+	case err != nil: // the permit goes to the next waiter
 		g.giveBack(got, now)
-		return Permit{}, g.left(class, now-since, err)
+		return Permit{}, g.leave(class, now-since, err)
 	}
 	g.holding(got, func() { g.countWaited(class, now-since) })
 	return Permit{gate: g, start: granted, claim: got, pressed: pressed, waited: granted - since}, nil
@@ -110,34 +113,47 @@ func (w *waiter) stopTimer() {
 	}
 }
 
-// withdraw takes w out of the queue, because its caller leaves or because it has
-// waited for too long, and counts that. If its verdict was faster, that stands.
+// withdraw removes w from the queue and counts that. It leaves if its context has ended,
+// and otherwise it has waited too long. If w has its verdict already, that stands.
 func (g *Gate) withdraw(w *waiter, leaves bool) (refused *Refusal, left bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !w.Queued() {
-		return <-w.ready, false // sent before the lock was released: does not block
+		return <-w.ready, false // sent under the lock, so this does not block
 	}
 	now := g.now()
-	r := g.room(g.load(), now)
+	r := g.roomLocked(g.inFlight.load(), now)
 	why := WaitedTooLong
 	if g.turns.AtBound(&w.Waiter, r) {
 		why = OverShare // it waited for permits that its own tenant holds
 	}
 	g.turns.Remove(&w.Waiter, r)
 	if leaves {
-		g.totals.left++
+		g.counters.left++
 	} else {
-		g.totals.refused[w.Class][why]++
-		refused = g.refusalLocked(why)
+		refused = g.refusalLocked(Class(w.Class), why)
 	}
-	g.dispatchLocked(now) // the calls behind it may want less
+	g.dispatchLocked(now) // the waiters behind it may want fewer permits
 	return refused, leaves
 }
 
-// refuseLocked takes w out of the queue, tells it why, and counts that.
-func (g *Gate) refuseLocked(w *waiter, why Reason, now time.Duration) {
-	g.turns.Remove(&w.Waiter, g.room(g.load(), now))
-	g.totals.refused[w.Class][why]++
-	w.ready <- g.refusalLocked(why)
+// refuseWaiterLocked removes w from the queue and refuses it.
+func (g *Gate) refuseWaiterLocked(w *waiter, why Reason, now time.Duration) {
+	g.turns.Remove(&w.Waiter, g.roomLocked(g.inFlight.load(), now))
+	w.ready <- g.refusalLocked(Class(w.Class), why)
+}
+
+// countWaited counts a call that was admitted after waiting, and reports it to the hooks.
+func (g *Gate) countWaited(c Class, wait time.Duration) {
+	g.mu.Lock()
+	g.counters.wait(wait)
+	hooks := g.hooksLocked()
+	g.mu.Unlock()
+	hooks.waited(c, wait)
+}
+
+func (g *Gate) hooks() hookSet {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.hooksLocked()
 }

@@ -7,33 +7,39 @@ import (
 	"github.com/weir-go/weir/limit"
 )
 
-// A window is what has been collected for the algorithm since the last one, and
-// what the last one taught. The gate's lock guards it.
+// A window sums up the calls since the algorithm was last asked. The gate's lock guards
+// it.
 type window struct {
 	tally
 	start   time.Duration
-	limit   int
-	pressed int
-	bounded int
+	pressed int // calls that found no permit free
+	bounded int // calls that found permits free, which their class or tenant may not take
 	waits   schedulerWaits
 }
 
+// clear begins a new window.
 func (w *window) clear(now time.Duration) {
 	w.tally, w.start, w.pressed, w.bounded = tally{}, now, 0, 0
 }
 
-// worthYielding is the latency from which on a yield, some hundred nanoseconds,
-// is nothing.
-const worthYielding = 100 * time.Microsecond
+// ready reports whether the algorithm is to be asked. A prober is asked after
+// [limit.WindowPatience] even if few calls ended, as long as calls find no permit.
+func (w *window) ready(now time.Duration, probes bool) bool {
+	length := now - w.start
+	if length >= limit.WindowLength && w.calls() >= limit.WindowCalls {
+		return true
+	}
+	return probes && w.pressed > 0 && length >= limit.WindowPatience
+}
 
-// closeLocked ends the window and returns it as the algorithm sees it.
-func (g *Gate) closeLocked(now time.Duration, probes bool) limit.Window {
-	w := &g.window
+// close returns the window as the algorithm sees it and begins a new one. Peak is the
+// largest number of permits in use.
+func (w *window) close(now time.Duration, limitNow, peak int, probes bool) limit.Window {
 	length := now - w.start
 	out := limit.Window{
 		Duration:    length,
-		Limit:       w.limit,
-		MaxInFlight: int(g.peak.Swap(int64(g.load().inFlight()))),
+		Limit:       limitNow,
+		MaxInFlight: peak,
 		Arrived:     int(w.unpressed) + w.pressed,
 		Pressed:     w.pressed,
 		Bounded:     w.bounded,
@@ -52,10 +58,7 @@ func (g *Gate) closeLocked(now time.Duration, probes bool) limit.Window {
 		out.MeanLatency = seconds(mean)
 		out.MinLatency = w.fastest
 		out.LatencyDeviation = seconds(math.Sqrt(max(0, w.squares/n-mean*mean)))
-		g.pace = out.MeanLatency / time.Duration(w.limit)
-		g.yields.Store(out.MeanLatency >= worthYielding)
 	}
-	g.refusals.learn(min(g.cfg.places(), max(2, w.limit))+1, g.pace, g.cfg.maxWait(), out.Arrived, out.Completed())
 	w.clear(now)
 	return out
 }

@@ -31,7 +31,7 @@ const grpc, protobuf = "google.golang.org/grpc", "google.golang.org/protobuf"
 // first row that names it decides.
 var rules = []rule{
 	{dir: "limit", not: []string{"context", "sync/..."}, pure: true},
-	{dir: "admit", may: []string{"limit", "internal/inside", "admit/internal/turn", "golang.org/x/time/rate"}},
+	{dir: "admit", may: []string{"limit", "internal/inside", "internal/check", "admit/internal/turn", "golang.org/x/time/rate"}},
 	{dir: "admit/internal/turn", not: []string{"context", "sync/..."}, pure: true},
 	{dir: "streamcredit", may: []string{
 		"proto/...", protobuf + "/...",
@@ -51,6 +51,7 @@ var rules = []rule{
 	{dir: "conformance/...", may: []string{"..."}},
 	{dir: "internal/grpctest", may: []string{grpc + "/..."}},
 	{dir: "internal/inside"},
+	{dir: "internal/check"},
 	{dir: "internal/archtest"},
 	{dir: "examples/...", may: []string{"..."}},
 }
