@@ -149,8 +149,8 @@ func (a *account) addLocked(credit, held, bytes int64) {
 	}
 }
 
-// take asks for n elements more and returns how many it gets.
-func (a *account) take(n int64) int64 {
+// Take asks for n elements more and returns how many it gets.
+func (a *account) Take(n int64) int64 {
 	if a == nil {
 		return n
 	}
@@ -173,8 +173,8 @@ func (a *account) take(n int64) int64 {
 	return got
 }
 
-// arrived exchanges a credit for an element of size bytes.
-func (a *account) arrived(size int64) {
+// Arrived exchanges a credit for an element of size bytes.
+func (a *account) Arrived(size int64) {
 	if a == nil {
 		return
 	}
@@ -198,8 +198,8 @@ func (a *account) weighLocked(size int64) {
 	a.budget.bytes += a.loadLocked() - before
 }
 
-// consumed gives back what n elements of bytes together took.
-func (a *account) consumed(n, bytes int64) {
+// Consumed gives back what n elements of bytes together took.
+func (a *account) Consumed(n, bytes int64) {
 	if a == nil {
 		return
 	}
@@ -209,8 +209,8 @@ func (a *account) consumed(n, bytes int64) {
 	a.budget.retryLocked()
 }
 
-// burned gives back n credits.
-func (a *account) burned(n int64) {
+// Burned gives back n credits.
+func (a *account) Burned(n int64) {
 	if a == nil {
 		return
 	}
@@ -220,8 +220,8 @@ func (a *account) burned(n int64) {
 	a.budget.retryLocked()
 }
 
-// close gives back all credit. What has arrived counts until it is consumed.
-func (a *account) close() {
+// Close gives back all credit. What has arrived counts until it is consumed.
+func (a *account) Close() {
 	if a == nil {
 		return
 	}
@@ -237,8 +237,8 @@ func (a *account) close() {
 	a.budget.retryLocked()
 }
 
-// want notes whether the account wants more, and sees to it that it is asked then.
-func (a *account) want(more bool) {
+// Want notes whether the account wants more, and sees to it that it is asked then.
+func (a *account) Want(more bool) {
 	if a == nil {
 		return
 	}

@@ -7,6 +7,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/weir-go/weir/streamcredit/internal/ledger"
 )
 
 var (
@@ -175,3 +177,11 @@ func (c *canceled) Error() string {
 
 func (*canceled) Unwrap() error                { return ErrCanceled }
 func (c *canceled) GRPCStatus() *status.Status { return status.New(codes.Canceled, c.Error()) }
+
+// broken returns the error for a violation that a ledger has found.
+func broken(v *ledger.Violation) *ProtocolError {
+	if v == nil {
+		return nil
+	}
+	return &ProtocolError{Reason: Reason(v.Reason), Got: v.Got, Want: v.Want}
+}

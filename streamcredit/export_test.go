@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
+	"github.com/weir-go/weir/streamcredit/internal/ledger"
 )
 
 // A Scripted is a client's session without a transport: the test is its read loop.
@@ -39,11 +40,11 @@ func (p *Scripted) Sender() *Sender[int] { return &Sender[int]{p.s} }
 func (p *Scripted) Beat() { p.s.pending.heartbeat(p.s.beat()) }
 
 // Canceled has the server want no more.
-func (p *Scripted) Canceled() { p.s.out.end(&canceled{}) }
+func (p *Scripted) Canceled() { p.s.out.end(ledger.OutCancel, &canceled{}) }
 
 // Completed has the server's direction end.
 func (p *Scripted) Completed() error {
-	if v := p.s.in.finish(io.EOF, new(uint64)); v != nil {
+	if v := p.s.in.terminal(io.EOF, 0); v != nil {
 		return v
 	}
 	p.s.settle()

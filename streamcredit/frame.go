@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
+	"github.com/weir-go/weir/streamcredit/internal/queue"
 )
 
 const (
@@ -49,7 +50,7 @@ type framed struct {
 	batched  int        // the largest batch in bytes; 0: the peer takes none
 	written  int        // so many elements more are accepted once they are written
 	warned   bool       // the client was told not to take OK alone for the end
-	queue    queue[*outFrame]
+	queue    queue.FIFO[*outFrame]
 	queued   int           // bytes
 	messages uint64        // written so far
 	controls int           // messages of control alone
@@ -215,7 +216,7 @@ func (w *framed) joinLocked(e []byte, c *creditpb.Control) bool {
 }
 
 func (w *framed) enqueueLocked(f *outFrame) {
-	w.queue.push(f)
+	w.queue.Push(f)
 	w.queued += f.size
 	if w.idle == nil {
 		w.idle = make(chan struct{})
@@ -242,8 +243,8 @@ func (w *framed) drain(idle chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	defer close(idle)
-	for w.err == nil && w.queue.len() > 0 {
-		f := w.queue.pop()
+	for w.err == nil && w.queue.Len() > 0 {
+		f := w.queue.Pop()
 		if f == w.tail {
 			w.tail = nil
 		}
@@ -279,8 +280,8 @@ func (w *framed) drain(idle chan struct{}) {
 		}
 		w.mu.Lock()
 	}
-	for w.err != nil && w.queue.len() > 0 {
-		if f := w.queue.pop(); f.gone != nil {
+	for w.err != nil && w.queue.Len() > 0 {
+		if f := w.queue.Pop(); f.gone != nil {
 			close(f.gone) // its writer looks at err
 		}
 	}

@@ -126,7 +126,6 @@ func (s *session[O, I]) openUnaware(elements []I) error {
 	s.quiet, s.peerReceives = true, true
 	if s.out != nil {
 		_, _ = s.out.demand(&creditpb.Request{N: unbounded})
-		s.out.hush()
 	}
 	if s.in == nil {
 		s.setup, s.hasSetup = elements[0], true

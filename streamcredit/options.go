@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/weir-go/weir/streamcredit/internal/ledger"
 )
 
 // Options are sealed, and typed by what they act on: one that means nothing to a
@@ -285,36 +287,34 @@ func (c *config) validate() error {
 }
 
 // newWindow returns the window that the options ask for.
-func (c *config) newWindow() window {
+func (c *config) newWindow() ledger.Window {
 	switch c.mode {
 	case manualDemand:
-		return window{}
+		return ledger.Window{}
 	case fixedWindow:
-		w := window{size: int64(c.size), low: -1}
+		low := int64(-1)
 		if c.low != nil {
-			w.low = int64(*c.low)
+			low = int64(*c.low)
 		}
-		return w
+		return ledger.Fixed(int64(c.size), low)
 	default:
 		a := c.auto.defaults()
-		w := window{auto: true, low: -1, min: int64(a.Min), max: int64(a.Max), bytes: a.Bytes}
-		w.resize(autoStart)
-		return w
+		return ledger.Automatic(int64(a.Min), int64(a.Max), a.Bytes)
 	}
 }
 
 func (a AutoWindow) defaults() AutoWindow {
 	if a.Min == 0 {
-		a.Min = autoMin
+		a.Min = ledger.AutoMin
 		if a.Max > 0 {
 			a.Min = min(a.Min, a.Max)
 		}
 	}
 	if a.Max == 0 {
-		a.Max = max(autoMax, a.Min)
+		a.Max = max(ledger.AutoMax, a.Min)
 	}
 	if a.Bytes == 0 {
-		a.Bytes = autoBytes
+		a.Bytes = ledger.AutoBytes
 	}
 	return a
 }

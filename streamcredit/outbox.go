@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/weir-go/weir/streamcredit/internal/queue"
 )
 
 // A Policy says what an [Outbox] does with an element when it is full.
@@ -68,7 +70,7 @@ type Outbox[T any] struct {
 	ended  chan struct{} // closed when the goroutine that sends has ended
 
 	mu      sync.Mutex // guards what follows
-	queue   queue[T]
+	queue   queue.FIFO[T]
 	put     uint64
 	dropped uint64
 	closed  bool
@@ -105,9 +107,9 @@ func (o *Outbox[T]) Put(ctx context.Context, e T) error {
 			return o.err
 		case o.closed:
 			return ErrClosed
-		case o.queue.len() < o.config.Size:
+		case o.queue.Len() < o.config.Size:
 			o.put++
-			o.queue.push(e)
+			o.queue.Push(e)
 			o.wakeLocked()
 			return nil
 		}
@@ -119,7 +121,7 @@ func (o *Outbox[T]) Put(ctx context.Context, e T) error {
 			o.dropLocked(1)
 			return nil
 		case DropOldest, Latest:
-			o.queue.pop()
+			o.queue.Pop()
 			o.dropLocked(1)
 			continue
 		case Block, DefaultPolicy: // which validate has replaced
@@ -146,9 +148,9 @@ func (o *Outbox[T]) Close(ctx context.Context) error {
 	}
 	stuck := !o.stop()
 	o.mu.Lock()
-	left := o.queue.len()
+	left := o.queue.Len()
 	o.dropLocked(left)
-	o.queue.clear()
+	o.queue.Clear()
 	if !stuck && (err == nil || left == 0 && !errors.Is(o.err, context.Canceled)) { // which it was by stop
 		err = o.err
 	}
@@ -219,7 +221,7 @@ type OutboxStats struct {
 func (o *Outbox[T]) Stats() OutboxStats {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return OutboxStats{Queued: o.queue.len(), Put: o.put, Dropped: o.dropped}
+	return OutboxStats{Queued: o.queue.Len(), Put: o.put, Dropped: o.dropped}
 }
 
 // run sends what is in the outbox.
@@ -241,11 +243,11 @@ func (o *Outbox[T]) drain(ctx context.Context) error {
 			return err
 		}
 		o.mu.Lock()
-		if o.queue.len() == 0 { // the policy cannot have emptied it, but nobody need know that
+		if o.queue.Len() == 0 { // the policy cannot have emptied it, but nobody need know that
 			o.mu.Unlock()
 			continue
 		}
-		e := o.queue.pop()
+		e := o.queue.Pop()
 		o.wakeLocked()
 		o.mu.Unlock()
 		if err := o.out.Send(ctx, e); err != nil {
@@ -263,7 +265,7 @@ func (o *Outbox[T]) drain(ctx context.Context) error {
 func (o *Outbox[T]) await(ctx context.Context) (bool, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.queue.len() == 0 {
+	for o.queue.Len() == 0 {
 		if o.closed {
 			return false, nil
 		}

@@ -204,7 +204,7 @@ func (s *session[O, I]) ask(n int64) error {
 	case n < 1:
 		return invalid("got Request(%d), want at least 1", n)
 	}
-	if err := s.in.ask(n, s.out == nil); err != nil {
+	if err := s.in.demand(n, s.out == nil); err != nil {
 		return err
 	}
 	s.flush()
@@ -244,7 +244,7 @@ func (s *session[O, I]) drain(ctx context.Context) (int64, error) {
 
 func (s *session[O, I]) cancelIn(reason string) {
 	if s.in.cancel() {
-		s.pending.stop(&creditpb.Cancel{Reason: strings.ToValidUTF8(reason, "\uFFFD")})
+		s.pending.cancelDirection(&creditpb.Cancel{Reason: strings.ToValidUTF8(reason, "\uFFFD")})
 	}
 	s.settle()
 	s.flush()
@@ -290,11 +290,11 @@ func (s *session[O, I]) closeCall(complete, ended bool) error {
 // closeAll is Duplex.Close.
 func (s *session[O, I]) closeAll() error {
 	complete := s.in == nil || s.in.complete()
-	ended := (s.in == nil || s.in.why() != nil) && (s.out == nil || s.out.ended())
+	ended := (s.in == nil || s.in.why() != nil) && (s.out == nil || !s.out.state().Terminates())
 	if !s.role.server {
 		defer s.endSoon()()
 	}
-	if s.out != nil && !s.out.ended() {
+	if s.out != nil && s.out.state().Terminates() {
 		_ = s.terminate(s.ctx, completed) // what was lost, its Send has said
 	}
 	if s.in != nil {

@@ -331,10 +331,10 @@ func (s *session[O, I]) terminate(ctx context.Context, terminal func(sent uint64
 		return s.because(ctx, err)
 	}
 	var err error
-	if !s.out.ended() {
+	if s.out.state().Terminates() {
 		_, err = s.writeControl(false) // what is left waits behind the terminal, and a Drained need not follow it
 	}
-	sent, first := s.out.finish() // from here on there may be a half-close to write: after the terminal
+	sent, first := s.out.close() // from here on there may be a half-close to write: after the terminal
 	if first && !s.quiet && err == nil {
 		err = s.put(terminal(sent))
 	}
@@ -364,9 +364,9 @@ func (s *session[O, I]) rest(ctx context.Context) error {
 		if err := s.restOfCall(ctx); err != nil {
 			return err
 		}
-		return s.out.short()
+		return s.out.unconsumed()
 	}
-	return s.because(ctx, s.out.rest(ctx))
+	return s.because(ctx, s.out.awaitAllConsumed(ctx))
 }
 
 // whyCanceled returns why the receiver has canceled: on a client that only sends, what

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
+	"github.com/weir-go/weir/streamcredit/internal/ledger"
 )
 
 // A wire carries control and elements on a gRPC stream. O and I are the types of the
@@ -225,7 +226,7 @@ func (s *session[O, I]) dispatch(c *creditpb.Control) *ProtocolError {
 		if s.out == nil {
 			return violation(UnexpectedFrame, "none: Open did not say will_send", "Cancel")
 		}
-		s.out.end(&canceled{reason: clip(k.Cancel.GetReason())})
+		s.out.end(ledger.OutCancel, &canceled{reason: clip(k.Cancel.GetReason())})
 		s.settle()
 		s.write()
 	case *creditpb.Control_Complete:
@@ -289,7 +290,7 @@ func (s *session[O, I]) request(r *creditpb.Request, first bool) *ProtocolError 
 		return violation(DemandTooLarge, fmt.Sprintf("at most %d outstanding", s.cfg.maxCredit), "demand for %d more", r.GetN())
 	}
 	if r.GetDrain() {
-		s.pending.drain()
+		s.pending.oweDrained()
 		s.write()
 	}
 	s.notifyConsumed(r.GetConsumed())
@@ -301,7 +302,7 @@ func (s *session[O, I]) finish(end error, total uint64) *ProtocolError {
 	if s.in == nil {
 		return violation(UnexpectedFrame, "none: Open did not say will_receive", "Complete or Error")
 	}
-	v := s.in.finish(end, &total)
+	v := s.in.terminal(end, total)
 	s.settle()
 	s.write()
 	if s.lapsed.Load() {
@@ -347,14 +348,10 @@ func remoteError(e *creditpb.Error) error {
 
 func (s *session[O, I]) elements() (n uint64) {
 	if s.out != nil {
-		s.out.mu.Lock()
-		n += s.out.sent
-		s.out.mu.Unlock()
+		n += s.out.sent()
 	}
 	if s.in != nil {
-		s.in.mu.Lock()
-		n += uint64(s.in.received)
-		s.in.mu.Unlock()
+		n += s.in.received()
 	}
 	return n
 }
@@ -364,9 +361,7 @@ func (s *session[O, I]) beat() *creditpb.Heartbeat {
 	if s.out == nil {
 		return &creditpb.Heartbeat{}
 	}
-	s.out.mu.Lock()
-	defer s.out.mu.Unlock()
-	return &creditpb.Heartbeat{Sent: s.out.sent, Credit: s.out.credit}
+	return s.out.beat()
 }
 
 // write has pending control written by another goroutine: for the read loop and for
@@ -425,7 +420,7 @@ func (s *session[O, I]) writeControl(urgent bool) (paced bool, err error) {
 
 // settle has a client half-close once it has nothing more to write.
 func (s *session[O, I]) settle() {
-	if !s.role.server && s.cause() == nil && (s.out == nil || s.out.ended()) && (s.in == nil || s.in.spent()) {
+	if !s.role.server && s.cause() == nil && (s.out == nil || !s.out.state().Terminates()) && (s.in == nil || s.in.spent()) {
 		s.pending.halfClose()
 	}
 }
@@ -482,10 +477,14 @@ func (s *session[O, I]) fail(err error) {
 		s.abort() // first: a half-close of what wakes up now would look like Complete
 	}
 	if s.out != nil {
-		s.out.end(err)
+		end := ledger.OutFail
+		if err == errPeace { //nolint:errorlint // this very one
+			end = ledger.OutReturn
+		}
+		s.out.end(end, err)
 	}
 	if s.in != nil {
-		s.in.end(err)
+		s.in.fail(err)
 	}
 	s.guard(err)
 }
@@ -506,7 +505,7 @@ func (s *session[O, I]) over(err error) {
 			s.fail(violation(CountMismatch, "Complete or Error after the elements", "the end of the call without it"))
 		}
 		if s.in != nil {
-			_ = s.in.finish(io.EOF, nil) // it may have ended before, which is in order
+			s.in.halfClosed()
 		}
 		if !s.role.server {
 			if s.out != nil && last(trailerOf(s.wire.call()).Get(doubtTrailer)) == "unsure" {
@@ -514,7 +513,7 @@ func (s *session[O, I]) over(err error) {
 			}
 			s.fail(errPeace)
 		} else if s.out != nil {
-			s.out.desert()
+			s.out.halfClosed()
 		}
 	}
 }

@@ -291,7 +291,10 @@ func (s *session[O, I]) join() (err error) {
 	if s.in == nil || s.cfg.budget == nil {
 		return nil
 	}
-	s.in.account, err = s.cfg.budget.open(s.in.retry(s.write), s.in.reclaim(s.write))
+	a, err := s.cfg.budget.open(s.in.retry(s.write), s.in.reclaim(s.write))
+	if err == nil {
+		s.in.join(a)
+	}
 	return err
 }
 

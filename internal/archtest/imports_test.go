@@ -33,8 +33,10 @@ var rules = []rule{
 	{dir: "limit", not: []string{"context", "sync/..."}, pure: true},
 	{dir: "admit", may: []string{"limit", "internal/inside", "internal/check", "admit/internal/turn", "golang.org/x/time/rate"}},
 	{dir: "admit/internal/turn", not: []string{"context", "sync/..."}, pure: true},
+	{dir: "streamcredit/internal/queue", not: []string{"context", "sync/..."}, pure: true},
+	{dir: "streamcredit/internal/ledger", may: []string{"streamcredit/internal/queue"}, not: []string{"context", "sync/..."}, pure: true},
 	{dir: "streamcredit", may: []string{
-		"proto/...", protobuf + "/...",
+		"streamcredit/internal/...", "proto/...", protobuf + "/...",
 		grpc, grpc + "/codes", grpc + "/metadata", grpc + "/status",
 		"google.golang.org/genproto/googleapis/rpc/errdetails",
 	}},

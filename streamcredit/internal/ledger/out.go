@@ -1,0 +1,242 @@
+package ledger
+
+import "fmt"
+
+// MostSizes bounds the elements whose sizes a sender remembers for the byte window of a receiver
+// that does not report what it consumes. The sender waits beyond it.
+const MostSizes = 1 << 20
+
+// Out is the ledger of the direction in which this end sends: demand, elements sent, and what
+// the receiver has reported.
+type Out struct {
+	// MaxCredit bounds the credit that is used at once. Zero: no bound. Demand beyond it is kept
+	// and becomes credit later.
+	MaxCredit int64
+	// Left is why no element can be sent after the receiver has half-closed.
+	Left error
+
+	state OutState
+	why   error // why no element can be sent: the first reason
+	lost  error // why the receiver says nothing more: the first reason
+
+	credit  int64  // what may be sent now: see refill
+	granted int64  // everything that was asked for, less what was burned; saturates
+	sent    uint64 // elements
+	asked   bool   // there was demand
+	total   int64  // bytes sent
+
+	consumed  uint64 // elements that the receiver has reported
+	reporting bool   // the receiver promised to report all of them
+	unsure    bool   // the receiver said that it could not
+
+	sized      bool    // the size of each element is needed
+	maxMessage int64   // the largest element that the receiver takes; 0: any
+	byteWindow int64   // 0: none
+	bytes      int64   // sum of sizes
+	sizes      []int64 // sizes of the elements beyond consumed, if there is a byte window
+}
+
+// Agree takes over the bounds in the receiver's Open. reporting says that the receiver knows
+// FEATURE_CONSUMED.
+func (o *Out) Agree(maxMessage, byteWindow int64, reporting bool) {
+	o.maxMessage, o.byteWindow, o.reporting = maxMessage, byteWindow, reporting
+	o.sized = o.sized || maxMessage > 0 || byteWindow > 0
+}
+
+// Weigh makes Take ask for the size of each element.
+func (o *Out) Weigh() { o.sized = true }
+
+// State returns the state of the direction.
+func (o *Out) State() OutState { return o.state }
+
+// Why returns why no element can be sent, and nil while some can.
+func (o *Out) Why() error { return o.why }
+
+// Lost returns why the receiver says nothing more, and nil if it may or has half-closed.
+func (o *Out) Lost() error { return o.lost }
+
+// Free reports whether an element may be sent now.
+func (o *Out) Free() bool {
+	return o.credit > 0 && o.state.Sends() &&
+		(o.byteWindow <= 0 || o.bytes < o.byteWindow && len(o.sizes) < MostSizes)
+}
+
+// Credit returns how many elements may be sent, the byte window aside.
+func (o *Out) Credit() int64 { return o.credit }
+
+// Asked reports whether there was any demand.
+func (o *Out) Asked() bool { return o.asked }
+
+// Granted returns everything that was asked for, less what was burned.
+func (o *Out) Granted() int64 { return o.granted }
+
+// Sent returns the elements sent.
+func (o *Out) Sent() uint64 { return o.sent }
+
+// Bytes returns the bytes sent, as far as sizes are needed.
+func (o *Out) Bytes() int64 { return o.total }
+
+// Consumed returns how many elements the receiver has reported.
+func (o *Out) Consumed() uint64 { return o.consumed }
+
+// Reporting reports whether the receiver promised to report everything that it consumes.
+func (o *Out) Reporting() bool { return o.reporting }
+
+// Doubt records that the receiver may have consumed more than it has reported.
+func (o *Out) Doubt() { o.unsure = true }
+
+// Unconsumed returns how many elements the receiver has left unconsumed, as far as that is known.
+func (o *Out) Unconsumed() uint64 {
+	if !o.reporting || o.unsure {
+		return 0
+	}
+	return o.sent - o.consumed
+}
+
+// Settled reports whether the receiver is done with n elements, or will never say so.
+func (o *Out) Settled(n uint64) bool { return o.consumed >= n || !o.state.Hears() }
+
+// Request takes in demand for n elements and the report that the first consumed elements are
+// consumed, if it is not 0. It reports whether the demand exceeds MaxCredit.
+func (o *Out) Request(n int64, consumed uint64) (clamped bool, v *Violation) {
+	if _, ok := o.state.Next(OutRequest); !ok {
+		return false, violation(AfterTerminal, "nothing after the half-close", "a Request")
+	}
+	if consumed != 0 {
+		if consumed < o.consumed || consumed > o.sent {
+			return false, violation(InvalidConsumed, fmt.Sprintf("one from %d to %d, what was sent", o.consumed, o.sent), "consumed %d", consumed)
+		}
+		o.consume(consumed)
+	}
+	if n == 0 || !o.state.Sends() {
+		return false, nil
+	}
+	o.granted, o.asked = Saturate(o.granted, n), true
+	return o.refill(), nil
+}
+
+// refill makes credit of the demand that is not used, up to MaxCredit. It reports whether there
+// is more demand than that.
+func (o *Out) refill() (clamped bool) {
+	o.credit = Unbounded
+	if o.granted != Unbounded {
+		o.credit = o.granted - int64(o.sent)
+	}
+	clamped = o.MaxCredit > 0 && o.credit > o.MaxCredit
+	if clamped {
+		o.credit = o.MaxCredit
+	}
+	return clamped
+}
+
+func (o *Out) consume(consumed uint64) {
+	if o.byteWindow > 0 {
+		n := int(consumed - o.consumed)
+		for _, size := range o.sizes[:n] {
+			o.bytes -= size
+		}
+		o.sizes = o.sizes[n:]
+	}
+	o.consumed = consumed
+}
+
+// A Verdict is what Take says about an element.
+type Verdict uint8
+
+// The verdicts of Take.
+const (
+	Taken    Verdict = iota // the element may be written
+	NoCredit                // there is no credit, or the byte window is full
+	TooLarge                // the receiver does not take so large an element
+	Ended                   // no element may be sent any more: see Why
+)
+
+// Take uses one credit for an element. It calls sizeOf if the size matters, and returns it.
+func (o *Out) Take(sizeOf func() int) (size int64, v Verdict) {
+	switch {
+	case !o.state.Sends():
+		return 0, Ended
+	case !o.Free():
+		return 0, NoCredit
+	}
+	if o.sized {
+		if size = int64(sizeOf()); o.maxMessage > 0 && size > o.maxMessage {
+			return size, TooLarge
+		}
+	}
+	o.sent++
+	o.total += size
+	o.refill()
+	if o.byteWindow > 0 {
+		o.sizes = append(o.sizes, size)
+		o.bytes += size
+	}
+	if o.state == OutLastCredit {
+		o.spent()
+	}
+	return size, Taken
+}
+
+// MaxMessage returns the size of the largest element that the receiver takes. Zero: any.
+func (o *Out) MaxMessage() int64 { return o.maxMessage }
+
+// Restore undoes the last Take. The element was not written, so the receiver cannot be done with
+// it, whatever it has reported.
+func (o *Out) Restore(size int64) {
+	o.sent--
+	o.total -= size
+	o.refill()
+	o.consumed = min(o.consumed, o.sent)
+	if len(o.sizes) > 0 {
+		o.sizes = o.sizes[:len(o.sizes)-1]
+		o.bytes -= size
+	}
+}
+
+// Burn gives all unused demand back, and returns what Drained says.
+func (o *Out) Burn() (sent uint64, burned int64) {
+	burned = o.granted - int64(o.sent)
+	o.granted = int64(o.sent)
+	o.refill()
+	o.spent()
+	return o.sent, burned
+}
+
+// spent enters OutExhausted if no demand can follow and no element may be sent.
+func (o *Out) spent() {
+	if !o.Free() {
+		o.enter(OutSpent, o.Left)
+	}
+}
+
+// enter goes to the state after e. why is the reason if no element can be sent from then on.
+func (o *Out) enter(e OutEvent, why error) (ok bool) {
+	sent := o.state.Sends()
+	o.state, ok = o.state.Next(e)
+	if sent && !o.state.Sends() {
+		o.why = why
+	}
+	return ok
+}
+
+// Close takes in that this end writes its terminal. It returns the total for the terminal, and
+// false if none may be written.
+func (o *Out) Close(why error) (sent uint64, ok bool) {
+	ok = o.enter(OutTerminal, why)
+	return o.sent, ok
+}
+
+// HalfClose takes in that the receiver's half of the stream has ended.
+func (o *Out) HalfClose() {
+	o.enter(OutHalfClose, o.Left)
+	o.spent()
+}
+
+// End takes in OutCancel, OutReturn or OutFail. why is the reason. The first reason is kept.
+func (o *Out) End(e OutEvent, why error) {
+	ended := o.state.Ended()
+	o.enter(e, why)
+	if !ended && o.state.Ended() {
+		o.lost = why
+	}
+}

@@ -1,0 +1,215 @@
+package ledger_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/weir-go/weir/streamcredit/internal/ledger"
+)
+
+// The tables stand here as they do in DESIGN.md. "refuse" is an event that this end may not cause,
+// "AFTER_TERMINAL" and "UNEXPECTED_FRAME" are events with which the peer breaks the protocol.
+// A refused event leaves the state as it is.
+
+var outStates = []ledger.OutState{
+	ledger.OutOpen, ledger.OutLastCredit, ledger.OutExhausted, ledger.OutClosed,
+	ledger.OutUnheard, ledger.OutCanceled, ledger.OutReturned, ledger.OutFailed,
+}
+
+var outEvents = []ledger.OutEvent{
+	ledger.OutRequest, ledger.OutElement, ledger.OutSpent, ledger.OutBurn, ledger.OutTerminal,
+	ledger.OutHalfClose, ledger.OutCancel, ledger.OutReturn, ledger.OutFail,
+}
+
+var outTable = map[string]map[string]string{
+	"Open": {
+		"Request": "Open", "Element": "Open", "Spent": "Open", "Burn": "Open", "Terminal": "Closed",
+		"HalfClose": "LastCredit", "Cancel": "Canceled", "Return": "Returned", "Fail": "Failed",
+	},
+	"LastCredit": {
+		"Request": "AFTER_TERMINAL", "Element": "LastCredit", "Spent": "Exhausted", "Burn": "LastCredit", "Terminal": "Unheard",
+		"HalfClose": "LastCredit", "Cancel": "AFTER_TERMINAL", "Return": "Returned", "Fail": "Failed",
+	},
+	"Exhausted": {
+		"Request": "AFTER_TERMINAL", "Element": "refuse", "Spent": "Exhausted", "Burn": "Exhausted", "Terminal": "Unheard",
+		"HalfClose": "Exhausted", "Cancel": "AFTER_TERMINAL", "Return": "Returned", "Fail": "Failed",
+	},
+	"Closed": {
+		"Request": "Closed", "Element": "refuse", "Spent": "Closed", "Burn": "refuse", "Terminal": "refuse",
+		"HalfClose": "Unheard", "Cancel": "Canceled", "Return": "Returned", "Fail": "Failed",
+	},
+	"Unheard": {
+		"Request": "AFTER_TERMINAL", "Element": "refuse", "Spent": "Unheard", "Burn": "refuse", "Terminal": "refuse",
+		"HalfClose": "Unheard", "Cancel": "AFTER_TERMINAL", "Return": "Returned", "Fail": "Failed",
+	},
+	"Canceled": ended("Canceled"), "Returned": ended("Returned"), "Failed": ended("Failed"),
+}
+
+// ended is the row of a state that nothing leaves.
+func ended(state string) map[string]string {
+	return map[string]string{
+		"Request": state, "Element": "refuse", "Spent": state, "Burn": "refuse", "Terminal": "refuse",
+		"HalfClose": state, "Cancel": state, "Return": state, "Fail": state,
+	}
+}
+
+var inStates = []ledger.InState{
+	ledger.InOpen, ledger.InDraining, ledger.InEnded, ledger.InFailed, ledger.InCanceled, ledger.InClosed,
+}
+
+var inEvents = []ledger.InEvent{
+	ledger.InElement, ledger.InTerminal, ledger.InDrained, ledger.InHalfClose,
+	ledger.InDrain, ledger.InRequest, ledger.InCancel, ledger.InFail,
+}
+
+var inTable = map[string]map[string]string{
+	"Open": {
+		"Element": "Open", "Terminal": "Ended", "Drained": "UNEXPECTED_FRAME", "HalfClose": "Ended",
+		"Drain": "Draining", "Request": "Open", "Cancel": "Canceled", "Fail": "Failed",
+	},
+	"Draining": {
+		"Element": "Draining", "Terminal": "Ended", "Drained": "Open", "HalfClose": "Ended",
+		"Drain": "Draining", "Request": "refuse", "Cancel": "Canceled", "Fail": "Failed",
+	},
+	"Ended": {
+		"Element": "AFTER_TERMINAL", "Terminal": "AFTER_TERMINAL", "Drained": "AFTER_TERMINAL", "HalfClose": "Ended",
+		"Drain": "refuse", "Request": "refuse", "Cancel": "Closed", "Fail": "Ended",
+	},
+	"Failed": {
+		"Element": "Failed", "Terminal": "Ended", "Drained": "Failed", "HalfClose": "Ended",
+		"Drain": "refuse", "Request": "refuse", "Cancel": "Canceled", "Fail": "Failed",
+	},
+	"Canceled": {
+		"Element": "Canceled", "Terminal": "Closed", "Drained": "Canceled", "HalfClose": "Closed",
+		"Drain": "refuse", "Request": "refuse", "Cancel": "Canceled", "Fail": "Canceled",
+	},
+	"Closed": {
+		"Element": "AFTER_TERMINAL", "Terminal": "AFTER_TERMINAL", "Drained": "AFTER_TERMINAL", "HalfClose": "Closed",
+		"Drain": "refuse", "Request": "refuse", "Cancel": "Closed", "Fail": "Closed",
+	},
+}
+
+// complete checks that the table names each state and each event that there is.
+func complete[S, E interface {
+	~uint8
+	String() string
+}](t *testing.T, table map[string]map[string]string, states []S, events []E) {
+	t.Helper()
+	if S(len(states)).String() != "none" || E(len(events)).String() != "none" || len(table) != len(states) {
+		t.Fatalf("got %d rows, %d states and %d events, want all that there are", len(table), len(states), len(events))
+	}
+	for _, s := range states {
+		if len(table[s.String()]) != len(events) {
+			t.Errorf("%v: got %d events in its row, want %d", s, len(table[s.String()]), len(events))
+		}
+	}
+}
+
+// Every event in every state leads where the table says.
+func TestOutTable(t *testing.T) {
+	complete(t, outTable, outStates, outEvents)
+	for _, s := range outStates {
+		for _, e := range outEvents {
+			next, ok := s.Next(e)
+			got := next.String()
+			if !ok {
+				if next != s {
+					t.Errorf("%v in %v: is not allowed and goes to %v, want it to stay", e, s, next)
+				}
+				got = "refuse"
+				if e == ledger.OutRequest || e == ledger.OutCancel {
+					got = ledger.AfterTerminal
+				}
+			}
+			if want := outTable[s.String()][e.String()]; got != want {
+				t.Errorf("%v in %v: got %q, want %q", e, s, got, want)
+			}
+		}
+	}
+}
+
+func TestInTable(t *testing.T) {
+	complete(t, inTable, inStates, inEvents)
+	for _, s := range inStates {
+		for _, e := range inEvents {
+			next, ok := s.Next(e)
+			got := next.String()
+			if !ok {
+				if next != s {
+					t.Errorf("%v in %v: is not allowed and goes to %v, want it to stay", e, s, next)
+				}
+				if got = "refuse"; s.Violation(e) != nil {
+					got = s.Violation(e).Reason
+				}
+			} else if v := s.Violation(e); v != nil {
+				t.Errorf("%v in %v: got the violation %+v, want none of an event that is allowed", e, s, v)
+			}
+			if want := inTable[s.String()][e.String()]; got != want {
+				t.Errorf("%v in %v: got %q, want %q", e, s, got, want)
+			}
+		}
+	}
+}
+
+// The states that allow a thing are those of DESIGN.md: what may be written, and what may come.
+func TestWhatStatesAllow(t *testing.T) {
+	for _, s := range outStates {
+		_, element := s.Next(ledger.OutElement)
+		_, terminal := s.Next(ledger.OutTerminal)
+		if s.Sends() != element || s.Terminates() != terminal {
+			t.Errorf("%v: Sends %t and Terminates %t, want what its row says: %t and %t", s, s.Sends(), s.Terminates(), element, terminal)
+		}
+		if s.Sends() && !s.Terminates() {
+			t.Errorf("%v: an element may be sent and no terminal, want both", s)
+		}
+	}
+	for _, s := range inStates {
+		if _, asks := s.Next(ledger.InRequest); s.Asks() != asks {
+			t.Errorf("%v: Asks %t, want what its row says: %t", s, s.Asks(), asks)
+		}
+		if s.Terminated() != (s.Violation(ledger.InElement) != nil) {
+			t.Errorf("%v: Terminated %t, want exactly the states in which an element is illegal", s, s.Terminated())
+		}
+		if s.Live() && (s.Drops() || s.Terminated()) {
+			t.Errorf("%v: is live and drops or has ended", s)
+		}
+	}
+}
+
+// A ledger that goes through each event in each state gives the first reason for its end.
+func TestOutKeepsTheFirstReason(t *testing.T) {
+	first, second, left := errors.New("first"), errors.New("second"), errors.New("left")
+	for name, c := range map[string]struct {
+		play      func(o *ledger.Out)
+		why, lost error
+		state     ledger.OutState
+	}{
+		"nothing":            {func(*ledger.Out) {}, nil, nil, ledger.OutOpen},
+		"close":              {func(o *ledger.Out) { o.Close(first) }, first, nil, ledger.OutClosed},
+		"close, cancel":      {func(o *ledger.Out) { o.Close(first); o.End(ledger.OutCancel, second) }, first, second, ledger.OutCanceled},
+		"cancel, close":      {func(o *ledger.Out) { o.End(ledger.OutCancel, first); o.Close(second) }, first, first, ledger.OutCanceled},
+		"cancel, fail":       {func(o *ledger.Out) { o.End(ledger.OutCancel, first); o.End(ledger.OutFail, second) }, first, first, ledger.OutCanceled},
+		"half-close, return": {func(o *ledger.Out) { o.HalfClose(); o.End(ledger.OutReturn, second) }, left, second, ledger.OutReturned},
+		"half-close, close":  {func(o *ledger.Out) { o.HalfClose(); o.Close(first) }, left, nil, ledger.OutUnheard},
+		"close, half-close":  {func(o *ledger.Out) { o.Close(first); o.HalfClose() }, first, nil, ledger.OutUnheard},
+		"credit, half-close": {func(o *ledger.Out) { o.Request(1, 0); o.HalfClose() }, nil, nil, ledger.OutLastCredit},
+		"credit, half-close, element": {func(o *ledger.Out) {
+			o.Request(1, 0)
+			o.HalfClose()
+			o.Take(func() int { return 1 })
+		}, left, nil, ledger.OutExhausted},
+		"credit, half-close, burn": {func(o *ledger.Out) { o.Request(1, 0); o.HalfClose(); o.Burn() }, left, nil, ledger.OutExhausted},
+	} {
+		o := &ledger.Out{Left: left}
+		c.play(o)
+		if o.Why() != c.why || o.Lost() != c.lost || o.State() != c.state {
+			t.Errorf("%s: got %v, why %v, lost %v; want %v, %v, %v", name, o.State(), o.Why(), o.Lost(), c.state, c.why, c.lost)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	if got := ledger.OutState(99).String() + ledger.InState(99).String() + ledger.OutEvent(99).String() + ledger.InEvent(99).String(); got != "nonenonenonenone" {
+		t.Errorf("names of what is none: got %q", got)
+	}
+}

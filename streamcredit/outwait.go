@@ -1,0 +1,138 @@
+package streamcredit
+
+import (
+	"context"
+	"time"
+)
+
+// wakeLocked wakes all goroutines that wait for a change. Every method that changes a condition
+// in await, wait or beyond calls it. take is the exception. It makes none of the conditions true
+// except that of beyond, which sets wakeAt.
+func (o *outgoing) wakeLocked() {
+	o.wakeAt = 0
+	if o.changed != nil {
+		close(o.changed)
+		o.changed = nil
+	}
+}
+
+// changesLocked returns a channel that the next change closes.
+func (o *outgoing) changesLocked() <-chan struct{} {
+	if o.changed == nil {
+		o.changed = make(chan struct{})
+	}
+	return o.changed
+}
+
+// await waits until an element may be sent. A positive stall bounds the wait, which ends with a
+// ProtocolError then. await parks at once: spinning would keep a processor from the goroutines
+// that bring the demand.
+func (o *outgoing) await(ctx context.Context, stall time.Duration) error {
+	var stalled <-chan time.Time
+	if stall > 0 {
+		timer := time.NewTimer(stall)
+		defer timer.Stop()
+		stalled = timer.C
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.ledger.State().Sends() && !o.ledger.Free() {
+		if err := o.parkLocked(ctx, stalled); err != nil {
+			return err
+		}
+	}
+	return o.ledger.Why()
+}
+
+// parkLocked waits for the next change, and measures the wait.
+func (o *outgoing) parkLocked(ctx context.Context, stalled <-chan time.Time) error {
+	if o.waiting++; o.waiting == 1 {
+		o.since = time.Now()
+	}
+	changed := o.changesLocked()
+	o.mu.Unlock()
+	var err error
+	select {
+	case <-changed:
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-stalled:
+		err = violation(CreditStarved, "credit in time", "none")
+	}
+	o.mu.Lock()
+	if o.waiting--; o.waiting == 0 {
+		o.starved += time.Since(o.since)
+	}
+	return err
+}
+
+// wait waits until cond returns true. It calls cond with o.mu held.
+func (o *outgoing) wait(ctx context.Context, cond func() bool) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for !cond() {
+		changed := o.changesLocked()
+		o.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		o.mu.Lock()
+		if err := ctx.Err(); err != nil && !cond() {
+			return err
+		}
+	}
+	return nil
+}
+
+// beyond waits until the receiver wants more than the first asked elements, and returns how
+// many more. Bounded demand is passed on at once. Where demand is unbounded, or exceeds the
+// largest credit, beyond stays that credit ahead of sent, or pipeAhead, in steps of half of it.
+func (o *outgoing) beyond(ctx context.Context, asked int64) (more int64, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for {
+		if !o.ledger.State().Sends() {
+			return 0, o.ledger.Why()
+		}
+		more, wakeAt := o.beyondLocked(asked)
+		if more > 0 {
+			return more, nil
+		}
+		changed := o.changesLocked()
+		o.wakeAt = wakeAt
+		o.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		o.mu.Lock()
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// beyondLocked returns how much the receiver wants beyond asked. If that is nothing, it returns
+// the number of sent elements at which it may change without a Request.
+func (o *outgoing) beyondLocked(asked int64) (more int64, wakeAt uint64) {
+	ahead, granted, sent := o.ledger.Credit(), o.ledger.Granted(), int64(o.ledger.Sent())
+	switch {
+	case ahead == unbounded:
+		ahead = pipeAhead
+	case granted-sent == ahead && granted != unbounded:
+		return max(0, granted-asked), 0
+	}
+	step := max(1, ahead/2)
+	if more = saturate(sent, ahead) - asked; more >= step {
+		return more, 0
+	}
+	wake := asked - ahead + step
+	if granted != unbounded {
+		wake = min(wake, granted-ahead) // from there on demand is bounded by what was granted
+	}
+	return 0, uint64(max(1, wake))
+}
