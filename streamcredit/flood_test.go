@@ -52,12 +52,17 @@ func TestAskingAndDrainingIsNoFlood(t *testing.T) {
 				manual := opened(streamcredit.WithManualDemand())
 				e := connect(t, k, manual, manual)
 				out, in := e.down()
-				later(func() {
+				sender := later(func() {
 					for n := int64(1); c.pace > 0 && out.send(e.ctx, n) == nil; n++ {
 						time.Sleep(c.pace)
 					}
 				})
 				askAndDrain(t, in, rounds, c.patience)
+				e.end()
+				time.Sleep(time.Second) // a bubble cannot end while it sleeps
+				if !sender.Load() {
+					t.Error("Send waits after the end of the stream")
+				}
 			})
 		})
 	}

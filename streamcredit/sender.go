@@ -297,10 +297,10 @@ func (s *session[O, I]) allButOne() (*creditpb.Control, error) {
 // io.EOF the stream may live on: an interceptor has refused the element, or gRPC could not
 // encode it, and nothing was written.
 func (s *session[O, I]) unsent(err error, ride *creditpb.Control, size int64) error {
+	s.out.restore(size)
 	if s.ctx.Err() != nil || errors.Is(err, io.EOF) {
 		return s.reasonFor(err)
 	}
-	s.out.restore(size)
 	if ride != nil {
 		r := ride.GetRequest()
 		s.pending.ask(r.GetN(), r.GetConsumed(), r.GetDrain())

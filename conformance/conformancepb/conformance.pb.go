@@ -53,6 +53,9 @@ const (
 	Ending_ENDING_GOING_AWAY Ending = 2
 	// It does not: it waits until the receiver or the stream ends it.
 	Ending_ENDING_NOTHING Ending = 3
+	// It does not, and does not wait: a server returns OK without Complete. For servers
+	// that only send.
+	Ending_ENDING_LEAVE Ending = 4
 )
 
 // Enum value maps for Ending.
@@ -62,12 +65,14 @@ var (
 		1: "ENDING_ERROR",
 		2: "ENDING_GOING_AWAY",
 		3: "ENDING_NOTHING",
+		4: "ENDING_LEAVE",
 	}
 	Ending_value = map[string]int32{
 		"ENDING_UNSPECIFIED": 0,
 		"ENDING_ERROR":       1,
 		"ENDING_GOING_AWAY":  2,
 		"ENDING_NOTHING":     3,
+		"ENDING_LEAVE":       4,
 	}
 )
 
@@ -788,7 +793,13 @@ type Receive struct {
 	// It does so so many times. Zero: once.
 	Cancels int32 `protobuf:"varint,9,opt,name=cancels,proto3" json:"cancels,omitempty"`
 	// After so many it drains, where it has no window. Absent: it does not.
-	DrainAfter    *int64 `protobuf:"varint,10,opt,name=drain_after,json=drainAfter,proto3,oneof" json:"drain_after,omitempty"`
+	DrainAfter *int64 `protobuf:"varint,10,opt,name=drain_after,json=drainAfter,proto3,oneof" json:"drain_after,omitempty"`
+	// So many times it asks for what requests says, takes drain_after elements of that
+	// and drains; then it cancels. Zero: it drains once, and goes on.
+	Rounds int32 `protobuf:"varint,11,opt,name=rounds,proto3" json:"rounds,omitempty"`
+	// After so many it leaves, without Cancel: a server returns OK. Absent: it does
+	// not. For servers that only receive.
+	LeaveAfter    *int64 `protobuf:"varint,12,opt,name=leave_after,json=leaveAfter,proto3,oneof" json:"leave_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -889,6 +900,20 @@ func (x *Receive) GetCancels() int32 {
 func (x *Receive) GetDrainAfter() int64 {
 	if x != nil && x.DrainAfter != nil {
 		return *x.DrainAfter
+	}
+	return 0
+}
+
+func (x *Receive) GetRounds() int32 {
+	if x != nil {
+		return x.Rounds
+	}
+	return 0
+}
+
+func (x *Receive) GetLeaveAfter() int64 {
+	if x != nil && x.LeaveAfter != nil {
+		return *x.LeaveAfter
 	}
 	return 0
 }
@@ -1143,7 +1168,7 @@ const file_weir_conformance_v1_conformance_proto_rawDesc = "" +
 	"\n" +
 	"give_up_ms\x18\f \x01(\x05R\bgiveUpMs\x12'\n" +
 	"\x0foversize_before\x18\r \x01(\x03R\x0eoversizeBefore\x12%\n" +
-	"\x0eoversize_bytes\x18\x0e \x01(\x05R\roversizeBytes\"\xe2\x02\n" +
+	"\x0eoversize_bytes\x18\x0e \x01(\x05R\roversizeBytes\"\xb0\x03\n" +
 	"\aReceive\x12\x16\n" +
 	"\x06window\x18\x01 \x01(\x05R\x06window\x12\x1a\n" +
 	"\brequests\x18\x02 \x03(\x03R\brequests\x12\x1f\n" +
@@ -1157,10 +1182,14 @@ const file_weir_conformance_v1_conformance_proto_rawDesc = "" +
 	"\acancels\x18\t \x01(\x05R\acancels\x12$\n" +
 	"\vdrain_after\x18\n" +
 	" \x01(\x03H\x02R\n" +
-	"drainAfter\x88\x01\x01B\a\n" +
+	"drainAfter\x88\x01\x01\x12\x16\n" +
+	"\x06rounds\x18\v \x01(\x05R\x06rounds\x12$\n" +
+	"\vleave_after\x18\f \x01(\x03H\x03R\n" +
+	"leaveAfter\x88\x01\x01B\a\n" +
 	"\x05_takeB\x0f\n" +
 	"\r_cancel_afterB\x0e\n" +
-	"\f_drain_after\"\xa6\x02\n" +
+	"\f_drain_afterB\x0e\n" +
+	"\f_leave_after\"\xa6\x02\n" +
 	"\x06Report\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04sent\x18\x02 \x01(\x03R\x04sent\x12\x1b\n" +
@@ -1177,12 +1206,13 @@ const file_weir_conformance_v1_conformance_proto_rawDesc = "" +
 	"\x04code\x18\x02 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x12\n" +
-	"\x04ends\x18\x05 \x01(\x05R\x04ends*]\n" +
+	"\x04ends\x18\x05 \x01(\x05R\x04ends*o\n" +
 	"\x06Ending\x12\x16\n" +
 	"\x12ENDING_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fENDING_ERROR\x10\x01\x12\x15\n" +
 	"\x11ENDING_GOING_AWAY\x10\x02\x12\x12\n" +
-	"\x0eENDING_NOTHING\x10\x03*~\n" +
+	"\x0eENDING_NOTHING\x10\x03\x12\x10\n" +
+	"\fENDING_LEAVE\x10\x04*~\n" +
 	"\aEndKind\x12\x18\n" +
 	"\x14END_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11END_KIND_COMPLETE\x10\x01\x12\x17\n" +

@@ -47,6 +47,8 @@ type Peer struct {
 	requests int   // Requests with n
 	consumed uint64
 	cancels  int
+	controls int64 // messages of the end's without an element
+	began    time.Time
 }
 
 type arrival struct {
@@ -71,7 +73,7 @@ func (t *T) Begin(s *conformancepb.Script) *Peer {
 	if err != nil {
 		t.Fatalf("beginning a session: got %w, want none", err)
 	}
-	p := &Peer{t: t, line: l, as: envelopeOf(t.target.Kind()), script: s, seen: map[int64]bool{}}
+	p := &Peer{t: t, line: l, as: envelopeOf(t.target.Kind()), script: s, seen: map[int64]bool{}, began: time.Now()}
 	t.peers = append(t.peers, p)
 	p.expire = context.AfterFunc(t.ctx, func() { p.Hang(status.FromContextError(t.ctx.Err()).Err()) })
 	return p
@@ -277,6 +279,9 @@ func (p *Peer) check(m Message) {
 	if m.Control != nil {
 		p.checkControl(m.Control)
 	}
+	if len(m.Elements) == 0 {
+		p.checkRate()
+	}
 	if len(m.Elements) > 0 && p.terminal != nil {
 		p.t.Fatalf("got %v after %v, want nothing but heartbeats", m, p.terminal)
 	}
@@ -296,10 +301,22 @@ func (p *Peer) check(m Message) {
 	}
 }
 
+// checkRate checks that the end keeps to the flood rule itself. It allows a little more: saved time does
+// not stop at 1000 here.
+func (p *Peer) checkRate() {
+	p.controls++
+	if most := 1000 + int64(100*time.Since(p.began).Seconds()) + p.got + p.sent; p.controls > most {
+		p.t.Fatalf("got %d control messages after %s, want at most %d: the flood rule", p.controls, p.account(), most)
+	}
+}
+
 func (p *Peer) checkControl(c *creditpb.Control) {
 	switch k := c.GetKind().(type) {
 	case *creditpb.Control_Open:
-		p.t.Fatalf("got a second Open, want one")
+		if p.opened != nil {
+			p.t.Fatalf("got a second Open, want one")
+		}
+		p.opened = k.Open // a rule that breaks the handshake does not wait for it
 	case *creditpb.Control_Complete:
 		p.checkTerminal(c, k.Complete.GetTotal())
 	case *creditpb.Control_Error:

@@ -47,7 +47,7 @@ const (
 // All returns the rules in the order of their numbers. What they share is theirs alone.
 func All() []Rule {
 	return slices.SortedStableFunc(slices.Values(slices.Concat(
-		credit, requests, badReceivers, badSenders, ends, drains, liveness, faults,
+		credit, requests, badReceivers, badSenders, ends, drains, liveness, faults, accounts,
 	)), func(a, b Rule) int { return a.Number - b.Number })
 }
 

@@ -186,6 +186,8 @@ func (p *player) endSending(ctx context.Context, s *conformancepb.Send) error {
 	case conformancepb.Ending_ENDING_NOTHING:
 		<-p.out.Done()
 		return p.out.Ready(ctx)
+	case conformancepb.Ending_ENDING_LEAVE:
+		return nil
 	default:
 	}
 	if err != nil {
@@ -197,12 +199,16 @@ func (p *player) endSending(ctx context.Context, s *conformancepb.Send) error {
 // receiveAll takes elements until the end.
 func (p *player) receiveAll(ctx context.Context) error {
 	r := p.script.GetReceive()
-	for _, n := range r.GetRequests() {
-		if err := p.in.Request(n); err != nil {
-			return err
-		}
+	if r.GetRounds() > 0 {
+		return p.rounds(ctx, r)
+	}
+	if err := p.ask(r); err != nil {
+		return err
 	}
 	for {
+		if r.LeaveAfter != nil && p.report.GetReceived() == r.GetLeaveAfter() {
+			return nil
+		}
 		if done, err := p.before(ctx, r); done || err != nil {
 			return err
 		}
@@ -211,6 +217,37 @@ func (p *player) receiveAll(ctx context.Context) error {
 			return p.ended(ctx, err)
 		}
 	}
+}
+
+// ask asks for what the script says.
+func (p *player) ask(r *conformancepb.Receive) error {
+	for _, n := range r.GetRequests() {
+		if err := p.in.Request(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rounds asks for elements, takes some of them and drains, again and again, and then cancels.
+func (p *player) rounds(ctx context.Context, r *conformancepb.Receive) error {
+	for range r.GetRounds() {
+		if err := p.ask(r); err != nil {
+			return err
+		}
+		for range r.GetDrainAfter() {
+			if err := p.receiveOne(ctx); err != nil {
+				return err
+			}
+		}
+		burned, err := p.in.Drain(ctx)
+		if err != nil {
+			return err
+		}
+		p.count(func(r *conformancepb.Report) { r.Burned += burned })
+	}
+	p.in.Cancel("the script has no more rounds")
+	return streamcredit.ErrClosed
 }
 
 // before does what the script says to do after so many elements. It reports whether that was to
