@@ -52,6 +52,7 @@ var rules = []rule{
 	{dir: "internal/grpctest", may: []string{grpc + "/..."}},
 	{dir: "internal/refuse"},
 	{dir: "internal/archtest"},
+	{dir: "internal/docs"},
 	{dir: "examples/...", may: []string{"..."}},
 }
 
