@@ -117,17 +117,13 @@ func (s *source) between(from, to token.Pos) string {
 	return string(s.text[s.fset.Position(from).Offset:s.fset.Position(to).Offset])
 }
 
-// body returns the body of a function as it would stand at the left margin, without the comment
-// that holds its expected output.
+// body returns the body of a function as it would stand at the left margin.
 func (s *source) body(name string) (string, error) {
 	f, err := s.function(name)
 	if err != nil {
 		return "", err
 	}
 	text := s.between(f.Body.Lbrace+1, f.Body.Rbrace)
-	if at := strings.Index(text, "\n\t// Output:"); at >= 0 {
-		text = text[:at]
-	}
 	return strings.TrimSpace(strings.ReplaceAll(text, "\n\t", "\n")) + "\n", nil
 }
 
@@ -261,8 +257,11 @@ func write(t *testing.T, name string, data []byte) {
 	}
 }
 
-// link finds the target of a Markdown link.
-var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+// link finds the target of a Markdown link, fenced a block of code.
+var (
+	link   = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	fenced = regexp.MustCompile("(?ms)^```.*?^```$")
+)
 
 // Links to files of the tree lead somewhere.
 func TestLinks(t *testing.T) {
@@ -272,7 +271,7 @@ func TestLinks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range link.FindAllStringSubmatch(string(raw), -1) {
+		for _, m := range link.FindAllStringSubmatch(fenced.ReplaceAllString(string(raw), ""), -1) {
 			to, _, _ := strings.Cut(m[1], "#")
 			if to == "" || strings.Contains(to, "://") {
 				continue
