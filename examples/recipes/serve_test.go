@@ -5,6 +5,7 @@ import (
 	"net"
 	"testing"
 
+	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -54,3 +55,11 @@ func serve(t *testing.T, gate *admit.Gate, s service) (stop func(), target strin
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial),
 	}
 }
+
+// caller returns the tenant that authentication has put into the context.
+func caller(ctx context.Context, _ middleware.CallMeta) string {
+	name, _ := ctx.Value(callerKey{}).(string)
+	return name
+}
+
+type callerKey struct{}
