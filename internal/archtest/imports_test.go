@@ -55,6 +55,7 @@ var rules = []rule{
 	{dir: "internal/inside"},
 	{dir: "internal/check"},
 	{dir: "internal/archtest"},
+	{dir: "internal/docs"},
 	{dir: "examples/...", may: []string{"..."}},
 }
 
