@@ -10,10 +10,14 @@ import (
 	"time"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/internal/racetest"
 	"github.com/weir-go/weir/limit"
 )
 
 const ms = time.Millisecond
+
+// slowdown divides the rounds of long tests.
+const slowdown = racetest.Slowdown
 
 // fixed returns a limit that stays where it is.
 func fixed(t testing.TB, n int) admit.Option {

@@ -23,6 +23,7 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/internal/racetest"
 )
 
 // A deployment is several replicas of a service that can be restarted.
@@ -256,7 +257,7 @@ var waysToStop = map[string]func(*testing.T, *replica){"Drain and GracefulStop":
 // A draining server sends its callers to another one, and no call is lost. Callers
 // have 300 ms, so the delay that it asks for must be short.
 func TestRollingRestartLosesNothing(t *testing.T) {
-	if raceDetector {
+	if racetest.Enabled {
 		// Each connection of bufconn makes a timer that is due at once. Now and then the
 		// runtime of Go 1.26 crashes on such a timer of a bubble under the race detector.
 		t.Skip("hundreds of bufconn connections in a bubble: TestRollingRestartOverSockets runs with the race detector")

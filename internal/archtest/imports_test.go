@@ -51,6 +51,7 @@ var rules = []rule{
 	{dir: "conformance/...", may: []string{"..."}},
 	{dir: "internal/grpctest", may: []string{grpc + "/..."}},
 	{dir: "internal/refuse"},
+	{dir: "internal/racetest"},
 	{dir: "internal/archtest"},
 	{dir: "examples/...", may: []string{"..."}},
 }
