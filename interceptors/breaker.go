@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/weir-go/weir/internal/check"
 )
 
 // ErrBreakerOpen is what errors.Is finds in the error of a call that a breaker
@@ -50,26 +52,26 @@ type BreakerConfig struct {
 }
 
 func (c *BreakerConfig) defaults() {
-	c.Name = or(c.Name, "default")
-	c.Window = or(c.Window, 10*time.Second)
-	c.MinCalls = or(c.MinCalls, 20)
-	c.FailureRatio = or(c.FailureRatio, 0.5)
-	c.OpenFor = or(c.OpenFor, 5*time.Second)
-	c.Probes = or(c.Probes, 3)
+	c.Name = check.Or(c.Name, "default")
+	c.Window = check.Or(c.Window, 10*time.Second)
+	c.MinCalls = check.Or(c.MinCalls, 20)
+	c.FailureRatio = check.Or(c.FailureRatio, 0.5)
+	c.OpenFor = check.Or(c.OpenFor, 5*time.Second)
+	c.Probes = check.Or(c.Probes, 3)
 }
 
 func (c *BreakerConfig) validate(opts []BreakerOption) error {
-	var bad checks
+	var bad check.Errors
 	for i, o := range opts {
-		bad.that(o != nil, "option %d: got nil, want a BreakerOption", i)
+		bad.That(o != nil, "option %d: got nil, want a BreakerOption", i)
 	}
-	between(&bad, "Window", c.Window, 10*time.Millisecond, time.Hour)
-	between(&bad, "MinCalls", c.MinCalls, 1, 1_000_000)
-	bad.that(c.FailureRatio > 0 && c.FailureRatio <= 1, "FailureRatio: got %v, want more than 0 and at most 1", c.FailureRatio)
-	bad.that(c.SlowCall >= 0, "SlowCall: got %v, want 0 (off) or more", c.SlowCall)
-	between(&bad, "OpenFor", c.OpenFor, time.Millisecond, time.Hour)
-	between(&bad, "Probes", c.Probes, 1, 1000)
-	return bad.err()
+	check.Between(&bad, "Window", c.Window, 10*time.Millisecond, time.Hour)
+	check.Between(&bad, "MinCalls", c.MinCalls, 1, 1_000_000)
+	bad.That(c.FailureRatio > 0 && c.FailureRatio <= 1, "FailureRatio: got %v, want more than 0 and at most 1", c.FailureRatio)
+	bad.That(c.SlowCall >= 0, "SlowCall: got %v, want 0 (off) or more", c.SlowCall)
+	check.Between(&bad, "OpenFor", c.OpenFor, time.Millisecond, time.Hour)
+	check.Between(&bad, "Probes", c.Probes, 1, 1000)
+	return bad.Err(ErrConfig)
 }
 
 // A BreakerState is what a circuit does with calls.

@@ -4,6 +4,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/internal/check"
 )
 
 // A ClientConfig says how a client stands back. Each zero field leaves that out.
@@ -82,25 +83,25 @@ func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 }
 
 func (c *ClientConfig) validate(opts []ClientOption) error {
-	var bad checks
+	var bad check.Errors
 	some := c.Retry != nil || c.Propagation != nil || c.Throttle != nil || c.Limit != nil || c.Streams != nil || c.Breaker != nil
-	bad.that(some, "client: got nothing configured, want at least one part")
-	bad.gate("client: Limit", c.Limit, false)
-	bad.gate("client: Streams", c.Streams, true)
-	bad.that(c.Limit == nil || c.Limit != c.Streams, "client: Streams: got the gate of Limit, want one of its own, or nil")
-	bad.that(c.Throttle == nil || !c.Throttle.inert(), "client: Throttle: got a zero Throttle, want one from NewThrottle")
-	bad.that(c.Breaker == nil || !c.Breaker.inert(), "client: Breaker: got a zero Breaker, want one from NewBreaker")
+	bad.That(some, "client: got nothing configured, want at least one part")
+	checkGate(&bad, "client: Limit", c.Limit, false)
+	checkGate(&bad, "client: Streams", c.Streams, true)
+	bad.That(c.Limit == nil || c.Limit != c.Streams, "client: Streams: got the gate of Limit, want one of its own, or nil")
+	bad.That(c.Throttle == nil || !c.Throttle.inert(), "client: Throttle: got a zero Throttle, want one from NewThrottle")
+	bad.That(c.Breaker == nil || !c.Breaker.inert(), "client: Breaker: got a zero Breaker, want one from NewBreaker")
 	for i, o := range c.Propagation {
-		bad.that(o != nil, "client: Propagation[%d]: got nil, want an option", i)
+		bad.That(o != nil, "client: Propagation[%d]: got nil, want an option", i)
 	}
 	if c.Retry != nil {
 		retry := *c.Retry
 		retry.defaults()
-		bad.from("client: Retry", retry.validate())
+		bad.From("client: Retry", retry.validate(), ErrConfig)
 	}
 	cfg := clientConfig(opts)
 	for _, err := range cfg.checkOptions(c.Limit, c.Streams) {
-		bad.that(false, "client: %w", err)
+		bad.That(false, "client: %w", err)
 	}
-	return bad.err()
+	return bad.Err(ErrConfig)
 }

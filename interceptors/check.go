@@ -10,7 +10,12 @@ import (
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/internal/check"
 )
+
+// ErrConfig is wrapped by every error of [Server] and [Client]. Such an error names each
+// wrong value at once, with what was wanted.
+var ErrConfig = errors.New("interceptors: invalid configuration")
 
 // checkMethod returns an error unless a name is "/service/method" or "/service/".
 func checkMethod(name string) error {
@@ -106,12 +111,12 @@ func (c *config) cannotWork(g *admit.Gate) error {
 }
 
 // checkGate says what is wrong with a gate that may be nil.
-func (c *checks) gate(what string, g *admit.Gate, streams bool) {
+func checkGate(bad *check.Errors, what string, g *admit.Gate, streams bool) {
 	switch {
 	case g == nil:
 	case !made(g):
-		c.that(false, "%s: got a zero Gate, want one from admit.New", what)
+		bad.That(false, "%s: got a zero Gate, want one from admit.New", what)
 	case streams && g.Adapts():
-		c.that(false, "%s: got gate %q with a limit that adapts, want a fixed one: it would learn nothing from streams", what, g.Name())
+		bad.That(false, "%s: got gate %q with a limit that adapts, want a fixed one: it would learn nothing from streams", what, g.Name())
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/weir-go/weir/internal/check"
 )
 
 // A RetryConfig says how gRPC itself retries calls: after a delay that the server
@@ -64,40 +66,40 @@ type RetryConfig struct {
 }
 
 func (c *RetryConfig) defaults() {
-	c.MaxAttempts = or(c.MaxAttempts, 3)
-	c.InitialBackoff = or(c.InitialBackoff, 50*time.Millisecond)
-	c.MaxBackoff = or(c.MaxBackoff, max(time.Second, c.InitialBackoff))
-	c.Multiplier = or(c.Multiplier, 2)
+	c.MaxAttempts = check.Or(c.MaxAttempts, 3)
+	c.InitialBackoff = check.Or(c.InitialBackoff, 50*time.Millisecond)
+	c.MaxBackoff = check.Or(c.MaxBackoff, max(time.Second, c.InitialBackoff))
+	c.Multiplier = check.Or(c.Multiplier, 2)
 	if len(c.Codes) == 0 {
 		c.Codes = []codes.Code{codes.Unavailable}
 	}
-	c.BudgetTokens = or(c.BudgetTokens, 50)
-	c.BudgetRatio = or(c.BudgetRatio, 0.1)
+	c.BudgetTokens = check.Or(c.BudgetTokens, 50)
+	c.BudgetRatio = check.Or(c.BudgetRatio, 0.1)
 }
 
 func (c *RetryConfig) validate() error {
-	var bad checks
-	between(&bad, "MaxAttempts", c.MaxAttempts, 2, 5)
-	between(&bad, "InitialBackoff", c.InitialBackoff, time.Microsecond, time.Hour)
-	bad.that(c.MaxBackoff >= c.InitialBackoff && c.MaxBackoff <= time.Hour,
+	var bad check.Errors
+	check.Between(&bad, "MaxAttempts", c.MaxAttempts, 2, 5)
+	check.Between(&bad, "InitialBackoff", c.InitialBackoff, time.Microsecond, time.Hour)
+	bad.That(c.MaxBackoff >= c.InitialBackoff && c.MaxBackoff <= time.Hour,
 		"MaxBackoff: got %v, want InitialBackoff (%v) to %v", c.MaxBackoff, c.InitialBackoff, time.Hour)
-	between(&bad, "Multiplier", c.Multiplier, 1, 100)
+	check.Between(&bad, "Multiplier", c.Multiplier, 1, 100)
 	for i, code := range c.Codes {
-		bad.that(code != codes.OK && code <= lastCode, "Codes: got %v (%d), want the code of an error", code, uint32(code))
-		bad.that(!slices.Contains(c.Codes[:i], code), "Codes: got %v twice, want each once", code)
+		bad.That(code != codes.OK && code <= lastCode, "Codes: got %v (%d), want the code of an error", code, uint32(code))
+		bad.That(!slices.Contains(c.Codes[:i], code), "Codes: got %v twice, want each once", code)
 	}
-	between(&bad, "BudgetTokens", c.BudgetTokens, 3, 1000)
-	between(&bad, "BudgetRatio", c.BudgetRatio, 0.001, 1000)
+	check.Between(&bad, "BudgetTokens", c.BudgetTokens, 3, 1000)
+	check.Between(&bad, "BudgetRatio", c.BudgetRatio, 0.001, 1000)
 	for i, m := range c.Methods {
 		service, method := split(m)
-		bad.that(service != "" && method != "", "Methods: got %q, want a full name, as in /service/method", m)
-		bad.that(!slices.Contains(c.Methods[:i], m), "Methods: got %q twice, want each once", m)
+		bad.That(service != "" && method != "", "Methods: got %q, want a full name, as in /service/method", m)
+		bad.That(!slices.Contains(c.Methods[:i], m), "Methods: got %q twice, want each once", m)
 	}
 	for i, s := range c.Services {
-		bad.that(s != "" && !strings.Contains(s, "/"), "Services: got %q, want a name, as in package.Service", s)
-		bad.that(!slices.Contains(c.Services[:i], s), "Services: got %q twice, want each once", s)
+		bad.That(s != "" && !strings.Contains(s, "/"), "Services: got %q, want a name, as in package.Service", s)
+		bad.That(!slices.Contains(c.Services[:i], s), "Services: got %q twice, want each once", s)
 	}
-	return bad.err()
+	return bad.Err(ErrConfig)
 }
 
 // split returns the parts of a full method name; neither is empty if it is one.

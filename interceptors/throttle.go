@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/weir-go/weir/internal/check"
 )
 
 // ErrThrottled is what errors.Is finds in the error of a call that a throttle
@@ -36,18 +38,18 @@ type ThrottleConfig struct {
 }
 
 func (c *ThrottleConfig) defaults() {
-	c.Name = or(c.Name, "default")
-	c.K = or(c.K, 2)
-	c.Evidence = or(c.Evidence, 10)
-	c.Window = or(c.Window, 2*time.Second)
+	c.Name = check.Or(c.Name, "default")
+	c.K = check.Or(c.K, 2)
+	c.Evidence = check.Or(c.Evidence, 10)
+	c.Window = check.Or(c.Window, 2*time.Second)
 }
 
 func (c *ThrottleConfig) validate() error {
-	var bad checks
-	between(&bad, "K", c.K, 1, 100)
-	between(&bad, "Evidence", c.Evidence, 1, 1_000_000)
-	between(&bad, "Window", c.Window, 100*time.Millisecond, time.Hour)
-	return bad.err()
+	var bad check.Errors
+	check.Between(&bad, "K", c.K, 1, 100)
+	check.Between(&bad, "Evidence", c.Evidence, 1, 1_000_000)
+	check.Between(&bad, "Window", c.Window, 100*time.Millisecond, time.Hour)
+	return bad.Err(ErrConfig)
 }
 
 // A Throttle refuses calls to a target that refuses calls, so that refusing costs the

@@ -39,7 +39,7 @@ var rules = []rule{
 		"google.golang.org/genproto/googleapis/rpc/errdetails",
 	}},
 	{dir: "interceptors", may: []string{
-		"admit", "limit", grpc + "/...",
+		"admit", "limit", "internal/check", grpc + "/...",
 		"github.com/grpc-ecosystem/go-grpc-middleware/v2/...", "github.com/sony/gobreaker/v2",
 		protobuf + "/types/known/durationpb", protobuf + "/types/known/anypb", protobuf + "/protoadapt", protobuf + "/proto",
 		"google.golang.org/genproto/googleapis/rpc/errdetails", "google.golang.org/genproto/googleapis/rpc/status",
@@ -52,6 +52,7 @@ var rules = []rule{
 	{dir: "internal/grpctest", may: []string{grpc + "/..."}},
 	{dir: "internal/refuse"},
 	{dir: "internal/racetest"},
+	{dir: "internal/check"},
 	{dir: "internal/archtest"},
 	{dir: "examples/...", may: []string{"..."}},
 }
