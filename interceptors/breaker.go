@@ -11,6 +11,8 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/weir-go/weir/interceptors/internal/observe"
+	"github.com/weir-go/weir/interceptors/internal/places"
 	"github.com/weir-go/weir/internal/check"
 )
 
@@ -168,7 +170,7 @@ type Breaker struct {
 	verdictOf func(error) Verdict
 	epoch     time.Time
 	jittered  func(time.Duration) time.Duration // replaced in tests
-	circuits  *table[*circuit]
+	circuits  *places.Table[*circuit]
 }
 
 // NewBreaker returns a breaker whose circuits are all closed. It returns an error
@@ -182,7 +184,7 @@ func NewBreaker(c BreakerConfig, opts ...BreakerOption) (*Breaker, error) {
 	for _, o := range opts {
 		o.applyBreaker(b)
 	}
-	b.circuits = newTable(b.newCircuit)
+	b.circuits = places.New(b.newCircuit)
 	return b, nil
 }
 
@@ -223,9 +225,9 @@ func (b *Breaker) Stats() []CircuitStats {
 		return nil
 	}
 	var all []CircuitStats
-	for _, c := range b.circuits.all() {
+	for _, c := range b.circuits.All() {
 		s := c.stats()
-		if s.Target != everythingElse || s.Allowed+s.Refused > 0 {
+		if s.Target != places.Rest || s.Allowed+s.Refused > 0 {
 			all = append(all, s)
 		}
 	}
@@ -252,7 +254,7 @@ func UnaryBreaker(b *Breaker) grpc.UnaryClientInterceptor {
 		if b.inert() || ctx.Err() != nil {
 			return invoker(ctx, method, req, reply, cc, opts...)
 		}
-		c := b.circuits.at(cc, method)
+		c := b.circuits.At(cc, method)
 		began := b.now()
 		pass, refused := c.enter(began)
 		verdict := Excluded
@@ -267,7 +269,7 @@ func UnaryBreaker(b *Breaker) grpc.UnaryClientInterceptor {
 			return refused
 		}
 		c.gives(ctx)
-		err := invoker(ctx, method, req, reply, cc, pass.witness.options(opts)...)
+		err := invoker(ctx, method, req, reply, cc, pass.witness.Options(opts)...)
 		if err == nil {
 			c.learn(began)
 		}
@@ -293,7 +295,7 @@ func StreamBreaker(b *Breaker) grpc.StreamClientInterceptor {
 		if b.inert() || ctx.Err() != nil {
 			return streamer(ctx, desc, cc, method, opts...)
 		}
-		c := b.circuits.at(cc, method)
+		c := b.circuits.At(cc, method)
 		began := b.now()
 		pass, refused := c.enter(began)
 		if refused != nil {
@@ -305,11 +307,11 @@ func StreamBreaker(b *Breaker) grpc.StreamClientInterceptor {
 		told := false
 		defer func() { // a hook may end the goroutine
 			if !told {
-				s.abandoned()
+				s.Abandoned()
 			}
 		}()
 		c.tell()
 		told = true
-		return observe(ctx, s, desc, cc, method, streamer, pass.witness.options(opts))
+		return observe.Stream(ctx, s, desc, cc, method, streamer, pass.witness.Options(opts))
 	}
 }

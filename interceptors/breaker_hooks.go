@@ -17,7 +17,7 @@ type BreakerHooks struct {
 func (b *Breaker) changed(c *circuit, ch change) {
 	for _, h := range b.hooks {
 		if h.StateChanged != nil {
-			b.guard(func() { h.StateChanged(c.target, c.method, ch.from, ch.to) })
+			b.guard(func() { h.StateChanged(c.Target, c.Method, ch.from, ch.to) })
 		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/weir-go/weir/interceptors/internal/peers"
 )
 
 // A breakerStream is the breaker's observer of one stream.
@@ -19,18 +21,18 @@ type breakerStream struct {
 	left  atomic.Bool
 }
 
-func (s *breakerStream) answered() {
+func (s *breakerStream) Answered() {
 	if s.seen.Swap(true) {
 		return
 	}
 	now := s.breaker.now()
-	s.pace.saw(now-s.began, now)
+	s.pace.Saw(now-s.began, now)
 	if s.pass.probe != nil {
 		s.leaveOnce(Healthy, nil)
 	}
 }
 
-func (s *breakerStream) ended(err error) {
+func (s *breakerStream) Ended(err error) {
 	if s.left.Load() { // WithVerdict's function is asked once
 		return
 	}
@@ -45,10 +47,10 @@ func (s *breakerStream) ended(err error) {
 	s.leaveOnce(v, s.pass.witness)
 }
 
-func (s *breakerStream) abandoned() { s.leaveOnce(Excluded, nil) }
+func (s *breakerStream) Abandoned() { s.leaveOnce(Excluded, nil) }
 
 // leaveOnce counts the stream. The witness knows the address only at the stream's end.
-func (s *breakerStream) leaveOnce(v Verdict, w *witness) {
+func (s *breakerStream) leaveOnce(v Verdict, w *peers.Witness) {
 	if s.left.Swap(true) {
 		return
 	}

@@ -8,6 +8,10 @@ import (
 	"time"
 
 	"github.com/sony/gobreaker/v2"
+
+	"github.com/weir-go/weir/interceptors/internal/latency"
+	"github.com/weir-go/weir/interceptors/internal/peers"
+	"github.com/weir-go/weir/interceptors/internal/places"
 )
 
 // A circuit is the breaker of one method of one target. gobreaker counts and holds the
@@ -18,10 +22,10 @@ import (
 // own. And it calls its hook with its lock held, so the circuit keeps changes until
 // nothing is locked.
 type circuit struct {
-	place
+	places.Place
 	breaker *Breaker
-	pace    pace // of the method: of unary calls until their end, of streams until their answer
-	several bool // the target may have several addresses
+	pace    latency.Estimate // of the method: of unary calls until their end, of streams until their answer
+	several bool             // the target may have several addresses
 
 	era     atomic.Uint64 // see eraOf; written with mu held
 	until   atomic.Int64  // when an open circuit may be probed, on the breaker's clock
@@ -33,7 +37,7 @@ type circuit struct {
 
 	mu        sync.Mutex // guards what follows
 	cb        *gobreaker.TwoStepCircuitBreaker[struct{}]
-	peers     peers         // of the calls of a closed circuit
+	peers     peers.Peers   // of the calls of a closed circuit
 	suspected time.Duration // when the first of the failures that are remembered ended
 	streak    streak        // of failures
 	anonymous bool          // an address was seen that several servers may share
@@ -58,7 +62,7 @@ type pass struct {
 	era     era
 	began   time.Duration
 	probe   *probe
-	witness *witness
+	witness *peers.Witness
 }
 
 type change struct{ from, to BreakerState }
@@ -91,10 +95,10 @@ var (
 	errUnwell   = errors.New("unwell")
 )
 
-func (b *Breaker) newCircuit(p place) *circuit {
-	c := &circuit{place: p, breaker: b}
+func (b *Breaker) newCircuit(p places.Place) *circuit {
+	c := &circuit{Place: p, breaker: b}
 	// The passthrough resolver knows one address, as do the tests without a connection.
-	c.several = p.target != "" && !strings.HasPrefix(p.target, "passthrough:")
+	c.several = p.Target != "" && !strings.HasPrefix(p.Target, "passthrough:")
 	period := (b.cfg.Window + 9) / 10
 	c.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		MaxRequests:   1, // the first verdict that it is told decides
@@ -118,8 +122,8 @@ var states = [...]BreakerState{
 // calls, refusing would lose them: the interceptor cannot choose the address.
 func (c *circuit) tripsLocked(n gobreaker.Counts) bool {
 	cfg := &c.breaker.cfg
-	all := tally{calls: int(n.TotalSuccesses + n.TotalFailures), failed: int(n.TotalFailures)}
-	if all.calls < cfg.MinCalls || !all.sick(cfg.FailureRatio) {
+	all := peers.Tally{Calls: int(n.TotalSuccesses + n.TotalFailures), Failed: int(n.TotalFailures)}
+	if all.Calls < cfg.MinCalls || !all.Sick(cfg.FailureRatio) {
 		return false
 	}
 	now := c.breaker.now()
@@ -130,13 +134,13 @@ func (c *circuit) tripsLocked(n gobreaker.Counts) bool {
 		}
 		since = c.streak.since
 	}
-	c.peers.turn(now, cfg.Window)
+	c.peers.Turn(now, cfg.Window)
 	// Calls often fail sooner than they succeed, and some servers are reached sooner than
 	// others. They get the time to show it.
-	if (c.peers.count() > 1 || c.allowed.Load() > c.ended.Load()) && now-since < c.patience() {
+	if (c.peers.Count() > 1 || c.allowed.Load() > c.ended.Load()) && now-since < c.patience() {
 		return false
 	}
-	return c.peers.allSick(cfg.FailureRatio, cfg.MinCalls)
+	return c.peers.AllSick(cfg.FailureRatio, cfg.MinCalls)
 }
 
 // mixed reports whether calls may go to several servers that no address tells apart.
@@ -145,7 +149,7 @@ func (c *circuit) mixed() bool { return c.anonymous && c.several }
 // patience is the time after which a call that is still under way is not expected to be
 // answered any more.
 func (c *circuit) patience() time.Duration {
-	mean, dev := c.pace.usual()
+	mean, dev := c.pace.Usual()
 	if mean == 0 {
 		return unknownPace
 	}
@@ -159,12 +163,12 @@ func (c *circuit) changedLocked(from, to BreakerState) {
 		c.until.Store(int64(c.breaker.now() + c.breaker.jittered(c.breaker.cfg.OpenFor)))
 		c.opened.Add(1)
 		if from == BreakerClosed {
-			c.trial.known = min(c.peers.count(), mostProbed)
+			c.trial.known = min(c.peers.Count(), mostProbed)
 		}
 		if c.mixed() {
 			c.trial.known = mixedServers
 		}
-		c.peers, c.streak = peers{}, streak{}
+		c.peers, c.streak = peers.Peers{}, streak{}
 	}
 	c.trial.begin()
 	c.era.Store(eraOf(c.era.Load()>>2+1, to))
@@ -193,7 +197,7 @@ func (c *circuit) enter(now time.Duration) (pass, *stopped) {
 		return pass{}, circuitOpen.after(c.breaker.cfg.OpenFor / 10) // about when the probes have ended
 	}
 	c.allowed.Add(1)
-	return pass{c.era.Load(), now, p, &witness{}}, nil
+	return pass{c.era.Load(), now, p, &peers.Witness{}}, nil
 }
 
 // decided lets a call pass or refuses it where that needs no lock: unless the circuit
@@ -206,7 +210,7 @@ func (c *circuit) decided(now time.Duration) (p pass, refusal *stopped, ok bool)
 		c.allowed.Add(1)
 		p.era, p.began = e, now
 		if now < time.Duration(c.watched.Load()) {
-			p.witness = &witness{}
+			p.witness = &peers.Witness{}
 		}
 		return p, nil, true
 	case stateOf(e) == BreakerOpen && left > 0:
@@ -249,7 +253,7 @@ func (c *circuit) leave(p pass, v Verdict) {
 	if c.era.Load() != p.era {
 		return
 	}
-	c.anonymous = c.anonymous || p.witness.inMemory()
+	c.anonymous = c.anonymous || p.witness.InMemory()
 	if p.probe == nil {
 		c.countLocked(p, v == Unwell, now)
 	} else {
@@ -260,7 +264,7 @@ func (c *circuit) leave(p pass, v Verdict) {
 // countLocked counts a call through a closed circuit.
 func (c *circuit) countLocked(p pass, failed bool, now time.Duration) {
 	if p.witness != nil {
-		c.peers.add(p.witness.addr(), failed, now, c.breaker.cfg.Window)
+		c.peers.Add(p.witness.Addr(), failed, now, c.breaker.cfg.Window)
 	}
 	c.streak.add(failed, p.began, now)
 	if failed {
@@ -301,7 +305,7 @@ func (c *circuit) tellOneUnlocked(ch change) {
 // stats takes no lock. What follows from something else is read before it: none has
 // failed that was not allowed, and what is open has opened.
 func (c *circuit) stats() CircuitStats {
-	s := CircuitStats{Target: c.target, Method: c.method, State: stateOf(c.era.Load()), Failed: c.failed.Load()}
+	s := CircuitStats{Target: c.Target, Method: c.Method, State: stateOf(c.era.Load()), Failed: c.failed.Load()}
 	s.Opened, s.Allowed, s.Refused = c.opened.Load(), c.allowed.Load(), c.refused.Load()
 	return s
 }

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/weir-go/weir/interceptors/internal/places"
 )
 
 // Families counts the gates that are remembered.
@@ -14,7 +16,7 @@ func Families() int {
 }
 
 // TableSize is how many circuits, or targets, are told apart.
-const TableSize = tableSize
+const TableSize = places.Max
 
 // Unjittered has circuits stay open for exactly what the configuration says.
 func Unjittered(b *Breaker) { b.jittered = func(d time.Duration) time.Duration { return d } }

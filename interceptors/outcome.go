@@ -13,14 +13,16 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/internal/callctx"
+	"github.com/weir-go/weir/interceptors/internal/latency"
 )
 
 // outcome says what the end of a unary call means to the limit. cc is nil on a server.
 func (m *member) outcome(
 	ctx context.Context, c *config, cc *grpc.ClientConn, method string, permit *admit.Permit, err error,
 ) admit.Outcome {
-	if err == nil && m.paces.learns() {
-		m.paces.of(cc, method).saw(permit.Held(), m.paces.now())
+	if err == nil && m.paces.Learns() {
+		m.paces.Of(cc, method).Saw(permit.Held(), m.paces.Now())
 	}
 	switch {
 	case err != nil && ours(err):
@@ -59,14 +61,14 @@ const gatePatience = 250 * time.Millisecond
 // fair reports whether a call that ended with DEADLINE_EXCEEDED had the time that its
 // method takes without congestion. A call that the other side ended by itself had.
 func (m *member) fair(ctx context.Context, cc *grpc.ClientConn, method string, had time.Duration) bool {
-	p := m.paces.of(cc, method)
-	m.paces.wonder()
-	dry := p.late(m.paces.now())
-	if !hasPassed(ctx, had) {
+	p := m.paces.Of(cc, method)
+	m.paces.Wonder()
+	dry := p.Late(m.paces.Now())
+	if !callctx.TimeIsUp(ctx, had) {
 		return true
 	}
-	mean, dev := p.unloaded()
-	return fair(had, mean, dev, dry, gatePatience)
+	mean, dev := p.Unloaded()
+	return latency.Fair(had, mean, dev, dry, gatePatience)
 }
 
 // ours reports whether a gate in this process made the error: it says something

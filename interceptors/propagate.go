@@ -2,7 +2,6 @@ package interceptors
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -12,6 +11,9 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/internal/callctx"
+	"github.com/weir-go/weir/interceptors/internal/latency"
+	"github.com/weir-go/weir/interceptors/internal/places"
 )
 
 const (
@@ -54,34 +56,17 @@ func WithRetriesBelow() ServerOption {
 	return serverOption(func(c *config) { c.shedRetries = true })
 }
 
-type classContextKey struct{}
-
 // ContextWithClass returns a context for calls of a class. [UnaryPropagation] and
 // [StreamPropagation] tell the server, and a client's gate uses it where no
 // option says otherwise.
 func ContextWithClass(ctx context.Context, c admit.Class) context.Context {
-	return context.WithValue(ctx, classContextKey{}, c)
+	return callctx.WithClass(ctx, c)
 }
-
-// contextClass returns the class of calls that are made with a context: what
-// [ContextWithClass] said, or else what the call is for which they are made.
-func contextClass(ctx context.Context) admit.Class {
-	// A handler's own context is further in than that of its call.
-	if c, ok := ctx.Value(classContextKey{}).(admit.Class); ok {
-		return c
-	}
-	if m := hopOf(ctx); m != nil {
-		return m.class
-	}
-	return admit.Default
-}
-
-type hopKey struct{}
 
 // hopOf returns the mark of the call that a server with [WithPropagation] runs
 // in this context, or nil.
 func hopOf(ctx context.Context) *mark {
-	m, _ := ctx.Value(hopKey{}).(*mark)
+	m, _ := ctx.Value(callctx.HopKey{}).(*mark)
 	return m
 }
 
@@ -171,8 +156,8 @@ func UnaryPropagation(opts ...PropagationOption) grpc.UnaryClientInterceptor {
 		ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
 	) error {
 		from := hopOf(ctx)
-		floor := p.floors.at(cc, method)
-		ctx, cancel, err := p.depart(ctx, from, floor.shortest())
+		floor := p.floors.At(cc, method)
+		ctx, cancel, err := p.depart(ctx, from, floor.Shortest())
 		if err != nil {
 			return err
 		}
@@ -181,7 +166,7 @@ func UnaryPropagation(opts ...PropagationOption) grpc.UnaryClientInterceptor {
 		start := time.Now()
 		err = invoker(context.WithValue(ctx, waitingKey{}, &waited), method, req, reply, cc, opts...)
 		if err == nil {
-			floor.saw(time.Since(start) - waited.sum())
+			floor.Saw(time.Since(start) - waited.sum())
 		}
 		from.noteEnd(method, err)
 		return err
@@ -220,11 +205,11 @@ func StreamPropagation(opts ...PropagationOption) grpc.StreamClientInterceptor {
 
 type propagation struct {
 	margin time.Duration
-	floors *table[*floor]
+	floors *places.Table[*latency.Minimum]
 }
 
 func newPropagation(opts []PropagationOption) *propagation {
-	p := &propagation{floors: newTable(newFloor)}
+	p := &propagation{floors: places.New(latency.NewMinimum)}
 	for _, o := range opts {
 		o.applyPropagation(p)
 	}
@@ -246,10 +231,10 @@ func (p *propagation) depart(ctx context.Context, from *mark, shortest time.Dura
 			return nil, nil, errTooClose
 		}
 		if p.margin > 0 {
-			ctx, cancel = until(ctx, deadline.Add(-p.margin))
+			ctx, cancel = callctx.Until(ctx, deadline.Add(-p.margin))
 		}
 	}
-	class := contextClass(ctx)
+	class := callctx.Class(ctx)
 	md, _ := metadata.FromOutgoingContext(ctx) // a copy
 	if md == nil {
 		md = metadata.MD{}
@@ -261,17 +246,6 @@ func (p *propagation) depart(ctx context.Context, from *mark, shortest time.Dura
 	md[classKey] = []string{class.String()}
 	return metadata.NewOutgoingContext(ctx, md), cancel, nil
 }
-
-// until returns a context with a deadline. When it is cancelled the cause says that it
-// was not a caller who did it: what stands further in may see that before it hears
-// how its stream ended.
-func until(ctx context.Context, deadline time.Time) (context.Context, context.CancelFunc) {
-	timed, stop := context.WithDeadline(ctx, deadline)
-	ctx, cancel := context.WithCancelCause(timed)
-	return ctx, func() { cancel(errOver); stop() }
-}
-
-var errOver = errors.New("weir: the call is over")
 
 // A waiting is how long a call has waited for permits of this process.
 type waiting struct{ ns atomic.Int64 }

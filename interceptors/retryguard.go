@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
+
+	"github.com/weir-go/weir/interceptors/internal/places"
 )
 
 // UnaryRetryGuard returns an interceptor against two layers of retries: an
@@ -54,17 +56,17 @@ func StreamRetryGuard(report func(target, method string)) grpc.StreamClientInter
 }
 
 func newRetryGuard(report func(target, method string)) *retryGuard {
-	return &retryGuard{report: report, layers: newTable(func(p place) *layered { return &layered{place: p} })}
+	return &retryGuard{report: report, layers: places.New(func(p places.Place) *layered { return &layered{Place: p} })}
 }
 
 type retryGuard struct {
 	report func(target, method string)
-	layers *table[*layered]
+	layers *places.Table[*layered]
 }
 
 // A layered is a method that two layers may retry.
 type layered struct {
-	place
+	places.Place
 	reported atomic.Bool
 }
 
@@ -208,10 +210,10 @@ func retriedByGRPC(cc *grpc.ClientConn, method string, err error) bool {
 
 // found reports two layers, once.
 func (g *retryGuard) found(cc *grpc.ClientConn, method string) {
-	l := g.layers.at(cc, method)
+	l := g.layers.At(cc, method)
 	if g.report == nil || l.reported.Swap(true) {
 		return
 	}
 	defer func() { _ = recover() }()
-	g.report(l.target, l.method)
+	g.report(l.Target, l.Method)
 }

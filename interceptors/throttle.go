@@ -10,6 +10,9 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/weir-go/weir/interceptors/internal/callctx"
+	"github.com/weir-go/weir/interceptors/internal/observe"
+	"github.com/weir-go/weir/interceptors/internal/places"
 	"github.com/weir-go/weir/internal/check"
 )
 
@@ -93,7 +96,7 @@ type Throttle struct {
 	cfg     ThrottleConfig
 	epoch   time.Time
 	draw    func() float64 // from 0 up to 1; replaced in tests
-	targets *table[*target]
+	targets *places.Table[*target]
 }
 
 // NewThrottle returns a throttle that lets everything pass until it has seen
@@ -105,7 +108,7 @@ func NewThrottle(c ThrottleConfig) (*Throttle, error) {
 		return nil, err
 	}
 	t := &Throttle{cfg: c, epoch: time.Now(), draw: rand.Float64}
-	t.targets = newTable(t.newTarget)
+	t.targets = places.New(t.newTarget)
 	return t, nil
 }
 
@@ -150,9 +153,9 @@ func (t *Throttle) Stats() []ThrottleStats {
 		return nil
 	}
 	var all []ThrottleStats
-	for _, g := range t.targets.all() {
+	for _, g := range t.targets.All() {
 		s := g.stats()
-		if s.Target != everythingElse || s.Allowed+s.Refused > 0 {
+		if s.Target != places.Rest || s.Allowed+s.Refused > 0 {
 			all = append(all, s)
 		}
 	}
@@ -176,12 +179,12 @@ func UnaryThrottle(t *Throttle) grpc.UnaryClientInterceptor {
 		if t.inert() || ctx.Err() != nil {
 			return invoker(ctx, method, req, reply, cc, opts...)
 		}
-		g := t.targets.atClass(cc, method, contextClass(ctx).String())
+		g := t.targets.AtClass(cc, method, callctx.Class(ctx).String())
 		ticket, refusal := g.enter()
 		if refusal != nil {
 			return refusal
 		}
-		err := invoker(ctx, method, req, reply, cc, ticket.witness.options(opts)...)
+		err := invoker(ctx, method, req, reply, cc, ticket.witness.Options(opts)...)
 		g.ended(ticket, answerOf(err))
 		return err
 	}
@@ -199,12 +202,12 @@ func StreamThrottle(t *Throttle) grpc.StreamClientInterceptor {
 		if t.inert() || ctx.Err() != nil {
 			return streamer(ctx, desc, cc, method, opts...)
 		}
-		g := t.targets.atClass(cc, method, contextClass(ctx).String())
+		g := t.targets.AtClass(cc, method, callctx.Class(ctx).String())
 		ticket, refusal := g.enter()
 		if refusal != nil {
 			return nil, refusal
 		}
 		s := &throttleStream{target: g, ticket: ticket}
-		return observe(ctx, s, desc, cc, method, streamer, ticket.witness.options(opts))
+		return observe.Stream(ctx, s, desc, cc, method, streamer, ticket.witness.Options(opts))
 	}
 }

@@ -8,12 +8,15 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/weir-go/weir/interceptors/internal/peers"
+	"github.com/weir-go/weir/interceptors/internal/places"
 )
 
 // A target counts the calls of one method and class to one target. Calls lock it only
 // while there is less than full credit.
 type target struct {
-	place
+	places.Place
 	throttle *Throttle
 
 	full atomic.Bool   // the credit is; written with mu held
@@ -26,11 +29,11 @@ type target struct {
 	denied time.Duration // when the target refused the last call
 	last   time.Duration // when the last call ended that was sent with a probability
 	sendAt time.Duration // when to send one whatever the probability
-	peers  peers         // of calls that began with less than full credit
+	peers  peers.Peers   // of calls that began with less than full credit
 }
 
 // A ticket is leave to make one call.
-type ticket struct{ witness *witness }
+type ticket struct{ witness *peers.Witness }
 
 // An answer is what the end of a call says to a throttle.
 type answer uint8
@@ -41,8 +44,8 @@ const (
 	rejection
 )
 
-func (t *Throttle) newTarget(p place) *target {
-	g := &target{place: p, throttle: t, credit: float64(t.cfg.Evidence)}
+func (t *Throttle) newTarget(p places.Place) *target {
+	g := &target{Place: p, throttle: t, credit: float64(t.cfg.Evidence)}
 	g.full.Store(true)
 	g.send.Store(everyCall)
 	return g
@@ -63,7 +66,7 @@ func (g *target) enter() (ticket, *stopped) {
 		}
 	}
 	g.allowed.Add(1)
-	return ticket{&witness{}}, nil
+	return ticket{&peers.Witness{}}, nil
 }
 
 // refuse returns the error for a call that is not to be sent, or nil if none was sent for
@@ -112,7 +115,7 @@ func (g *target) ended(t ticket, a answer) {
 	defer g.mu.Unlock()
 	g.forgetLocked(now)
 	if t.witness != nil {
-		g.peers.add(t.witness.addr(), a == rejection, now, g.throttle.cfg.Window)
+		g.peers.Add(t.witness.Addr(), a == rejection, now, g.throttle.cfg.Window)
 	}
 	step := g.throttle.stepAt(g.credit)
 	if a == taken {
@@ -162,8 +165,8 @@ func (g *target) judgeLocked() {
 	switch {
 	case g.credit >= most:
 		g.credit = most
-		g.peers = peers{}
-	case g.credit < 0 && !g.peers.refuse(1-1/g.throttle.cfg.K):
+		g.peers = peers.Peers{}
+	case g.credit < 0 && !g.peers.Refuse(1-1/g.throttle.cfg.K):
 		g.credit = 0
 	}
 	g.credit = max(g.credit, leastSend)
@@ -173,7 +176,7 @@ func (g *target) judgeLocked() {
 
 func (g *target) stats() ThrottleStats {
 	s := ThrottleStats{
-		Target: g.target, Method: g.method, Class: g.class,
+		Target: g.Place.Target, Method: g.Place.Method, Class: g.Place.Class,
 		Accepted: g.accepted.Load(), Rejected: g.rejected.Load(),
 	}
 	s.Allowed, s.Refused = g.allowed.Load(), g.refused.Load()
@@ -219,16 +222,16 @@ type throttleStream struct {
 }
 
 // answered counts the stream before the witness knows the address.
-func (s *throttleStream) answered() {
+func (s *throttleStream) Answered() {
 	if !s.counted.Swap(true) {
 		s.target.ended(ticket{}, taken)
 	}
 }
 
-func (s *throttleStream) ended(err error) {
+func (s *throttleStream) Ended(err error) {
 	if !s.counted.Swap(true) {
 		s.target.ended(s.ticket, answerOf(err))
 	}
 }
 
-func (s *throttleStream) abandoned() { s.counted.Store(true) }
+func (s *throttleStream) Abandoned() { s.counted.Store(true) }

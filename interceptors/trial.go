@@ -3,6 +3,8 @@ package interceptors
 import (
 	"slices"
 	"time"
+
+	"github.com/weir-go/weir/interceptors/internal/peers"
 )
 
 const (
@@ -16,7 +18,7 @@ const (
 type trial struct {
 	known  int // addresses, as far as they were seen
 	calls  int
-	by     map[string]tally
+	by     map[string]peers.Tally
 	failed bool // the probes that have ended say so
 }
 
@@ -24,10 +26,10 @@ func (t *trial) begin() { *t = trial{known: max(t.known, min(len(t.by), mostProb
 
 func (t *trial) add(addr string, failed bool) {
 	if t.by == nil {
-		t.by = map[string]tally{}
+		t.by = map[string]peers.Tally{}
 	}
 	one := t.by[addr]
-	one.add(failed)
+	one.Add(failed)
 	t.by[addr] = one
 	t.calls++
 }
@@ -43,10 +45,10 @@ func (t *trial) judge(cfg *BreakerConfig, mixed bool) Verdict {
 	}
 	allFail := len(t.by) >= t.known
 	for _, one := range t.by {
-		if one.calls-one.failed >= enough {
+		if one.Calls-one.Failed >= enough {
 			return Healthy
 		}
-		allFail = allFail && one.failed >= tooMany
+		allFail = allFail && one.Failed >= tooMany
 	}
 	if allFail && !mixed || t.calls >= cfg.Probes*max(t.known, len(t.by)) {
 		return Unwell
@@ -87,7 +89,7 @@ func (c *circuit) giveUpLocked(now time.Duration) {
 func (c *circuit) probedLocked(p pass, v Verdict, now time.Duration) {
 	c.probes = slices.DeleteFunc(c.probes, func(o *probe) bool { return o == p.probe })
 	if v != Excluded {
-		c.trial.add(p.witness.addr(), v == Unwell)
+		c.trial.add(p.witness.Addr(), v == Unwell)
 		switch c.trial.judge(&c.breaker.cfg, c.mixed()) {
 		case Healthy:
 			c.tellLocked(nil)

@@ -2,13 +2,15 @@ package interceptors
 
 import (
 	"context"
-	"errors"
 	"math"
 	"math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/weir-go/weir/interceptors/internal/callctx"
+	"github.com/weir-go/weir/interceptors/internal/latency"
 )
 
 // A Verdict is what the end of a call says about the server.
@@ -49,9 +51,9 @@ func (c *circuit) verdict(ctx context.Context, began time.Duration, err error) V
 	v := verdictOfStatus(st)
 	switch code := st.Code(); {
 	case v == Healthy:
-		c.pace.answered()
-	case code == codes.Canceled && canceled(ctx),
-		code == codes.DeadlineExceeded && v == Unwell && (canceled(ctx) || hasPassed(ctx, b.now()-began)):
+		c.pace.Answered()
+	case code == codes.Canceled && callctx.Canceled(ctx),
+		code == codes.DeadlineExceeded && v == Unwell && (callctx.Canceled(ctx) || callctx.TimeIsUp(ctx, b.now()-began)):
 		return c.lateVerdict(ctx, began)
 	}
 	return v
@@ -89,13 +91,13 @@ const (
 // the caller waited for longer than the method takes.
 func (c *circuit) lateVerdict(ctx context.Context, began time.Duration) Verdict {
 	now := c.breaker.now()
-	had, dry := now-began, c.pace.late(now)
-	mean, dev := c.pace.usual()
-	enough := fair(had, mean, dev, dry, unknownPace)
+	had, dry := now-began, c.pace.Late(now)
+	mean, dev := c.pace.Usual()
+	enough := latency.Fair(had, mean, dev, dry, unknownPace)
 	if mean == 0 {
 		// The callers who wait for longest know best what the method takes. A caller that
 		// cancels does not say how long it would have waited.
-		patient := canceled(ctx) || dry >= longDry || had >= time.Duration(c.pace.longest.Load())/2
+		patient := callctx.Canceled(ctx) || dry >= longDry || had >= c.pace.Longest()/2
 		enough = had >= unknownPace || enough && patient
 	}
 	if enough {
@@ -107,36 +109,23 @@ func (c *circuit) lateVerdict(ctx context.Context, began time.Duration) Verdict 
 // learn notes how long a call took that went well. Where all goes well it does so for
 // some of the calls only, to spare the others the clock.
 func (c *circuit) learn(began time.Duration) {
-	if c.pace.known() && rand.Uint32()%(learnOneIn/2) != 0 {
+	if c.pace.Known() && rand.Uint32()%(latency.LearnOneIn/2) != 0 {
 		return
 	}
 	now := c.breaker.now()
-	c.pace.saw(now-began, now)
+	c.pace.Saw(now-began, now)
 }
 
 // gives notes how long the caller of a call will wait for it.
 func (c *circuit) gives(ctx context.Context) {
-	if c.pace.mean.Load() != 0 {
+	if c.pace.Learned() {
 		return
 	}
 	wait := time.Duration(math.MaxInt64)
 	if deadline, ok := ctx.Deadline(); ok {
 		wait = time.Until(deadline)
 	}
-	c.pace.gave(wait)
-}
-
-// hasPassed reports whether a call that lasted for had ended because of its own deadline,
-// and not because the server gave up by itself: then most of the time is left. A server
-// may answer a little before the deadline.
-func hasPassed(ctx context.Context, had time.Duration) bool {
-	deadline, ok := ctx.Deadline()
-	return ok && time.Until(deadline) <= had
-}
-
-// canceled reports whether a call's caller canceled it.
-func canceled(ctx context.Context) bool {
-	return errors.Is(ctx.Err(), context.Canceled) && !errors.Is(context.Cause(ctx), errOver)
+	c.pace.Gave(wait)
 }
 
 // askedVerdict asks the user's function.

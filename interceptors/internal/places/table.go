@@ -1,4 +1,4 @@
-package interceptors
+package places
 
 import (
 	"maps"
@@ -10,56 +10,56 @@ import (
 	"google.golang.org/grpc"
 )
 
-// tableSize is how many targets, or methods of targets, a table tells apart. A
+// Max is how many targets, or methods of targets, a table tells apart. A
 // program calls some dozens; one that forwards whatever methods it is asked for
 // must not grow for ever. Each may be spelled in some ways.
 const (
-	tableSize = 1024
-	spellings = 4 * tableSize
+	Max       = 1024
+	spellings = 4 * Max
 )
 
-// everythingElse stands for the targets and methods beyond tableSize, and for those
+// Rest stands for the targets and methods beyond Max, and for those
 // that cannot be labels because they are not valid UTF-8.
-const everythingElse = "*"
+const Rest = "*"
 
-// A place is a method of a target, of calls of one class if there is one.
-type place struct{ target, method, class string }
+// A Place is a method of a target, of calls of one class if there is one.
+type Place struct{ Target, Method, Class string }
 
 // isText reports whether the names can be labels. The canonical form of a target can
 // be none although the target is.
-func (p place) isText() bool { return utf8.ValidString(p.target) && utf8.ValidString(p.method) }
+func (p Place) isText() bool { return utf8.ValidString(p.Target) && utf8.ValidString(p.Method) }
 
-// A table holds a value for each place. Finding one takes no lock and allocates
+// A Table holds a value for each place. Finding one takes no lock and allocates
 // nothing.
-type table[V any] struct {
-	make func(place) V
-	rest V // for everythingElse
+type Table[V any] struct {
+	make func(Place) V
+	rest V // for Rest
 
 	// found is replaced, never changed. Its targets are as the program spelled
 	// them: making them canonical allocates. All of it is text.
-	found atomic.Pointer[map[place]V]
+	found atomic.Pointer[map[Place]V]
 
 	mu        sync.Mutex // guards what follows
-	canonical map[place]V
+	canonical map[Place]V
 	ordered   []V // those of canonical, as they came
 }
 
-func newTable[V any](mk func(place) V) *table[V] {
-	t := &table[V]{make: mk, rest: mk(place{everythingElse, everythingElse, everythingElse}), canonical: map[place]V{}}
-	t.found.Store(&map[place]V{})
+func New[V any](mk func(Place) V) *Table[V] {
+	t := &Table[V]{make: mk, rest: mk(Place{Rest, Rest, Rest}), canonical: map[Place]V{}}
+	t.found.Store(&map[Place]V{})
 	return t
 }
 
-// at returns the value for a method of a connection's target. Connections whose
+// At returns the value for a method of a connection's target. Connections whose
 // targets have the same canonical form share it. Without a connection, as in
 // tests of interceptors, the target is empty.
-func (t *table[V]) at(cc *grpc.ClientConn, method string) V { return t.atClass(cc, method, "") }
+func (t *Table[V]) At(cc *grpc.ClientConn, method string) V { return t.AtClass(cc, method, "") }
 
-// atClass is at for the calls of one class.
-func (t *table[V]) atClass(cc *grpc.ClientConn, method, class string) V {
-	p := place{method: method, class: class}
+// AtClass is At for the calls of one class.
+func (t *Table[V]) AtClass(cc *grpc.ClientConn, method, class string) V {
+	p := Place{Method: method, Class: class}
 	if cc != nil {
-		p.target = cc.Target()
+		p.Target = cc.Target()
 	}
 	found := *t.found.Load()
 	if v, ok := found[p]; ok {
@@ -71,7 +71,7 @@ func (t *table[V]) atClass(cc *grpc.ClientConn, method, class string) V {
 	return t.add(cc, p)
 }
 
-func (t *table[V]) add(cc *grpc.ClientConn, p place) V {
+func (t *Table[V]) add(cc *grpc.ClientConn, p Place) V {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	found := *t.found.Load()
@@ -83,7 +83,7 @@ func (t *table[V]) add(cc *grpc.ClientConn, p place) V {
 	}
 	c := p
 	if cc != nil {
-		c.target = cc.CanonicalTarget()
+		c.Target = cc.CanonicalTarget()
 	}
 	v := t.canonicalLocked(c)
 	found = maps.Clone(found)
@@ -93,10 +93,10 @@ func (t *table[V]) add(cc *grpc.ClientConn, p place) V {
 }
 
 // canonicalLocked returns the value for a place whose target is in its canonical form.
-func (t *table[V]) canonicalLocked(p place) V {
+func (t *Table[V]) canonicalLocked(p Place) V {
 	v, ok := t.canonical[p]
 	if !ok {
-		if len(t.canonical) >= tableSize || !p.isText() {
+		if len(t.canonical) >= Max || !p.isText() {
 			return t.rest
 		}
 		v = t.make(p)
@@ -106,9 +106,9 @@ func (t *table[V]) canonicalLocked(p place) V {
 	return v
 }
 
-// all returns the values in the order in which they were first asked for. The one
+// All returns the values in the order in which they were first asked for. The one
 // for the rest is last.
-func (t *table[V]) all() []V {
+func (t *Table[V]) All() []V {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return append(slices.Clone(t.ordered), t.rest)

@@ -1,4 +1,4 @@
-package interceptors
+package latency
 
 import (
 	"math/rand/v2"
@@ -6,12 +6,14 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/weir-go/weir/interceptors/internal/places"
 )
 
 const (
-	// learnOneIn is how many calls that went well there are for each that a pace learns from,
+	// LearnOneIn is how many calls that went well there are for each that a Estimate learns from,
 	// so that the others need not read the clock.
-	learnOneIn = 16
+	LearnOneIn = 16
 	// curiosity is how many calls in a row are learned from after one that was late.
 	curiosity = 64
 	// slowMean is over how many calls the mean goes whose lowest value is kept.
@@ -20,12 +22,12 @@ const (
 	baseTurn = 30 * time.Second
 )
 
-// A pace is how long the calls of one method take. It learns from calls that went well,
+// A Estimate is how long the calls of one method take. It learns from calls that went well,
 // and judges whether one that ended without an answer had a fair time. The estimator is
 // that of TCP's retransmission timer (Jacobson, "Congestion Avoidance and Control", 1988):
 // a mean and a mean deviation. Updates take no lock, and one that gets lost does no harm.
-// The zero pace knows nothing. Times are on any clock that starts above zero.
-type pace struct {
+// The zero Estimate knows nothing. Times are on any clock that starts above zero.
+type Estimate struct {
 	mean, dev atomic.Int64 // of calls that went well; mean is 0 while there were none
 	dry       atomic.Int64 // when the first call without an answer since the last answer ended, or 0
 	longest   atomic.Int64 // the longest time that a caller gave a call before anything was known
@@ -35,20 +37,26 @@ type pace struct {
 	seen, slow, low, lastLow, turned atomic.Int64
 }
 
-// known reports whether the pace knows what a call takes and has seen an answer since
+// Known reports whether the Estimate knows what a call takes and has seen an answer since
 // the last call without one.
-func (p *pace) known() bool { return p.mean.Load() > 0 && p.dry.Load() == 0 }
+func (p *Estimate) Known() bool { return p.mean.Load() > 0 && p.dry.Load() == 0 }
 
-// answered notes that the server answers, whatever it says.
-func (p *pace) answered() {
+// Learned reports whether the estimate has seen a call that went well.
+func (p *Estimate) Learned() bool { return p.mean.Load() != 0 }
+
+// Longest returns the longest time that a caller gave a call before the first one went well.
+func (p *Estimate) Longest() time.Duration { return time.Duration(p.longest.Load()) }
+
+// Answered notes that the server answers, whatever it says.
+func (p *Estimate) Answered() {
 	if p.dry.Load() != 0 {
 		p.dry.Store(0)
 	}
 }
 
-// saw learns from a call that went well.
-func (p *pace) saw(took, now time.Duration) {
-	p.answered()
+// Saw learns from a call that went well.
+func (p *Estimate) Saw(took, now time.Duration) {
+	p.Answered()
 	t := max(int64(took), 1)
 	mean, dev := p.mean.Load(), p.dev.Load()
 	if mean == 0 {
@@ -63,7 +71,7 @@ func (p *pace) saw(took, now time.Duration) {
 	p.keepLow(t, int64(now))
 }
 
-func (p *pace) keepLow(t, now int64) {
+func (p *Estimate) keepLow(t, now int64) {
 	n := p.seen.Add(1)
 	slow := p.slow.Load()
 	slow += (t - slow) / min(n, slowMean)
@@ -80,21 +88,21 @@ func (p *pace) keepLow(t, now int64) {
 	}
 }
 
-// gave notes how long a caller gives a call. It matters only while nothing is known.
-func (p *pace) gave(d time.Duration) {
+// Gave notes how long a caller gives a call. It matters only while nothing is known.
+func (p *Estimate) Gave(d time.Duration) {
 	if p.mean.Load() == 0 && int64(d) > p.longest.Load() {
 		p.longest.Store(int64(d))
 	}
 }
 
-// late notes a call that ended without an answer, and returns for how long there was none.
-func (p *pace) late(now time.Duration) (dry time.Duration) {
+// Late notes a call that ended without an answer, and returns for how long there was none.
+func (p *Estimate) Late(now time.Duration) (dry time.Duration) {
 	p.dry.CompareAndSwap(0, max(int64(now), 1))
 	return now - time.Duration(p.dry.Load())
 }
 
-// unloaded is what a call takes, with its deviation, while there is no congestion.
-func (p *pace) unloaded() (mean, dev time.Duration) {
+// Unloaded is what a call takes, with its deviation, while there is no congestion.
+func (p *Estimate) Unloaded() (mean, dev time.Duration) {
 	m, low := p.mean.Load(), p.low.Load()
 	if last := p.lastLow.Load(); last != 0 && last < low {
 		low = last
@@ -105,45 +113,45 @@ func (p *pace) unloaded() (mean, dev time.Duration) {
 	return time.Duration(low), time.Duration(float64(p.dev.Load()) * float64(low) / float64(m))
 }
 
-// usual is what a call takes now, with its deviation.
-func (p *pace) usual() (mean, dev time.Duration) {
+// Usual is what a call takes now, with its deviation.
+func (p *Estimate) Usual() (mean, dev time.Duration) {
 	return time.Duration(p.mean.Load()), time.Duration(p.dev.Load())
 }
 
-// fair reports whether a call that lasted for had was given the time that a call of this
+// Fair reports whether a call that lasted for had was given the time that a call of this
 // mean and deviation takes. Once nothing was answered for longer than patience, the mean
 // alone is enough: there is nothing left that would tell a slow call from a dead server.
-func fair(had, mean, dev, dry, patience time.Duration) bool {
+func Fair(had, mean, dev, dry, patience time.Duration) bool {
 	if dry >= patience {
 		return had >= mean
 	}
 	return mean > 0 && had >= max(2*mean, mean+4*dev)
 }
 
-// paces are those of the methods that one gate's interceptor sees.
-type paces struct {
+// Methods are those of the methods that one gate's interceptor sees.
+type Methods struct {
 	epoch   time.Time
-	methods *table[*pace]
+	methods *places.Table[*Estimate]
 	curious atomic.Int64 // how many calls to learn from, whatever the dice say
 }
 
-func newPaces() *paces {
+func NewMethods() *Methods {
 	// The clock starts above zero, which is no time.
-	return &paces{epoch: time.Now().Add(-1), methods: newTable(func(place) *pace { return &pace{} })}
+	return &Methods{epoch: time.Now().Add(-1), methods: places.New(func(places.Place) *Estimate { return &Estimate{} })}
 }
 
-func (p *paces) now() time.Duration { return time.Since(p.epoch) }
+func (p *Methods) Now() time.Duration { return time.Since(p.epoch) }
 
-// learns reports whether to learn from a call that went well.
-func (p *paces) learns() bool {
+// Learns reports whether to learn from a call that went well.
+func (p *Methods) Learns() bool {
 	if p.curious.Load() > 0 {
 		p.curious.Add(-1)
 		return true
 	}
-	return rand.Uint32()%learnOneIn == 0
+	return rand.Uint32()%LearnOneIn == 0
 }
 
-// wonder has the next calls that go well be learned from.
-func (p *paces) wonder() { p.curious.Store(curiosity) }
+// Wonder has the next calls that go well be learned from.
+func (p *Methods) Wonder() { p.curious.Store(curiosity) }
 
-func (p *paces) of(cc *grpc.ClientConn, method string) *pace { return p.methods.at(cc, method) }
+func (p *Methods) Of(cc *grpc.ClientConn, method string) *Estimate { return p.methods.At(cc, method) }

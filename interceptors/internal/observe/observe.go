@@ -1,4 +1,4 @@
-package interceptors
+package observe
 
 import (
 	"context"
@@ -10,30 +10,30 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// An observer is told what becomes of a stream. Its methods may be called from
+// An Observer is told what becomes of a stream. Its methods may be called from
 // several goroutines at once.
-type observer interface {
-	// answered is called when the server's headers or a message have come.
-	answered()
-	// ended is called with the stream's end, nil when all went well. It may be called
+type Observer interface {
+	// Answered is called when the server's headers or a message have come.
+	Answered()
+	// Ended is called with the stream's end, nil when all went well. It may be called
 	// more than once; the first counts.
-	ended(err error)
-	// abandoned is called instead of ended when the goroutine that opened the
+	Ended(err error)
+	// Abandoned is called instead of Ended when the goroutine that opened the
 	// stream panicked or called runtime.Goexit.
-	abandoned()
+	Abandoned()
 }
 
-// observe opens a stream and has it observed. The observer learns of the end from
+// Stream opens a stream and has it observed. The observer learns of the end from
 // RecvMsg or from gRPC itself, whichever comes first.
-func observe(
-	ctx context.Context, o observer, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
+func Stream(
+	ctx context.Context, o Observer, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
 	streamer grpc.Streamer, opts []grpc.CallOption,
 ) (grpc.ClientStream, error) {
-	s := &observedStream{observer: o, single: !desc.ServerStreams}
+	s := &stream{observer: o, single: !desc.ServerStreams}
 	returned := false
 	defer func() {
 		if !returned {
-			s.observer.abandoned()
+			s.observer.Abandoned()
 		}
 	}()
 	var err error
@@ -46,39 +46,39 @@ func observe(
 	return s, nil
 }
 
-// An observedStream never asks for the stream's own context: gRPC does not retry
+// An stream never asks for the stream's own context: gRPC does not retry
 // a stream whose context was asked for.
-type observedStream struct {
+type stream struct {
 	grpc.ClientStream
-	observer observer
+	observer Observer
 	single   bool // there is but one response
 }
 
-func (s *observedStream) RecvMsg(m any) error {
+func (s *stream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
 	switch {
 	case err != nil || s.single:
 		s.over(err)
 	default:
-		s.observer.answered()
+		s.observer.Answered()
 	}
 	return err
 }
 
 // Header returns nothing when the stream has ended without headers, which says
 // nothing about how it ended.
-func (s *observedStream) Header() (metadata.MD, error) {
+func (s *stream) Header() (metadata.MD, error) {
 	md, err := s.ClientStream.Header()
 	if err == nil && md != nil {
-		s.observer.answered()
+		s.observer.Answered()
 	}
 	return md, err
 }
 
 // over is told the stream's end, by several who see it.
-func (s *observedStream) over(err error) {
+func (s *stream) over(err error) {
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
-	s.observer.ended(err)
+	s.observer.Ended(err)
 }

@@ -1,4 +1,4 @@
-package interceptors
+package peers
 
 import (
 	"iter"
@@ -10,33 +10,33 @@ import (
 	"google.golang.org/grpc/peer"
 )
 
-// A tally counts calls, how many of them failed, and how many went well since the last one
+// A Tally counts calls, how many of them failed, and how many went well since the last one
 // that failed.
-type tally struct{ calls, failed, run int }
+type Tally struct{ Calls, Failed, run int }
 
-func (t *tally) add(failed bool) {
-	t.calls++
+func (t *Tally) Add(failed bool) {
+	t.Calls++
 	t.run++
 	if failed {
-		t.failed++
+		t.Failed++
 		t.run = 0
 	}
 }
 
 // after returns the sum of a tally and the one before it.
-func (t tally) after(before tally) tally {
+func (t Tally) after(before Tally) Tally {
 	run := t.run
-	if t.failed == 0 {
+	if t.Failed == 0 {
 		run += before.run
 	}
-	return tally{t.calls + before.calls, t.failed + before.failed, run}
+	return Tally{t.Calls + before.Calls, t.Failed + before.Failed, run}
 }
 
 // above is the number of standard deviations by which more calls failed than the ratio
 // says; below zero, fewer did.
-func (t tally) above(ratio float64) float64 {
-	n := float64(t.calls)
-	return (float64(t.failed) - ratio*n) / math.Sqrt(max(ratio*(1-ratio)*n, 1e-9))
+func (t Tally) above(ratio float64) float64 {
+	n := float64(t.Calls)
+	return (float64(t.Failed) - ratio*n) / math.Sqrt(max(ratio*(1-ratio)*n, 1e-9))
 }
 
 const (
@@ -46,39 +46,39 @@ const (
 	backRun = 5
 )
 
-// sick reports whether more calls fail than the ratio says, beyond doubt: by more than
+// Sick reports whether more calls fail than the ratio says, beyond doubt: by more than
 // chance explains, or all of them.
-func (t tally) sick(ratio float64) bool {
-	return t.calls > 0 && (t.failed == t.calls || t.above(ratio) > certainty)
+func (t Tally) Sick(ratio float64) bool {
+	return t.Calls > 0 && (t.Failed == t.Calls || t.above(ratio) > certainty)
 }
 
 // mostPeers bounds how many addresses are told apart; later ones share a tally.
 const mostPeers = 256
 
-// peers holds a tally for each address that calls of a target went to. An interceptor
+// Peers holds a tally for each address that calls of a target went to. An interceptor
 // learns the address only afterwards, so it cannot avoid the one that fails. It can see
-// that not all of them do. The zero peers is empty. Lock it from outside.
-type peers struct {
+// that not all of them do. The zero Peers is empty. Lock it from outside.
+type Peers struct {
 	began     time.Duration
-	now, last map[string]tally // this half of the window and the one before
+	now, last map[string]Tally // this half of the window and the one before
 }
 
-// add counts a call to an address at a time.
-func (p *peers) add(addr string, failed bool, now, window time.Duration) {
-	p.turn(now, window)
+// Add counts a call to an address at a time.
+func (p *Peers) Add(addr string, failed bool, now, window time.Duration) {
+	p.Turn(now, window)
 	if p.now == nil {
-		p.now = map[string]tally{}
+		p.now = map[string]Tally{}
 	}
 	t, ok := p.now[addr]
 	if !ok && len(p.now) >= mostPeers {
 		addr = ""
 		t = p.now[addr]
 	}
-	t.add(failed)
+	t.Add(failed)
 	p.now[addr] = t
 }
 
-func (p *peers) turn(now, window time.Duration) {
+func (p *Peers) Turn(now, window time.Duration) {
 	switch half := window / 2; {
 	case now-p.began >= 2*half:
 		p.began, p.last, p.now = now, nil, nil
@@ -94,27 +94,27 @@ const (
 	fewEach = 3
 )
 
-// allSick reports whether calls fail at each address, and none seems to be back. Addresses
+// AllSick reports whether calls fail at each address, and none seems to be back. Addresses
 // with few calls are judged together, once they had enough, unless one never failed.
-func (p *peers) allSick(ratio float64, enough int) bool {
-	var few tally
+func (p *Peers) AllSick(ratio float64, enough int) bool {
+	var few Tally
 	addresses := 0
-	alone := p.count() == 1
+	alone := p.Count() == 1
 	for _, t := range p.all() {
 		switch {
-		case t.calls >= fewCalls:
-			if !t.sick(ratio) || t.run >= backRun {
+		case t.Calls >= fewCalls:
+			if !t.Sick(ratio) || t.run >= backRun {
 				return false
 			}
-		case t.calls > 1 && t.failed == 0 && !alone:
+		case t.Calls > 1 && t.Failed == 0 && !alone:
 			return false
 		default:
-			few.calls += t.calls
-			few.failed += t.failed
+			few.Calls += t.Calls
+			few.Failed += t.Failed
 			addresses++
 		}
 	}
-	return alone || addresses == 0 || few.calls >= max(enough, fewEach*addresses) && few.sick(ratio)
+	return alone || addresses == 0 || few.Calls >= max(enough, fewEach*addresses) && few.Sick(ratio)
 }
 
 const (
@@ -125,22 +125,22 @@ const (
 	eachProven, mostProven = 6, 40
 )
 
-// refuse reports whether no address clearly fails less than the ratio says.
-func (p *peers) refuse(ratio float64) bool {
+// Refuse reports whether no address clearly fails less than the ratio says.
+func (p *Peers) Refuse(ratio float64) bool {
 	calls, addresses := 0, 0
 	for _, t := range p.all() {
-		if t.calls >= fewProven && t.above(ratio) <= -certainty {
+		if t.Calls >= fewProven && t.above(ratio) <= -certainty {
 			return false
 		}
-		calls += t.calls
+		calls += t.Calls
 		addresses++
 	}
 	return addresses <= 1 || calls >= min(eachProven*addresses, mostProven)
 }
 
 // all returns each address with its calls.
-func (p *peers) all() iter.Seq2[string, tally] {
-	return func(yield func(string, tally) bool) {
+func (p *Peers) all() iter.Seq2[string, Tally] {
+	return func(yield func(string, Tally) bool) {
 		for addr, t := range p.now {
 			if !yield(addr, t.after(p.last[addr])) {
 				return
@@ -154,8 +154,8 @@ func (p *peers) all() iter.Seq2[string, tally] {
 	}
 }
 
-// count returns how many addresses there are, at least 1.
-func (p *peers) count() int {
+// Count returns how many addresses there are, at least 1.
+func (p *Peers) Count() int {
 	n := 0
 	for range p.all() {
 		n++
@@ -163,21 +163,21 @@ func (p *peers) count() int {
 	return max(n, 1)
 }
 
-// A witness learns which address a call went to. A nil witness learns nothing.
-type witness struct{ peer peer.Peer }
+// A Witness learns which address a call went to. A nil Witness learns nothing.
+type Witness struct{ peer peer.Peer }
 
-// options returns the call options that tell the witness.
-func (w *witness) options(opts []grpc.CallOption) []grpc.CallOption {
+// Options returns the call options that tell the witness.
+func (w *Witness) Options(opts []grpc.CallOption) []grpc.CallOption {
 	if w == nil {
 		return opts
 	}
 	return append(slices.Clip(opts), grpc.Peer(&w.peer))
 }
 
-// addr names the connection that the call went over, once the call has ended. The local
+// Addr names the connection that the call went over, once the call has ended. The local
 // address is part of it: behind one remote address there may be several servers. It is
 // empty for a call that found no connection.
-func (w *witness) addr() string {
+func (w *Witness) Addr() string {
 	if w == nil || w.peer.Addr == nil {
 		return ""
 	}
@@ -187,9 +187,9 @@ func (w *witness) addr() string {
 	return w.peer.Addr.String() + " " + w.peer.LocalAddr.String()
 }
 
-// inMemory reports whether the call went over a connection in memory, whose address
+// InMemory reports whether the call went over a connection in memory, whose address
 // does not tell it from others.
-func (w *witness) inMemory() bool {
+func (w *Witness) InMemory() bool {
 	if w == nil || w.peer.Addr == nil {
 		return false
 	}
