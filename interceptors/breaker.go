@@ -13,6 +13,7 @@ import (
 
 	"github.com/weir-go/weir/interceptors/internal/observe"
 	"github.com/weir-go/weir/interceptors/internal/places"
+	"github.com/weir-go/weir/interceptors/internal/refusal"
 	"github.com/weir-go/weir/internal/check"
 )
 
@@ -20,7 +21,7 @@ import (
 // refused.
 var ErrBreakerOpen = errors.New("weir: this client's breaker is open: too many calls of this method have failed")
 
-var circuitOpen = retreat{cause: ErrBreakerOpen, reason: "CIRCUIT_OPEN"}
+var circuitOpen = refusal.Retreat{Cause: ErrBreakerOpen, Reason: "CIRCUIT_OPEN"}
 
 // A BreakerConfig configures [NewBreaker]. Every zero field means its default.
 type BreakerConfig struct {

@@ -10,6 +10,7 @@ import (
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/internal/refusal"
 	"github.com/weir-go/weir/internal/check"
 )
 
@@ -102,10 +103,10 @@ func made(g *admit.Gate) bool { return g != nil && g.Limit() > 0 }
 // gate, or with wrong options; nil if it can work.
 func (c *config) cannotWork(g *admit.Gate) error {
 	if !made(g) {
-		return errNoGate
+		return refusal.ErrNoGate
 	}
 	if errs := c.checkOptions(g); len(errs) > 0 {
-		return misconfigured(errors.Join(errs...))
+		return refusal.Misconfigured(errors.Join(errs...))
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/latency"
 	"github.com/weir-go/weir/interceptors/internal/peers"
 	"github.com/weir-go/weir/interceptors/internal/places"
+	"github.com/weir-go/weir/interceptors/internal/refusal"
 )
 
 // A circuit is the breaker of one method of one target. gobreaker counts and holds the
@@ -182,19 +183,19 @@ func (c *circuit) changedLocked(from, to BreakerState) {
 
 // enter gives leave to make a call, or says why not. The caller returns leave with
 // leave. In either case it calls tell when nothing can get lost.
-func (c *circuit) enter(now time.Duration) (pass, *stopped) {
-	if p, refusal, ok := c.decided(now); ok {
-		return p, refusal
+func (c *circuit) enter(now time.Duration) (pass, *refusal.Error) {
+	if p, refused, ok := c.decided(now); ok {
+		return p, refused
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if p, refusal, ok := c.decided(now); ok { // it has changed
-		return p, refusal
+	if p, refused, ok := c.decided(now); ok { // it has changed
+		return p, refused
 	}
 	p := c.probeLocked(now)
 	if p == nil {
 		c.refused.Add(1)
-		return pass{}, circuitOpen.after(c.breaker.cfg.OpenFor / 10) // about when the probes have ended
+		return pass{}, circuitOpen.After(c.breaker.cfg.OpenFor / 10) // about when the probes have ended
 	}
 	c.allowed.Add(1)
 	return pass{c.era.Load(), now, p, &peers.Witness{}}, nil
@@ -202,7 +203,7 @@ func (c *circuit) enter(now time.Duration) (pass, *stopped) {
 
 // decided lets a call pass or refuses it where that needs no lock: unless the circuit
 // is half-open, or has been open for long enough.
-func (c *circuit) decided(now time.Duration) (p pass, refusal *stopped, ok bool) {
+func (c *circuit) decided(now time.Duration) (p pass, refused *refusal.Error, ok bool) {
 	e := c.era.Load()
 	left := time.Duration(c.until.Load()) - now
 	switch {
@@ -215,7 +216,7 @@ func (c *circuit) decided(now time.Duration) (p pass, refusal *stopped, ok bool)
 		return p, nil, true
 	case stateOf(e) == BreakerOpen && left > 0:
 		c.refused.Add(1)
-		return pass{}, circuitOpen.after(left), true
+		return pass{}, circuitOpen.After(left), true
 	default:
 		return pass{}, nil, false
 	}

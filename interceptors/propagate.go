@@ -14,6 +14,7 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/callctx"
 	"github.com/weir-go/weir/interceptors/internal/latency"
 	"github.com/weir-go/weir/interceptors/internal/places"
+	"github.com/weir-go/weir/interceptors/internal/refusal"
 )
 
 const (
@@ -109,15 +110,13 @@ func (s *server) advise(ctx context.Context, ss grpc.ServerStream, m *mark, err 
 	if err == nil || m == nil || m.failed.Load() == nil || !retriable(err) {
 		return
 	}
-	s.sendTrailer(ctx, ss, dontRetry)
+	s.sendTrailer(ctx, ss, refusal.DontRetry)
 }
-
-var dontRetry = metadata.MD{pushbackKey: {"-1"}}
 
 // retriable reports whether an error is one of those that gRPC is usually told to
 // retry.
 func retriable(err error) bool {
-	c := codeOf(err)
+	c := refusal.CodeOf(err)
 	return c == codes.Unavailable || c == codes.ResourceExhausted
 }
 
@@ -216,19 +215,13 @@ func newPropagation(opts []PropagationOption) *propagation {
 	return p
 }
 
-var errTooClose = func() *stopped {
-	is := &Refusal{Reason: admit.DeadlineTooClose.String()}
-	st := newStatus(codes.DeadlineExceeded, "weir: this client did not send the call: its deadline is too close", is)
-	return newStopped(&admit.Refusal{Reason: admit.DeadlineTooClose}, st, is)
-}()
-
 // depart returns the context with which a call leaves that takes at least so long.
 func (p *propagation) depart(ctx context.Context, from *mark, shortest time.Duration) (context.Context, context.CancelFunc, error) {
 	cancel := func() {}
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline) - p.margin
 		if left <= shortest {
-			return nil, nil, errTooClose
+			return nil, nil, refusal.ErrTooClose
 		}
 		if p.margin > 0 {
 			ctx, cancel = callctx.Until(ctx, deadline.Add(-p.margin))

@@ -85,7 +85,7 @@ func (c *RetryConfig) validate() error {
 		"MaxBackoff: got %v, want InitialBackoff (%v) to %v", c.MaxBackoff, c.InitialBackoff, time.Hour)
 	check.Between(&bad, "Multiplier", c.Multiplier, 1, 100)
 	for i, code := range c.Codes {
-		bad.That(code != codes.OK && code <= lastCode, "Codes: got %v (%d), want the code of an error", code, uint32(code))
+		bad.That(code != codes.OK && code <= codes.Unauthenticated, "Codes: got %v (%d), want the code of an error", code, uint32(code))
 		bad.That(!slices.Contains(c.Codes[:i], code), "Codes: got %v twice, want each once", code)
 	}
 	check.Between(&bad, "BudgetTokens", c.BudgetTokens, 3, 1000)

@@ -13,6 +13,7 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/callctx"
 	"github.com/weir-go/weir/interceptors/internal/observe"
 	"github.com/weir-go/weir/interceptors/internal/places"
+	"github.com/weir-go/weir/interceptors/internal/refusal"
 	"github.com/weir-go/weir/internal/check"
 )
 
@@ -20,7 +21,7 @@ import (
 // refused.
 var ErrThrottled = errors.New("weir: this client holds back: the server has refused too many of its calls")
 
-var throttled = retreat{cause: ErrThrottled, reason: "THROTTLED"}
+var throttled = refusal.Retreat{Cause: ErrThrottled, Reason: "THROTTLED"}
 
 // A ThrottleConfig configures [NewThrottle]. Every zero field means its default.
 type ThrottleConfig struct {
@@ -180,9 +181,9 @@ func UnaryThrottle(t *Throttle) grpc.UnaryClientInterceptor {
 			return invoker(ctx, method, req, reply, cc, opts...)
 		}
 		g := t.targets.AtClass(cc, method, callctx.Class(ctx).String())
-		ticket, refusal := g.enter()
-		if refusal != nil {
-			return refusal
+		ticket, refused := g.enter()
+		if refused != nil {
+			return refused
 		}
 		err := invoker(ctx, method, req, reply, cc, ticket.witness.Options(opts)...)
 		g.ended(ticket, answerOf(err))
@@ -203,9 +204,9 @@ func StreamThrottle(t *Throttle) grpc.StreamClientInterceptor {
 			return streamer(ctx, desc, cc, method, opts...)
 		}
 		g := t.targets.AtClass(cc, method, callctx.Class(ctx).String())
-		ticket, refusal := g.enter()
-		if refusal != nil {
-			return nil, refusal
+		ticket, refused := g.enter()
+		if refused != nil {
+			return nil, refused
 		}
 		s := &throttleStream{target: g, ticket: ticket}
 		return observe.Stream(ctx, s, desc, cc, method, streamer, ticket.witness.Options(opts))

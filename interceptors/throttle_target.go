@@ -11,6 +11,7 @@ import (
 
 	"github.com/weir-go/weir/interceptors/internal/peers"
 	"github.com/weir-go/weir/interceptors/internal/places"
+	"github.com/weir-go/weir/interceptors/internal/refusal"
 )
 
 // A target counts the calls of one method and class to one target. Calls lock it only
@@ -55,14 +56,14 @@ func (t *Throttle) newTarget(p places.Place) *target {
 var everyCall = math.Float64bits(1)
 
 // enter gives leave to make a call, or says why not.
-func (g *target) enter() (ticket, *stopped) {
+func (g *target) enter() (ticket, *refusal.Error) {
 	if g.full.Load() {
 		g.allowed.Add(1)
 		return ticket{}, nil
 	}
 	if bits := g.send.Load(); bits != everyCall && g.throttle.draw() >= math.Float64frombits(bits) {
-		if refusal := g.refuse(); refusal != nil {
-			return ticket{}, refusal
+		if refused := g.refuse(); refused != nil {
+			return ticket{}, refused
 		}
 	}
 	g.allowed.Add(1)
@@ -71,7 +72,7 @@ func (g *target) enter() (ticket, *stopped) {
 
 // refuse returns the error for a call that is not to be sent, or nil if none was sent for
 // so long that this one is.
-func (g *target) refuse() *stopped {
+func (g *target) refuse() *refusal.Error {
 	now := g.throttle.now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -81,7 +82,7 @@ func (g *target) refuse() *stopped {
 		return nil
 	}
 	g.refused.Add(1)
-	return throttled.after(g.delayLocked())
+	return throttled.After(g.delayLocked())
 }
 
 // waitLocked sets when to send a call whatever the probability.
@@ -192,7 +193,7 @@ func answerOf(err error) answer {
 	switch {
 	case err == nil:
 		return taken
-	case ours(err):
+	case refusal.Ours(err):
 		return uncounted
 	}
 	st, ok := status.FromError(err)
@@ -200,12 +201,12 @@ func answerOf(err error) answer {
 		return uncounted
 	}
 	switch code := st.Code(); {
-	case code == codes.Canceled || fromGRPC(st):
+	case code == codes.Canceled || refusal.FromGRPC(st):
 		return uncounted
 	case code == codes.Unavailable:
 		return rejection
 	case code == codes.ResourceExhausted:
-		if full(st) {
+		if refusal.Full(st) {
 			return rejection
 		}
 		return uncounted

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weir-go/weir/interceptors/internal/callctx"
 	"github.com/weir-go/weir/interceptors/internal/latency"
+	"github.com/weir-go/weir/interceptors/internal/refusal"
 )
 
 // A Verdict is what the end of a call says about the server.
@@ -37,7 +38,7 @@ func WithVerdict(f func(error) Verdict) BreakerOption {
 func (c *circuit) verdict(ctx context.Context, began time.Duration, err error) Verdict {
 	b := c.breaker
 	switch {
-	case err != nil && ours(err):
+	case err != nil && refusal.Ours(err):
 		return Excluded
 	case b.verdictOf != nil:
 		return b.askedVerdict(err)
@@ -65,12 +66,12 @@ func verdictOfStatus(st *status.Status) Verdict {
 	case codes.Canceled, codes.ResourceExhausted:
 		return Excluded
 	case codes.DeadlineExceeded, codes.Unavailable, codes.Internal:
-		if fromWeir(st) || fromGRPC(st) {
+		if refusal.FromWeir(st) || refusal.FromGRPC(st) {
 			return Excluded
 		}
 		return Unwell
 	case codes.Unauthenticated:
-		if fromGRPC(st) {
+		if refusal.FromGRPC(st) {
 			return Excluded
 		}
 		return Healthy

@@ -41,7 +41,11 @@ var rules = []rule{
 	{dir: "interceptors", may: []string{
 		"admit", "limit", "internal/check", "interceptors/internal/...", grpc + "/...",
 		"github.com/grpc-ecosystem/go-grpc-middleware/v2/...", "github.com/sony/gobreaker/v2",
-		protobuf + "/types/known/durationpb", protobuf + "/types/known/anypb", protobuf + "/protoadapt", protobuf + "/proto",
+		protobuf + "/protoadapt", protobuf + "/proto",
+	}},
+	{dir: "interceptors/internal/refusal", may: []string{
+		"admit", grpc + "/codes", grpc + "/metadata", grpc + "/status",
+		protobuf + "/types/known/durationpb", protobuf + "/protoadapt", protobuf + "/proto",
 		"google.golang.org/genproto/googleapis/rpc/errdetails", "google.golang.org/genproto/googleapis/rpc/status",
 	}},
 	{dir: "interceptors/internal/callctx", may: []string{"admit"}},
