@@ -2,11 +2,8 @@ package interceptors_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -14,165 +11,10 @@ import (
 
 	"google.golang.org/grpc"
 	_ "google.golang.org/grpc/balancer/leastrequest" // one of the balancers under test
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/resolver"
-	"google.golang.org/grpc/resolver/manual"
-	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
 )
-
-// An instance is what one server of a fleet does to a call at a time after the start.
-type instance func(ctx context.Context, at time.Duration) error
-
-var errDown = status.Error(codes.Unavailable, "as told")
-
-// takes returns an instance that serves its calls after d, or not when their context ends.
-func takes(d time.Duration) instance {
-	return func(ctx context.Context, _ time.Duration) error {
-		select {
-		case <-time.After(d):
-			return nil
-		case <-ctx.Done():
-			return status.FromContextError(ctx.Err()).Err()
-		}
-	}
-}
-
-func down(context.Context, time.Duration) error { return errDown }
-
-func hang(ctx context.Context, at time.Duration) error { return takes(time.Hour)(ctx, at) }
-
-// half returns an instance that fails half of its calls, by lot.
-func half(seed uint64) instance {
-	var mu sync.Mutex
-	r := rand.New(rand.NewPCG(seed, seed))
-	return func(ctx context.Context, at time.Duration) error {
-		mu.Lock()
-		fails := r.IntN(2) == 0
-		mu.Unlock()
-		if fails {
-			return errDown
-		}
-		return takes(10*time.Millisecond)(ctx, at)
-	}
-}
-
-// until returns an instance that changes at a time.
-func until(at time.Duration, before, then instance) instance {
-	return func(ctx context.Context, now time.Duration) error {
-		if now < at {
-			return before(ctx, now)
-		}
-		return then(ctx, now)
-	}
-}
-
-// A named connection has the address of its server, as one over a network has.
-type named struct {
-	net.Conn
-	addr net.Addr
-}
-
-func (n *named) RemoteAddr() net.Addr { return n.addr }
-
-// fleet starts a server for each instance, and a client that balances over them.
-func fleet(t *testing.T, balancer string, listen func(i int) net.Listener, dial func(context.Context, string) (net.Conn, error),
-	instances []instance, opts ...grpc.DialOption,
-) demopb.DemoServiceClient {
-	t.Helper()
-	began := time.Now()
-	r := manual.NewBuilderWithScheme("fleet")
-	var state resolver.State
-	for i, does := range instances {
-		l := listen(i)
-		s := grpc.NewServer(grpc.WaitForHandlers(true))
-		demopb.RegisterDemoServiceServer(s, &service{
-			work: func(ctx context.Context, _ *demopb.WorkRequest) (*demopb.WorkResponse, error) {
-				return &demopb.WorkResponse{}, does(ctx, time.Since(began))
-			},
-		})
-		served := make(chan error, 1)
-		go func() { served <- s.Serve(l) }()
-		t.Cleanup(func() {
-			s.Stop()
-			if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-				t.Error(err)
-			}
-		})
-		addr := l.Addr().String()
-		if l.Addr().Network() == "bufconn" {
-			addr = fmt.Sprint("10.0.0.", i+1, ":1")
-		}
-		state.Endpoints = append(state.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: addr}}})
-	}
-	r.InitialState(state)
-	conn, err := grpc.NewClient("fleet:///all", append([]grpc.DialOption{
-		grpc.WithResolvers(r), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial),
-		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"` + balancer + `":{}}]}`),
-	}, opts...)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	client := demopb.NewDemoServiceClient(conn)
-	conn.Connect()
-	time.Sleep(50 * time.Millisecond) // until all connections are there, so that runs are alike
-	return client
-}
-
-// inMemory starts a fleet whose connections are in memory. They have addresses, or none
-// that tells them apart.
-func inMemory(t *testing.T, balancer string, addresses bool, instances []instance, opts ...grpc.DialOption) demopb.DemoServiceClient {
-	t.Helper()
-	listeners := map[string]*bufconn.Listener{}
-	return fleet(t, balancer, func(i int) net.Listener {
-		l := bufconn.Listen(256 << 10)
-		listeners[fmt.Sprint("10.0.0.", i+1, ":1")] = l
-		return l
-	}, func(ctx context.Context, addr string) (net.Conn, error) {
-		c, err := listeners[addr].DialContext(ctx)
-		if err != nil || !addresses {
-			return c, err
-		}
-		tcp, err := net.ResolveTCPAddr("tcp", addr)
-		return &named{c, tcp}, err
-	}, instances, opts...)
-}
-
-// offer makes calls, one each period, and returns how many were served of those that
-// began in each second.
-func offer(t *testing.T, c demopb.DemoServiceClient, period, deadline, d time.Duration) []int {
-	t.Helper()
-	served := make([]atomic.Int64, d/time.Second)
-	var calls sync.WaitGroup
-	for at := time.Duration(0); at < d; at += period {
-		calls.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), deadline)
-			defer cancel()
-			if _, err := c.Work(ctx, &demopb.WorkRequest{}); err == nil {
-				served[at/time.Second].Add(1)
-			}
-		})
-		time.Sleep(period)
-	}
-	calls.Wait()
-	sums := make([]int, len(served))
-	for i := range served {
-		sums[i] = int(served[i].Load())
-	}
-	return sums
-}
-
-func sum(ns []int) (s int) {
-	for _, n := range ns {
-		s += n
-	}
-	return s
-}
 
 func withBreaker(t *testing.T, b *interceptors.Breaker) grpc.DialOption {
 	t.Helper()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,95 +16,33 @@ import (
 	"github.com/weir-go/weir/interceptors"
 )
 
-// A client gives its calls some time, and ends them with a deadline or by canceling.
-type client struct {
-	period  time.Duration // between its calls
-	gives   func(r *rand.Rand) time.Duration
-	cancels bool
-	patient bool // all of its calls should be served
-}
-
-func always(d time.Duration) func(*rand.Rand) time.Duration {
-	return func(*rand.Rand) time.Duration { return d }
-}
-
-// context ends a call's context as the client does.
-func (c *client) context(t *testing.T, r *rand.Rand) (context.Context, context.CancelFunc) {
-	if !c.cancels {
-		return context.WithTimeout(t.Context(), c.gives(r))
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	timer := time.AfterFunc(c.gives(r), cancel)
-	return ctx, func() { timer.Stop(); cancel() }
-}
-
-// callers makes the calls of all of them for d, and returns how many of the patient ones'
-// were made and served.
-func callers(t *testing.T, to demopb.DemoServiceClient, d time.Duration, cs ...client) (made, served int) {
-	t.Helper()
-	var good atomic.Int64
-	var calls sync.WaitGroup
-	for i, c := range cs {
-		if c.patient {
-			made += int(d / c.period)
-		}
-		calls.Go(func() {
-			r := rand.New(rand.NewPCG(uint64(i), 7))
-			for range int(d / c.period) {
-				ctx, end := c.context(t, r)
-				calls.Go(func() {
-					defer end()
-					if _, err := to.Work(ctx, &demopb.WorkRequest{}); err == nil && c.patient {
-						good.Add(1)
-					}
-				})
-				time.Sleep(c.period)
-			}
-		})
-	}
-	calls.Wait()
-	return made, int(good.Load())
-}
-
-// exponential returns a service whose calls take so long on average.
-func exponential(mean time.Duration) *service {
-	var mu sync.Mutex
-	r := rand.New(rand.NewPCG(3, 4))
-	return &service{work: func(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
-		mu.Lock()
-		d := time.Duration(r.ExpFloat64() * float64(mean))
-		mu.Unlock()
-		return works(d).work(ctx, req)
-	}}
-}
-
 // A deadline that could not be met says nothing about the server, and neither does a
 // caller that changes its mind: no caller loses a call because others are impatient.
 func TestBreakerAmongImpatientCallers(t *testing.T) {
 	ms := time.Millisecond
-	patient := client{period: 50 * ms, gives: always(5 * time.Second), patient: true}
-	endless := client{period: 50 * ms, gives: always(time.Hour), cancels: true, patient: true}
-	seldom := client{period: 3 * time.Second, gives: always(5 * time.Second), patient: true}
+	patient := client{Period: 50 * ms, Gives: always(5 * time.Second), Patient: true}
+	endless := client{Period: 50 * ms, Gives: always(time.Hour), Cancels: true, Patient: true}
+	seldom := client{Period: 3 * time.Second, Gives: always(5 * time.Second), Patient: true}
 	spread := func(r *rand.Rand) time.Duration { return time.Duration(r.ExpFloat64() * float64(40*ms)) }
 	for name, c := range map[string]struct {
 		svc     *service
 		callers []client
 	}{
-		"half have 20 ms":          {works(50 * ms), []client{patient, {period: 50 * ms, gives: always(20 * ms)}}},
-		"nine of ten have 20 ms":   {works(50 * ms), []client{patient, {period: 5 * ms, gives: always(20 * ms)}}},
-		"nearly all have 20 ms":    {works(50 * ms), []client{seldom, {period: 10 * ms, gives: always(20 * ms)}}},
-		"just below":               {works(50 * ms), []client{patient, {period: 5 * ms, gives: always(49 * ms)}}},
-		"others without deadlines": {works(50 * ms), []client{endless, {period: 5 * ms, gives: always(20 * ms)}}},
-		"others cancel":            {works(50 * ms), []client{patient, {period: 5 * ms, gives: always(20 * ms), cancels: true}}},
+		"half have 20 ms":          {works(50 * ms), []client{patient, {Period: 50 * ms, Gives: always(20 * ms)}}},
+		"nine of ten have 20 ms":   {works(50 * ms), []client{patient, {Period: 5 * ms, Gives: always(20 * ms)}}},
+		"nearly all have 20 ms":    {works(50 * ms), []client{seldom, {Period: 10 * ms, Gives: always(20 * ms)}}},
+		"just below":               {works(50 * ms), []client{patient, {Period: 5 * ms, Gives: always(49 * ms)}}},
+		"others without deadlines": {works(50 * ms), []client{endless, {Period: 5 * ms, Gives: always(20 * ms)}}},
+		"others cancel":            {works(50 * ms), []client{patient, {Period: 5 * ms, Gives: always(20 * ms), Cancels: true}}},
 		"no deadlines, others cancel": {works(50 * ms), []client{
-			endless, {period: 5 * ms, gives: always(20 * ms), cancels: true},
+			endless, {Period: 5 * ms, Gives: always(20 * ms), Cancels: true},
 		}},
-		"deadlines of all lengths":   {works(50 * ms), []client{patient, {period: 5 * ms, gives: spread}}},
-		"exponential calls":          {exponential(50 * ms), []client{patient, {period: 5 * ms, gives: always(20 * ms)}}},
-		"exponential, all lengths":   {exponential(50 * ms), []client{patient, {period: 5 * ms, gives: spread}}},
-		"a slow method from cold":    {works(3 * time.Second), []client{patient, {period: 10 * ms, gives: always(200 * ms)}}},
-		"a method of a second":       {works(time.Second), []client{patient, {period: 10 * ms, gives: always(300 * ms), cancels: true}}},
-		"nobody is patient, some ms": {works(5 * ms), []client{{period: 5 * ms, gives: always(20 * ms), patient: true}}},
+		"deadlines of all lengths":   {works(50 * ms), []client{patient, {Period: 5 * ms, Gives: spread}}},
+		"exponential calls":          {exponential(50 * ms), []client{patient, {Period: 5 * ms, Gives: always(20 * ms)}}},
+		"exponential, all lengths":   {exponential(50 * ms), []client{patient, {Period: 5 * ms, Gives: spread}}},
+		"a slow method from cold":    {works(3 * time.Second), []client{patient, {Period: 10 * ms, Gives: always(200 * ms)}}},
+		"a method of a second":       {works(time.Second), []client{patient, {Period: 10 * ms, Gives: always(300 * ms), Cancels: true}}},
+		"nobody is patient, some ms": {works(5 * ms), []client{{Period: 5 * ms, Gives: always(20 * ms), Patient: true}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -130,31 +67,31 @@ func TestBreakerOfAServerThatHangs(t *testing.T) {
 		callers []client
 		within  time.Duration // after it hangs
 	}{
-		"deadlines":             {10 * ms, 10 * time.Second, []client{{period: 50 * ms, gives: always(300 * ms)}}, 8 * time.Second},
-		"cancels":               {10 * ms, 10 * time.Second, []client{{period: 50 * ms, gives: always(300 * ms), cancels: true}}, 8 * time.Second},
-		"late cancels":          {10 * ms, 10 * time.Second, []client{{period: 50 * ms, gives: always(2 * time.Second), cancels: true}}, 9 * time.Second},
-		"both":                  {50 * ms, 10 * time.Second, []client{{period: 100 * ms, gives: always(300 * ms), cancels: true}, {period: 100 * ms, gives: always(400 * ms)}}, 9 * time.Second},
-		"little time to spare":  {50 * ms, 10 * time.Second, []client{{period: 50 * ms, gives: always(80 * ms)}}, 9 * time.Second},
-		"some have too little":  {50 * ms, 10 * time.Second, []client{{period: 50 * ms, gives: always(20 * ms)}, {period: 50 * ms, gives: always(time.Second)}}, 9 * time.Second},
-		"deadlines, at once":    {10 * ms, 0, []client{{period: 50 * ms, gives: always(300 * ms)}}, 4 * time.Second},
-		"cancels, at once":      {10 * ms, 0, []client{{period: 50 * ms, gives: always(300 * ms), cancels: true}}, 4 * time.Second},
-		"late cancels, at once": {10 * ms, 0, []client{{period: 50 * ms, gives: always(2 * time.Second), cancels: true}}, 4 * time.Second},
+		"deadlines":             {10 * ms, 10 * time.Second, []client{{Period: 50 * ms, Gives: always(300 * ms)}}, 8 * time.Second},
+		"cancels":               {10 * ms, 10 * time.Second, []client{{Period: 50 * ms, Gives: always(300 * ms), Cancels: true}}, 8 * time.Second},
+		"late cancels":          {10 * ms, 10 * time.Second, []client{{Period: 50 * ms, Gives: always(2 * time.Second), Cancels: true}}, 9 * time.Second},
+		"both":                  {50 * ms, 10 * time.Second, []client{{Period: 100 * ms, Gives: always(300 * ms), Cancels: true}, {Period: 100 * ms, Gives: always(400 * ms)}}, 9 * time.Second},
+		"little time to spare":  {50 * ms, 10 * time.Second, []client{{Period: 50 * ms, Gives: always(80 * ms)}}, 9 * time.Second},
+		"some have too little":  {50 * ms, 10 * time.Second, []client{{Period: 50 * ms, Gives: always(20 * ms)}, {Period: 50 * ms, Gives: always(time.Second)}}, 9 * time.Second},
+		"deadlines, at once":    {10 * ms, 0, []client{{Period: 50 * ms, Gives: always(300 * ms)}}, 4 * time.Second},
+		"cancels, at once":      {10 * ms, 0, []client{{Period: 50 * ms, Gives: always(300 * ms), Cancels: true}}, 4 * time.Second},
+		"late cancels, at once": {10 * ms, 0, []client{{Period: 50 * ms, Gives: always(2 * time.Second), Cancels: true}}, 4 * time.Second},
 		"mixed deadlines, at once": {10 * ms, 0, []client{
-			{period: 50 * ms, gives: always(300 * ms)}, {period: 50 * ms, gives: always(time.Hour)},
+			{Period: 50 * ms, Gives: always(300 * ms)}, {Period: 50 * ms, Gives: always(time.Hour)},
 		}, 13 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began, hangs := time.Now(), c.before+20*time.Second
 				b := newBreaker(t, interceptors.BreakerConfig{})
-				r := start(t, &service{work: func(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+				r := start(t, &service{OnWork: func(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 					if at := time.Since(began); at >= c.before && at < hangs {
-						return works(time.Hour).work(ctx, req)
+						return works(time.Hour).OnWork(ctx, req)
 					}
-					return works(c.well).work(ctx, req)
+					return works(c.well).OnWork(ctx, req)
 				}}, nil, breakerDial(b)...)
 				for i := range c.callers {
-					c.callers[i].patient = true
+					c.callers[i].Patient = true
 				}
 				var load sync.WaitGroup
 				load.Go(func() { callers(t, r.DemoServiceClient, c.before+27*time.Second, c.callers...) })
@@ -168,7 +105,7 @@ func TestBreakerOfAServerThatHangs(t *testing.T) {
 				}
 				time.Sleep(27*time.Second - c.within)
 				wantState(t, b, interceptors.BreakerClosed) // an OpenFor after the server is back
-				r.conn.Close()
+				r.Conn.Close()
 				load.Wait()
 			})
 		})
@@ -179,7 +116,7 @@ func TestBreakerOfAServerThatHangs(t *testing.T) {
 func TestBreakerOfAServerThatGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(t, interceptors.BreakerConfig{})
-		r := start(t, &service{work: func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+		r := start(t, &service{OnWork: func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 			time.Sleep(10 * time.Millisecond)
 			return nil, status.Error(codes.DeadlineExceeded, "of a call further on")
 		}}, nil, breakerDial(b)...)
@@ -198,7 +135,7 @@ func TestBreakerOfAServerThatGivesUp(t *testing.T) {
 func TestBreakerAmongImpatientStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(t, interceptors.BreakerConfig{})
-		r := start(t, &service{exchange: func(s demopb.DemoService_ExchangeServer) error {
+		r := start(t, &service{OnExchange: func(s demopb.DemoService_ExchangeServer) error {
 			select {
 			case <-time.After(50 * time.Millisecond):
 			case <-s.Context().Done():

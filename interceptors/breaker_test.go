@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -26,25 +24,6 @@ import (
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
 )
-
-// golden compares a trace, to the letter, with a file of testdata. With
-// WEIR_GOLDEN=write in the environment it writes the file.
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", file)
-	if os.Getenv("WEIR_GOLDEN") == "write" {
-		if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("differs from testdata/%s: got\n%s\nwant\n%s", file, got, want)
-	}
-}
 
 // newBreaker returns a breaker whose circuits stay open for exactly OpenFor.
 func newBreaker(tb testing.TB, c interceptors.BreakerConfig, opts ...interceptors.BreakerOption) *interceptors.Breaker {
@@ -78,14 +57,6 @@ func wantState(tb testing.TB, b *interceptors.Breaker, want interceptors.Breaker
 	tb.Helper()
 	if got := circuit(tb, b); got.State != want {
 		tb.Errorf("circuit: got %+v, want it %v", got, want)
-	}
-}
-
-// fails is an invoker that fails with a code; OK does not fail.
-func fails(code codes.Code) grpc.UnaryInvoker {
-	err := status.Error(code, "as told")
-	return func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
-		return err
 	}
 }
 
@@ -162,7 +133,7 @@ func TestBreakerTraces(t *testing.T) {
 
 func trace(t *testing.T, cfg interceptors.BreakerConfig, sick sickness, gone bool) string {
 	began := time.Now()
-	svc := &service{work: func(ctx context.Context, _ *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+	svc := &service{OnWork: func(ctx context.Context, _ *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 		delay, code := sick(time.Since(began))
 		select {
 		case <-time.After(delay):
@@ -179,7 +150,7 @@ func trace(t *testing.T, cfg interceptors.BreakerConfig, sick sickness, gone boo
 	fmt.Fprintln(&out, "   s  state      went well  failed  refused")
 	for s := range 40 {
 		if gone && s == 10 {
-			r.server.Stop()
+			r.Server.Stop()
 		}
 		ok.Store(0)
 		failed.Store(0)
@@ -316,27 +287,6 @@ func TestBreakerRefusal(t *testing.T) {
 	})
 }
 
-// wantDetails checks the details of an error's status.
-func wantDetails(t *testing.T, err error, reason string, least, most time.Duration) {
-	t.Helper()
-	var info *errdetails.ErrorInfo
-	var retry *errdetails.RetryInfo
-	for _, d := range status.Convert(err).Details() {
-		switch d := d.(type) {
-		case *errdetails.ErrorInfo:
-			info = d
-		case *errdetails.RetryInfo:
-			retry = d
-		}
-	}
-	if info.GetReason() != reason || info.GetDomain() != "weir" {
-		t.Errorf("ErrorInfo: got %v, want the reason %s and the domain weir", info, reason)
-	}
-	if got := retry.GetRetryDelay().AsDuration(); got < least || got > most {
-		t.Errorf("RetryInfo: got %v, want %v to %v", got, least, most)
-	}
-}
-
 // A call that takes longer than the window counts when it ends.
 func TestBreakerCountsCallsLongerThanWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -464,17 +414,6 @@ func TestBreakerLeaksNoProbe(t *testing.T) {
 			})
 		})
 	}
-}
-
-// aside runs f in a goroutine that survives its panic.
-func aside(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer func() { _ = recover() }()
-		f()
-	}()
-	<-done
 }
 
 // openStream opens a stream with a streamer that ends as the invoker does.
@@ -670,7 +609,7 @@ func TestBreakerProbesOfAnotherTime(t *testing.T) {
 func TestBreakerStreamWithoutHeaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(t, interceptors.BreakerConfig{MinCalls: 1})
-		r := start(t, &service{exchange: func(demopb.DemoService_ExchangeServer) error {
+		r := start(t, &service{OnExchange: func(demopb.DemoService_ExchangeServer) error {
 			return status.Error(codes.Unavailable, "")
 		}}, nil, breakerDial(b)...)
 		for range 3 { // two of them are probes
@@ -751,7 +690,7 @@ func TestBreakerStreams(t *testing.T) {
 		b := newBreaker(t, interceptors.BreakerConfig{MinCalls: 10, FailureRatio: 0.2}) // none of 3 probes may fail
 		var say error
 		stay := false
-		svc := &service{exchange: func(s demopb.DemoService_ExchangeServer) error {
+		svc := &service{OnExchange: func(s demopb.DemoService_ExchangeServer) error {
 			if !stay {
 				return say
 			}
@@ -826,7 +765,7 @@ func TestBreakerStreams(t *testing.T) {
 func TestBreakerStreamDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(t, interceptors.BreakerConfig{})
-		r := start(t, &service{exchange: func(s demopb.DemoService_ExchangeServer) error {
+		r := start(t, &service{OnExchange: func(s demopb.DemoService_ExchangeServer) error {
 			if md, _ := metadata.FromIncomingContext(s.Context()); len(md["answer"]) > 0 {
 				if err := s.SendHeader(metadata.MD{}); err != nil {
 					return err
@@ -859,17 +798,17 @@ func TestBreakerStreamDeadlines(t *testing.T) {
 func TestBreakerCircuits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(t, interceptors.BreakerConfig{MinCalls: 1})
-		r := start(t, &service{work: func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+		r := start(t, &service{OnWork: func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 			return nil, status.Error(codes.Unavailable, "")
-		}, exchange: func(demopb.DemoService_ExchangeServer) error { return nil }}, nil, breakerDial(b)...)
+		}, OnExchange: func(demopb.DemoService_ExchangeServer) error { return nil }}, nil, breakerDial(b)...)
 		_, _ = r.Work(t.Context(), &demopb.WorkRequest{})
 		if err := drainStream(t.Context(), r); err != nil {
 			t.Error(err)
 		}
 		s := b.Stats()
-		if len(s) != 2 || s[0].Target != r.conn.CanonicalTarget() || s[0].Method == s[1].Method ||
+		if len(s) != 2 || s[0].Target != r.Conn.CanonicalTarget() || s[0].Method == s[1].Method ||
 			s[0].State == s[1].State {
-			t.Errorf("circuits: got %+v, want two of %s, one open", s, r.conn.CanonicalTarget())
+			t.Errorf("circuits: got %+v, want two of %s, one open", s, r.Conn.CanonicalTarget())
 		}
 		for i := range 2 * interceptors.TableSize {
 			_ = interceptors.UnaryBreaker(b)(t.Context(), fmt.Sprint("/s/", i), nil, nil, nil, fails(codes.NotFound))
@@ -958,19 +897,6 @@ func TestBreakerBadConfig(t *testing.T) {
 	}, interceptors.WithVerdict(nil), nil)
 	wantConfigError(t, err, "Window: got -1ns", "MinCalls: got -2", "FailureRatio: got 1.5, want", "SlowCall: got -3ns",
 		"OpenFor: got 2h0m0s, want 1ms to 1h0m0s", "Probes: got 1001, want 1 to 1000", "option 1: got nil")
-}
-
-// wantConfigError checks that an error names all that is wrong.
-func wantConfigError(t *testing.T, err error, want ...string) {
-	t.Helper()
-	if !errors.Is(err, interceptors.ErrConfig) {
-		t.Fatalf("error: got %v, want one that wraps ErrConfig", err)
-	}
-	for _, w := range want {
-		if !strings.Contains(err.Error(), w) {
-			t.Errorf("error: got %q, want it to contain %q", err, w)
-		}
-	}
 }
 
 // A nil and a zero breaker are none.

@@ -249,7 +249,7 @@ func TestEverythingConcurrently(t *testing.T) {
 // moody is a service that does now this and now that, unless it is asked kindly.
 func moody() *service {
 	return &service{
-		work: func(_ context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+		OnWork: func(_ context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 			switch rand.IntN(4) {
 			case 0:
 				if req.GetName() == "" {
@@ -260,7 +260,7 @@ func moody() *service {
 			}
 			return &demopb.WorkResponse{}, nil
 		},
-		exchange: func(s demopb.DemoService_ExchangeServer) error {
+		OnExchange: func(s demopb.DemoService_ExchangeServer) error {
 			for {
 				if _, err := s.Recv(); err != nil {
 					return err

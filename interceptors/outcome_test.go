@@ -72,10 +72,10 @@ func TestErrorsOfGRPC(t *testing.T) {
 					return nil
 				}
 				svc := &service{
-					work: func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+					OnWork: func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 						return &demopb.WorkResponse{Message: c.resp}, says()
 					},
-					exchange: func(s demopb.DemoService_ExchangeServer) error {
+					OnExchange: func(s demopb.DemoService_ExchangeServer) error {
 						if _, err := s.Recv(); err != nil {
 							return err
 						}

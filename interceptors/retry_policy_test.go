@@ -152,7 +152,7 @@ type flaky struct {
 }
 
 func (f *flaky) service() *service {
-	return &service{work: func(ctx context.Context, _ *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+	return &service{OnWork: func(ctx context.Context, _ *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 		f.at = append(f.at, time.Now())
 		f.previous = append(f.previous, interceptors.PreviousAttempts(ctx))
 		if len(f.at) > f.fail {
@@ -302,7 +302,7 @@ func TestRetryGuard(t *testing.T) {
 				if len(f.at) != c.attempts || len(reports) != c.reports {
 					t.Errorf("two calls: got %d attempts and the reports %q, want %d and %d", len(f.at), reports, c.attempts, c.reports)
 				}
-				if want := r.conn.CanonicalTarget() + " " + work; c.reports > 0 && reports[0] != want {
+				if want := r.Conn.CanonicalTarget() + " " + work; c.reports > 0 && reports[0] != want {
 					t.Errorf("report: got %q, want %q", reports[0], want)
 				}
 			})
@@ -342,7 +342,7 @@ func TestStreamRetryGuard(t *testing.T) {
 			})
 			r := start(t, &service{}, []grpc.ServerOption{unknown}, grpc.WithChainStreamInterceptor(chain...),
 				policy(t, interceptors.RetryConfig{BudgetTokens: 1000}))
-			s, err := r.conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, method)
+			s, err := r.Conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, method)
 			if err == nil {
 				err = s.SendMsg(&demopb.WorkRequest{})
 			}
@@ -402,7 +402,7 @@ func TestRetryGuardOurRefusals(t *testing.T) {
 		guard := interceptors.UnaryRetryGuard(func(string, string) { t.Error("report: got one, want none") })
 		r := start(t, &service{}, nil, policy(t, interceptors.RetryConfig{}), grpc.WithChainUnaryInterceptor(guard,
 			retry.UnaryClientInterceptor(retry.WithMax(3), retry.WithCodes(codes.Unavailable)), guard, count, interceptors.UnaryClient(gate)))
-		r.conn.Connect()
+		r.Conn.Connect()
 		synctest.Wait() // gRPC has its policy
 		_, err := r.Work(t.Context(), &demopb.WorkRequest{})
 		wantCode(t, err, codes.Unavailable)
@@ -470,7 +470,7 @@ func TestRetryGuardWhatGRPCDoesNotRetry(t *testing.T) {
 					t.Errorf("unary: got %d attempts, want the 3 of one layer", attempts)
 				}
 				attempts = 0
-				s, err := r.conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, "/a.Service/Watch", c.call...)
+				s, err := r.Conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, "/a.Service/Watch", c.call...)
 				if err == nil {
 					err = errors.Join(s.SendMsg(req), s.CloseSend())
 				}

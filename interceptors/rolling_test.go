@@ -55,7 +55,7 @@ func (f *deployment) run(addr string) *replica {
 		opts = unaryServers(interceptors.UnaryServer(i.gate))
 	}
 	i.server = grpc.NewServer(opts...)
-	f.service.register(i.server)
+	f.service.Register(i.server)
 	lis := f.listen(addr)
 	if f.socket {
 		i.addr = lis.Addr().String()

@@ -14,7 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -113,7 +112,7 @@ func TestThrottleCounts(t *testing.T) {
 						ctx context.Context, _ *grpc.StreamDesc, cc *grpc.ClientConn, m string, opts ...grpc.CallOption,
 					) (grpc.ClientStream, error) {
 						err := c.invoker(ctx, m, nil, nil, cc, opts...)
-						s := &deaf{err: err}
+						s := &deaf{Err: err}
 						if err == nil {
 							_ = opts[len(opts)-1].(grpc.OnFinishCallOption).OnFinish // and again, when it is read
 							opts[len(opts)-1].(grpc.OnFinishCallOption).OnFinish(nil)
@@ -227,7 +226,7 @@ func TestThrottleOfASlowTarget(t *testing.T) {
 		th := newThrottle(t, interceptors.ThrottleConfig{})
 		r := start(t, works(2*time.Second), nil, grpc.WithUnaryInterceptor(interceptors.UnaryThrottle(th)))
 		send(t.Context(), th, busy)
-		made, served := callers(t, r.DemoServiceClient, 10*time.Second, client{period: 5 * time.Millisecond, gives: always(time.Minute), patient: true})
+		made, served := callers(t, r.DemoServiceClient, 10*time.Second, client{Period: 5 * time.Millisecond, Gives: always(time.Minute), Patient: true})
 		if served != made {
 			t.Errorf("served: got %d, want all %d", served, made)
 		}
@@ -419,7 +418,7 @@ func TestThrottleLosesNothingWhileAnInstanceServes(t *testing.T) {
 func TestThrottleTrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began, next := time.Now(), time.Duration(0)
-		svc := &service{work: func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+		svc := &service{OnWork: func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 			at := time.Since(began)
 			if at >= 5*time.Minute && at < 7*time.Minute || at >= time.Minute && at < 5*time.Minute && at < next {
 				return nil, status.Error(codes.Unavailable, "")
@@ -499,7 +498,7 @@ func TestThrottleStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		th := newThrottle(t, interceptors.ThrottleConfig{})
 		refuse := false
-		r := start(t, &service{exchange: func(s demopb.DemoService_ExchangeServer) error {
+		r := start(t, &service{OnExchange: func(s demopb.DemoService_ExchangeServer) error {
 			if refuse {
 				return status.Error(codes.Unavailable, "")
 			}
@@ -622,20 +621,6 @@ func BenchmarkUnaryThrottle(b *testing.B) {
 			}
 		})
 	}
-}
-
-// ends is an invoker that ends with an error.
-func ends(err error) grpc.UnaryInvoker {
-	return func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return err }
-}
-
-// detailed is an error as another process sends it, with an ErrorInfo.
-func detailed(code codes.Code, domain, reason string) error {
-	st, err := status.New(code, "").WithDetails(&errdetails.ErrorInfo{Reason: reason, Domain: domain})
-	if err != nil {
-		return err
-	}
-	return st.Err()
 }
 
 // Calls that came too late say nothing: a target that refuses all others is throttled.

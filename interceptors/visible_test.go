@@ -28,7 +28,7 @@ import (
 // wait for a worker.
 func crew(workers int, d time.Duration) *service {
 	busy := make(chan struct{}, workers)
-	return &service{work: func(ctx context.Context, _ *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+	return &service{OnWork: func(ctx context.Context, _ *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 		select {
 		case busy <- struct{}{}:
 			defer func() { <-busy }()
@@ -97,7 +97,7 @@ func TestPushbackIsBounded(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := newGate(t, opts...)
 				r := start(t, crew(8, 200*time.Millisecond), unaryServers(interceptors.UnaryServer(g)), policy(t, interceptors.RetryConfig{}))
-				hammer := demopb.NewDemoServiceClient(r.conn)
+				hammer := demopb.NewDemoServiceClient(r.Conn)
 				over, stop := context.WithCancel(t.Context())
 				var all sync.WaitGroup
 				all.Go(func() {

@@ -48,6 +48,9 @@ var rules = []rule{
 		protobuf + "/types/known/durationpb", protobuf + "/protoadapt", protobuf + "/proto",
 		"google.golang.org/genproto/googleapis/rpc/errdetails", "google.golang.org/genproto/googleapis/rpc/status",
 	}},
+	{dir: "interceptors/internal/calltest", may: []string{ // for tests
+		"admit", "limit", "examples/demopb", "internal/grpctest", grpc + "/...", "google.golang.org/genproto/googleapis/rpc/errdetails",
+	}},
 	{dir: "interceptors/internal/callctx", may: []string{"admit"}},
 	{dir: "interceptors/internal/places", may: []string{grpc}},
 	{dir: "interceptors/internal/latency", may: []string{"interceptors/internal/places", grpc}},
