@@ -4,6 +4,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/breaker"
 	"github.com/weir-go/weir/internal/check"
 )
 
@@ -18,7 +19,7 @@ type ClientConfig struct {
 	// open.
 	Limit, Streams *admit.Gate
 	// Breaker refuses calls to methods that are unwell.
-	Breaker *Breaker
+	Breaker *breaker.Breaker
 	// Retry has gRPC retry.
 	Retry *RetryConfig
 	// SecondRetries is told of a method that go-grpc-middleware's interceptor further
@@ -69,8 +70,8 @@ func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 		stream = append(stream, StreamClient(c.Streams, opts...))
 	}
 	if c.Breaker != nil {
-		unary = append(unary, UnaryBreaker(c.Breaker))
-		stream = append(stream, StreamBreaker(c.Breaker))
+		unary = append(unary, breaker.Unary(c.Breaker))
+		stream = append(stream, breaker.Stream(c.Breaker))
 	}
 	if retry != nil {
 		unary, stream = append(unary, unaryRestore), append(stream, streamRestore)
@@ -90,7 +91,7 @@ func (c *ClientConfig) validate(opts []ClientOption) error {
 	checkGate(&bad, "client: Streams", c.Streams, true)
 	bad.That(c.Limit == nil || c.Limit != c.Streams, "client: Streams: got the gate of Limit, want one of its own, or nil")
 	bad.That(c.Throttle == nil || !c.Throttle.inert(), "client: Throttle: got a zero Throttle, want one from NewThrottle")
-	bad.That(c.Breaker == nil || !c.Breaker.inert(), "client: Breaker: got a zero Breaker, want one from NewBreaker")
+	bad.That(c.Breaker == nil || c.Breaker.Name() != "", "client: Breaker: got a zero Breaker, want one from breaker.New")
 	for i, o := range c.Propagation {
 		bad.That(o != nil, "client: Propagation[%d]: got nil, want an option", i)
 	}

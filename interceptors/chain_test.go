@@ -17,6 +17,7 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
 )
 
 // standBack are the options of a client with everything.
@@ -35,7 +36,7 @@ func everything(t *testing.T) interceptors.ClientConfig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	breaker, err := interceptors.NewBreaker(interceptors.BreakerConfig{})
+	circuits, err := breaker.New(breaker.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +45,7 @@ func everything(t *testing.T) interceptors.ClientConfig {
 		Throttle:      throttle,
 		Limit:         newGate(t, admit.WithLimit(fixed(1000)), admit.WithQueue(admit.QueueConfig{Policy: admit.Block})),
 		Streams:       newGate(t, admit.WithLimit(fixed(1000))),
-		Breaker:       breaker,
+		Breaker:       circuits,
 		Retry:         &interceptors.RetryConfig{},
 		SecondRetries: func(target, method string) { t.Errorf("a second layer of retries at %s%s, want none", target, method) },
 	}
@@ -111,7 +112,7 @@ func TestTheOrderOfAClient(t *testing.T) {
 			_, _ = r.Work(t.Context(), &demopb.WorkRequest{})
 		}
 		_, err := r.Work(t.Context(), &demopb.WorkRequest{})
-		if !errors.Is(err, interceptors.ErrBreakerOpen) {
+		if !errors.Is(err, breaker.ErrOpen) {
 			t.Errorf("got %v, want that the circuit is open", err)
 		}
 		if s := c.Throttle.Stats(); len(s) != 1 || s[0].Probability != 0 {
@@ -136,7 +137,7 @@ func TestClientSaysWhatIsWrong(t *testing.T) {
 	g := newGate(t)
 	_, err = interceptors.Client(interceptors.ClientConfig{Limit: g, Streams: g})
 	wantConfigError(t, err, "Streams: got the gate of Limit")
-	_, err = interceptors.Client(interceptors.ClientConfig{Throttle: &interceptors.Throttle{}, Breaker: &interceptors.Breaker{}})
+	_, err = interceptors.Client(interceptors.ClientConfig{Throttle: &interceptors.Throttle{}, Breaker: &breaker.Breaker{}})
 	wantConfigError(t, err, "Throttle: got a zero Throttle", "Breaker: got a zero Breaker")
 	if _, err := interceptors.Client(interceptors.ClientConfig{Retry: &interceptors.RetryConfig{}}); err != nil {
 		t.Errorf("retries alone: got %v, want no error", err)
@@ -215,7 +216,7 @@ func TestEverythingConcurrently(t *testing.T) {
 		c := everything(t)
 		c.Propagation = []interceptors.PropagationOption{interceptors.WithDeadlineMargin(time.Millisecond)}
 		c.Throttle = newThrottle(t, interceptors.ThrottleConfig{Window: time.Second})
-		c.Breaker = newBreaker(t, interceptors.BreakerConfig{
+		c.Breaker = newBreaker(t, breaker.Config{
 			Window: 50 * time.Millisecond, OpenFor: 5 * time.Millisecond, MinCalls: 5, SlowCall: time.Millisecond,
 		})
 		r := start(t, moody(), nil, standBack(t, c)...)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"net"
 	"time"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
@@ -14,35 +13,15 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
 )
-
-// serve runs a server in memory and returns a client of it.
-func serve(server *grpc.Server, opts ...grpc.DialOption) (client demopb.DemoServiceClient, stop func()) {
-	demopb.RegisterDemoServiceServer(server, &service{})
-	lis := bufconn.Listen(1 << 16)
-	served := make(chan error)
-	go func() { served <- server.Serve(lis) }()
-	conn, err := grpc.NewClient("passthrough:///memory", append(opts,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))...)
-	if err != nil {
-		log.Fatal(err)
-	}
-	return demopb.NewDemoServiceClient(conn), func() {
-		_ = conn.Close()
-		server.Stop()
-		<-served
-	}
-}
 
 // A server with one gate: the default one finds its limit by itself.
 func Example() {
@@ -401,7 +380,7 @@ func ExampleClient() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	breaker, err := interceptors.NewBreaker(interceptors.BreakerConfig{})
+	circuits, err := breaker.New(breaker.Config{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -412,7 +391,7 @@ func ExampleClient() {
 	dial, err := interceptors.Client(interceptors.ClientConfig{
 		Throttle: throttle,
 		Limit:    limit,
-		Breaker:  breaker,
+		Breaker:  circuits,
 		Retry:    &interceptors.RetryConfig{},
 	})
 	if err != nil {
@@ -423,33 +402,6 @@ func ExampleClient() {
 	resp, err := client.Work(context.Background(), &demopb.WorkRequest{Name: "done"})
 	fmt.Println(resp.GetMessage(), err)
 	// Output: done <nil>
-}
-
-// A breaker tells when a circuit changes, and its refusals say when to come back.
-func ExampleUnaryBreaker() {
-	breaker, err := interceptors.NewBreaker(
-		interceptors.BreakerConfig{MinCalls: 5},
-		interceptors.WithBreakerHooks(interceptors.BreakerHooks{
-			StateChanged: func(_, method string, from, to interceptors.BreakerState) {
-				fmt.Println(method, "was", from, "and is", to)
-			},
-		}),
-	)
-	if err != nil {
-		log.Fatal(err)
-	}
-	sick := grpc.NewServer(grpc.UnaryInterceptor(func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
-		return nil, status.Error(codes.Unavailable, "no database")
-	}))
-	client, stop := serve(sick, grpc.WithUnaryInterceptor(interceptors.UnaryBreaker(breaker)))
-	defer stop()
-	for range 6 {
-		_, err = client.Work(context.Background(), &demopb.WorkRequest{})
-	}
-	fmt.Println(errors.Is(err, interceptors.ErrBreakerOpen), status.Code(err))
-	// Output:
-	// /weir.demo.v1.DemoService/Work was closed and is open
-	// true Unavailable
 }
 
 // A throttle sends a server that refuses about twice what it accepts, and refuses the

@@ -1,12 +1,6 @@
 package interceptors
 
-import (
-	"time"
-
-	"google.golang.org/grpc"
-
-	"github.com/weir-go/weir/interceptors/internal/places"
-)
+import "google.golang.org/grpc"
 
 // Families counts the gates that are remembered.
 func Families() int {
@@ -14,12 +8,6 @@ func Families() int {
 	families.Range(func(any, any) bool { n++; return true })
 	return n
 }
-
-// TableSize is how many circuits, or targets, are told apart.
-const TableSize = places.Max
-
-// Unjittered has circuits stay open for exactly what the configuration says.
-func Unjittered(b *Breaker) { b.jittered = func(d time.Duration) time.Duration { return d } }
 
 // Drawn has a throttle draw its numbers, from 0 up to 1, from f.
 func Drawn(t *Throttle, f func() float64) { t.draw = f }

@@ -19,6 +19,7 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
 	"github.com/weir-go/weir/internal/grpctest"
 	"github.com/weir-go/weir/limit"
 )
@@ -390,7 +391,7 @@ func TestClientConfigSaysWhatIsWrong(t *testing.T) {
 		Throttle:    &interceptors.Throttle{},
 		Limit:       &admit.Gate{},
 		Streams:     adaptive(t, "streams"),
-		Breaker:     &interceptors.Breaker{},
+		Breaker:     &breaker.Breaker{},
 		Retry:       &interceptors.RetryConfig{MaxAttempts: 9, Multiplier: math.NaN()},
 	}, nil, interceptors.WithClass(5, nil))
 	for _, says := range []string{

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
 	"github.com/weir-go/weir/interceptors/internal/calltest"
 )
 
@@ -28,6 +29,8 @@ type (
 
 var (
 	start       = calltest.Start
+	drainStream = calltest.DrainStream
+	serve       = calltest.Serve
 	works       = calltest.Works
 	exponential = calltest.Exponential
 	does        = calltest.Does
@@ -56,6 +59,32 @@ var (
 	always      = calltest.Always
 	callers     = calltest.Callers
 )
+
+func newBreaker(tb testing.TB, c breaker.Config) *breaker.Breaker {
+	tb.Helper()
+	b, err := breaker.New(c)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
+}
+
+// circuit returns the only circuit of a breaker.
+func circuit(tb testing.TB, b *breaker.Breaker) breaker.CircuitStats {
+	tb.Helper()
+	s := b.Stats()
+	if len(s) != 1 {
+		tb.Fatalf("circuits: got %v, want one", s)
+	}
+	return s[0]
+}
+
+func wantState(tb testing.TB, b *breaker.Breaker, want breaker.State) {
+	tb.Helper()
+	if got := circuit(tb, b); got.State != want {
+		tb.Errorf("circuit: got %+v, want it %v", got, want)
+	}
+}
 
 // wantConfigError checks that an error names all that is wrong.
 func wantConfigError(t *testing.T, err error, want ...string) {

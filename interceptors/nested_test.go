@@ -3,7 +3,6 @@ package interceptors_test
 import (
 	"context"
 	"errors"
-	"io"
 	"runtime"
 	"slices"
 	"sync"
@@ -106,21 +105,6 @@ func TestSameGateTwice(t *testing.T) {
 			})
 		})
 	}
-}
-
-// drainStream opens a stream and reads it to its end.
-func drainStream(ctx context.Context, r *rig) error {
-	s, err := r.Exchange(ctx)
-	if err != nil {
-		return err
-	}
-	for err == nil {
-		_, err = s.Recv()
-	}
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	return err
 }
 
 // Many first calls at once: none may be counted as standing alone before one of

@@ -22,6 +22,7 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
 )
 
 // guarded are server options with a gate, for both kinds of calls.
@@ -694,7 +695,7 @@ func TestContextClassBesideRules(t *testing.T) {
 func TestMarginHidesNoEnd(t *testing.T) {
 	for _, margin := range []time.Duration{0, time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {
-			b := newBreaker(t, interceptors.BreakerConfig{})
+			b := newBreaker(t, breaker.Config{})
 			svc := &service{OnExchange: func(demopb.DemoService_ExchangeServer) error {
 				return status.Error(codes.DeadlineExceeded, "my database did not answer")
 			}}
@@ -710,7 +711,7 @@ func TestMarginHidesNoEnd(t *testing.T) {
 				wantCode(t, err, codes.DeadlineExceeded)
 				cancel()
 			}
-			wantState(t, b, interceptors.BreakerOpen)
+			wantState(t, b, breaker.Open)
 		})
 	}
 }

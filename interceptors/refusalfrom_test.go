@@ -22,6 +22,7 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
 )
 
 // texts holds what refusals say, of a gate with the name "default".
@@ -149,9 +150,9 @@ func TestRefusalFromOthers(t *testing.T) {
 	wantFrom(t, err, interceptors.Refusal{Reason: "throttled"}, some)
 	wantText(t, err, "weir: this client holds back: the server has refused too many of its calls: retry in ")
 
-	breaker := interceptors.UnaryBreaker(newBreaker(t, interceptors.BreakerConfig{}))
+	broken := breaker.Unary(newBreaker(t, breaker.Config{}))
 	for range 100 {
-		err = breaker(t.Context(), work, nil, nil, nil, busy)
+		err = broken(t.Context(), work, nil, nil, nil, busy)
 	}
 	wantFrom(t, err, interceptors.Refusal{Reason: "circuit_open"}, some)
 	wantText(t, err, "weir: this client's breaker is open: too many calls of this method have failed: retry in ")

@@ -19,6 +19,7 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
 )
 
 func tapInfo(method string) *tap.Info { return &tap.Info{FullMethodName: method} }
@@ -161,7 +162,7 @@ func TestTapRefusalsOpenNoCircuit(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g := strict(t, 1)
 			fill(t, g)
-			b := newBreaker(t, interceptors.BreakerConfig{})
+			b := newBreaker(t, breaker.Config{})
 			server, err := interceptors.Server(interceptors.ServerConfig{Gate: g, Tap: true})
 			if err != nil {
 				t.Fatal(err)
@@ -173,7 +174,7 @@ func TestTapRefusalsOpenNoCircuit(t *testing.T) {
 					wantCode(t, err, codes.Unavailable)
 				}
 			}
-			if s := circuit(t, b); s.State != interceptors.BreakerClosed || s.Failed != 0 || s.Allowed != 50 {
+			if s := circuit(t, b); s.State != breaker.Closed || s.Failed != 0 || s.Allowed != 50 {
 				t.Errorf("retries %v: got %+v, want it closed, 50 allowed, none failed", retry != nil, s)
 			}
 		})

@@ -22,6 +22,7 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
 )
 
 // crew returns a service with so many workers, each of whom takes d for a call. Calls
@@ -181,14 +182,14 @@ func TestTheClientRestoresRefusals(t *testing.T) {
 			return nil, err
 		}
 		throttle := newThrottle(t, interceptors.ThrottleConfig{})
-		breaker := newBreaker(t, interceptors.BreakerConfig{})
+		circuits := newBreaker(t, breaker.Config{})
 		for _, c := range []struct {
 			dial []grpc.DialOption
 			code codes.Code
 			is   bool
 		}{
 			{[]grpc.DialOption{policy(t, interceptors.RetryConfig{})}, codes.DeadlineExceeded, false},
-			{standBack(t, interceptors.ClientConfig{Retry: &interceptors.RetryConfig{}, Throttle: throttle, Breaker: breaker}), codes.Unavailable, true},
+			{standBack(t, interceptors.ClientConfig{Retry: &interceptors.RetryConfig{}, Throttle: throttle, Breaker: circuits}), codes.Unavailable, true},
 		} {
 			r := start(t, &service{}, unaryServers(late), c.dial...)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -203,7 +204,7 @@ func TestTheClientRestoresRefusals(t *testing.T) {
 		if s := throttle.Stats(); len(s) != 1 || s[0].Allowed != 1 || s[0].Rejected != 1 || s[0].Accepted != 0 {
 			t.Errorf("throttle: got %+v, want one call, which the target rejected", s)
 		}
-		if s := circuit(t, breaker); s.Failed != 0 {
+		if s := circuit(t, circuits); s.Failed != 0 {
 			t.Errorf("breaker: got %+v, want no failure: the server is full and well", s)
 		}
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
 	"github.com/weir-go/weir/internal/grpctest"
 	"github.com/weir-go/weir/metrics"
 )
@@ -76,9 +77,9 @@ func end(_ any, err error) error {
 	return err
 }
 
-func newBreaker(t testing.TB, c interceptors.BreakerConfig) *interceptors.Breaker {
+func newBreaker(t testing.TB, c breaker.Config) *breaker.Breaker {
 	t.Helper()
-	b, err := interceptors.NewBreaker(c)
+	b, err := breaker.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +116,7 @@ func show(t testing.TB, r *prometheus.Registry, cs ...prometheus.Collector) *pro
 	return r
 }
 
-func breakers(t testing.TB, bs ...*interceptors.Breaker) *metrics.BreakerCollector {
+func breakers(t testing.TB, bs ...*breaker.Breaker) *metrics.BreakerCollector {
 	t.Helper()
 	c, err := metrics.NewBreakerCollector(bs...)
 	if err != nil {

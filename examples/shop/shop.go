@@ -16,6 +16,7 @@ import (
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/examples/internal/overload"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
 	"github.com/weir-go/weir/limit"
 )
 
@@ -171,14 +172,14 @@ func standBack() ([]grpc.DialOption, error) {
 	if err != nil {
 		return nil, err
 	}
-	breaker, err := interceptors.NewBreaker(interceptors.BreakerConfig{OpenFor: time.Second})
+	circuits, err := breaker.New(breaker.Config{OpenFor: time.Second})
 	if err != nil {
 		return nil, err
 	}
 	return interceptors.Client(interceptors.ClientConfig{
 		Propagation: []interceptors.PropagationOption{interceptors.WithDeadlineMargin(10 * time.Millisecond)},
 		Throttle:    throttle,
-		Breaker:     breaker,
+		Breaker:     circuits,
 		Retry:       &interceptors.RetryConfig{},
 	})
 }

@@ -39,9 +39,12 @@ var rules = []rule{
 		"google.golang.org/genproto/googleapis/rpc/errdetails",
 	}},
 	{dir: "interceptors", may: []string{
-		"admit", "limit", "internal/check", "interceptors/internal/...", grpc + "/...",
-		"github.com/grpc-ecosystem/go-grpc-middleware/v2/...", "github.com/sony/gobreaker/v2",
+		"admit", "limit", "internal/check", "interceptors/...", grpc + "/...",
+		"github.com/grpc-ecosystem/go-grpc-middleware/v2/...",
 		protobuf + "/protoadapt", protobuf + "/proto",
+	}},
+	{dir: "interceptors/breaker", may: []string{
+		"interceptors/internal/...", "internal/check", grpc + "/...", "github.com/sony/gobreaker/v2",
 	}},
 	{dir: "interceptors/internal/refusal", may: []string{
 		"admit", grpc + "/codes", grpc + "/metadata", grpc + "/status",
@@ -72,7 +75,7 @@ var rules = []rule{
 // watchers is what the packages may import that only watch. Nobody may import
 // them back, which the other rows see to.
 var watchers = []string{
-	"admit", "interceptors", "limit", "streamcredit",
+	"admit", "interceptors", "interceptors/breaker", "interceptors/throttle", "limit", "streamcredit",
 	"github.com/prometheus/client_golang/...",
 }
 
@@ -223,7 +226,9 @@ func TestImportsCheck(t *testing.T) {
 		"admit, back":        {"admit/x.go", `package admit; import "` + module + `/metrics"`, []string{"/metrics"}},
 		"admit, below limit": {"admit/x.go", `package admit; import "` + module + `/limit/x"`, []string{"/limit/x"}},
 		"interceptors, all": {"interceptors/x.go", `package interceptors; import (
-			"google.golang.org/grpc"; "google.golang.org/grpc/tap"; "github.com/sony/gobreaker/v2"; "` + module + `/admit")`, nil},
+			"google.golang.org/grpc"; "google.golang.org/grpc/tap"; "` + module + `/interceptors/internal/refusal"; "` + module + `/admit")`, nil},
+		"interceptors, below":        {"interceptors/breaker/x.go", `package breaker; import "` + module + `/interceptors"`, []string{"/interceptors,"}},
+		"breaker, throttle":          {"interceptors/breaker/x.go", `package breaker; import "` + module + `/interceptors/throttle"`, []string{"/throttle,"}},
 		"interceptors, back":         {"interceptors/x.go", `package interceptors; import "` + module + `/debug"`, []string{"/debug"}},
 		"interceptors, not ours":     {"interceptors/x.go", `package interceptors; import "google.golang.org/grpcx"`, []string{"grpcx"}},
 		"interceptors, genproto":     {"interceptors/x.go", `package interceptors; import "google.golang.org/genproto/googleapis/api"`, []string{"api"}},

@@ -2,6 +2,8 @@ package calltest
 
 import (
 	"context"
+	"errors"
+	"io"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -26,6 +28,7 @@ type Service struct {
 	OnExchange func(demopb.DemoService_ExchangeServer) error
 }
 
+// Work implements demopb.DemoServiceServer.
 func (s *Service) Work(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 	if s.OnWork == nil {
 		return &demopb.WorkResponse{Message: req.GetName()}, nil
@@ -33,6 +36,7 @@ func (s *Service) Work(ctx context.Context, req *demopb.WorkRequest) (*demopb.Wo
 	return s.OnWork(ctx, req)
 }
 
+// Exchange implements demopb.DemoServiceServer.
 func (s *Service) Exchange(stream demopb.DemoService_ExchangeServer) error {
 	if s.OnExchange == nil {
 		<-stream.Context().Done()
@@ -41,6 +45,7 @@ func (s *Service) Exchange(stream demopb.DemoService_ExchangeServer) error {
 	return s.OnExchange(stream)
 }
 
+// Register registers the service, and a health service.
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	demopb.RegisterDemoServiceServer(r, s)
 	healthpb.RegisterHealthServer(r, health.NewServer())
@@ -72,6 +77,7 @@ func Start(tb testing.TB, svc *Service, serverOpts []grpc.ServerOption, dialOpts
 	return &Rig{demopb.NewDemoServiceClient(p.Conn), p.Server, p.Conn}
 }
 
+// Does returns a service whose unary calls run f.
 func Does(f func(context.Context) error) *Service {
 	return &Service{OnWork: func(ctx context.Context, _ *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 		return &demopb.WorkResponse{}, f(ctx)
@@ -88,4 +94,19 @@ func Exponential(mean time.Duration) *Service {
 		mu.Unlock()
 		return Works(d).OnWork(ctx, req)
 	}}
+}
+
+// DrainStream opens a stream and reads it to its end.
+func DrainStream(ctx context.Context, r *Rig) error {
+	s, err := r.Exchange(ctx)
+	if err != nil {
+		return err
+	}
+	for err == nil {
+		_, err = s.Recv()
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }

@@ -1,13 +1,13 @@
-package interceptors
+package breaker
 
-// BreakerHooks are called as circuits change. Every field may be nil. They run
+// Hooks are called as circuits change. Every field may be nil. They run
 // outside any lock, in the goroutine of a call or of gRPC, and must be quick. The
 // changes of one circuit come one at a time and in order; those of different
 // circuits may come at the same time. A hook that panics harms nothing.
-type BreakerHooks struct {
+type Hooks struct {
 	// StateChanged is called when the circuit of a target and a full method name
 	// has changed. Both are "*" for the circuit that the last ones share.
-	StateChanged func(target, method string, from, to BreakerState)
+	StateChanged func(target, method string, from, to State)
 	// Panicked is called with what another hook, or the function of WithVerdict,
 	// panicked with.
 	Panicked func(value any)

@@ -1,4 +1,4 @@
-package interceptors
+package breaker
 
 import (
 	"errors"
@@ -52,8 +52,8 @@ type circuit struct {
 // the state. A call that began in another era says nothing about this one.
 type era = uint64
 
-func eraOf(n uint64, s BreakerState) era { return n<<2 | uint64(s) }
-func stateOf(e era) BreakerState         { return BreakerState(e & 3) }
+func eraOf(n uint64, s State) era { return n<<2 | uint64(s) }
+func stateOf(e era) State         { return State(e & 3) }
 
 // A probe is a call that was let through a half-open circuit.
 type probe struct{ began time.Duration }
@@ -66,7 +66,7 @@ type pass struct {
 	witness *peers.Witness
 }
 
-type change struct{ from, to BreakerState }
+type change struct{ from, to State }
 
 // A streak counts calls that failed in a row, in the order in which they began: those that
 // hang end after all others.
@@ -113,10 +113,10 @@ func (b *Breaker) newCircuit(p places.Place) *circuit {
 	return c
 }
 
-var states = [...]BreakerState{
-	gobreaker.StateClosed:   BreakerClosed,
-	gobreaker.StateHalfOpen: BreakerHalfOpen,
-	gobreaker.StateOpen:     BreakerOpen,
+var states = [...]State{
+	gobreaker.StateClosed:   Closed,
+	gobreaker.StateHalfOpen: HalfOpen,
+	gobreaker.StateOpen:     Open,
 }
 
 // tripsLocked reports whether a closed circuit opens. As long as one address serves its
@@ -159,11 +159,11 @@ func (c *circuit) patience() time.Duration {
 
 // changedLocked is called by gobreaker, within calls that the circuit makes with its
 // own lock held.
-func (c *circuit) changedLocked(from, to BreakerState) {
-	if to == BreakerOpen {
+func (c *circuit) changedLocked(from, to State) {
+	if to == Open {
 		c.until.Store(int64(c.breaker.now() + c.breaker.jittered(c.breaker.cfg.OpenFor)))
 		c.opened.Add(1)
-		if from == BreakerClosed {
+		if from == Closed {
 			c.trial.known = min(c.peers.Count(), mostProbed)
 		}
 		if c.mixed() {
@@ -207,14 +207,14 @@ func (c *circuit) decided(now time.Duration) (p pass, refused *refusal.Error, ok
 	e := c.era.Load()
 	left := time.Duration(c.until.Load()) - now
 	switch {
-	case stateOf(e) == BreakerClosed:
+	case stateOf(e) == Closed:
 		c.allowed.Add(1)
 		p.era, p.began = e, now
 		if now < time.Duration(c.watched.Load()) {
 			p.witness = &peers.Witness{}
 		}
 		return p, nil, true
-	case stateOf(e) == BreakerOpen && left > 0:
+	case stateOf(e) == Open && left > 0:
 		c.refused.Add(1)
 		return pass{}, circuitOpen.After(left), true
 	default:

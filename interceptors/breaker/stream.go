@@ -1,4 +1,4 @@
-package interceptors
+package breaker
 
 import (
 	"context"
@@ -11,8 +11,8 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/peers"
 )
 
-// A breakerStream is the breaker's observer of one stream.
-type breakerStream struct {
+// A stream is the breaker's observer of one stream.
+type stream struct {
 	*circuit
 	pass  pass
 	began time.Duration
@@ -21,7 +21,7 @@ type breakerStream struct {
 	left  atomic.Bool
 }
 
-func (s *breakerStream) Answered() {
+func (s *stream) Answered() {
 	if s.seen.Swap(true) {
 		return
 	}
@@ -32,7 +32,7 @@ func (s *breakerStream) Answered() {
 	}
 }
 
-func (s *breakerStream) Ended(err error) {
+func (s *stream) Ended(err error) {
 	if s.left.Load() { // WithVerdict's function is asked once
 		return
 	}
@@ -47,10 +47,10 @@ func (s *breakerStream) Ended(err error) {
 	s.leaveOnce(v, s.pass.witness)
 }
 
-func (s *breakerStream) Abandoned() { s.leaveOnce(Excluded, nil) }
+func (s *stream) Abandoned() { s.leaveOnce(Excluded, nil) }
 
 // leaveOnce counts the stream. The witness knows the address only at the stream's end.
-func (s *breakerStream) leaveOnce(v Verdict, w *peers.Witness) {
+func (s *stream) leaveOnce(v Verdict, w *peers.Witness) {
 	if s.left.Swap(true) {
 		return
 	}

@@ -1,4 +1,4 @@
-package interceptors
+package breaker
 
 import (
 	"cmp"
@@ -17,14 +17,17 @@ import (
 	"github.com/weir-go/weir/internal/check"
 )
 
-// ErrBreakerOpen is what errors.Is finds in the error of a call that a breaker
+// ErrConfig is wrapped by the errors of [New].
+var ErrConfig = errors.New("breaker: invalid configuration")
+
+// ErrOpen is what errors.Is finds in the error of a call that a breaker
 // refused.
-var ErrBreakerOpen = errors.New("weir: this client's breaker is open: too many calls of this method have failed")
+var ErrOpen = errors.New("weir: this client's breaker is open: too many calls of this method have failed")
 
-var circuitOpen = refusal.Retreat{Cause: ErrBreakerOpen, Reason: "CIRCUIT_OPEN"}
+var circuitOpen = refusal.Retreat{Cause: ErrOpen, Reason: "CIRCUIT_OPEN"}
 
-// A BreakerConfig configures [NewBreaker]. Every zero field means its default.
-type BreakerConfig struct {
+// A Config configures [New]. Every zero field means its default.
+type Config struct {
 	// Name names the breaker in metrics and pages; default "default". Choose it
 	// in the program, never from a call.
 	Name string
@@ -54,7 +57,7 @@ type BreakerConfig struct {
 	Probes int
 }
 
-func (c *BreakerConfig) defaults() {
+func (c *Config) defaults() {
 	c.Name = check.Or(c.Name, "default")
 	c.Window = check.Or(c.Window, 10*time.Second)
 	c.MinCalls = check.Or(c.MinCalls, 20)
@@ -63,10 +66,10 @@ func (c *BreakerConfig) defaults() {
 	c.Probes = check.Or(c.Probes, 3)
 }
 
-func (c *BreakerConfig) validate(opts []BreakerOption) error {
+func (c *Config) validate(opts []Option) error {
 	var bad check.Errors
 	for i, o := range opts {
-		bad.That(o != nil, "option %d: got nil, want a BreakerOption", i)
+		bad.That(o != nil, "option %d: got nil, want a Option", i)
 	}
 	check.Between(&bad, "Window", c.Window, 10*time.Millisecond, time.Hour)
 	check.Between(&bad, "MinCalls", c.MinCalls, 1, 1_000_000)
@@ -77,42 +80,42 @@ func (c *BreakerConfig) validate(opts []BreakerOption) error {
 	return bad.Err(ErrConfig)
 }
 
-// A BreakerState is what a circuit does with calls.
-type BreakerState uint8
+// A State is what a circuit does with calls.
+type State uint8
 
 const (
-	// BreakerClosed lets all calls pass.
-	BreakerClosed BreakerState = iota
-	// BreakerHalfOpen lets some pass, to see how they end.
-	BreakerHalfOpen
-	// BreakerOpen lets none pass.
-	BreakerOpen
+	// Closed lets all calls pass.
+	Closed State = iota
+	// HalfOpen lets some pass, to see how they end.
+	HalfOpen
+	// Open lets none pass.
+	Open
 )
 
 // String returns "closed", "half-open" or "open".
-func (s BreakerState) String() string {
+func (s State) String() string {
 	switch s {
-	case BreakerClosed:
+	case Closed:
 		return "closed"
-	case BreakerHalfOpen:
+	case HalfOpen:
 		return "half-open"
-	case BreakerOpen:
+	case Open:
 		return "open"
 	default:
-		return fmt.Sprintf("BreakerState(%d)", uint8(s))
+		return fmt.Sprintf("State(%d)", uint8(s))
 	}
 }
 
-// A BreakerOption configures a [Breaker].
-type BreakerOption interface{ applyBreaker(*Breaker) }
+// A Option configures a [Breaker].
+type Option interface{ apply(*Breaker) }
 
-type breakerOption func(*Breaker)
+type option func(*Breaker)
 
-func (o breakerOption) applyBreaker(b *Breaker) { o(b) }
+func (o option) apply(b *Breaker) { o(b) }
 
-// WithBreakerHooks adds hooks. Each use adds a set; all of them are called.
-func WithBreakerHooks(h BreakerHooks) BreakerOption {
-	return breakerOption(func(b *Breaker) { b.hooks = append(b.hooks, h) })
+// WithHooks adds hooks. Each use adds a set; all of them are called.
+func WithHooks(h Hooks) Option {
+	return option(func(b *Breaker) { b.hooks = append(b.hooks, h) })
 }
 
 // A Breaker stops calls to methods that are unwell, and tries now and then whether
@@ -120,7 +123,7 @@ func WithBreakerHooks(h BreakerHooks) BreakerOption {
 // full method name. It tells 1024 of them apart; later ones, and those that are not
 // valid UTF-8, share one more circuit, so a program that forwards arbitrary methods
 // wants a breaker of its own for that. It is safe for concurrent use, never blocks and
-// starts no goroutine. Use [NewBreaker], and one Breaker for the unary and the stream
+// starts no goroutine. Use [New], and one Breaker for the unary and the stream
 // interceptor. A nil and a zero Breaker let every call pass and count nothing.
 //
 // Each circuit is one of gobreaker (github.com/sony/gobreaker, after Nygard,
@@ -152,9 +155,9 @@ func WithBreakerHooks(h BreakerHooks) BreakerOption {
 //   - CANCELED and DEADLINE_EXCEEDED of all other calls whose caller gave up, and of
 //     streams that had been answered;
 //   - all that a weir refused, in this process or another (the domain in the
-//     ErrorInfo is "weir", or it is the text of a [Tap]): a server that refuses what
+//     ErrorInfo is "weir", or it is the text of a [interceptors.Tap]): a server that refuses what
 //     is too much for it does well, and a breaker that stops the rest would waste it.
-//     [Throttle] is the answer to refusals;
+//     [throttle.Throttle] is the answer to refusals;
 //   - RESOURCE_EXHAUSTED: it is about the caller's quota, or made by gRPC itself for a
 //     message that is too large;
 //   - the INTERNAL and UNAUTHENTICATED that gRPC itself makes of what cannot be sent:
@@ -166,24 +169,24 @@ func WithBreakerHooks(h BreakerHooks) BreakerOption {
 // DATA_LOSS, which is about the data, and UNKNOWN, which grpc-go makes of every error
 // that a handler returned without giving it a code. [WithVerdict] changes that.
 type Breaker struct {
-	cfg       BreakerConfig
-	hooks     []BreakerHooks
+	cfg       Config
+	hooks     []Hooks
 	verdictOf func(error) Verdict
 	epoch     time.Time
 	jittered  func(time.Duration) time.Duration // replaced in tests
 	circuits  *places.Table[*circuit]
 }
 
-// NewBreaker returns a breaker whose circuits are all closed. It returns an error
+// New returns a breaker whose circuits are all closed. It returns an error
 // that wraps ErrConfig and names every field that is out of range, and each nil option.
-func NewBreaker(c BreakerConfig, opts ...BreakerOption) (*Breaker, error) {
+func New(c Config, opts ...Option) (*Breaker, error) {
 	c.defaults()
 	if err := c.validate(opts); err != nil {
 		return nil, err
 	}
 	b := &Breaker{cfg: c, epoch: time.Now(), jittered: jittered}
 	for _, o := range opts {
-		o.applyBreaker(b)
+		o.apply(b)
 	}
 	b.circuits = places.New(b.newCircuit)
 	return b, nil
@@ -210,7 +213,7 @@ type CircuitStats struct {
 	Target, Method string
 	// State is the state. An open circuit becomes half-open with the first call
 	// that comes after its time.
-	State BreakerState
+	State State
 	// Allowed counts the calls that were let through, Refused those that were not.
 	Allowed, Refused uint64
 	// Failed counts the calls that were let through and failed, slow ones included.
@@ -240,14 +243,14 @@ func (b *Breaker) Stats() []CircuitStats {
 
 func (b *Breaker) now() time.Duration { return time.Since(b.epoch) }
 
-// UnaryBreaker returns an interceptor that refuses calls while their circuit is
-// open. In a chain it stands inside of [UnaryThrottle] and [UnaryClient], so that the
+// Unary returns an interceptor that refuses calls while their circuit is
+// open. In a chain it stands inside of [throttle.Unary] and [interceptors.UnaryClient], so that the
 // time for which a call waits for a permit is not the server's slowness; retries by
 // gRPC happen inside of it and are one call. A call whose context has ended already
 // passes, uncounted.
 //
 // With a nil or zero breaker every call passes.
-func UnaryBreaker(b *Breaker) grpc.UnaryClientInterceptor {
+func Unary(b *Breaker) grpc.UnaryClientInterceptor {
 	return func(
 		ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
 		invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
@@ -283,12 +286,12 @@ func UnaryBreaker(b *Breaker) grpc.UnaryClientInterceptor {
 	}
 }
 
-// StreamBreaker is [UnaryBreaker] for streams. What counts is how a stream ends:
+// Stream is [Unary] for streams. What counts is how a stream ends:
 // that it could not be opened, or its status. A stream that is a probe counts as a
 // success already when its headers or first message were seen, and then no more.
 //
 // With a nil or zero breaker every call passes.
-func StreamBreaker(b *Breaker) grpc.StreamClientInterceptor {
+func Stream(b *Breaker) grpc.StreamClientInterceptor {
 	return func(
 		ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
 		streamer grpc.Streamer, opts ...grpc.CallOption,
@@ -304,7 +307,7 @@ func StreamBreaker(b *Breaker) grpc.StreamClientInterceptor {
 			return nil, refused
 		}
 		c.gives(ctx)
-		s := &breakerStream{circuit: c, pass: pass, began: began, ctx: ctx}
+		s := &stream{circuit: c, pass: pass, began: began, ctx: ctx}
 		told := false
 		defer func() { // a hook may end the goroutine
 			if !told {

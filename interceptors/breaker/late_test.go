@@ -1,4 +1,4 @@
-package interceptors_test
+package breaker_test
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/weir-go/weir/examples/demopb"
-	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
 )
 
 // A deadline that could not be met says nothing about the server, and neither does a
@@ -46,7 +46,7 @@ func TestBreakerAmongImpatientCallers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBreaker(t, interceptors.BreakerConfig{})
+				b := newBreaker(t, breaker.Config{})
 				r := start(t, c.svc, nil, breakerDial(b)...)
 				made, served := callers(t, r.DemoServiceClient, 15*time.Second, c.callers...)
 				if s := circuit(t, b); served < made || s.Opened > 0 {
@@ -83,7 +83,7 @@ func TestBreakerOfAServerThatHangs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began, hangs := time.Now(), c.before+20*time.Second
-				b := newBreaker(t, interceptors.BreakerConfig{})
+				b := newBreaker(t, breaker.Config{})
 				r := start(t, &service{OnWork: func(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 					if at := time.Since(began); at >= c.before && at < hangs {
 						return works(time.Hour).OnWork(ctx, req)
@@ -104,7 +104,7 @@ func TestBreakerOfAServerThatHangs(t *testing.T) {
 					t.Errorf("circuit after %v: got %+v, want it opened", c.within, s)
 				}
 				time.Sleep(27*time.Second - c.within)
-				wantState(t, b, interceptors.BreakerClosed) // an OpenFor after the server is back
+				wantState(t, b, breaker.Closed) // an OpenFor after the server is back
 				r.Conn.Close()
 				load.Wait()
 			})
@@ -115,7 +115,7 @@ func TestBreakerOfAServerThatHangs(t *testing.T) {
 // A server that gives up by itself, with most of the caller's time left, is unwell.
 func TestBreakerOfAServerThatGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBreaker(t, interceptors.BreakerConfig{})
+		b := newBreaker(t, breaker.Config{})
 		r := start(t, &service{OnWork: func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 			time.Sleep(10 * time.Millisecond)
 			return nil, status.Error(codes.DeadlineExceeded, "of a call further on")
@@ -126,7 +126,7 @@ func TestBreakerOfAServerThatGivesUp(t *testing.T) {
 			wantCode(t, err, codes.DeadlineExceeded)
 			cancel()
 		}
-		wantState(t, b, interceptors.BreakerOpen)
+		wantState(t, b, breaker.Open)
 	})
 }
 
@@ -134,7 +134,7 @@ func TestBreakerOfAServerThatGivesUp(t *testing.T) {
 // their callers like, are not the server's fault.
 func TestBreakerAmongImpatientStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBreaker(t, interceptors.BreakerConfig{})
+		b := newBreaker(t, breaker.Config{})
 		r := start(t, &service{OnExchange: func(s demopb.DemoService_ExchangeServer) error {
 			select {
 			case <-time.After(50 * time.Millisecond):
@@ -177,8 +177,8 @@ func TestBreakerAmongImpatientStreams(t *testing.T) {
 
 // A call that goes well allocates what gobreaker does.
 func TestBreakerAllocates(t *testing.T) {
-	b := newBreaker(t, interceptors.BreakerConfig{})
-	call, ctx := interceptors.UnaryBreaker(b), t.Context()
+	b := newBreaker(t, breaker.Config{})
+	call, ctx := breaker.Unary(b), t.Context()
 	if n := testing.AllocsPerRun(1000, func() { _ = call(ctx, work, nil, nil, nil, well) }); n > 1 {
 		t.Errorf("allocations of a call: got %v, want 1", n)
 	}

@@ -1,4 +1,4 @@
-package interceptors_test
+package breaker_test
 
 import (
 	"context"
@@ -13,12 +13,12 @@ import (
 	_ "google.golang.org/grpc/balancer/leastrequest" // one of the balancers under test
 
 	"github.com/weir-go/weir/examples/demopb"
-	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
 )
 
-func withBreaker(t *testing.T, b *interceptors.Breaker) grpc.DialOption {
+func withBreaker(t *testing.T, b *breaker.Breaker) grpc.DialOption {
 	t.Helper()
-	return grpc.WithUnaryInterceptor(interceptors.UnaryBreaker(b))
+	return grpc.WithUnaryInterceptor(breaker.Unary(b))
 }
 
 // Whatever some instances do: as long as one serves calls, a breaker loses none of them.
@@ -61,7 +61,7 @@ func TestBreakerLosesNothingWhileAnInstanceServes(t *testing.T) {
 						return served
 					}
 					bare := run()
-					b := newBreaker(t, interceptors.BreakerConfig{})
+					b := newBreaker(t, breaker.Config{})
 					got := run(withBreaker(t, b))
 					slack, byLot := 3, c.random || balancer != "round_robin"
 					if byLot { // other calls meet other instances
@@ -82,7 +82,7 @@ func TestBreakerLosesNothingWhileAnInstanceServes(t *testing.T) {
 func TestBreakerWaitsForTheSlowerOfTheFirstCalls(t *testing.T) {
 	for _, addresses := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			b := newBreaker(t, interceptors.BreakerConfig{})
+			b := newBreaker(t, breaker.Config{})
 			client := inMemory(t, "round_robin", addresses, []instance{down, takes(500 * time.Millisecond), down}, withBreaker(t, b))
 			for range 20 {
 				if got := sum(offer(t, client, time.Second/300, 2*time.Second, time.Second)); got < 100 {
@@ -108,7 +108,7 @@ func TestBreakerOfAFleet(t *testing.T) {
 		for _, addresses := range []bool{true, false} {
 			t.Run(fmt.Sprint(name, "/addresses=", addresses), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					b := newBreaker(t, interceptors.BreakerConfig{})
+					b := newBreaker(t, breaker.Config{})
 					client := inMemory(t, "round_robin", addresses, instances, withBreaker(t, b))
 					_ = offer(t, client, time.Second/rate, 300*time.Millisecond, 9*time.Second)
 					s := circuit(t, b)
@@ -146,7 +146,7 @@ func TestBreakerOverSockets(t *testing.T) {
 		"one of two": {down, ok}, "two of three": {down, ok, down}, "four of five": {down, down, ok, down, down},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBreaker(t, interceptors.BreakerConfig{})
+			b := newBreaker(t, breaker.Config{})
 			var armed atomic.Bool
 			client := fleet(t, "round_robin", listen, dial, instances, grpc.WithUnaryInterceptor(func(
 				ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
@@ -154,7 +154,7 @@ func TestBreakerOverSockets(t *testing.T) {
 				if !armed.Load() {
 					return invoker(ctx, method, req, reply, cc, opts...)
 				}
-				return interceptors.UnaryBreaker(b)(ctx, method, req, reply, cc, invoker, opts...)
+				return breaker.Unary(b)(ctx, method, req, reply, cc, invoker, opts...)
 			}))
 			// Connections come up one by one.
 			for ready := 0; ready < len(instances); {

@@ -1,4 +1,4 @@
-package interceptors_test
+package breaker_test
 
 import (
 	"context"
@@ -23,28 +23,29 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
 )
 
 // newBreaker returns a breaker whose circuits stay open for exactly OpenFor.
-func newBreaker(tb testing.TB, c interceptors.BreakerConfig, opts ...interceptors.BreakerOption) *interceptors.Breaker {
+func newBreaker(tb testing.TB, c breaker.Config, opts ...breaker.Option) *breaker.Breaker {
 	tb.Helper()
-	b, err := interceptors.NewBreaker(c, opts...)
+	b, err := breaker.New(c, opts...)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	interceptors.Unjittered(b)
+	breaker.Unjittered(b)
 	return b
 }
 
-func breakerDial(b *interceptors.Breaker) []grpc.DialOption {
+func breakerDial(b *breaker.Breaker) []grpc.DialOption {
 	return []grpc.DialOption{
-		grpc.WithUnaryInterceptor(interceptors.UnaryBreaker(b)),
-		grpc.WithStreamInterceptor(interceptors.StreamBreaker(b)),
+		grpc.WithUnaryInterceptor(breaker.Unary(b)),
+		grpc.WithStreamInterceptor(breaker.Stream(b)),
 	}
 }
 
 // circuit returns the only circuit of a breaker.
-func circuit(tb testing.TB, b *interceptors.Breaker) interceptors.CircuitStats {
+func circuit(tb testing.TB, b *breaker.Breaker) breaker.CircuitStats {
 	tb.Helper()
 	s := b.Stats()
 	if len(s) != 1 {
@@ -53,7 +54,7 @@ func circuit(tb testing.TB, b *interceptors.Breaker) interceptors.CircuitStats {
 	return s[0]
 }
 
-func wantState(tb testing.TB, b *interceptors.Breaker, want interceptors.BreakerState) {
+func wantState(tb testing.TB, b *breaker.Breaker, want breaker.State) {
 	tb.Helper()
 	if got := circuit(tb, b); got.State != want {
 		tb.Errorf("circuit: got %+v, want it %v", got, want)
@@ -62,19 +63,19 @@ func wantState(tb testing.TB, b *interceptors.Breaker, want interceptors.Breaker
 
 // through makes n calls through a breaker, without a network, and returns the last
 // error.
-func through(ctx context.Context, b *interceptors.Breaker, n int, invoker grpc.UnaryInvoker) (err error) {
+func through(ctx context.Context, b *breaker.Breaker, n int, invoker grpc.UnaryInvoker) (err error) {
 	for range n {
-		err = interceptors.UnaryBreaker(b)(ctx, work, nil, nil, nil, invoker)
+		err = breaker.Unary(b)(ctx, work, nil, nil, nil, invoker)
 	}
 	return err
 }
 
 // open returns a breaker whose circuit has just opened, for 5 s.
-func open(tb testing.TB, opts ...interceptors.BreakerOption) *interceptors.Breaker {
+func open(tb testing.TB, opts ...breaker.Option) *breaker.Breaker {
 	tb.Helper()
-	b := newBreaker(tb, interceptors.BreakerConfig{}, opts...)
+	b := newBreaker(tb, breaker.Config{}, opts...)
 	_ = through(tb.Context(), b, 20, fails(codes.Unavailable))
-	wantState(tb, b, interceptors.BreakerOpen)
+	wantState(tb, b, breaker.Open)
 	return b
 }
 
@@ -86,7 +87,7 @@ type sickness func(at time.Duration) (delay time.Duration, code codes.Code)
 func TestBreakerTraces(t *testing.T) {
 	between := func(at, from, to time.Duration) bool { return at >= from && at < to }
 	for name, c := range map[string]struct {
-		cfg  interceptors.BreakerConfig
+		cfg  breaker.Config
 		sick sickness
 		gone bool // the server goes for good after 10 s
 	}{
@@ -109,7 +110,7 @@ func TestBreakerTraces(t *testing.T) {
 			return 10 * time.Millisecond, codes.OK
 		}},
 		"slow": {
-			cfg: interceptors.BreakerConfig{SlowCall: 300 * time.Millisecond},
+			cfg: breaker.Config{SlowCall: 300 * time.Millisecond},
 			sick: func(at time.Duration) (time.Duration, codes.Code) {
 				if between(at, 10*time.Second, 25*time.Second) {
 					return 510 * time.Millisecond, codes.OK
@@ -126,12 +127,12 @@ func TestBreakerTraces(t *testing.T) {
 		"gone": {gone: true, sick: func(time.Duration) (time.Duration, codes.Code) { return 10 * time.Millisecond, codes.OK }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { golden(t, "breaker_"+name+".txt", trace(t, c.cfg, c.sick, c.gone)) })
+			synctest.Test(t, func(t *testing.T) { golden(t, name+".txt", trace(t, c.cfg, c.sick, c.gone)) })
 		})
 	}
 }
 
-func trace(t *testing.T, cfg interceptors.BreakerConfig, sick sickness, gone bool) string {
+func trace(t *testing.T, cfg breaker.Config, sick sickness, gone bool) string {
 	began := time.Now()
 	svc := &service{OnWork: func(ctx context.Context, _ *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 		delay, code := sick(time.Since(began))
@@ -163,7 +164,7 @@ func trace(t *testing.T, cfg interceptors.BreakerConfig, sick sickness, gone boo
 				switch {
 				case err == nil || status.Code(err) == codes.NotFound:
 					ok.Add(1)
-				case errors.Is(err, interceptors.ErrBreakerOpen):
+				case errors.Is(err, breaker.ErrOpen):
 					refused.Add(1)
 				default:
 					failed.Add(1)
@@ -190,11 +191,11 @@ func TestBreakerVerdicts(t *testing.T) {
 	gate := strict(t, 1)
 	fill(t, gate)
 	local := interceptors.UnaryClient(gate)(t.Context(), work, nil, nil, nil, fails(codes.OK))
-	const allowed, closed, opened = 30, interceptors.BreakerClosed, interceptors.BreakerOpen
+	const allowed, closed, opened = 30, breaker.Closed, breaker.Open
 	for name, c := range map[string]struct {
 		err     error
 		counted bool // as success or failure
-		want    interceptors.BreakerState
+		want    breaker.State
 	}{
 		"nothing":                     {nil, true, closed},
 		"NOT_FOUND":                   {status.Error(codes.NotFound, ""), true, closed},
@@ -218,7 +219,7 @@ func TestBreakerVerdicts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			end := func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return c.err }
-			b := newBreaker(t, interceptors.BreakerConfig{MinCalls: allowed})
+			b := newBreaker(t, breaker.Config{MinCalls: allowed})
 			if err := through(t.Context(), b, allowed, end); !errors.Is(err, c.err) {
 				t.Errorf("error: got %v, want %v unchanged", err, c.err)
 			}
@@ -243,21 +244,21 @@ func TestBreakerVerdicts(t *testing.T) {
 
 // Excluded calls are no calls: they do not make up the number it takes.
 func TestBreakerExcludedDoNotDilute(t *testing.T) {
-	b := newBreaker(t, interceptors.BreakerConfig{})
+	b := newBreaker(t, breaker.Config{})
 	_ = through(t.Context(), b, 1000, fails(codes.Canceled))
 	_ = through(t.Context(), b, 19, fails(codes.Unavailable))
-	wantState(t, b, interceptors.BreakerClosed)
+	wantState(t, b, breaker.Closed)
 	_ = through(t.Context(), b, 1, fails(codes.Unavailable))
-	wantState(t, b, interceptors.BreakerOpen)
+	wantState(t, b, breaker.Open)
 }
 
 // A deadline that passes after the caller has cancelled is the caller's doing, and
 // so is one that has passed before the call.
 func TestBreakerCallersEnd(t *testing.T) {
-	b := newBreaker(t, interceptors.BreakerConfig{})
+	b := newBreaker(t, breaker.Config{})
 	for range 100 {
 		ctx, cancel := context.WithCancel(t.Context())
-		_ = interceptors.UnaryBreaker(b)(ctx, work, nil, nil, nil,
+		_ = breaker.Unary(b)(ctx, work, nil, nil, nil,
 			func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
 				cancel()
 				return status.Error(codes.DeadlineExceeded, "")
@@ -266,7 +267,7 @@ func TestBreakerCallersEnd(t *testing.T) {
 		_ = through(late, b, 1, fails(codes.DeadlineExceeded))
 		cancel()
 	}
-	if got := circuit(t, b); got.State != interceptors.BreakerClosed || got.Failed != 0 || got.Allowed != 100 {
+	if got := circuit(t, b); got.State != breaker.Closed || got.Failed != 0 || got.Allowed != 100 {
 		t.Errorf("circuit: got %+v, want it closed, 100 allowed, none failed", got)
 	}
 }
@@ -277,8 +278,8 @@ func TestBreakerRefusal(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		err := through(t.Context(), b, 1, fails(codes.OK))
 		wantCode(t, err, codes.Unavailable)
-		if !errors.Is(err, interceptors.ErrBreakerOpen) {
-			t.Errorf("errors.Is(%v, ErrBreakerOpen): got false, want true", err)
+		if !errors.Is(err, breaker.ErrOpen) {
+			t.Errorf("errors.Is(%v, ErrOpen): got false, want true", err)
 		}
 		wantDetails(t, err, "CIRCUIT_OPEN", 3*time.Second, 3300*time.Millisecond)
 		if n := testing.AllocsPerRun(100, func() { _ = through(t.Context(), b, 1, fails(codes.OK)) }); n > 3 {
@@ -290,7 +291,7 @@ func TestBreakerRefusal(t *testing.T) {
 // A call that takes longer than the window counts when it ends.
 func TestBreakerCountsCallsLongerThanWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBreaker(t, interceptors.BreakerConfig{Window: time.Second})
+		b := newBreaker(t, breaker.Config{Window: time.Second})
 		var calls sync.WaitGroup
 		for range 20 {
 			calls.Go(func() {
@@ -301,26 +302,26 @@ func TestBreakerCountsCallsLongerThanWindow(t *testing.T) {
 			})
 		}
 		calls.Wait()
-		wantState(t, b, interceptors.BreakerOpen)
+		wantState(t, b, breaker.Open)
 	})
 }
 
 // What is older than the window does not count.
 func TestBreakerWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBreaker(t, interceptors.BreakerConfig{})
+		b := newBreaker(t, breaker.Config{})
 		for range 30 { // 19 failures in any 10 s
 			_ = through(t.Context(), b, 19, fails(codes.Unavailable))
 			time.Sleep(10 * time.Second)
 		}
-		wantState(t, b, interceptors.BreakerClosed)
+		wantState(t, b, breaker.Closed)
 	})
 }
 
 // Circuits open for a different time each time, within bounds.
 func TestBreakerJitter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b, err := interceptors.NewBreaker(interceptors.BreakerConfig{Probes: 1})
+		b, err := breaker.New(breaker.Config{Probes: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -328,7 +329,7 @@ func TestBreakerJitter(t *testing.T) {
 		seen := map[time.Duration]bool{}
 		for range 50 {
 			began := time.Now()
-			for errors.Is(through(t.Context(), b, 1, fails(codes.Unavailable)), interceptors.ErrBreakerOpen) {
+			for errors.Is(through(t.Context(), b, 1, fails(codes.Unavailable)), breaker.ErrOpen) {
 				time.Sleep(10 * time.Millisecond)
 			}
 			d := time.Since(began)
@@ -344,7 +345,7 @@ func TestBreakerJitter(t *testing.T) {
 }
 
 // hanging starts n calls that end when release is closed, with err.
-func hanging(t *testing.T, b *interceptors.Breaker, n int, err error) (release func()) {
+func hanging(t *testing.T, b *breaker.Breaker, n int, err error) (release func()) {
 	t.Helper()
 	ch := make(chan struct{})
 	var calls sync.WaitGroup
@@ -367,11 +368,11 @@ func hanging(t *testing.T, b *interceptors.Breaker, n int, err error) (release f
 func TestBreakerProbesAreBounded(t *testing.T) {
 	for _, c := range []struct {
 		err  error
-		want interceptors.BreakerState
+		want breaker.State
 	}{
-		{nil, interceptors.BreakerClosed},
-		{status.Error(codes.Unavailable, ""), interceptors.BreakerOpen},
-		{status.Error(codes.Canceled, ""), interceptors.BreakerHalfOpen},
+		{nil, breaker.Closed},
+		{status.Error(codes.Unavailable, ""), breaker.Open},
+		{status.Error(codes.Canceled, ""), breaker.HalfOpen},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			b := open(t)
@@ -406,19 +407,19 @@ func TestBreakerLeaksNoProbe(t *testing.T) {
 					aside(func() { _ = through(t.Context(), b, 1, end) })
 					aside(func() { _ = openStream(t.Context(), b, end) })
 				}
-				if s := circuit(t, b); s.State != interceptors.BreakerHalfOpen || s.Allowed != 40 || s.Refused != 0 {
+				if s := circuit(t, b); s.State != breaker.HalfOpen || s.Allowed != 40 || s.Refused != 0 {
 					t.Errorf("circuit: got %+v, want it half-open, 40 allowed, none refused", s)
 				}
 				_ = through(t.Context(), b, 3, fails(codes.OK))
-				wantState(t, b, interceptors.BreakerClosed)
+				wantState(t, b, breaker.Closed)
 			})
 		})
 	}
 }
 
 // openStream opens a stream with a streamer that ends as the invoker does.
-func openStream(ctx context.Context, b *interceptors.Breaker, end grpc.UnaryInvoker) error {
-	_, err := interceptors.StreamBreaker(b)(ctx, &grpc.StreamDesc{ServerStreams: true}, nil, work,
+func openStream(ctx context.Context, b *breaker.Breaker, end grpc.UnaryInvoker) error {
+	_, err := breaker.Stream(b)(ctx, &grpc.StreamDesc{ServerStreams: true}, nil, work,
 		func(ctx context.Context, _ *grpc.StreamDesc, cc *grpc.ClientConn, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 			if err := end(ctx, method, nil, nil, cc, opts...); err != nil {
 				return nil, err
@@ -433,11 +434,11 @@ func TestBreakerHangingProbes(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		err  error
-		want interceptors.BreakerState
+		want breaker.State
 	}{
-		{"well", nil, interceptors.BreakerClosed},
-		{"unwell", status.Error(codes.Unavailable, ""), interceptors.BreakerOpen},
-		{"excluded", status.Error(codes.Canceled, ""), interceptors.BreakerHalfOpen},
+		{"well", nil, breaker.Closed},
+		{"unwell", status.Error(codes.Unavailable, ""), breaker.Open},
+		{"excluded", status.Error(codes.Canceled, ""), breaker.HalfOpen},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -445,23 +446,23 @@ func TestBreakerHangingProbes(t *testing.T) {
 				time.Sleep(5 * time.Second)
 				release := hanging(t, b, 3, c.err)
 				time.Sleep(5*time.Second - 1)
-				if err := through(t.Context(), b, 1, fails(codes.OK)); !errors.Is(err, interceptors.ErrBreakerOpen) {
-					t.Errorf("fourth probe: got %v, want ErrBreakerOpen", err)
+				if err := through(t.Context(), b, 1, fails(codes.OK)); !errors.Is(err, breaker.ErrOpen) {
+					t.Errorf("fourth probe: got %v, want ErrOpen", err)
 				}
 				time.Sleep(time.Nanosecond)
 				hold := hanging(t, b, 4, status.Error(codes.Canceled, ""))
 				if got := circuit(t, b).Allowed; got != 26 {
 					t.Errorf("allowed: got %d, want 20 and twice three probes", got)
 				}
-				release()                               // those that are late
-				if c.want != interceptors.BreakerOpen { // it waits for the younger ones
+				release()                   // those that are late
+				if c.want != breaker.Open { // it waits for the younger ones
 					wantState(t, b, c.want)
 				}
 				hold()
 				wantState(t, b, c.want)
-				if c.want == interceptors.BreakerHalfOpen {
+				if c.want == breaker.HalfOpen {
 					_ = through(t.Context(), b, 3, fails(codes.OK))
-					wantState(t, b, interceptors.BreakerClosed)
+					wantState(t, b, breaker.Closed)
 				}
 			})
 		})
@@ -471,18 +472,18 @@ func TestBreakerHangingProbes(t *testing.T) {
 // Calls from before a change of state say nothing about what is now.
 func TestBreakerLateCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBreaker(t, interceptors.BreakerConfig{})
+		b := newBreaker(t, breaker.Config{})
 		release := hanging(t, b, 50, status.Error(codes.Unavailable, ""))
 		_ = through(t.Context(), b, 20, fails(codes.Unavailable))
-		wantState(t, b, interceptors.BreakerClosed) // the others may still go well
+		wantState(t, b, breaker.Closed) // the others may still go well
 		time.Sleep(time.Second)
 		_ = through(t.Context(), b, 1, fails(codes.Unavailable))
-		wantState(t, b, interceptors.BreakerOpen)
+		wantState(t, b, breaker.Open)
 		time.Sleep(5 * time.Second)
 		_ = through(t.Context(), b, 3, fails(codes.OK))
-		wantState(t, b, interceptors.BreakerClosed)
+		wantState(t, b, breaker.Closed)
 		release()
-		wantState(t, b, interceptors.BreakerClosed)
+		wantState(t, b, breaker.Closed)
 	})
 }
 
@@ -490,22 +491,22 @@ func TestBreakerHooks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got []string
 		var panics []any
-		var b *interceptors.Breaker
-		note := func(target, method string, from, to interceptors.BreakerState) {
+		var b *breaker.Breaker
+		note := func(target, method string, from, to breaker.State) {
 			got = append(got, fmt.Sprintf("%s %s %v %v", target, method, from, to))
 			_ = b.Stats()                                         // no lock is held
 			_ = through(t.Context(), b, 1, fails(codes.NotFound)) // not even for calls
 		}
-		b = newBreaker(t, interceptors.BreakerConfig{},
-			interceptors.WithBreakerHooks(interceptors.BreakerHooks{
-				StateChanged: func(string, string, interceptors.BreakerState, interceptors.BreakerState) { panic("hook") },
+		b = newBreaker(t, breaker.Config{},
+			breaker.WithHooks(breaker.Hooks{
+				StateChanged: func(string, string, breaker.State, breaker.State) { panic("hook") },
 				Panicked:     func(any) { panic("again") },
 			}),
-			interceptors.WithBreakerHooks(interceptors.BreakerHooks{}),
-			interceptors.WithBreakerHooks(interceptors.BreakerHooks{StateChanged: note, Panicked: func(v any) { panics = append(panics, v) }}),
-			interceptors.WithBreakerHooks(interceptors.BreakerHooks{
-				StateChanged: func(_, _ string, _, to interceptors.BreakerState) {
-					if to == interceptors.BreakerHalfOpen {
+			breaker.WithHooks(breaker.Hooks{}),
+			breaker.WithHooks(breaker.Hooks{StateChanged: note, Panicked: func(v any) { panics = append(panics, v) }}),
+			breaker.WithHooks(breaker.Hooks{
+				StateChanged: func(_, _ string, _, to breaker.State) {
+					if to == breaker.HalfOpen {
 						runtime.Goexit()
 					}
 				},
@@ -515,7 +516,7 @@ func TestBreakerHooks(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		aside(func() { _ = through(t.Context(), b, 1, fails(codes.OK)) }) // ended by the hook, without a leak
 		_ = through(t.Context(), b, 3, fails(codes.OK))
-		wantState(t, b, interceptors.BreakerClosed)
+		wantState(t, b, breaker.Closed)
 		want := []string{
 			" " + work + " closed open",
 			" " + work + " open half-open",
@@ -529,15 +530,15 @@ func TestBreakerHooks(t *testing.T) {
 
 // A hook that ends the goroutine leaks no probe.
 func TestBreakerHookGoexit(t *testing.T) {
-	for name, call := range map[string]func(context.Context, *interceptors.Breaker) error{
-		"unary":  func(ctx context.Context, b *interceptors.Breaker) error { return through(ctx, b, 1, fails(codes.OK)) },
-		"stream": func(ctx context.Context, b *interceptors.Breaker) error { return openStream(ctx, b, fails(codes.OK)) },
+	for name, call := range map[string]func(context.Context, *breaker.Breaker) error{
+		"unary":  func(ctx context.Context, b *breaker.Breaker) error { return through(ctx, b, 1, fails(codes.OK)) },
+		"stream": func(ctx context.Context, b *breaker.Breaker) error { return openStream(ctx, b, fails(codes.OK)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := open(t, interceptors.WithBreakerHooks(interceptors.BreakerHooks{
-					StateChanged: func(_, _ string, _, to interceptors.BreakerState) {
-						if to == interceptors.BreakerHalfOpen {
+				b := open(t, breaker.WithHooks(breaker.Hooks{
+					StateChanged: func(_, _ string, _, to breaker.State) {
+						if to == breaker.HalfOpen {
 							runtime.Goexit()
 						}
 					},
@@ -545,7 +546,7 @@ func TestBreakerHookGoexit(t *testing.T) {
 				time.Sleep(5 * time.Second)
 				aside(func() { _ = call(t.Context(), b) })
 				_ = through(t.Context(), b, 3, fails(codes.OK))
-				wantState(t, b, interceptors.BreakerClosed)
+				wantState(t, b, breaker.Closed)
 			})
 		})
 	}
@@ -555,25 +556,25 @@ func TestBreakerHookGoexit(t *testing.T) {
 // other hooks, too.
 func TestBreakerHooksInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var got []interceptors.BreakerState
-		var b *interceptors.Breaker
-		b = newBreaker(t, interceptors.BreakerConfig{},
-			interceptors.WithBreakerHooks(interceptors.BreakerHooks{
-				StateChanged: func(_, _ string, _, to interceptors.BreakerState) {
-					if to == interceptors.BreakerHalfOpen {
+		var got []breaker.State
+		var b *breaker.Breaker
+		b = newBreaker(t, breaker.Config{},
+			breaker.WithHooks(breaker.Hooks{
+				StateChanged: func(_, _ string, _, to breaker.State) {
+					if to == breaker.HalfOpen {
 						_ = through(t.Context(), b, 2, fails(codes.Unavailable))
 						time.Sleep(time.Second) // the call that brought it about is still under way
 					}
 				},
 			}),
-			interceptors.WithBreakerHooks(interceptors.BreakerHooks{
-				StateChanged: func(_, _ string, _, to interceptors.BreakerState) { got = append(got, to) },
+			breaker.WithHooks(breaker.Hooks{
+				StateChanged: func(_, _ string, _, to breaker.State) { got = append(got, to) },
 			}),
 		)
 		_ = through(t.Context(), b, 20, fails(codes.Unavailable))
 		time.Sleep(5 * time.Second)
 		_ = through(t.Context(), b, 1, fails(codes.OK))
-		want := []interceptors.BreakerState{interceptors.BreakerOpen, interceptors.BreakerHalfOpen, interceptors.BreakerOpen}
+		want := []breaker.State{breaker.Open, breaker.HalfOpen, breaker.Open}
 		if !slices.Equal(got, want) {
 			t.Errorf("changes: got %v, want %v", got, want)
 		}
@@ -588,7 +589,7 @@ func TestBreakerProbesOfAnotherTime(t *testing.T) {
 		first := hanging(t, b, 1, status.Error(codes.Canceled, ""))
 		time.Sleep(time.Second)
 		_ = through(t.Context(), b, 2, fails(codes.Unavailable))
-		wantState(t, b, interceptors.BreakerOpen)
+		wantState(t, b, breaker.Open)
 		time.Sleep(5 * time.Second)
 		second := hanging(t, b, 3, nil)
 		time.Sleep(5 * time.Second)
@@ -598,9 +599,9 @@ func TestBreakerProbesOfAnotherTime(t *testing.T) {
 			t.Errorf("probes let go in place of those that hang: got %d, want 3", got)
 		}
 		first()
-		wantState(t, b, interceptors.BreakerHalfOpen)
+		wantState(t, b, breaker.HalfOpen)
 		second()
-		wantState(t, b, interceptors.BreakerClosed)
+		wantState(t, b, breaker.Closed)
 		third()
 	})
 }
@@ -608,7 +609,7 @@ func TestBreakerProbesOfAnotherTime(t *testing.T) {
 // A stream that is refused at once has no headers: to have asked for them is no answer.
 func TestBreakerStreamWithoutHeaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBreaker(t, interceptors.BreakerConfig{MinCalls: 1})
+		b := newBreaker(t, breaker.Config{MinCalls: 1})
 		r := start(t, &service{OnExchange: func(demopb.DemoService_ExchangeServer) error {
 			return status.Error(codes.Unavailable, "")
 		}}, nil, breakerDial(b)...)
@@ -624,7 +625,7 @@ func TestBreakerStreamWithoutHeaders(t *testing.T) {
 			wantCode(t, err, codes.Unavailable)
 			time.Sleep(5 * time.Second)
 		}
-		if got := circuit(t, b); got.State != interceptors.BreakerOpen || got.Opened != 2 || got.Failed != 3 {
+		if got := circuit(t, b); got.State != breaker.Open || got.Opened != 2 || got.Failed != 3 {
 			t.Errorf("circuit: got %+v, want it opened twice by 3 failures", got)
 		}
 	})
@@ -632,13 +633,13 @@ func TestBreakerStreamWithoutHeaders(t *testing.T) {
 
 // Different spellings of one target share a circuit.
 func TestBreakerCanonicalTarget(t *testing.T) {
-	b := newBreaker(t, interceptors.BreakerConfig{})
+	b := newBreaker(t, breaker.Config{})
 	for _, target := range []string{"example.com:1", "dns:///example.com:1", "example.com:1"} {
 		conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = interceptors.UnaryBreaker(b)(t.Context(), work, nil, nil, conn, fails(codes.OK))
+		_ = breaker.Unary(b)(t.Context(), work, nil, nil, conn, fails(codes.OK))
 		if err := conn.Close(); err != nil {
 			t.Error(err)
 		}
@@ -652,42 +653,42 @@ func TestBreakerCanonicalTarget(t *testing.T) {
 func TestBreakerWithVerdictNotOfOurs(t *testing.T) {
 	gate := strict(t, 1)
 	fill(t, gate)
-	b := newBreaker(t, interceptors.BreakerConfig{}, interceptors.WithVerdict(func(error) interceptors.Verdict {
-		return interceptors.Unwell
+	b := newBreaker(t, breaker.Config{}, breaker.WithVerdict(func(error) breaker.Verdict {
+		return breaker.Unwell
 	}))
 	_ = through(t.Context(), b, 100, func(
 		ctx context.Context, m string, req, reply any, cc *grpc.ClientConn, opts ...grpc.CallOption,
 	) error {
 		return interceptors.UnaryClient(gate)(ctx, m, req, reply, cc, fails(codes.OK), opts...)
 	})
-	wantState(t, b, interceptors.BreakerClosed)
+	wantState(t, b, breaker.Closed)
 }
 
 func TestBreakerWithVerdict(t *testing.T) {
-	b := newBreaker(t, interceptors.BreakerConfig{}, interceptors.WithVerdict(func(err error) interceptors.Verdict {
+	b := newBreaker(t, breaker.Config{}, breaker.WithVerdict(func(err error) breaker.Verdict {
 		switch status.Code(err) {
 		case codes.NotFound:
-			return interceptors.Unwell
+			return breaker.Unwell
 		case codes.Aborted:
 			panic("x")
 		case codes.Canceled:
-			return interceptors.Excluded
+			return breaker.Excluded
 		default:
-			return interceptors.Healthy
+			return breaker.Healthy
 		}
 	}))
 	_ = through(t.Context(), b, 100, fails(codes.Aborted))
 	_ = through(t.Context(), b, 19, fails(codes.NotFound))
 	_ = through(t.Context(), b, 19, fails(codes.Unavailable))
-	wantState(t, b, interceptors.BreakerClosed)
+	wantState(t, b, breaker.Closed)
 	_ = through(t.Context(), b, 20, fails(codes.NotFound)) // two thirds of 58
-	wantState(t, b, interceptors.BreakerOpen)
+	wantState(t, b, breaker.Open)
 }
 
 // Streams over a network: which ends count, and that a long one gives its probe back.
 func TestBreakerStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBreaker(t, interceptors.BreakerConfig{MinCalls: 10, FailureRatio: 0.2}) // none of 3 probes may fail
+		b := newBreaker(t, breaker.Config{MinCalls: 10, FailureRatio: 0.2}) // none of 3 probes may fail
 		var say error
 		stay := false
 		svc := &service{OnExchange: func(s demopb.DemoService_ExchangeServer) error {
@@ -712,13 +713,13 @@ func TestBreakerStreams(t *testing.T) {
 		for range 9 {
 			end()
 		}
-		wantState(t, b, interceptors.BreakerClosed)
+		wantState(t, b, breaker.Closed)
 		say = status.Error(codes.Unavailable, "")
-		for circuit(t, b).State == interceptors.BreakerClosed && circuit(t, b).Failed < 30 {
+		for circuit(t, b).State == breaker.Closed && circuit(t, b).Failed < 30 {
 			end()
 		}
 		say = nil
-		wantState(t, b, interceptors.BreakerOpen)
+		wantState(t, b, breaker.Open)
 		if got := circuit(t, b); got.Failed != 7 || got.Allowed != 16 {
 			t.Errorf("circuit: got %+v, want it open after 7 failures of 16", got)
 		}
@@ -749,13 +750,13 @@ func TestBreakerStreams(t *testing.T) {
 				t.Fatal(err)
 			}
 			if i == 1 {
-				wantState(t, b, interceptors.BreakerHalfOpen)
+				wantState(t, b, breaker.HalfOpen)
 				time.Sleep(5 * time.Second) // then the silent one's place is free
 			}
 		}
-		wantState(t, b, interceptors.BreakerClosed)
+		wantState(t, b, breaker.Closed)
 		time.Sleep(2 * time.Hour) // all streams reach their deadline; the silent one was never answered
-		if got := circuit(t, b); got.State != interceptors.BreakerClosed || got.Failed != 8 {
+		if got := circuit(t, b); got.State != breaker.Closed || got.Failed != 8 {
 			t.Errorf("circuit: got %+v, want it closed and 8 failed", got)
 		}
 	})
@@ -764,7 +765,7 @@ func TestBreakerStreams(t *testing.T) {
 // A stream that was answered was to last until its deadline; one that was not hangs.
 func TestBreakerStreamDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBreaker(t, interceptors.BreakerConfig{})
+		b := newBreaker(t, breaker.Config{})
 		r := start(t, &service{OnExchange: func(s demopb.DemoService_ExchangeServer) error {
 			if md, _ := metadata.FromIncomingContext(s.Context()); len(md["answer"]) > 0 {
 				if err := s.SendHeader(metadata.MD{}); err != nil {
@@ -797,7 +798,7 @@ func TestBreakerStreamDeadlines(t *testing.T) {
 // Each target and each method has a circuit; beyond a number they share one.
 func TestBreakerCircuits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBreaker(t, interceptors.BreakerConfig{MinCalls: 1})
+		b := newBreaker(t, breaker.Config{MinCalls: 1})
 		r := start(t, &service{OnWork: func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 			return nil, status.Error(codes.Unavailable, "")
 		}, OnExchange: func(demopb.DemoService_ExchangeServer) error { return nil }}, nil, breakerDial(b)...)
@@ -810,18 +811,18 @@ func TestBreakerCircuits(t *testing.T) {
 			s[0].State == s[1].State {
 			t.Errorf("circuits: got %+v, want two of %s, one open", s, r.Conn.CanonicalTarget())
 		}
-		for i := range 2 * interceptors.TableSize {
-			_ = interceptors.UnaryBreaker(b)(t.Context(), fmt.Sprint("/s/", i), nil, nil, nil, fails(codes.NotFound))
+		for i := range 2 * breaker.TableSize {
+			_ = breaker.Unary(b)(t.Context(), fmt.Sprint("/s/", i), nil, nil, nil, fails(codes.NotFound))
 		}
-		shared := interceptors.CircuitStats{}
+		shared := breaker.CircuitStats{}
 		s = b.Stats()
 		for _, c := range s {
 			if c.Method == "*" {
 				shared = c
 			}
 		}
-		if want := interceptors.TableSize + 1; len(s) != want || shared.Allowed != interceptors.TableSize+2 {
-			t.Errorf("circuits: got %d and the shared one %+v, want %d and %d allowed", len(s), shared, want, interceptors.TableSize+2)
+		if want := breaker.TableSize + 1; len(s) != want || shared.Allowed != breaker.TableSize+2 {
+			t.Errorf("circuits: got %d and the shared one %+v, want %d and %d allowed", len(s), shared, want, breaker.TableSize+2)
 		}
 	})
 }
@@ -829,16 +830,16 @@ func TestBreakerCircuits(t *testing.T) {
 // Names that are not valid UTF-8 cannot be labels; a program that forwards calls may
 // get them from anybody. The canonical form of a target is unescaped.
 func TestBreakerNamesThatAreNotText(t *testing.T) {
-	b := newBreaker(t, interceptors.BreakerConfig{})
+	b := newBreaker(t, breaker.Config{})
 	for _, method := range []string{"/a\xff/x", "/a\xfe/x", "/a\xff/x"} {
-		_ = interceptors.UnaryBreaker(b)(t.Context(), method, nil, nil, nil, fails(codes.OK))
+		_ = breaker.Unary(b)(t.Context(), method, nil, nil, nil, fails(codes.OK))
 	}
 	cc, err := grpc.NewClient("passthrough:///a%ff", grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = cc.Close() }() // it was never connected
-	_ = interceptors.UnaryBreaker(b)(t.Context(), work, nil, nil, cc, fails(codes.OK))
+	_ = breaker.Unary(b)(t.Context(), work, nil, nil, cc, fails(codes.OK))
 	if got := circuit(t, b); got.Target != "*" || got.Method != "*" || got.Allowed != 4 {
 		t.Errorf("circuit: got %+v, want the shared one with 4 calls", got)
 	}
@@ -846,25 +847,25 @@ func TestBreakerNamesThatAreNotText(t *testing.T) {
 
 // Names that are not text, and other spellings of a target, take no place from others.
 func TestBreakerCircuitsAreNotUsedUp(t *testing.T) {
-	b := newBreaker(t, interceptors.BreakerConfig{})
+	b := newBreaker(t, breaker.Config{})
 	call := func(target, method string) {
 		cc, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = cc.Close() }() // it was never connected
-		_ = interceptors.UnaryBreaker(b)(t.Context(), method, nil, nil, cc, fails(codes.OK))
+		_ = breaker.Unary(b)(t.Context(), method, nil, nil, cc, fails(codes.OK))
 	}
-	for i := range interceptors.TableSize {
+	for i := range breaker.TableSize {
 		call("localhost:1", fmt.Sprint("/a.B/\xff", i))
 	}
-	for i := range interceptors.TableSize {
+	for i := range breaker.TableSize {
 		call("localhost:1", fmt.Sprint("/a.B/", i))
 		call("dns:///localhost:1", fmt.Sprint("/a.B/", i))
 	}
 	all := b.Stats()
-	if len(all) != interceptors.TableSize+1 {
-		t.Fatalf("circuits: got %d, want %d and the shared one", len(all), interceptors.TableSize)
+	if len(all) != breaker.TableSize+1 {
+		t.Fatalf("circuits: got %d, want %d and the shared one", len(all), breaker.TableSize)
 	}
 	for _, s := range all {
 		if want := uint64(2); s.Method != "*" && s.Allowed != want {
@@ -876,7 +877,7 @@ func TestBreakerCircuitsAreNotUsedUp(t *testing.T) {
 // A circuit opens when enough calls fail, and again when a probe does.
 func TestBreakerOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBreaker(t, interceptors.BreakerConfig{})
+		b := newBreaker(t, breaker.Config{})
 		for want, step := range []struct {
 			calls int
 			code  codes.Code
@@ -887,21 +888,21 @@ func TestBreakerOpened(t *testing.T) {
 			}
 			time.Sleep(5 * time.Second)
 		}
-		wantState(t, b, interceptors.BreakerClosed)
+		wantState(t, b, breaker.Closed)
 	})
 }
 
 func TestBreakerBadConfig(t *testing.T) {
-	_, err := interceptors.NewBreaker(interceptors.BreakerConfig{
+	_, err := breaker.New(breaker.Config{
 		Window: -1, MinCalls: -2, FailureRatio: 1.5, SlowCall: -3, OpenFor: 2 * time.Hour, Probes: 1001,
-	}, interceptors.WithVerdict(nil), nil)
+	}, breaker.WithVerdict(nil), nil)
 	wantConfigError(t, err, "Window: got -1ns", "MinCalls: got -2", "FailureRatio: got 1.5, want", "SlowCall: got -3ns",
 		"OpenFor: got 2h0m0s, want 1ms to 1h0m0s", "Probes: got 1001, want 1 to 1000", "option 1: got nil")
 }
 
 // A nil and a zero breaker are none.
 func TestNoBreaker(t *testing.T) {
-	for name, b := range map[string]*interceptors.Breaker{"nil": nil, "zero": {}} {
+	for name, b := range map[string]*breaker.Breaker{"nil": nil, "zero": {}} {
 		t.Run(name, func(t *testing.T) {
 			for range 100 {
 				wantCode(t, through(t.Context(), b, 1, fails(codes.Unavailable)), codes.Unavailable)
@@ -917,19 +918,19 @@ func TestNoBreaker(t *testing.T) {
 }
 
 func TestBreakerNames(t *testing.T) {
-	b := newBreaker(t, interceptors.BreakerConfig{Name: "backends"})
-	if b.Name() != "backends" || newBreaker(t, interceptors.BreakerConfig{}).Name() != "default" {
-		t.Errorf("names: got %q and %q, want backends and default", b.Name(), newBreaker(t, interceptors.BreakerConfig{}).Name())
+	b := newBreaker(t, breaker.Config{Name: "backends"})
+	if b.Name() != "backends" || newBreaker(t, breaker.Config{}).Name() != "default" {
+		t.Errorf("names: got %q and %q, want backends and default", b.Name(), newBreaker(t, breaker.Config{}).Name())
 	}
-	if got := fmt.Sprint(interceptors.BreakerClosed, interceptors.BreakerHalfOpen, interceptors.BreakerOpen, interceptors.BreakerState(9)); got !=
-		"closed half-open open BreakerState(9)" {
+	if got := fmt.Sprint(breaker.Closed, breaker.HalfOpen, breaker.Open, breaker.State(9)); got !=
+		"closed half-open open State(9)" {
 		t.Errorf("states: got %s", got)
 	}
 }
 
 // Many goroutines on one circuit that opens and closes all the time.
 func TestBreakerConcurrently(t *testing.T) {
-	b := newBreaker(t, interceptors.BreakerConfig{MinCalls: 5, OpenFor: time.Millisecond, Window: 10 * time.Millisecond})
+	b := newBreaker(t, breaker.Config{MinCalls: 5, OpenFor: time.Millisecond, Window: 10 * time.Millisecond})
 	var calls sync.WaitGroup
 	for i := range 8 {
 		calls.Go(func() {
@@ -954,9 +955,9 @@ func TestBreakerConcurrently(t *testing.T) {
 func BenchmarkUnaryBreaker(b *testing.B) {
 	for name, code := range map[string]codes.Code{"Closed": codes.OK, "Open": codes.Unavailable} {
 		b.Run(name, func(b *testing.B) {
-			breaker := newBreaker(b, interceptors.BreakerConfig{OpenFor: time.Hour})
-			call, invoker := interceptors.UnaryBreaker(breaker), fails(code)
-			_ = through(b.Context(), breaker, 100, invoker)
+			circuits := newBreaker(b, breaker.Config{OpenFor: time.Hour})
+			call, invoker := breaker.Unary(circuits), fails(code)
+			_ = through(b.Context(), circuits, 100, invoker)
 			b.ReportAllocs()
 			for b.Loop() {
 				_ = call(b.Context(), work, nil, nil, nil, invoker)

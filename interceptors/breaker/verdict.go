@@ -1,4 +1,4 @@
-package interceptors
+package breaker
 
 import (
 	"context"
@@ -30,8 +30,8 @@ const (
 // default, which [Breaker] describes. It is called from many goroutines at once,
 // with nil for a call that went well, but not with errors that a gate, throttle or
 // breaker of this process made. When it panics the call is excluded.
-func WithVerdict(f func(error) Verdict) BreakerOption {
-	return breakerOption(func(b *Breaker) { b.verdictOf = f })
+func WithVerdict(f func(error) Verdict) Option {
+	return option(func(b *Breaker) { b.verdictOf = f })
 }
 
 // verdict says what the end of a call says about the server.

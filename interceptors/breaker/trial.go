@@ -1,4 +1,4 @@
-package interceptors
+package breaker
 
 import (
 	"slices"
@@ -37,7 +37,7 @@ func (t *trial) add(addr string, failed bool) {
 // judge says what the probes show together: Excluded if they have to go on. One address
 // that serves its calls is enough to close the circuit. It takes all of them to open it
 // again, or as many probes as there are for all.
-func (t *trial) judge(cfg *BreakerConfig, mixed bool) Verdict {
+func (t *trial) judge(cfg *Config, mixed bool) Verdict {
 	mayFail := int(cfg.FailureRatio * float64(cfg.Probes)) // of the probes of an address
 	enough, tooMany := max(cfg.Probes-mayFail, 1), min(mayFail+1, cfg.Probes)
 	if mixed {
@@ -59,7 +59,7 @@ func (t *trial) judge(cfg *BreakerConfig, mixed bool) Verdict {
 // probeLocked makes a call a probe, if there is a place for one. A probe that has not
 // ended within OpenFor gives its place to another; it still counts when it ends.
 func (c *circuit) probeLocked(now time.Duration) *probe {
-	if stateOf(c.era.Load()) == BreakerOpen && !c.tellLocked(errExcluded) { // which makes it half-open
+	if stateOf(c.era.Load()) == Open && !c.tellLocked(errExcluded) { // which makes it half-open
 		return nil
 	}
 	if c.trial.failed {
