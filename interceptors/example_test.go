@@ -8,7 +8,6 @@ import (
 	"time"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/retry"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -21,6 +20,8 @@ import (
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
 	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/retry"
+	"github.com/weir-go/weir/interceptors/throttle"
 )
 
 // A server with one gate: the default one finds its limit by itself.
@@ -376,7 +377,7 @@ func ExampleWithPropagation() {
 
 // Wrap a client: it stands back when the server refuses, is unwell, or has enough of its calls.
 func ExampleClient() {
-	throttle, err := interceptors.NewThrottle(interceptors.ThrottleConfig{})
+	targets, err := throttle.New(throttle.Config{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -389,10 +390,10 @@ func ExampleClient() {
 		log.Fatal(err)
 	}
 	dial, err := interceptors.Client(interceptors.ClientConfig{
-		Throttle: throttle,
+		Throttle: targets,
 		Limit:    limit,
 		Breaker:  circuits,
-		Retry:    &interceptors.RetryConfig{},
+		Retry:    &retry.Config{},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -402,48 +403,4 @@ func ExampleClient() {
 	resp, err := client.Work(context.Background(), &demopb.WorkRequest{Name: "done"})
 	fmt.Println(resp.GetMessage(), err)
 	// Output: done <nil>
-}
-
-// A throttle sends a server that refuses about twice what it accepts, and refuses the
-// rest here.
-func ExampleUnaryThrottle() {
-	throttle, err := interceptors.NewThrottle(interceptors.ThrottleConfig{K: 2})
-	if err != nil {
-		log.Fatal(err)
-	}
-	arrived := 0
-	full := grpc.NewServer(grpc.UnaryInterceptor(func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
-		arrived++
-		return nil, status.Error(codes.Unavailable, "full")
-	}))
-	client, stop := serve(full, grpc.WithUnaryInterceptor(interceptors.UnaryThrottle(throttle)))
-	defer stop()
-	for range 1000 {
-		_, _ = client.Work(context.Background(), &demopb.WorkRequest{})
-	}
-	fmt.Println("fewer than 100 of 1000 arrived:", arrived < 100)
-	// Output: fewer than 100 of 1000 arrived: true
-}
-
-// The policy is gRPC's own, as a service config; the guard finds retries above it, such as
-// those of an interceptor that somebody had installed before.
-func ExampleRetryConfig() {
-	policy, err := interceptors.RetryDialOption(interceptors.RetryConfig{Services: []string{"weir.demo.v1.DemoService"}})
-	if err != nil {
-		log.Fatal(err)
-	}
-	guard := interceptors.UnaryRetryGuard(func(_, method string) { fmt.Println("two layers retry", method) })
-	attempts := 0
-	flaky := grpc.NewServer(grpc.UnaryInterceptor(func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
-		attempts++
-		return nil, status.Error(codes.Unavailable, "flaky")
-	}))
-	again := retry.UnaryClientInterceptor(retry.WithMax(3), retry.WithCodes(codes.Unavailable))
-	client, stop := serve(flaky, policy, grpc.WithChainUnaryInterceptor(guard, again, guard))
-	defer stop()
-	_, err = client.Work(context.Background(), &demopb.WorkRequest{})
-	fmt.Println(status.Code(err), "after", attempts, "attempts")
-	// Output:
-	// two layers retry /weir.demo.v1.DemoService/Work
-	// Unavailable after 3 attempts
 }

@@ -9,9 +9,6 @@ func Families() int {
 	return n
 }
 
-// Drawn has a throttle draw its numbers, from 0 up to 1, from f.
-func Drawn(t *Throttle, f func() float64) { t.draw = f }
-
 // UnaryRestore is the interceptor that gives calls back the refusals that gRPC lost.
 var UnaryRestore = unaryRestore
 

@@ -6,11 +6,14 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/weir-go/weir/interceptors"
 	"github.com/weir-go/weir/interceptors/breaker"
 	"github.com/weir-go/weir/interceptors/internal/calltest"
+	"github.com/weir-go/weir/interceptors/retry"
+	"github.com/weir-go/weir/interceptors/throttle"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -30,6 +33,7 @@ type (
 var (
 	start       = calltest.Start
 	drainStream = calltest.DrainStream
+	echo        = calltest.Echo
 	serve       = calltest.Serve
 	works       = calltest.Works
 	exponential = calltest.Exponential
@@ -68,6 +72,26 @@ func newBreaker(tb testing.TB, c breaker.Config) *breaker.Breaker {
 	}
 	return b
 }
+
+func newThrottle(tb testing.TB, c throttle.Config) *throttle.Throttle {
+	tb.Helper()
+	th, err := throttle.New(c)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return th
+}
+
+func policy(tb testing.TB, c retry.Config) grpc.DialOption {
+	tb.Helper()
+	o, err := retry.DialOption(c)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return o
+}
+
+var busy = fails(codes.Unavailable)
 
 // circuit returns the only circuit of a breaker.
 func circuit(tb testing.TB, b *breaker.Breaker) breaker.CircuitStats {

@@ -19,6 +19,7 @@ import (
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
 	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/throttle"
 )
 
 // A failing is what fails to say who calls.
@@ -87,7 +88,7 @@ func TestErrorsOfGRPC(t *testing.T) {
 					},
 				}
 				all := interceptors.ClientConfig{
-					Throttle: newThrottle(t, interceptors.ThrottleConfig{}), Limit: newGate(t), Breaker: newBreaker(t, breaker.Config{}),
+					Throttle: newThrottle(t, throttle.Config{}), Limit: newGate(t), Breaker: newBreaker(t, breaker.Config{}),
 				}
 				r := start(t, svc, c.server, append(c.dial, standBack(t, all)...)...)
 				ctx := metadata.AppendToOutgoingContext(t.Context(), c.metadata...)

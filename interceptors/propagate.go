@@ -15,6 +15,7 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/latency"
 	"github.com/weir-go/weir/interceptors/internal/places"
 	"github.com/weir-go/weir/interceptors/internal/refusal"
+	"github.com/weir-go/weir/interceptors/retry"
 )
 
 const (
@@ -51,7 +52,7 @@ func WithPropagation(trust func(ctx context.Context) (highest admit.Class, trust
 }
 
 // WithRetriesBelow makes a call that is another attempt (grpc-previous-rpc-attempts,
-// see [PreviousAttempts]) one of the class below its own: under overload, first
+// see [retry.PreviousAttempts]) one of the class below its own: under overload, first
 // attempts come first.
 func WithRetriesBelow() ServerOption {
 	return serverOption(func(c *config) { c.shedRetries = true })
@@ -81,7 +82,7 @@ func (s *server) arrive(ctx context.Context, call admit.Call) (_ admit.Call, pas
 			}
 		}
 	}
-	if s.shedRetries && PreviousAttempts(ctx) > 0 {
+	if s.shedRetries && retry.PreviousAttempts(ctx) > 0 {
 		call.Class = s.gate.Below(call.Class)
 	}
 	if s.propagates {

@@ -23,6 +23,8 @@ import (
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
 	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/retry"
+	"github.com/weir-go/weir/interceptors/throttle"
 )
 
 // texts holds what refusals say, of a gate with the name "default".
@@ -121,7 +123,7 @@ func TestRefusalFromRetriedCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := strict(t, 1)
 		fill(t, g)
-		r := start(t, &service{}, unaryServers(interceptors.UnaryServer(g)), policy(t, interceptors.RetryConfig{}))
+		r := start(t, &service{}, unaryServers(interceptors.UnaryServer(g)), policy(t, retry.Config{}))
 		_, err := r.Work(t.Context(), &demopb.WorkRequest{})
 		if !strings.HasPrefix(err.Error(), "max retries exhausted") {
 			t.Errorf("error: got %v, want the one of three attempts", err)
@@ -141,10 +143,8 @@ func TestRefusalFromOthers(t *testing.T) {
 	_, err = interceptors.Tap(g)(t.Context(), tapInfo(work))
 	wantFrom(t, err, interceptors.Refusal{Reason: "draining", Gate: "write", Remote: true}, none)
 
-	throttle := newThrottle(t, interceptors.ThrottleConfig{})
-	interceptors.Drawn(throttle, func() float64 { return 0.999 })
-	throttled := interceptors.UnaryThrottle(throttle)
-	for range 100 {
+	throttled := throttle.Unary(newThrottle(t, throttle.Config{}))
+	for err = errDown; !errors.Is(err, throttle.ErrThrottled); {
 		err = throttled(t.Context(), work, nil, nil, nil, busy)
 	}
 	wantFrom(t, err, interceptors.Refusal{Reason: "throttled"}, some)

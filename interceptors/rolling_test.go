@@ -23,6 +23,7 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/retry"
 	"github.com/weir-go/weir/internal/racetest"
 )
 
@@ -95,7 +96,7 @@ func (f *deployment) dial(balancer string, of []*replica) *grpc.ClientConn {
 		})
 	}
 	r.InitialState(state)
-	policy, err := interceptors.RetryConfig{}.ServiceConfig()
+	policy, err := retry.Config{}.ServiceConfig()
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -11,30 +11,11 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
 )
-
-// echo answers each message, and ends when the client has ended or says so.
-func echo(s demopb.DemoService_ExchangeServer) error {
-	for {
-		req, err := s.Recv()
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		case req.GetText() == "fail":
-			return status.Error(codes.DataLoss, "")
-		}
-		if err := s.Send(&demopb.ExchangeResponse{Text: req.GetText()}); err != nil {
-			return err
-		}
-	}
-}
 
 // A client's stream holds its permit while it is open, and no longer, whichever
 // way it ends: once, and with nothing to learn for the limit.

@@ -20,6 +20,7 @@ import (
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
 	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/retry"
 )
 
 func tapInfo(method string) *tap.Info { return &tap.Info{FullMethodName: method} }
@@ -158,7 +159,7 @@ func TestTapOverShare(t *testing.T) {
 // A breaker knows a tap's refusals, though they say little, for what they are; also
 // when gRPC's retries are used up.
 func TestTapRefusalsOpenNoCircuit(t *testing.T) {
-	for _, retry := range []*interceptors.RetryConfig{nil, {BudgetTokens: 1000}} {
+	for _, retry := range []*retry.Config{nil, {BudgetTokens: 1000}} {
 		synctest.Test(t, func(t *testing.T) {
 			g := strict(t, 1)
 			fill(t, g)

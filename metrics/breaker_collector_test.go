@@ -16,6 +16,7 @@ import (
 
 	"github.com/weir-go/weir/interceptors"
 	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/throttle"
 )
 
 var errUnavailable = status.Error(codes.Unavailable, "as told")
@@ -116,7 +117,7 @@ func TestCircuitsAreBounded(t *testing.T) {
 }
 
 func TestClientLint(t *testing.T) {
-	b, th := newBreaker(t, breaker.Config{}), newThrottle(t, interceptors.ThrottleConfig{})
+	b, th := newBreaker(t, breaker.Config{}), newThrottle(t, throttle.Config{})
 	c := demo{work: func(context.Context) error { return nil }}.
 		start(t, dialOptions(t, interceptors.ClientConfig{Breaker: b, Throttle: th})...)
 	wantError(t, 1, c.work, well)

@@ -12,6 +12,7 @@ import (
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
 	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/throttle"
 	"github.com/weir-go/weir/internal/grpctest"
 	"github.com/weir-go/weir/metrics"
 )
@@ -86,9 +87,9 @@ func newBreaker(t testing.TB, c breaker.Config) *breaker.Breaker {
 	return b
 }
 
-func newThrottle(t testing.TB, c interceptors.ThrottleConfig) *interceptors.Throttle {
+func newThrottle(t testing.TB, c throttle.Config) *throttle.Throttle {
 	t.Helper()
-	th, err := interceptors.NewThrottle(c)
+	th, err := throttle.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +126,7 @@ func breakers(t testing.TB, bs ...*breaker.Breaker) *metrics.BreakerCollector {
 	return c
 }
 
-func throttles(t testing.TB, ts ...*interceptors.Throttle) *metrics.ThrottleCollector {
+func throttles(t testing.TB, ts ...*throttle.Throttle) *metrics.ThrottleCollector {
 	t.Helper()
 	c, err := metrics.NewThrottleCollector(ts...)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/weir-go/weir/interceptors"
 	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/throttle"
 )
 
 // sound checks what holds for each circuit and target at every moment, and returns
@@ -57,7 +58,7 @@ func TestScrapesWhileClientsCall(t *testing.T) {
 		b := newBreaker(t, breaker.Config{
 			Name: "backends", MinCalls: 5, FailureRatio: 0.2, Window: 100 * time.Millisecond, OpenFor: 20 * time.Millisecond,
 		})
-		th := newThrottle(t, interceptors.ThrottleConfig{
+		th := newThrottle(t, throttle.Config{
 			Name: "backends", Window: 200 * time.Millisecond, Evidence: 42, // the breaker needs fewer
 		})
 		r := show(t, prometheus.NewPedanticRegistry(), breakers(t, b), throttles(t, th))
@@ -91,7 +92,7 @@ func TestScrapesWhileClientsCall(t *testing.T) {
 					switch {
 					case errors.Is(err, breaker.ErrOpen):
 						refused[0].Add(1)
-					case errors.Is(err, interceptors.ErrThrottled):
+					case errors.Is(err, throttle.ErrThrottled):
 						refused[1].Add(1)
 					}
 					time.Sleep(5 * time.Millisecond)

@@ -7,8 +7,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/weir-go/weir/interceptors"
 	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/throttle"
 	"github.com/weir-go/weir/metrics"
 )
 
@@ -57,21 +57,21 @@ func TestNewBreakerCollectorNamesEveryMistake(t *testing.T) {
 }
 
 func TestNewThrottleCollectorNamesEveryMistake(t *testing.T) {
-	of := func(name string) *interceptors.Throttle {
-		return newThrottle(t, interceptors.ThrottleConfig{Name: name})
+	of := func(name string) *throttle.Throttle {
+		return newThrottle(t, throttle.Config{Name: name})
 	}
 	one := of("api")
 	for name, test := range map[string]struct {
-		throttles []*interceptors.Throttle
+		throttles []*throttle.Throttle
 		want      []string
 	}{
 		"none":     {nil, []string{"throttles: got none, want at least one"}},
-		"nil":      {[]*interceptors.Throttle{nil}, []string{"throttle 1 of 1: got nil, want one from interceptors.NewThrottle"}},
-		"zero":     {[]*interceptors.Throttle{{}}, []string{"throttle 1 of 1: got a zero Throttle, want one"}},
-		"not text": {[]*interceptors.Throttle{of("a\xff")}, []string{`throttle name: got "a\xff", want valid UTF-8`}},
-		"twice":    {[]*interceptors.Throttle{one, one}, []string{`throttle name: got "api" more than once`}},
+		"nil":      {[]*throttle.Throttle{nil}, []string{"throttle 1 of 1: got nil, want one from throttle.New"}},
+		"zero":     {[]*throttle.Throttle{{}}, []string{"throttle 1 of 1: got a zero Throttle, want one"}},
+		"not text": {[]*throttle.Throttle{of("a\xff")}, []string{`throttle name: got "a\xff", want valid UTF-8`}},
+		"twice":    {[]*throttle.Throttle{one, one}, []string{`throttle name: got "api" more than once`}},
 		"all": {
-			[]*interceptors.Throttle{one, nil, of("api"), of(""), of("fine"), of(""), of("api")},
+			[]*throttle.Throttle{one, nil, of("api"), of(""), of("fine"), of(""), of("api")},
 			[]string{"throttle 2 of 7: got nil", `got "api" more than once`, `got "default" more than once, want one for each throttle`},
 		},
 	} {
@@ -89,7 +89,7 @@ func TestClientCollectorsShareARegistry(t *testing.T) {
 		return breakers(t, newBreaker(t, breaker.Config{Name: name}))
 	}
 	throttle := func(name string) prometheus.Collector {
-		return throttles(t, newThrottle(t, interceptors.ThrottleConfig{Name: name}))
+		return throttles(t, newThrottle(t, throttle.Config{Name: name}))
 	}
 	show(t, r, breaker("api"), breaker("db"), throttle("api"), throttle("db"))
 	for what, c := range map[string]prometheus.Collector{"breaker": breaker("api"), "throttle": throttle("api")} {

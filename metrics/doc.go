@@ -149,7 +149,7 @@
 // # Clients
 //
 // Breakers and throttles say what a client does not send, and why. All is read from
-// [breaker.Breaker.Stats] and [interceptors.Throttle.Stats] when somebody
+// [breaker.Breaker.Stats] and [throttle.Throttle.Stats] when somebody
 // scrapes; calls cost nothing more. The gates of a client are gates like others.
 //
 //	breaker, err := breaker.New(breaker.Config{Name: "backends"})

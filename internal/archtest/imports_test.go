@@ -41,10 +41,13 @@ var rules = []rule{
 	{dir: "interceptors", may: []string{
 		"admit", "limit", "internal/check", "interceptors/...", grpc + "/...",
 		"github.com/grpc-ecosystem/go-grpc-middleware/v2/...",
-		protobuf + "/protoadapt", protobuf + "/proto",
 	}},
 	{dir: "interceptors/breaker", may: []string{
 		"interceptors/internal/...", "internal/check", grpc + "/...", "github.com/sony/gobreaker/v2",
+	}},
+	{dir: "interceptors/throttle", may: []string{"admit", "interceptors/internal/...", "internal/check", grpc + "/..."}},
+	{dir: "interceptors/retry", may: []string{
+		"interceptors/internal/places", "internal/check", grpc + "/...", protobuf + "/protoadapt", protobuf + "/proto",
 	}},
 	{dir: "interceptors/internal/refusal", may: []string{
 		"admit", grpc + "/codes", grpc + "/metadata", grpc + "/status",

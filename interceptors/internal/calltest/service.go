@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
@@ -109,4 +110,22 @@ func DrainStream(ctx context.Context, r *Rig) error {
 		return nil
 	}
 	return err
+}
+
+// Echo answers each message, and ends when the client has ended or says so.
+func Echo(s demopb.DemoService_ExchangeServer) error {
+	for {
+		req, err := s.Recv()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case req.GetText() == "fail":
+			return status.Error(codes.DataLoss, "")
+		}
+		if err := s.Send(&demopb.ExchangeResponse{Text: req.GetText()}); err != nil {
+			return err
+		}
+	}
 }

@@ -1,4 +1,4 @@
-package interceptors
+package throttle
 
 import (
 	"cmp"
@@ -17,14 +17,17 @@ import (
 	"github.com/weir-go/weir/internal/check"
 )
 
+// ErrConfig is wrapped by the errors of [New].
+var ErrConfig = errors.New("throttle: invalid configuration")
+
 // ErrThrottled is what errors.Is finds in the error of a call that a throttle
 // refused.
 var ErrThrottled = errors.New("weir: this client holds back: the server has refused too many of its calls")
 
 var throttled = refusal.Retreat{Cause: ErrThrottled, Reason: "THROTTLED"}
 
-// A ThrottleConfig configures [NewThrottle]. Every zero field means its default.
-type ThrottleConfig struct {
+// A Config configures [New]. Every zero field means its default.
+type Config struct {
 	// Name names the throttle in metrics and pages; default "default". Choose it
 	// in the program, never from a call.
 	Name string
@@ -41,14 +44,14 @@ type ThrottleConfig struct {
 	Window time.Duration
 }
 
-func (c *ThrottleConfig) defaults() {
+func (c *Config) defaults() {
 	c.Name = check.Or(c.Name, "default")
 	c.K = check.Or(c.K, 2)
 	c.Evidence = check.Or(c.Evidence, 10)
 	c.Window = check.Or(c.Window, 2*time.Second)
 }
 
-func (c *ThrottleConfig) validate() error {
+func (c *Config) validate() error {
 	var bad check.Errors
 	check.Between(&bad, "K", c.K, 1, 100)
 	check.Between(&bad, "Evidence", c.Evidence, 1, 1_000_000)
@@ -76,10 +79,10 @@ func (c *ThrottleConfig) validate() error {
 // DEADLINE_EXCEEDED too. Not counted at all are quotas; calls that their callers
 // canceled or whose context had ended before; calls that a gate, breaker or throttle
 // of this process refused further in; what gRPC itself makes of messages that are too
-// large and of what it cannot send, as described at [Breaker]; and errors without a
+// large and of what it cannot send, as described at [breaker.Breaker]; and errors without a
 // status, which interceptors of this process made.
 //
-// Calls are counted for each method and class of calls (see [ContextWithClass]). A target
+// Calls are counted for each method and class of calls (see [interceptors.ContextWithClass]). A target
 // that refuses one method, or what matters least, is sent less of that, and no less of
 // the rest. While one address of the target clearly accepts its calls nothing is refused,
 // as a throttle cannot choose the address.
@@ -90,20 +93,20 @@ func (c *ThrottleConfig) validate() error {
 //
 // A Throttle tells 1024 triples of a target (in its canonical form), a method and a class
 // apart; later ones share one more state. It is safe for concurrent use, never blocks and
-// starts no goroutine. A call that goes well takes no lock. Use [NewThrottle], and one
+// starts no goroutine. A call that goes well takes no lock. Use [New], and one
 // Throttle for the unary and the stream interceptor. A nil and a zero Throttle let every
 // call pass and count nothing.
 type Throttle struct {
-	cfg     ThrottleConfig
+	cfg     Config
 	epoch   time.Time
 	draw    func() float64 // from 0 up to 1; replaced in tests
 	targets *places.Table[*target]
 }
 
-// NewThrottle returns a throttle that lets everything pass until it has seen
+// New returns a throttle that lets everything pass until it has seen
 // refusals. It returns an error that wraps ErrConfig and names every field that is
 // out of range.
-func NewThrottle(c ThrottleConfig) (*Throttle, error) {
+func New(c Config) (*Throttle, error) {
 	c.defaults()
 	if err := c.validate(); err != nil {
 		return nil, err
@@ -131,9 +134,9 @@ func (t *Throttle) jittered(d time.Duration) time.Duration {
 
 func (t *Throttle) now() time.Duration { return time.Since(t.epoch) }
 
-// ThrottleStats is what a throttle does now and has done with the calls of one method
+// TargetStats is what a throttle does now and has done with the calls of one method
 // and class to one target.
-type ThrottleStats struct {
+type TargetStats struct {
 	// Target is that of the connections, Method the full method name and Class the class,
 	// as [admit.Class] writes it. They are all "*" for what those share which came when
 	// there were 1024, or whose names are not valid UTF-8.
@@ -149,30 +152,30 @@ type ThrottleStats struct {
 
 // Stats returns the targets, sorted by target, method and class. It is meant for scrapes
 // and pages, not for every call.
-func (t *Throttle) Stats() []ThrottleStats {
+func (t *Throttle) Stats() []TargetStats {
 	if t.inert() {
 		return nil
 	}
-	var all []ThrottleStats
+	var all []TargetStats
 	for _, g := range t.targets.All() {
 		s := g.stats()
 		if s.Target != places.Rest || s.Allowed+s.Refused > 0 {
 			all = append(all, s)
 		}
 	}
-	slices.SortFunc(all, func(x, y ThrottleStats) int {
+	slices.SortFunc(all, func(x, y TargetStats) int {
 		return cmp.Or(cmp.Compare(x.Target, y.Target), cmp.Compare(x.Method, y.Method), cmp.Compare(x.Class, y.Class))
 	})
 	return all
 }
 
-// UnaryThrottle returns an interceptor that refuses calls as the throttle says. In a
-// chain it stands outside of [UnaryClient] and [UnaryBreaker]; retries by gRPC happen
+// Unary returns an interceptor that refuses calls as the throttle says. In a
+// chain it stands outside of [interceptors.UnaryClient] and [breaker.Unary]; retries by gRPC happen
 // inside of it and are one call. A call whose context has ended already passes,
 // uncounted.
 //
 // With a nil or zero throttle every call passes.
-func UnaryThrottle(t *Throttle) grpc.UnaryClientInterceptor {
+func Unary(t *Throttle) grpc.UnaryClientInterceptor {
 	return func(
 		ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
 		invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
@@ -191,11 +194,11 @@ func UnaryThrottle(t *Throttle) grpc.UnaryClientInterceptor {
 	}
 }
 
-// StreamThrottle is [UnaryThrottle] for streams. A stream is accepted when its
+// Stream is [Unary] for streams. A stream is accepted when its
 // headers or first message are seen, or when it ends with anything but a refusal.
 //
 // With a nil or zero throttle every call passes.
-func StreamThrottle(t *Throttle) grpc.StreamClientInterceptor {
+func Stream(t *Throttle) grpc.StreamClientInterceptor {
 	return func(
 		ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
 		streamer grpc.Streamer, opts ...grpc.CallOption,
@@ -208,7 +211,7 @@ func StreamThrottle(t *Throttle) grpc.StreamClientInterceptor {
 		if refused != nil {
 			return nil, refused
 		}
-		s := &throttleStream{target: g, ticket: ticket}
+		s := &stream{target: g, ticket: ticket}
 		return observe.Stream(ctx, s, desc, cc, method, streamer, ticket.witness.Options(opts))
 	}
 }

@@ -1,4 +1,4 @@
-package interceptors_test
+package retry_test
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/retry"
+	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/retry"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -20,11 +20,12 @@ import (
 
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/retry"
 )
 
 func TestServiceConfig(t *testing.T) {
 	for name, c := range map[string]struct {
-		config interceptors.RetryConfig
+		config retry.Config
 		want   string
 	}{
 		"defaults": {
@@ -32,7 +33,7 @@ func TestServiceConfig(t *testing.T) {
 				`"backoffMultiplier":2,"retryableStatusCodes":["UNAVAILABLE"]}}],"retryThrottling":{"maxTokens":50,"tokenRatio":0.1}}`,
 		},
 		"all": {
-			config: interceptors.RetryConfig{
+			config: retry.Config{
 				MaxAttempts: 5, InitialBackoff: 1234567 * time.Nanosecond, MaxBackoff: time.Hour, Multiplier: 1.5,
 				Codes: []codes.Code{codes.Canceled, codes.ResourceExhausted, codes.DataLoss}, BudgetTokens: 1000, BudgetRatio: 0.001,
 				Methods: []string{work}, Services: []string{"a.B"},
@@ -43,7 +44,7 @@ func TestServiceConfig(t *testing.T) {
 				`"retryThrottling":{"maxTokens":1000,"tokenRatio":0.001}}`,
 		},
 		"a long first backoff": {
-			config: interceptors.RetryConfig{InitialBackoff: time.Minute},
+			config: retry.Config{InitialBackoff: time.Minute},
 			want: `{"methodConfig":[{"name":[{}],"retryPolicy":{"maxAttempts":3,"initialBackoff":"60s","maxBackoff":"60s",` +
 				`"backoffMultiplier":2,"retryableStatusCodes":["UNAVAILABLE"]}}],"retryThrottling":{"maxTokens":50,"tokenRatio":0.1}}`,
 		},
@@ -59,7 +60,7 @@ func TestServiceConfig(t *testing.T) {
 }
 
 // dial makes a client with the policy, of nothing.
-func dial(t *testing.T, c interceptors.RetryConfig) {
+func dial(t *testing.T, c retry.Config) {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///x", grpc.WithTransportCredentials(insecure.NewCredentials()), policy(t, c))
 	if err != nil {
@@ -74,7 +75,7 @@ func dial(t *testing.T, c interceptors.RetryConfig) {
 // Every code that may be retried has a name that gRPC knows.
 func TestServiceConfigCodes(t *testing.T) {
 	for c := codes.Canceled; c <= codes.Unauthenticated; c++ {
-		dial(t, interceptors.RetryConfig{Codes: []codes.Code{c}})
+		dial(t, retry.Config{Codes: []codes.Code{c}})
 	}
 }
 
@@ -82,7 +83,7 @@ func TestServiceConfigCodes(t *testing.T) {
 func TestServiceConfigDurations(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		d := time.Duration(rapid.Int64Range(int64(time.Microsecond), int64(time.Hour)).Draw(rt, "duration"))
-		config, err := interceptors.RetryConfig{InitialBackoff: d, MaxBackoff: d}.ServiceConfig()
+		config, err := retry.Config{InitialBackoff: d, MaxBackoff: d}.ServiceConfig()
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -106,18 +107,19 @@ func TestServiceConfigDurations(t *testing.T) {
 func TestSmallestBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := flaky{fail: 1, code: codes.Unavailable}
-		r := start(t, f.service(), nil, policy(t, interceptors.RetryConfig{BudgetTokens: 3}))
+		r := start(t, f.service(), nil, policy(t, retry.Config{BudgetTokens: 3}))
 		if _, err := r.Work(t.Context(), &demopb.WorkRequest{}); err != nil || len(f.at) != 2 {
 			t.Errorf("BudgetTokens 3: got %v after %d attempts, want no error after 2", err, len(f.at))
 		}
-		_, err := interceptors.RetryConfig{BudgetTokens: 2}.ServiceConfig()
+		_, err := retry.Config{BudgetTokens: 2}.ServiceConfig()
 		wantConfigError(t, err, "BudgetTokens: got 2, want 3")
 	})
 }
 
-func policy(tb testing.TB, c interceptors.RetryConfig) grpc.DialOption {
+// policy returns a dial option with a policy.
+func policy(tb testing.TB, c retry.Config) grpc.DialOption {
 	tb.Helper()
-	o, err := interceptors.RetryDialOption(c)
+	o, err := retry.DialOption(c)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -125,7 +127,7 @@ func policy(tb testing.TB, c interceptors.RetryConfig) grpc.DialOption {
 }
 
 func TestRetryConfigBad(t *testing.T) {
-	_, err := interceptors.RetryDialOption(interceptors.RetryConfig{
+	_, err := retry.DialOption(retry.Config{
 		MaxAttempts: 6, InitialBackoff: 2 * time.Second, MaxBackoff: time.Second, Multiplier: math.NaN(),
 		Codes: []codes.Code{codes.OK, 99, codes.Aborted, codes.Aborted}, BudgetTokens: 1001, BudgetRatio: 0.0001,
 		Methods:  []string{"Work", "/a/b/c", "/a/", "//b", "/a/b", "/a/b"},
@@ -136,7 +138,7 @@ func TestRetryConfigBad(t *testing.T) {
 		"Codes: got OK (0)", "Codes: got Code(99) (99)", "Codes: got Aborted twice", "BudgetTokens: got 1001, want 3 to 1000",
 		"BudgetRatio: got 0.0001, want 0.001 to 1000", `Methods: got "Work"`, `Methods: got "/a/b/c"`, `Methods: got "/a/"`,
 		`Methods: got "//b"`, `Methods: got "/a/b" twice`, `Services: got ""`, `Services: got "/a/b"`, `Services: got "a" twice`)
-	_, err = interceptors.RetryConfig{MaxAttempts: 1, InitialBackoff: -1}.ServiceConfig()
+	_, err = retry.Config{MaxAttempts: 1, InitialBackoff: -1}.ServiceConfig()
 	wantConfigError(t, err, "MaxAttempts: got 1", "InitialBackoff: got -1ns")
 }
 
@@ -154,7 +156,7 @@ type flaky struct {
 func (f *flaky) service() *service {
 	return &service{OnWork: func(ctx context.Context, _ *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 		f.at = append(f.at, time.Now())
-		f.previous = append(f.previous, interceptors.PreviousAttempts(ctx))
+		f.previous = append(f.previous, retry.PreviousAttempts(ctx))
 		if len(f.at) > f.fail {
 			return &demopb.WorkResponse{}, nil
 		}
@@ -170,24 +172,24 @@ func (f *flaky) service() *service {
 func TestRetryPolicy(t *testing.T) {
 	for _, c := range []struct {
 		name     string
-		config   interceptors.RetryConfig
+		config   retry.Config
 		flaky    flaky
 		attempts int
 		want     codes.Code
 		least    time.Duration // from the first attempt to the second
 		most     time.Duration
 	}{
-		{"recovers", interceptors.RetryConfig{}, flaky{fail: 2, code: codes.Unavailable}, 3, codes.OK, 40e6, 60e6},
-		{"does not", interceptors.RetryConfig{}, flaky{fail: 9, code: codes.Unavailable}, 3, codes.Unavailable, 40e6, 60e6},
-		{"five times", interceptors.RetryConfig{MaxAttempts: 5, BudgetTokens: 100}, flaky{fail: 9, code: codes.Unavailable}, 5, codes.Unavailable, 40e6, 60e6},
-		{"its own backoff", interceptors.RetryConfig{InitialBackoff: time.Minute}, flaky{fail: 1, code: codes.Unavailable}, 2, codes.OK, 48e9, 72e9},
-		{"another code", interceptors.RetryConfig{}, flaky{fail: 9, code: codes.Internal}, 1, codes.Internal, 0, 0},
-		{"a chosen code", interceptors.RetryConfig{Codes: []codes.Code{codes.Internal}}, flaky{fail: 1, code: codes.Internal}, 2, codes.OK, 40e6, 60e6},
-		{"this method", interceptors.RetryConfig{Methods: []string{work}}, flaky{fail: 1, code: codes.Unavailable}, 2, codes.OK, 40e6, 60e6},
-		{"this service", interceptors.RetryConfig{Services: []string{"weir.demo.v1.DemoService"}}, flaky{fail: 1, code: codes.Unavailable}, 2, codes.OK, 40e6, 60e6},
-		{"another method", interceptors.RetryConfig{Methods: []string{"/a/b"}}, flaky{fail: 1, code: codes.Unavailable}, 1, codes.Unavailable, 0, 0},
-		{"pushback", interceptors.RetryConfig{}, flaky{fail: 1, code: codes.Unavailable, pushback: "7000"}, 2, codes.OK, 7e9, 7e9},
-		{"pushback forbids", interceptors.RetryConfig{}, flaky{fail: 1, code: codes.Unavailable, pushback: "-1"}, 1, codes.Unavailable, 0, 0},
+		{"recovers", retry.Config{}, flaky{fail: 2, code: codes.Unavailable}, 3, codes.OK, 40e6, 60e6},
+		{"does not", retry.Config{}, flaky{fail: 9, code: codes.Unavailable}, 3, codes.Unavailable, 40e6, 60e6},
+		{"five times", retry.Config{MaxAttempts: 5, BudgetTokens: 100}, flaky{fail: 9, code: codes.Unavailable}, 5, codes.Unavailable, 40e6, 60e6},
+		{"its own backoff", retry.Config{InitialBackoff: time.Minute}, flaky{fail: 1, code: codes.Unavailable}, 2, codes.OK, 48e9, 72e9},
+		{"another code", retry.Config{}, flaky{fail: 9, code: codes.Internal}, 1, codes.Internal, 0, 0},
+		{"a chosen code", retry.Config{Codes: []codes.Code{codes.Internal}}, flaky{fail: 1, code: codes.Internal}, 2, codes.OK, 40e6, 60e6},
+		{"this method", retry.Config{Methods: []string{work}}, flaky{fail: 1, code: codes.Unavailable}, 2, codes.OK, 40e6, 60e6},
+		{"this service", retry.Config{Services: []string{"weir.demo.v1.DemoService"}}, flaky{fail: 1, code: codes.Unavailable}, 2, codes.OK, 40e6, 60e6},
+		{"another method", retry.Config{Methods: []string{"/a/b"}}, flaky{fail: 1, code: codes.Unavailable}, 1, codes.Unavailable, 0, 0},
+		{"pushback", retry.Config{}, flaky{fail: 1, code: codes.Unavailable, pushback: "7000"}, 2, codes.OK, 7e9, 7e9},
+		{"pushback forbids", retry.Config{}, flaky{fail: 1, code: codes.Unavailable, pushback: "-1"}, 1, codes.Unavailable, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -214,7 +216,7 @@ func TestRetryPolicy(t *testing.T) {
 func TestRetryBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := flaky{fail: math.MaxInt, code: codes.Unavailable}
-		r := start(t, f.service(), nil, policy(t, interceptors.RetryConfig{}))
+		r := start(t, f.service(), nil, policy(t, retry.Config{}))
 		call := func(n int) {
 			for range n {
 				_, _ = r.Work(t.Context(), &demopb.WorkRequest{})
@@ -240,20 +242,20 @@ func TestPreviousAttempts(t *testing.T) {
 		"99999999999999999999": 0, strings.Repeat("9", 8000): 0, "two": 0,
 	} {
 		ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("grpc-previous-rpc-attempts", value))
-		if got := interceptors.PreviousAttempts(ctx); got != want {
+		if got := retry.PreviousAttempts(ctx); got != want {
 			t.Errorf("PreviousAttempts of %.30q: got %d, want %d", value, got, want)
 		}
 	}
 	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("grpc-previous-rpc-attempts", "1", "grpc-previous-rpc-attempts", "1"))
-	if got := interceptors.PreviousAttempts(ctx) + interceptors.PreviousAttempts(t.Context()); got != 0 {
+	if got := retry.PreviousAttempts(ctx) + retry.PreviousAttempts(t.Context()); got != 0 {
 		t.Errorf("PreviousAttempts of two values, and of none: got %d, want 0", got)
 	}
 }
 
 // The retry interceptor of go-grpc-middleware above a service config.
 func TestRetryGuard(t *testing.T) {
-	outer := retry.UnaryClientInterceptor(retry.WithMax(3), retry.WithBackoff(retry.BackoffLinear(time.Second)),
-		retry.WithCodes(codes.Unavailable, codes.Aborted))
+	outer := middleware.UnaryClientInterceptor(middleware.WithMax(3), middleware.WithBackoff(middleware.BackoffLinear(time.Second)),
+		middleware.WithCodes(codes.Unavailable, codes.Aborted))
 	type chain = func(guard grpc.UnaryClientInterceptor) []grpc.UnaryClientInterceptor
 	both := func(g grpc.UnaryClientInterceptor) []grpc.UnaryClientInterceptor {
 		return []grpc.UnaryClientInterceptor{g, outer, g}
@@ -285,13 +287,13 @@ func TestRetryGuard(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var reports []string
-				guard := interceptors.UnaryRetryGuard(func(target, method string) {
+				guard := retry.UnaryGuard(func(target, method string) {
 					reports = append(reports, target+" "+method)
 					panic("dropped")
 				})
 				f := flaky{fail: math.MaxInt, code: c.code}
 				r := start(t, f.service(), nil, grpc.WithChainUnaryInterceptor(c.chain(guard)...),
-					policy(t, interceptors.RetryConfig{Methods: c.methods, BudgetTokens: 1000}))
+					policy(t, retry.Config{Methods: c.methods, BudgetTokens: 1000}))
 				for range 2 {
 					_, err := r.Work(t.Context(), &demopb.WorkRequest{})
 					wantCode(t, err, c.code)
@@ -312,7 +314,7 @@ func TestRetryGuard(t *testing.T) {
 
 // A stream is opened again by gRPC only, unless a message has come.
 func TestStreamRetryGuard(t *testing.T) {
-	outer := retry.StreamClientInterceptor(retry.WithMax(3), retry.WithBackoff(retry.BackoffLinear(time.Second)), retry.WithCodes(codes.Unavailable))
+	outer := middleware.StreamClientInterceptor(middleware.WithMax(3), middleware.WithBackoff(middleware.BackoffLinear(time.Second)), middleware.WithCodes(codes.Unavailable))
 	const method = "/a.Service/Watch"
 	for _, c := range []struct {
 		name     string
@@ -327,7 +329,7 @@ func TestStreamRetryGuard(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			reports, attempts := 0, 0
-			guard := interceptors.StreamRetryGuard(func(string, string) { reports++ })
+			guard := retry.StreamGuard(func(string, string) { reports++ })
 			chain := []grpc.StreamClientInterceptor{outer}
 			if c.guarded {
 				chain = []grpc.StreamClientInterceptor{guard, outer, guard}
@@ -341,7 +343,7 @@ func TestStreamRetryGuard(t *testing.T) {
 				return status.Error(codes.Unavailable, "flaky")
 			})
 			r := start(t, &service{}, []grpc.ServerOption{unknown}, grpc.WithChainStreamInterceptor(chain...),
-				policy(t, interceptors.RetryConfig{BudgetTokens: 1000}))
+				policy(t, retry.Config{BudgetTokens: 1000}))
 			s, err := r.Conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, method)
 			if err == nil {
 				err = s.SendMsg(&demopb.WorkRequest{})
@@ -363,7 +365,7 @@ func TestStreamRetryGuard(t *testing.T) {
 // Calls that something in between makes with the same context are calls of their own.
 func TestRetryGuardOtherCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		guard := interceptors.UnaryRetryGuard(func(string, string) { t.Error("report: got one, want none") })
+		guard := retry.UnaryGuard(func(string, string) { t.Error("report: got one, want none") })
 		attempts := 0
 		unknown := grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error {
 			attempts++
@@ -380,7 +382,7 @@ func TestRetryGuardOtherCalls(t *testing.T) {
 			return invoker(ctx, method, req, reply, cc, opts...)
 		}
 		r := start(t, &service{}, []grpc.ServerOption{unknown}, grpc.WithChainUnaryInterceptor(guard, between, guard),
-			policy(t, interceptors.RetryConfig{BudgetTokens: 1000}))
+			policy(t, retry.Config{BudgetTokens: 1000}))
 		if _, err := r.Work(t.Context(), &demopb.WorkRequest{}); err != nil || attempts != 6 {
 			t.Errorf("call: got %v after %d attempts of two others, want nil and 6", err, attempts)
 		}
@@ -399,9 +401,9 @@ func TestRetryGuardOurRefusals(t *testing.T) {
 			tries++
 			return invoker(ctx, method, req, reply, cc, opts...)
 		}
-		guard := interceptors.UnaryRetryGuard(func(string, string) { t.Error("report: got one, want none") })
-		r := start(t, &service{}, nil, policy(t, interceptors.RetryConfig{}), grpc.WithChainUnaryInterceptor(guard,
-			retry.UnaryClientInterceptor(retry.WithMax(3), retry.WithCodes(codes.Unavailable)), guard, count, interceptors.UnaryClient(gate)))
+		guard := retry.UnaryGuard(func(string, string) { t.Error("report: got one, want none") })
+		r := start(t, &service{}, nil, policy(t, retry.Config{}), grpc.WithChainUnaryInterceptor(guard,
+			middleware.UnaryClientInterceptor(middleware.WithMax(3), middleware.WithCodes(codes.Unavailable)), guard, count, interceptors.UnaryClient(gate)))
 		r.Conn.Connect()
 		synctest.Wait() // gRPC has its policy
 		_, err := r.Work(t.Context(), &demopb.WorkRequest{})
@@ -413,7 +415,7 @@ func TestRetryGuardOurRefusals(t *testing.T) {
 }
 
 func TestRetryGuardWithoutReport(t *testing.T) {
-	guard := interceptors.UnaryRetryGuard(nil)
+	guard := retry.UnaryGuard(nil)
 	err := guard(t.Context(), work, nil, nil, nil, func(
 		ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, opts ...grpc.CallOption,
 	) error {
@@ -455,13 +457,13 @@ func TestRetryGuardWhatGRPCDoesNotRetry(t *testing.T) {
 					}
 					return fail(s.Context())
 				})
-				guard := interceptors.UnaryRetryGuard(func(string, string) { reports++ })
-				streams := interceptors.StreamRetryGuard(func(string, string) { reports++ })
-				again := []retry.CallOption{retry.WithMax(3), retry.WithBackoff(retry.BackoffLinear(time.Second)), retry.WithCodes(codes.Unavailable)}
+				guard := retry.UnaryGuard(func(string, string) { reports++ })
+				streams := retry.StreamGuard(func(string, string) { reports++ })
+				again := []middleware.CallOption{middleware.WithMax(3), middleware.WithBackoff(middleware.BackoffLinear(time.Second)), middleware.WithCodes(codes.Unavailable)}
 				r := start(t, does(fail), []grpc.ServerOption{watch},
-					grpc.WithChainUnaryInterceptor(guard, retry.UnaryClientInterceptor(again...), guard),
-					grpc.WithChainStreamInterceptor(streams, retry.StreamClientInterceptor(again...), streams),
-					policy(t, interceptors.RetryConfig{BudgetTokens: 1000}))
+					grpc.WithChainUnaryInterceptor(guard, middleware.UnaryClientInterceptor(again...), guard),
+					grpc.WithChainStreamInterceptor(streams, middleware.StreamClientInterceptor(again...), streams),
+					policy(t, retry.Config{BudgetTokens: 1000}))
 				req := &demopb.WorkRequest{Name: strings.Repeat("x", c.size)}
 
 				_, err := r.Work(t.Context(), req, c.call...)

@@ -1,4 +1,4 @@
-package interceptors_test
+package throttle_test
 
 import (
 	"context"
@@ -22,18 +22,19 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/throttle"
 )
 
 // newThrottle returns a throttle that draws the same numbers in every run.
-func newThrottle(tb testing.TB, c interceptors.ThrottleConfig) *interceptors.Throttle {
+func newThrottle(tb testing.TB, c throttle.Config) *throttle.Throttle {
 	tb.Helper()
-	t, err := interceptors.NewThrottle(c)
+	t, err := throttle.New(c)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	var mu sync.Mutex
 	r := rand.New(rand.NewPCG(1, 2))
-	interceptors.Drawn(t, func() float64 {
+	throttle.Drawn(t, func() float64 {
 		mu.Lock()
 		defer mu.Unlock()
 		return r.Float64()
@@ -43,9 +44,9 @@ func newThrottle(tb testing.TB, c interceptors.ThrottleConfig) *interceptors.Thr
 
 // send makes a call through a throttle, without a network, and reports whether the
 // invoker was called.
-func send(ctx context.Context, t *interceptors.Throttle, invoker grpc.UnaryInvoker) bool {
+func send(ctx context.Context, t *throttle.Throttle, invoker grpc.UnaryInvoker) bool {
 	sent := false
-	_ = interceptors.UnaryThrottle(t)(ctx, work, nil, nil, nil, func(
+	_ = throttle.Unary(t)(ctx, work, nil, nil, nil, func(
 		ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, opts ...grpc.CallOption,
 	) error {
 		sent = true
@@ -55,7 +56,7 @@ func send(ctx context.Context, t *interceptors.Throttle, invoker grpc.UnaryInvok
 }
 
 // target returns the only target of a throttle.
-func target(tb testing.TB, t *interceptors.Throttle) interceptors.ThrottleStats {
+func target(tb testing.TB, t *throttle.Throttle) throttle.TargetStats {
 	tb.Helper()
 	s := t.Stats()
 	if len(s) != 1 {
@@ -104,10 +105,10 @@ func TestThrottleCounts(t *testing.T) {
 		}, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			th := newThrottle(t, interceptors.ThrottleConfig{})
+			th := newThrottle(t, throttle.Config{})
 			aside(func() { send(t.Context(), th, c.invoker) })
 			aside(func() {
-				_, _ = interceptors.StreamThrottle(th)(t.Context(), &grpc.StreamDesc{}, nil, work,
+				_, _ = throttle.Stream(th)(t.Context(), &grpc.StreamDesc{}, nil, work,
 					func(
 						ctx context.Context, _ *grpc.StreamDesc, cc *grpc.ClientConn, m string, opts ...grpc.CallOption,
 					) (grpc.ClientStream, error) {
@@ -129,7 +130,7 @@ func TestThrottleCounts(t *testing.T) {
 
 // load makes rate calls a second until stop says so, or for d, and returns how many
 // were sent.
-func load(ctx context.Context, th *interceptors.Throttle, rate int, d time.Duration, invoker grpc.UnaryInvoker) (sent int) {
+func load(ctx context.Context, th *throttle.Throttle, rate int, d time.Duration, invoker grpc.UnaryInvoker) (sent int) {
 	for range int(d / (100 * time.Millisecond)) {
 		for range rate / 10 {
 			if send(ctx, th, invoker) {
@@ -144,14 +145,14 @@ func load(ctx context.Context, th *interceptors.Throttle, rate int, d time.Durat
 // A dead target gets a few calls a second, however many there are.
 func TestThrottleDeadTarget(t *testing.T) {
 	for _, c := range []struct {
-		cfg       interceptors.ThrottleConfig
+		cfg       throttle.Config
 		rate      int
 		low, high int // in ten minutes
 	}{
-		{interceptors.ThrottleConfig{}, 100, 900, 1400}, // one in each half second
-		{interceptors.ThrottleConfig{}, 1000, 900, 1400},
-		{interceptors.ThrottleConfig{K: 1.1}, 1000, 900, 1400},
-		{interceptors.ThrottleConfig{Window: 40 * time.Second}, 1000, 50, 250}, // one in ten seconds at least
+		{throttle.Config{}, 100, 900, 1400}, // one in each half second
+		{throttle.Config{}, 1000, 900, 1400},
+		{throttle.Config{K: 1.1}, 1000, 900, 1400},
+		{throttle.Config{Window: 40 * time.Second}, 1000, 50, 250}, // one in ten seconds at least
 	} {
 		t.Run(fmt.Sprint(c.cfg.Window, c.rate), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -183,7 +184,7 @@ func limited(rate float64) grpc.UnaryInvoker {
 func TestThrottlePartialTarget(t *testing.T) {
 	for _, k := range []float64{1.1, 1.5, 2, 4} {
 		synctest.Test(t, func(t *testing.T) {
-			th := newThrottle(t, interceptors.ThrottleConfig{K: k})
+			th := newThrottle(t, throttle.Config{K: k})
 			invoker := limited(20)
 			load(t.Context(), th, 200, time.Minute, invoker)
 			before := target(t, th)
@@ -203,7 +204,7 @@ func TestThrottlePartialTarget(t *testing.T) {
 func TestThrottleNeedsEvidence(t *testing.T) {
 	for first := range 10 {
 		synctest.Test(t, func(t *testing.T) {
-			th := newThrottle(t, interceptors.ThrottleConfig{})
+			th := newThrottle(t, throttle.Config{})
 			for range first {
 				send(t.Context(), th, busy)
 			}
@@ -223,8 +224,8 @@ func TestThrottleNeedsEvidence(t *testing.T) {
 // to refuse those of a slow target.
 func TestThrottleOfASlowTarget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		th := newThrottle(t, interceptors.ThrottleConfig{})
-		r := start(t, works(2*time.Second), nil, grpc.WithUnaryInterceptor(interceptors.UnaryThrottle(th)))
+		th := newThrottle(t, throttle.Config{})
+		r := start(t, works(2*time.Second), nil, grpc.WithUnaryInterceptor(throttle.Unary(th)))
 		send(t.Context(), th, busy)
 		made, served := callers(t, r.DemoServiceClient, 10*time.Second, client{Period: 5 * time.Millisecond, Gives: always(time.Minute), Patient: true})
 		if served != made {
@@ -257,7 +258,7 @@ func TestThrottleActsAndLetsGo(t *testing.T) {
 			for _, healthy := range []time.Duration{0, 10 * time.Second, time.Minute} {
 				t.Run(fmt.Sprint(name, "/", rate, "/s/", healthy), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						th := newThrottle(t, interceptors.ThrottleConfig{})
+						th := newThrottle(t, throttle.Config{})
 						refusedHere := func(d time.Duration, invoker grpc.UnaryInvoker) float64 {
 							offered := float64(rate) * d.Seconds()
 							return 1 - float64(load(t.Context(), th, rate, d, invoker))/offered
@@ -284,7 +285,7 @@ func TestThrottleActsAndLetsGo(t *testing.T) {
 // refusals than are evidence never make the throttle refuse.
 func TestThrottleHeals(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		cfg := interceptors.ThrottleConfig{K: rapid.Float64Range(1, 4).Draw(rt, "k"), Evidence: rapid.IntRange(1, 30).Draw(rt, "evidence")}
+		cfg := throttle.Config{K: rapid.Float64Range(1, 4).Draw(rt, "k"), Evidence: rapid.IntRange(1, 30).Draw(rt, "evidence")}
 		type step struct {
 			wait  time.Duration
 			calls int
@@ -325,7 +326,7 @@ func TestThrottleHeals(t *testing.T) {
 // An hour without calls is forgotten: the first ones, however many, all go out.
 func TestThrottleAfterIdleness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		th := newThrottle(t, interceptors.ThrottleConfig{})
+		th := newThrottle(t, throttle.Config{})
 		load(t.Context(), th, 100, time.Minute, busy)
 		time.Sleep(time.Hour)
 		before := target(t, th).Refused
@@ -368,8 +369,8 @@ func TestThrottleSparesOthers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				th := newThrottle(t, interceptors.ThrottleConfig{})
-				call := interceptors.UnaryThrottle(th)
+				th := newThrottle(t, throttle.Config{})
+				call := throttle.Unary(th)
 				served, offered := 0, 0
 				for i := range 20_000 {
 					if i%5 < 3 {
@@ -402,8 +403,8 @@ func TestThrottleLosesNothingWhileAnInstanceServes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				th := newThrottle(t, interceptors.ThrottleConfig{})
-				client := inMemory(t, "round_robin", true, instances, grpc.WithUnaryInterceptor(interceptors.UnaryThrottle(th)))
+				th := newThrottle(t, throttle.Config{})
+				client := inMemory(t, "round_robin", true, instances, grpc.WithUnaryInterceptor(throttle.Unary(th)))
 				got := sum(offer(t, client, time.Second/rate, time.Second, seconds*time.Second))
 				if want := seconds * rate / len(instances); got < want-2 || target(t, th).Refused > 0 {
 					t.Errorf("served: got %d, want %d (%+v)", got, want, target(t, th))
@@ -426,8 +427,8 @@ func TestThrottleTrace(t *testing.T) {
 			next = at + 200*time.Millisecond
 			return &demopb.WorkResponse{}, nil
 		}}
-		th := newThrottle(t, interceptors.ThrottleConfig{})
-		r := start(t, svc, nil, grpc.WithUnaryInterceptor(interceptors.UnaryThrottle(th)))
+		th := newThrottle(t, throttle.Config{})
+		r := start(t, svc, nil, grpc.WithUnaryInterceptor(throttle.Unary(th)))
 		var out strings.Builder
 		fmt.Fprintln(&out, "   s  sent  of them accepted  refused here  probability")
 		for s := 15; s <= 600; s += 15 {
@@ -435,7 +436,7 @@ func TestThrottleTrace(t *testing.T) {
 			for range 15 * 20 {
 				_, err := r.Work(t.Context(), &demopb.WorkRequest{})
 				switch {
-				case errors.Is(err, interceptors.ErrThrottled):
+				case errors.Is(err, throttle.ErrThrottled):
 					refused++
 				case err == nil:
 					accepted++
@@ -453,26 +454,26 @@ func TestThrottleTrace(t *testing.T) {
 
 func TestThrottleRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		th := newThrottle(t, interceptors.ThrottleConfig{})
-		call := interceptors.UnaryThrottle(th)
+		th := newThrottle(t, throttle.Config{})
+		call := throttle.Unary(th)
 		var err error
-		for err = errDown; !errors.Is(err, interceptors.ErrThrottled); {
+		for err = errDown; !errors.Is(err, throttle.ErrThrottled); {
 			err = call(t.Context(), work, nil, nil, nil, busy)
 		}
 		wantCode(t, err, codes.Unavailable)
-		if !errors.Is(err, interceptors.ErrThrottled) {
+		if !errors.Is(err, throttle.ErrThrottled) {
 			t.Errorf("errors.Is(%v, ErrThrottled): got false, want true", err)
 		}
 		wantDetails(t, err, "THROTTLED", 50*time.Millisecond, 500*time.Millisecond)
 		for range 1000 {
 			_ = call(t.Context(), work, nil, nil, nil, busy)
 		}
-		for err = errDown; !errors.Is(err, interceptors.ErrThrottled); {
+		for err = errDown; !errors.Is(err, throttle.ErrThrottled); {
 			err = call(t.Context(), work, nil, nil, nil, busy)
 		}
 		wantDetails(t, err, "THROTTLED", time.Second, 3300*time.Millisecond)
-		for err = errDown; !errors.Is(err, interceptors.ErrThrottled); {
-			_, err = interceptors.StreamThrottle(th)(t.Context(), &grpc.StreamDesc{}, nil, work, func(
+		for err = errDown; !errors.Is(err, throttle.ErrThrottled); {
+			_, err = throttle.Stream(th)(t.Context(), &grpc.StreamDesc{}, nil, work, func(
 				context.Context, *grpc.StreamDesc, *grpc.ClientConn, string, ...grpc.CallOption,
 			) (grpc.ClientStream, error) {
 				return nil, errDown
@@ -484,8 +485,8 @@ func TestThrottleRefusal(t *testing.T) {
 
 // An admitted call allocates nothing.
 func TestThrottleAllocatesNothing(t *testing.T) {
-	th := newThrottle(t, interceptors.ThrottleConfig{})
-	call := interceptors.UnaryThrottle(th)
+	th := newThrottle(t, throttle.Config{})
+	call := throttle.Unary(th)
 	for _, invoker := range []grpc.UnaryInvoker{well, busy} {
 		if n := testing.AllocsPerRun(1000, func() { _ = call(t.Context(), work, nil, nil, nil, invoker) }); n != 0 {
 			t.Errorf("allocations: got %v, want 0", n)
@@ -496,14 +497,14 @@ func TestThrottleAllocatesNothing(t *testing.T) {
 // A stream is accepted once its headers or a message are seen, long before it ends.
 func TestThrottleStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		th := newThrottle(t, interceptors.ThrottleConfig{})
+		th := newThrottle(t, throttle.Config{})
 		refuse := false
 		r := start(t, &service{OnExchange: func(s demopb.DemoService_ExchangeServer) error {
 			if refuse {
 				return status.Error(codes.Unavailable, "")
 			}
 			return echo(s)
-		}}, nil, grpc.WithStreamInterceptor(interceptors.StreamThrottle(th)))
+		}}, nil, grpc.WithStreamInterceptor(throttle.Stream(th)))
 		ctx, cancel := context.WithCancel(t.Context())
 		s, err := r.Exchange(ctx)
 		if err != nil {
@@ -534,7 +535,7 @@ func TestThrottleStreams(t *testing.T) {
 }
 
 func TestThrottleConcurrently(t *testing.T) {
-	th, err := interceptors.NewThrottle(interceptors.ThrottleConfig{Window: 100 * time.Millisecond})
+	th, err := throttle.New(throttle.Config{Window: 100 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -561,18 +562,18 @@ func TestThrottleConcurrently(t *testing.T) {
 }
 
 func TestThrottleBadConfig(t *testing.T) {
-	_, err := interceptors.NewThrottle(interceptors.ThrottleConfig{K: 0.5, Window: time.Millisecond, Evidence: -1})
+	_, err := throttle.New(throttle.Config{K: 0.5, Window: time.Millisecond, Evidence: -1})
 	wantConfigError(t, err, "K: got 0.5, want 1 to 100", "Window: got 1ms, want 100ms to 1h0m0s", "Evidence: got -1, want 1 to 1000000")
-	_, err = interceptors.NewThrottle(interceptors.ThrottleConfig{K: math.NaN()})
+	_, err = throttle.New(throttle.Config{K: math.NaN()})
 	wantConfigError(t, err, "K: got NaN")
 }
 
 // A nil and a zero throttle are none.
 func TestNoThrottle(t *testing.T) {
-	for name, th := range map[string]*interceptors.Throttle{"nil": nil, "zero": {}} {
+	for name, th := range map[string]*throttle.Throttle{"nil": nil, "zero": {}} {
 		t.Run(name, func(t *testing.T) {
 			stream := func(want error) {
-				_, err := interceptors.StreamThrottle(th)(t.Context(), &grpc.StreamDesc{}, nil, work, func(
+				_, err := throttle.Stream(th)(t.Context(), &grpc.StreamDesc{}, nil, work, func(
 					context.Context, *grpc.StreamDesc, *grpc.ClientConn, string, ...grpc.CallOption,
 				) (grpc.ClientStream, error) {
 					return nil, want
@@ -580,10 +581,10 @@ func TestNoThrottle(t *testing.T) {
 				wantCode(t, err, status.Code(want))
 			}
 			for range 100 {
-				wantCode(t, interceptors.UnaryThrottle(th)(t.Context(), work, nil, nil, nil, busy), codes.Unavailable)
+				wantCode(t, throttle.Unary(th)(t.Context(), work, nil, nil, nil, busy), codes.Unavailable)
 				stream(errDown)
 			}
-			wantCode(t, interceptors.UnaryThrottle(th)(t.Context(), work, nil, nil, nil, well), codes.OK)
+			wantCode(t, throttle.Unary(th)(t.Context(), work, nil, nil, nil, well), codes.OK)
 			stream(nil)
 			if got := th.Stats(); got != nil || th.Name() != "" {
 				t.Errorf("stats and name: got %v and %q, want none", got, th.Name())
@@ -596,7 +597,7 @@ func TestNoThrottle(t *testing.T) {
 // good.
 func TestThrottleAfterPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		th := newThrottle(t, interceptors.ThrottleConfig{})
+		th := newThrottle(t, throttle.Config{})
 		for range 60 {
 			load(t.Context(), th, 100, 100*time.Millisecond, busy)
 			aside(func() {
@@ -613,8 +614,8 @@ func TestThrottleAfterPanics(t *testing.T) {
 func BenchmarkUnaryThrottle(b *testing.B) {
 	for name, invoker := range map[string]grpc.UnaryInvoker{"Admitted": well, "Refused": busy} {
 		b.Run(name, func(b *testing.B) {
-			th := newThrottle(b, interceptors.ThrottleConfig{})
-			call := interceptors.UnaryThrottle(th)
+			th := newThrottle(b, throttle.Config{})
+			call := throttle.Unary(th)
 			b.ReportAllocs()
 			for b.Loop() {
 				_ = call(b.Context(), work, nil, nil, nil, invoker)
@@ -626,9 +627,9 @@ func BenchmarkUnaryThrottle(b *testing.B) {
 // Calls that came too late say nothing: a target that refuses all others is throttled.
 func TestThrottleEndedContexts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		th := newThrottle(t, interceptors.ThrottleConfig{})
+		th := newThrottle(t, throttle.Config{})
 		r := start(t, does(func(context.Context) error { return status.Error(codes.Unavailable, "down") }), nil,
-			standBack(t, interceptors.ClientConfig{Throttle: th})...)
+			grpc.WithUnaryInterceptor(throttle.Unary(th)), grpc.WithStreamInterceptor(throttle.Stream(th)))
 		late, cancel := context.WithDeadline(t.Context(), time.Now())
 		defer cancel()
 		sent := 0
@@ -637,7 +638,7 @@ func TestThrottleEndedContexts(t *testing.T) {
 			wantCode(t, err, codes.DeadlineExceeded)
 			_, err = r.Exchange(late)
 			wantCode(t, err, codes.DeadlineExceeded)
-			if _, err := r.Work(t.Context(), &demopb.WorkRequest{}); !errors.Is(err, interceptors.ErrThrottled) {
+			if _, err := r.Work(t.Context(), &demopb.WorkRequest{}); !errors.Is(err, throttle.ErrThrottled) {
 				sent++
 			}
 		}

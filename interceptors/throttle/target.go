@@ -1,4 +1,4 @@
-package interceptors
+package throttle
 
 import (
 	"math"
@@ -175,8 +175,8 @@ func (g *target) judgeLocked() {
 	g.send.Store(math.Float64bits(math.Exp2(min(g.credit, 0))))
 }
 
-func (g *target) stats() ThrottleStats {
-	s := ThrottleStats{
+func (g *target) stats() TargetStats {
+	s := TargetStats{
 		Target: g.Place.Target, Method: g.Place.Method, Class: g.Place.Class,
 		Accepted: g.accepted.Load(), Rejected: g.rejected.Load(),
 	}
@@ -215,24 +215,24 @@ func answerOf(err error) answer {
 	}
 }
 
-// A throttleStream is the throttle's observer of one stream.
-type throttleStream struct {
+// A stream is the throttle's observer of one stream.
+type stream struct {
 	target  *target
 	ticket  ticket
 	counted atomic.Bool
 }
 
 // answered counts the stream before the witness knows the address.
-func (s *throttleStream) Answered() {
+func (s *stream) Answered() {
 	if !s.counted.Swap(true) {
 		s.target.ended(ticket{}, taken)
 	}
 }
 
-func (s *throttleStream) Ended(err error) {
+func (s *stream) Ended(err error) {
 	if !s.counted.Swap(true) {
 		s.target.ended(s.ticket, answerOf(err))
 	}
 }
 
-func (s *throttleStream) Abandoned() { s.counted.Store(true) }
+func (s *stream) Abandoned() { s.counted.Store(true) }

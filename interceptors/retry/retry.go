@@ -1,8 +1,9 @@
-package interceptors
+package retry
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -17,21 +18,24 @@ import (
 	"github.com/weir-go/weir/internal/check"
 )
 
-// A RetryConfig says how gRPC itself retries calls: after a delay that the server
+// ErrConfig is wrapped by the errors of [DialOption] and [Config.ServiceConfig].
+var ErrConfig = errors.New("retry: invalid configuration")
+
+// A Config says how gRPC itself retries calls: after a delay that the server
 // asks for (grpc-retry-pushback-ms; a negative one forbids it) or its own backoff,
 // within a budget, and for unary calls and streams alike as long as nothing but a
 // status has come back (gRFC A6, "gRPC Retry Design"). Every zero field means its
-// default; the zero RetryConfig retries every method. Its methods do not change it.
+// default; the zero Config retries every method. Its methods do not change it.
 //
 // When the last attempt is refused before its request was all sent, grpc-go 1.85 forgets
 // the status: the error wraps io.EOF, and its code is UNKNOWN. It also forgets the status
 // of an attempt when the deadline ends before the next one, and the code is then
-// DEADLINE_EXCEEDED. A client with [Client] returns the server's refusal in both cases,
+// DEADLINE_EXCEEDED. A client with [interceptors.Client] returns the server's refusal in both cases,
 // so that throttle, limit and breaker count it, too.
 //
 // A retried call may have run before it failed. List methods that must not run twice
 // neither in Methods nor in Services, and fill one of the two then.
-type RetryConfig struct {
+type Config struct {
 	// MaxAttempts is how often a call is tried, the first time included; default 3,
 	// from 2 to 5, which is as often as gRPC tries.
 	MaxAttempts int
@@ -65,7 +69,7 @@ type RetryConfig struct {
 	Methods, Services []string
 }
 
-func (c *RetryConfig) defaults() {
+func (c *Config) defaults() {
 	c.MaxAttempts = check.Or(c.MaxAttempts, 3)
 	c.InitialBackoff = check.Or(c.InitialBackoff, 50*time.Millisecond)
 	c.MaxBackoff = check.Or(c.MaxBackoff, max(time.Second, c.InitialBackoff))
@@ -77,7 +81,7 @@ func (c *RetryConfig) defaults() {
 	c.BudgetRatio = check.Or(c.BudgetRatio, 0.1)
 }
 
-func (c *RetryConfig) validate() error {
+func (c *Config) validate() error {
 	var bad check.Errors
 	check.Between(&bad, "MaxAttempts", c.MaxAttempts, 2, 5)
 	check.Between(&bad, "InitialBackoff", c.InitialBackoff, time.Microsecond, time.Hour)
@@ -147,7 +151,7 @@ type (
 // other languages. A load-balancing policy has to be merged into it by hand: gRPC
 // uses one service config, not the sum of several. It returns an error that wraps
 // ErrConfig and names every field that is wrong.
-func (c RetryConfig) ServiceConfig() (string, error) {
+func (c Config) ServiceConfig() (string, error) {
 	c.defaults()
 	if err := c.validate(); err != nil {
 		return "", err
@@ -168,10 +172,10 @@ func (c RetryConfig) ServiceConfig() (string, error) {
 	return string(data), err
 }
 
-// RetryDialOption returns a dial option with the policy. gRPC heeds it as long as the
+// DialOption returns a dial option with the policy. gRPC heeds it as long as the
 // resolver of the target has no service config of its own. The errors are those of
-// [RetryConfig.ServiceConfig].
-func RetryDialOption(c RetryConfig) (grpc.DialOption, error) {
+// [Config.ServiceConfig].
+func DialOption(c Config) (grpc.DialOption, error) {
 	config, err := c.ServiceConfig()
 	if err != nil {
 		return nil, err
@@ -179,7 +183,7 @@ func RetryDialOption(c RetryConfig) (grpc.DialOption, error) {
 	return grpc.WithDefaultServiceConfig(config), nil
 }
 
-func (c *RetryConfig) names() []methodName {
+func (c *Config) names() []methodName {
 	names := make([]methodName, 0, len(c.Methods)+len(c.Services))
 	for _, m := range c.Methods {
 		service, method := split(m)

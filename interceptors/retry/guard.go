@@ -1,4 +1,4 @@
-package interceptors
+package retry
 
 import (
 	"context"
@@ -15,14 +15,14 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/places"
 )
 
-// UnaryRetryGuard returns an interceptor against two layers of retries: an
+// UnaryGuard returns an interceptor against two layers of retries: an
 // interceptor that retries, such as that of go-grpc-middleware, above the retry policy
-// of a service config ([RetryConfig]). Three attempts of three are nine; and what
+// of a service config ([Config]). Three attempts of three are nine; and what
 // stands above knows neither the delay for which a server asks nor the budget.
 //
 // Put the same interceptor at both ends of the chain:
 //
-//	guard := interceptors.UnaryRetryGuard(report)
+//	guard := retry.UnaryGuard(report)
 //	grpc.WithChainUnaryInterceptor(guard, retry.UnaryClientInterceptor(), guard)
 //
 // Its outer place marks the call, so that its inner place sees what calls it more
@@ -46,20 +46,20 @@ import (
 // The guard allocates a little for each call, and computes the size of its messages.
 // It is safe for concurrent use. It
 // cannot see grpc.WithDisableRetry: do not use it with that.
-func UnaryRetryGuard(report func(target, method string)) grpc.UnaryClientInterceptor {
-	return newRetryGuard(report).unary
+func UnaryGuard(report func(target, method string)) grpc.UnaryClientInterceptor {
+	return newGuard(report).unary
 }
 
-// StreamRetryGuard is [UnaryRetryGuard] for streams.
-func StreamRetryGuard(report func(target, method string)) grpc.StreamClientInterceptor {
-	return newRetryGuard(report).stream
+// StreamGuard is [UnaryGuard] for streams.
+func StreamGuard(report func(target, method string)) grpc.StreamClientInterceptor {
+	return newGuard(report).stream
 }
 
-func newRetryGuard(report func(target, method string)) *retryGuard {
-	return &retryGuard{report: report, layers: places.New(func(p places.Place) *layered { return &layered{Place: p} })}
+func newGuard(report func(target, method string)) *guard {
+	return &guard{report: report, layers: places.New(func(p places.Place) *layered { return &layered{Place: p} })}
 }
 
-type retryGuard struct {
+type guard struct {
 	report func(target, method string)
 	layers *places.Table[*layered]
 }
@@ -84,7 +84,7 @@ type logicalCall struct {
 // attemptKey is the metadata in which go-grpc-middleware's retries count.
 const attemptKey = "x-retry-attempt"
 
-func (g *retryGuard) unary(
+func (g *guard) unary(
 	ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
 	invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
 ) error {
@@ -101,7 +101,7 @@ func (g *retryGuard) unary(
 	return invoker(ctx, method, req, reply, cc, a.options(opts)...)
 }
 
-func (g *retryGuard) stream(
+func (g *guard) stream(
 	ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
 	streamer grpc.Streamer, opts ...grpc.CallOption,
 ) (grpc.ClientStream, error) {
@@ -178,7 +178,7 @@ func (a *attempt) finished(err error) {
 
 // enter returns what the outer place knows of a call, and whether this is the inner one.
 // At the outer place it is in the context that is returned.
-func (g *retryGuard) enter(ctx context.Context, cc *grpc.ClientConn, method string) (context.Context, *logicalCall, bool) {
+func (g *guard) enter(ctx context.Context, cc *grpc.ClientConn, method string) (context.Context, *logicalCall, bool) {
 	if call, ok := ctx.Value(g).(*logicalCall); ok && call.cc == cc && call.method == method {
 		return ctx, call, true
 	}
@@ -209,7 +209,7 @@ func retriedByGRPC(cc *grpc.ClientConn, method string, err error) bool {
 }
 
 // found reports two layers, once.
-func (g *retryGuard) found(cc *grpc.ClientConn, method string) {
+func (g *guard) found(cc *grpc.ClientConn, method string) {
 	l := g.layers.At(cc, method)
 	if g.report == nil || l.reported.Swap(true) {
 		return
