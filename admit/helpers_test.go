@@ -11,6 +11,7 @@ import (
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/internal/inside"
+	"github.com/weir-go/weir/internal/racetest"
 	"github.com/weir-go/weir/limit"
 )
 
@@ -20,6 +21,9 @@ const ms = time.Millisecond
 //
 //nolint:forcetypeassert // package admit sets it, and is initialized before this one
 var gateFuncs = inside.Admit.(inside.Gates[*admit.Gate, admit.Call, admit.Class, admit.Reason, admit.Option])
+
+// slowdown divides the rounds of long tests.
+const slowdown = racetest.Slowdown
 
 // fixed returns a limit that stays where it is.
 func fixed(t testing.TB, n int) admit.Option {

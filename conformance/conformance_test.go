@@ -12,11 +12,12 @@ import (
 
 	"github.com/weir-go/weir/conformance/internal/program"
 	"github.com/weir-go/weir/conformance/rules"
+	"github.com/weir-go/weir/internal/racetest"
 )
 
 // part is how much less often than the program the tests do what rules do many times.
 func part() int {
-	if raceEnabled || testing.Short() {
+	if racetest.Enabled || testing.Short() {
 		return 200
 	}
 	return 20

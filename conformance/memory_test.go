@@ -13,6 +13,7 @@ import (
 	"github.com/weir-go/weir/conformance/internal/goend"
 	"github.com/weir-go/weir/conformance/rules"
 	"github.com/weir-go/weir/internal/grpctest"
+	"github.com/weir-go/weir/internal/racetest"
 	"github.com/weir-go/weir/streamcredit"
 )
 
@@ -59,7 +60,7 @@ func settled() int {
 // Rule 69: streams that were opened and broken leave nothing.
 func TestBrokenStreamsLeaveNothing(t *testing.T) {
 	c := rules.Config{Settle: 10 * time.Millisecond}
-	if testing.Short() || raceEnabled {
+	if testing.Short() || racetest.Enabled {
 		c.Part = 20
 	}
 	r := rule(t, 69)

@@ -4,6 +4,10 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/retry"
+	"github.com/weir-go/weir/interceptors/throttle"
+	"github.com/weir-go/weir/internal/check"
 )
 
 // A ClientConfig says how a client stands back. Each zero field leaves that out.
@@ -12,16 +16,16 @@ type ClientConfig struct {
 	// [UnaryPropagation]. An empty slice has the defaults.
 	Propagation []PropagationOption
 	// Throttle refuses calls to targets that refuse them.
-	Throttle *Throttle
+	Throttle *throttle.Throttle
 	// Limit bounds how many unary calls are under way, Streams how many streams are
 	// open.
 	Limit, Streams *admit.Gate
 	// Breaker refuses calls to methods that are unwell.
-	Breaker *Breaker
+	Breaker *breaker.Breaker
 	// Retry has gRPC retry.
-	Retry *RetryConfig
+	Retry *retry.Config
 	// SecondRetries is told of a method that go-grpc-middleware's interceptor further
-	// out retries as well: see [UnaryRetryGuard]. It is only used with Retry.
+	// out retries as well: see [retry.UnaryGuard]. It is only used with Retry.
 	SecondRetries func(target, method string)
 }
 
@@ -42,15 +46,15 @@ func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 	}
 	var unary []grpc.UnaryClientInterceptor
 	var stream []grpc.StreamClientInterceptor
-	var retry grpc.DialOption
+	var retries grpc.DialOption
 	if c.Retry != nil {
 		var err error
-		if retry, err = RetryDialOption(*c.Retry); err != nil {
+		if retries, err = retry.DialOption(*c.Retry); err != nil {
 			return nil, err
 		}
 		if c.SecondRetries != nil {
-			unary = append(unary, UnaryRetryGuard(c.SecondRetries))
-			stream = append(stream, StreamRetryGuard(c.SecondRetries))
+			unary = append(unary, retry.UnaryGuard(c.SecondRetries))
+			stream = append(stream, retry.StreamGuard(c.SecondRetries))
 		}
 	}
 	if c.Propagation != nil {
@@ -58,8 +62,8 @@ func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 		stream = append(stream, StreamPropagation(c.Propagation...))
 	}
 	if c.Throttle != nil {
-		unary = append(unary, UnaryThrottle(c.Throttle))
-		stream = append(stream, StreamThrottle(c.Throttle))
+		unary = append(unary, throttle.Unary(c.Throttle))
+		stream = append(stream, throttle.Stream(c.Throttle))
 	}
 	if c.Limit != nil {
 		unary = append(unary, UnaryClient(c.Limit, opts...))
@@ -68,39 +72,38 @@ func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 		stream = append(stream, StreamClient(c.Streams, opts...))
 	}
 	if c.Breaker != nil {
-		unary = append(unary, UnaryBreaker(c.Breaker))
-		stream = append(stream, StreamBreaker(c.Breaker))
+		unary = append(unary, breaker.Unary(c.Breaker))
+		stream = append(stream, breaker.Stream(c.Breaker))
 	}
-	if retry != nil {
+	if retries != nil {
 		unary, stream = append(unary, unaryRestore), append(stream, streamRestore)
 	}
 	dial := []grpc.DialOption{grpc.WithChainUnaryInterceptor(unary...), grpc.WithChainStreamInterceptor(stream...)}
-	if retry != nil {
-		dial = append(dial, retry)
+	if retries != nil {
+		dial = append(dial, retries)
 	}
 	return dial, nil
 }
 
 func (c *ClientConfig) validate(opts []ClientOption) error {
-	var bad checks
+	var bad check.Errors
 	some := c.Retry != nil || c.Propagation != nil || c.Throttle != nil || c.Limit != nil || c.Streams != nil || c.Breaker != nil
-	bad.that(some, "client: got nothing configured, want at least one part")
-	bad.gate("client: Limit", c.Limit, false)
-	bad.gate("client: Streams", c.Streams, true)
-	bad.that(c.Limit == nil || c.Limit != c.Streams, "client: Streams: got the gate of Limit, want one of its own, or nil")
-	bad.that(c.Throttle == nil || !c.Throttle.inert(), "client: Throttle: got a zero Throttle, want one from NewThrottle")
-	bad.that(c.Breaker == nil || !c.Breaker.inert(), "client: Breaker: got a zero Breaker, want one from NewBreaker")
+	bad.That(some, "client: got nothing configured, want at least one part")
+	checkGate(&bad, "client: Limit", c.Limit, false)
+	checkGate(&bad, "client: Streams", c.Streams, true)
+	bad.That(c.Limit == nil || c.Limit != c.Streams, "client: Streams: got the gate of Limit, want one of its own, or nil")
+	bad.That(c.Throttle == nil || c.Throttle.Name() != "", "client: Throttle: got a zero Throttle, want one from throttle.New")
+	bad.That(c.Breaker == nil || c.Breaker.Name() != "", "client: Breaker: got a zero Breaker, want one from breaker.New")
 	for i, o := range c.Propagation {
-		bad.that(o != nil, "client: Propagation[%d]: got nil, want an option", i)
+		bad.That(o != nil, "client: Propagation[%d]: got nil, want an option", i)
 	}
 	if c.Retry != nil {
-		retry := *c.Retry
-		retry.defaults()
-		bad.from("client: Retry", retry.validate())
+		_, err := c.Retry.ServiceConfig()
+		bad.From("client: Retry", err, retry.ErrConfig)
 	}
 	cfg := clientConfig(opts)
 	for _, err := range cfg.checkOptions(c.Limit, c.Streams) {
-		bad.that(false, "client: %w", err)
+		bad.That(false, "client: %w", err)
 	}
-	return bad.err()
+	return bad.Err(ErrConfig)
 }

@@ -17,6 +17,9 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/retry"
+	"github.com/weir-go/weir/interceptors/throttle"
 )
 
 // standBack are the options of a client with everything.
@@ -31,21 +34,21 @@ func standBack(t *testing.T, c interceptors.ClientConfig) []grpc.DialOption {
 
 func everything(t *testing.T) interceptors.ClientConfig {
 	t.Helper()
-	throttle, err := interceptors.NewThrottle(interceptors.ThrottleConfig{})
+	targets, err := throttle.New(throttle.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	breaker, err := interceptors.NewBreaker(interceptors.BreakerConfig{})
+	circuits, err := breaker.New(breaker.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return interceptors.ClientConfig{
 		Propagation:   []interceptors.PropagationOption{},
-		Throttle:      throttle,
+		Throttle:      targets,
 		Limit:         newGate(t, admit.WithLimit(fixed(1000)), admit.WithQueue(admit.QueueConfig{Policy: admit.Block})),
 		Streams:       newGate(t, admit.WithLimit(fixed(1000))),
-		Breaker:       breaker,
-		Retry:         &interceptors.RetryConfig{},
+		Breaker:       circuits,
+		Retry:         &retry.Config{},
 		SecondRetries: func(target, method string) { t.Errorf("a second layer of retries at %s%s, want none", target, method) },
 	}
 }
@@ -88,7 +91,7 @@ func TestAttemptsDoNotMultiply(t *testing.T) {
 // layer starts a service with a gate, and a client that retries, or has everything.
 func layer(t *testing.T, svc *service, all bool) *rig {
 	t.Helper()
-	c := interceptors.ClientConfig{Propagation: []interceptors.PropagationOption{}, Retry: &interceptors.RetryConfig{}}
+	c := interceptors.ClientConfig{Propagation: []interceptors.PropagationOption{}, Retry: &retry.Config{}}
 	if all {
 		c = everything(t)
 	}
@@ -111,7 +114,7 @@ func TestTheOrderOfAClient(t *testing.T) {
 			_, _ = r.Work(t.Context(), &demopb.WorkRequest{})
 		}
 		_, err := r.Work(t.Context(), &demopb.WorkRequest{})
-		if !errors.Is(err, interceptors.ErrBreakerOpen) {
+		if !errors.Is(err, breaker.ErrOpen) {
 			t.Errorf("got %v, want that the circuit is open", err)
 		}
 		if s := c.Throttle.Stats(); len(s) != 1 || s[0].Probability != 0 {
@@ -131,14 +134,14 @@ func TestClientSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	_, err := interceptors.Client(interceptors.ClientConfig{})
 	wantConfigError(t, err, "got nothing configured")
-	_, err = interceptors.Client(interceptors.ClientConfig{Retry: &interceptors.RetryConfig{MaxAttempts: 9}})
+	_, err = interceptors.Client(interceptors.ClientConfig{Retry: &retry.Config{MaxAttempts: 9}})
 	wantConfigError(t, err, "MaxAttempts: got 9")
 	g := newGate(t)
 	_, err = interceptors.Client(interceptors.ClientConfig{Limit: g, Streams: g})
 	wantConfigError(t, err, "Streams: got the gate of Limit")
-	_, err = interceptors.Client(interceptors.ClientConfig{Throttle: &interceptors.Throttle{}, Breaker: &interceptors.Breaker{}})
+	_, err = interceptors.Client(interceptors.ClientConfig{Throttle: &throttle.Throttle{}, Breaker: &breaker.Breaker{}})
 	wantConfigError(t, err, "Throttle: got a zero Throttle", "Breaker: got a zero Breaker")
-	if _, err := interceptors.Client(interceptors.ClientConfig{Retry: &interceptors.RetryConfig{}}); err != nil {
+	if _, err := interceptors.Client(interceptors.ClientConfig{Retry: &retry.Config{}}); err != nil {
 		t.Errorf("retries alone: got %v, want no error", err)
 	}
 }
@@ -214,8 +217,8 @@ func TestEverythingConcurrently(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := everything(t)
 		c.Propagation = []interceptors.PropagationOption{interceptors.WithDeadlineMargin(time.Millisecond)}
-		c.Throttle = newThrottle(t, interceptors.ThrottleConfig{Window: time.Second})
-		c.Breaker = newBreaker(t, interceptors.BreakerConfig{
+		c.Throttle = newThrottle(t, throttle.Config{Window: time.Second})
+		c.Breaker = newBreaker(t, breaker.Config{
 			Window: 50 * time.Millisecond, OpenFor: 5 * time.Millisecond, MinCalls: 5, SlowCall: time.Millisecond,
 		})
 		r := start(t, moody(), nil, standBack(t, c)...)
@@ -249,7 +252,7 @@ func TestEverythingConcurrently(t *testing.T) {
 // moody is a service that does now this and now that, unless it is asked kindly.
 func moody() *service {
 	return &service{
-		work: func(_ context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+		OnWork: func(_ context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 			switch rand.IntN(4) {
 			case 0:
 				if req.GetName() == "" {
@@ -260,7 +263,7 @@ func moody() *service {
 			}
 			return &demopb.WorkResponse{}, nil
 		},
-		exchange: func(s demopb.DemoService_ExchangeServer) error {
+		OnExchange: func(s demopb.DemoService_ExchangeServer) error {
 			for {
 				if _, err := s.Recv(); err != nil {
 					return err

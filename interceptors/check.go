@@ -10,7 +10,13 @@ import (
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/internal/refusal"
+	"github.com/weir-go/weir/internal/check"
 )
+
+// ErrConfig is wrapped by every error of [Server] and [Client]. Such an error names each
+// wrong value at once, with what was wanted.
+var ErrConfig = errors.New("interceptors: invalid configuration")
 
 // checkMethod returns an error unless a name is "/service/method" or "/service/".
 func checkMethod(name string) error {
@@ -97,21 +103,21 @@ func made(g *admit.Gate) bool { return g != nil && g.Limit() > 0 }
 // gate, or with wrong options; nil if it can work.
 func (c *config) cannotWork(g *admit.Gate) error {
 	if !made(g) {
-		return errNoGate
+		return refusal.ErrNoGate
 	}
 	if errs := c.checkOptions(g); len(errs) > 0 {
-		return misconfigured(errors.Join(errs...))
+		return refusal.Misconfigured(errors.Join(errs...))
 	}
 	return nil
 }
 
 // checkGate says what is wrong with a gate that may be nil.
-func (c *checks) gate(what string, g *admit.Gate, streams bool) {
+func checkGate(bad *check.Errors, what string, g *admit.Gate, streams bool) {
 	switch {
 	case g == nil:
 	case !made(g):
-		c.that(false, "%s: got a zero Gate, want one from admit.New", what)
+		bad.That(false, "%s: got a zero Gate, want one from admit.New", what)
 	case streams && gateFuncs.Adapts(g):
-		c.that(false, "%s: got gate %q with a limit that adapts, want a fixed one: it would learn nothing from streams", what, g.Name())
+		bad.That(false, "%s: got gate %q with a limit that adapts, want a fixed one: it would learn nothing from streams", what, g.Name())
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/internal/callctx"
 )
 
 // serverCall says whether a call on a server is subject to the gate, and what
@@ -27,7 +28,7 @@ func (c *config) serverCall(ctx context.Context, method string, info *grpc.Strea
 // clientCall is serverCall for calls that leave; desc is nil for unary ones.
 func (c *config) clientCall(ctx context.Context, method string, desc *grpc.StreamDesc, req any) (admit.Call, bool) {
 	if c.indifferent() {
-		return admit.Call{Class: contextClass(ctx)}, true
+		return admit.Call{Class: callctx.Class(ctx)}, true
 	}
 	return c.choose(ctx, middleware.NewClientCallMeta(method, desc, req))
 }
@@ -61,7 +62,7 @@ func (c *config) classOf(ctx context.Context, meta middleware.CallMeta) admit.Cl
 		return c.classifier(ctx, meta)
 	}
 	if c.leaves {
-		return contextClass(ctx)
+		return callctx.Class(ctx)
 	}
 	return admit.Default
 }

@@ -68,7 +68,7 @@ func (c *client) unary(
 	}
 	permit, err := c.acquire(ctx, call)
 	if err != nil {
-		return c.stop(err)
+		return c.refusals.Error(err)
 	}
 	m := c.sometimes(ctx)
 	if m != nil {
@@ -104,7 +104,7 @@ func (c *client) stream(
 	s := &clientStream{single: !desc.ServerStreams}
 	var err error
 	if s.permit, err = c.gate.Acquire(ctx, call); err != nil {
-		return nil, c.stop(err)
+		return nil, c.refusals.Error(err)
 	}
 	s.mark = c.mark(ctx)
 	s.forget = context.AfterFunc(ctx, s.release)

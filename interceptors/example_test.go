@@ -5,44 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"net"
 	"time"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/retry"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/retry"
+	"github.com/weir-go/weir/interceptors/throttle"
 )
-
-// serve runs a server in memory and returns a client of it.
-func serve(server *grpc.Server, opts ...grpc.DialOption) (client demopb.DemoServiceClient, stop func()) {
-	demopb.RegisterDemoServiceServer(server, &service{})
-	lis := bufconn.Listen(1 << 16)
-	served := make(chan error)
-	go func() { served <- server.Serve(lis) }()
-	conn, err := grpc.NewClient("passthrough:///memory", append(opts,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))...)
-	if err != nil {
-		log.Fatal(err)
-	}
-	return demopb.NewDemoServiceClient(conn), func() {
-		_ = conn.Close()
-		server.Stop()
-		<-served
-	}
-}
 
 // A server with one gate: the default one finds its limit by itself.
 func Example() {
@@ -397,11 +377,11 @@ func ExampleWithPropagation() {
 
 // Wrap a client: it stands back when the server refuses, is unwell, or has enough of its calls.
 func ExampleClient() {
-	throttle, err := interceptors.NewThrottle(interceptors.ThrottleConfig{})
+	targets, err := throttle.New(throttle.Config{})
 	if err != nil {
 		log.Fatal(err)
 	}
-	breaker, err := interceptors.NewBreaker(interceptors.BreakerConfig{})
+	circuits, err := breaker.New(breaker.Config{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -410,10 +390,10 @@ func ExampleClient() {
 		log.Fatal(err)
 	}
 	dial, err := interceptors.Client(interceptors.ClientConfig{
-		Throttle: throttle,
+		Throttle: targets,
 		Limit:    limit,
-		Breaker:  breaker,
-		Retry:    &interceptors.RetryConfig{},
+		Breaker:  circuits,
+		Retry:    &retry.Config{},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -423,75 +403,4 @@ func ExampleClient() {
 	resp, err := client.Work(context.Background(), &demopb.WorkRequest{Name: "done"})
 	fmt.Println(resp.GetMessage(), err)
 	// Output: done <nil>
-}
-
-// A breaker tells when a circuit changes, and its refusals say when to come back.
-func ExampleUnaryBreaker() {
-	breaker, err := interceptors.NewBreaker(
-		interceptors.BreakerConfig{MinCalls: 5},
-		interceptors.WithBreakerHooks(interceptors.BreakerHooks{
-			StateChanged: func(_, method string, from, to interceptors.BreakerState) {
-				fmt.Println(method, "was", from, "and is", to)
-			},
-		}),
-	)
-	if err != nil {
-		log.Fatal(err)
-	}
-	sick := grpc.NewServer(grpc.UnaryInterceptor(func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
-		return nil, status.Error(codes.Unavailable, "no database")
-	}))
-	client, stop := serve(sick, grpc.WithUnaryInterceptor(interceptors.UnaryBreaker(breaker)))
-	defer stop()
-	for range 6 {
-		_, err = client.Work(context.Background(), &demopb.WorkRequest{})
-	}
-	fmt.Println(errors.Is(err, interceptors.ErrBreakerOpen), status.Code(err))
-	// Output:
-	// /weir.demo.v1.DemoService/Work was closed and is open
-	// true Unavailable
-}
-
-// A throttle sends a server that refuses about twice what it accepts, and refuses the
-// rest here.
-func ExampleUnaryThrottle() {
-	throttle, err := interceptors.NewThrottle(interceptors.ThrottleConfig{K: 2})
-	if err != nil {
-		log.Fatal(err)
-	}
-	arrived := 0
-	full := grpc.NewServer(grpc.UnaryInterceptor(func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
-		arrived++
-		return nil, status.Error(codes.Unavailable, "full")
-	}))
-	client, stop := serve(full, grpc.WithUnaryInterceptor(interceptors.UnaryThrottle(throttle)))
-	defer stop()
-	for range 1000 {
-		_, _ = client.Work(context.Background(), &demopb.WorkRequest{})
-	}
-	fmt.Println("fewer than 100 of 1000 arrived:", arrived < 100)
-	// Output: fewer than 100 of 1000 arrived: true
-}
-
-// The policy is gRPC's own, as a service config; the guard finds retries above it, such as
-// those of an interceptor that somebody had installed before.
-func ExampleRetryConfig() {
-	policy, err := interceptors.RetryDialOption(interceptors.RetryConfig{Services: []string{"weir.demo.v1.DemoService"}})
-	if err != nil {
-		log.Fatal(err)
-	}
-	guard := interceptors.UnaryRetryGuard(func(_, method string) { fmt.Println("two layers retry", method) })
-	attempts := 0
-	flaky := grpc.NewServer(grpc.UnaryInterceptor(func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
-		attempts++
-		return nil, status.Error(codes.Unavailable, "flaky")
-	}))
-	again := retry.UnaryClientInterceptor(retry.WithMax(3), retry.WithCodes(codes.Unavailable))
-	client, stop := serve(flaky, policy, grpc.WithChainUnaryInterceptor(guard, again, guard))
-	defer stop()
-	_, err = client.Work(context.Background(), &demopb.WorkRequest{})
-	fmt.Println(status.Code(err), "after", attempts, "attempts")
-	// Output:
-	// two layers retry /weir.demo.v1.DemoService/Work
-	// Unavailable after 3 attempts
 }

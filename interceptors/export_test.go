@@ -1,10 +1,6 @@
 package interceptors
 
-import (
-	"time"
-
-	"google.golang.org/grpc"
-)
+import "google.golang.org/grpc"
 
 // Families counts the gates that are remembered.
 func Families() int {
@@ -12,15 +8,6 @@ func Families() int {
 	families.Range(func(any, any) bool { n++; return true })
 	return n
 }
-
-// TableSize is how many circuits, or targets, are told apart.
-const TableSize = tableSize
-
-// Unjittered has circuits stay open for exactly what the configuration says.
-func Unjittered(b *Breaker) { b.jittered = func(d time.Duration) time.Duration { return d } }
-
-// Drawn has a throttle draw its numbers, from 0 up to 1, from f.
-func Drawn(t *Throttle, f func() float64) { t.draw = f }
 
 // UnaryRestore is the interceptor that gives calls back the refusals that gRPC lost.
 var UnaryRestore = unaryRestore

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/tap"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/internal/check"
 )
 
 // A GateRule says which calls a gate is for.
@@ -40,23 +41,23 @@ type Gates []GateRule
 // is wrong, by line and key.
 func GatesFromJSON(document []byte, opts ...admit.Option) (Gates, error) {
 	sections, err := admit.SectionsFromJSON(document)
-	var bad checks
-	bad.that(err == nil, "gates: %s", withoutKind(err))
+	var bad check.Errors
+	bad.That(err == nil, "gates: %s", withoutKind(err))
 	var gates Gates
 	for _, s := range sections {
 		for i, name := range s.Methods {
 			if err := checkMethod(name); err != nil && name != "" {
-				bad.that(false, "gates: document: %s: %w", s.Where(fmt.Sprintf("methods[%d]", i)), err)
+				bad.That(false, "gates: document: %s: %w", s.Where(fmt.Sprintf("methods[%d]", i)), err)
 			}
 		}
-		bad.that(s.Methods == nil || len(s.Methods) > 0,
+		bad.That(s.Methods == nil || len(s.Methods) > 0,
 			"gates: document: %s: got no method, want one, or no such key for every call", s.Where("methods"))
 		if s.Option == nil {
 			continue
 		}
 		g, err := admit.New(append(slices.Clip(opts), admit.WithName(s.Name), s.Option)...)
 		if err != nil {
-			bad.that(false, "gates: document: %s: %s", s.Where("name"), withoutKind(err))
+			bad.That(false, "gates: document: %s: %s", s.Where("name"), withoutKind(err))
 			continue
 		}
 		rule := GateRule{Gate: g, Streams: s.Streams}
@@ -65,7 +66,7 @@ func GatesFromJSON(document []byte, opts ...admit.Option) (Gates, error) {
 		}
 		gates = append(gates, rule)
 	}
-	if err := bad.err(); err != nil {
+	if err := bad.Err(ErrConfig); err != nil {
 		return nil, err
 	}
 	return gates, nil
@@ -80,18 +81,18 @@ func (g Gates) Update(document []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: gates: %s", ErrConfig, withoutKind(err))
 	}
-	var bad checks
+	var bad check.Errors
 	for _, s := range sections {
 		i := slices.IndexFunc(g, func(r GateRule) bool { return made(r.Gate) && r.Gate.Name() == s.Name })
 		if i < 0 {
 			continue // UpdateFromJSON finds that, too
 		}
 		now, _ := g[i].Match.(*methods)
-		bad.that(s.Methods == nil || now != nil && slices.Equal(now.names, s.Methods),
+		bad.That(s.Methods == nil || now != nil && slices.Equal(now.names, s.Methods),
 			"gates: document: %s: got methods %q, want those of the start: others take a restart", s.Where("methods"), s.Methods)
-		bad.that(!s.Streams || g[i].Streams, "gates: document: %s: got true, want false as at the start", s.Where("streams"))
+		bad.That(!s.Streams || g[i].Streams, "gates: document: %s: got true, want false as at the start", s.Where("streams"))
 	}
-	if err := bad.err(); err != nil {
+	if err := bad.Err(ErrConfig); err != nil {
 		return err
 	}
 	if err := admit.UpdateFromJSON(document, g.All()...); err != nil {
@@ -119,20 +120,20 @@ func (g Gates) All() []*admit.Gate {
 	return all
 }
 
-func (g Gates) validate(bad *checks, c *ServerConfig) {
+func (g Gates) validate(bad *check.Errors, c *ServerConfig) {
 	for i, r := range g {
 		what := fmt.Sprintf("server: Gates[%d]", i)
-		bad.that(r.Gate != nil, "%s: Gate: got nil, want a gate", what)
-		bad.gate(what+": Gate", r.Gate, r.Streams)
+		bad.That(r.Gate != nil, "%s: Gate: got nil, want a gate", what)
+		checkGate(bad, what+": Gate", r.Gate, r.Streams)
 		for _, err := range checkMatcher(r.Match) {
-			bad.that(false, "%s: Match: %w", what, err)
+			bad.That(false, "%s: Match: %w", what, err)
 		}
 		if !made(r.Gate) {
 			continue
 		}
-		bad.that(r.Gate != c.Gate && r.Gate != c.Streams, "%s: Gate: got the gate of Gate or Streams, want one of its own", what)
+		bad.That(r.Gate != c.Gate && r.Gate != c.Streams, "%s: Gate: got the gate of Gate or Streams, want one of its own", what)
 		if c.Gate != nil && r.Gate != c.Gate {
-			bad.that(r.Gate.Name() != c.Gate.Name(), "%s: Gate: got the name %q of Gate, want one of its own", what, r.Gate.Name())
+			bad.That(r.Gate.Name() != c.Gate.Name(), "%s: Gate: got the name %q of Gate, want one of its own", what, r.Gate.Name())
 		}
 		for j, before := range g[:i] {
 			r.after(bad, what, fmt.Sprintf("Gates[%d]", j), before)
@@ -141,23 +142,23 @@ func (g Gates) validate(bad *checks, c *ServerConfig) {
 }
 
 // after checks a rule against one before it.
-func (r GateRule) after(bad *checks, what, where string, before GateRule) {
+func (r GateRule) after(bad *check.Errors, what, where string, before GateRule) {
 	if made(before.Gate) {
-		bad.that(r.Gate != before.Gate, "%s: Gate: got the gate of %s, want one of its own, or one rule for both", what, where)
-		bad.that(r.Gate == before.Gate || r.Gate.Name() != before.Gate.Name(),
+		bad.That(r.Gate != before.Gate, "%s: Gate: got the gate of %s, want one of its own, or one rule for both", what, where)
+		bad.That(r.Gate == before.Gate || r.Gate.Name() != before.Gate.Name(),
 			"%s: Gate: got the name %q of %s, want one of its own", what, r.Gate.Name(), where)
 	}
 	if r.Streams != before.Streams {
 		return
 	}
-	bad.that(before.Match != nil, "%s: got a rule that no call reaches, want it before %s, which is for every call", what, where)
+	bad.That(before.Match != nil, "%s: got a rule that no call reaches, want it before %s, which is for every call", what, where)
 	mine, ok := r.Match.(*methods)
 	theirs, both := before.Match.(*methods)
 	if !ok || !both || mine == nil || theirs == nil {
 		return
 	}
 	for i, m := range mine.parts {
-		bad.that(!theirs.covers(m), "%s: Match: got %q, which is for %s already, want it in one of them", what, mine.names[i], where)
+		bad.That(!theirs.covers(m), "%s: Match: got %q, which is for %s already, want it in one of them", what, mine.names[i], where)
 	}
 }
 

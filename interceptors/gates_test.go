@@ -19,6 +19,9 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/retry"
+	"github.com/weir-go/weir/interceptors/throttle"
 	"github.com/weir-go/weir/internal/grpctest"
 	"github.com/weir-go/weir/limit"
 )
@@ -387,11 +390,11 @@ func TestMethodsSaysWhatIsWrong(t *testing.T) {
 func TestClientConfigSaysWhatIsWrong(t *testing.T) {
 	_, err := interceptors.Client(interceptors.ClientConfig{
 		Propagation: []interceptors.PropagationOption{nil},
-		Throttle:    &interceptors.Throttle{},
+		Throttle:    &throttle.Throttle{},
 		Limit:       &admit.Gate{},
 		Streams:     adaptive(t, "streams"),
-		Breaker:     &interceptors.Breaker{},
-		Retry:       &interceptors.RetryConfig{MaxAttempts: 9, Multiplier: math.NaN()},
+		Breaker:     &breaker.Breaker{},
+		Retry:       &retry.Config{MaxAttempts: 9, Multiplier: math.NaN()},
 	}, nil, interceptors.WithClass(5, nil))
 	for _, says := range []string{
 		"client: Propagation[0]: got nil", "client: Throttle: got a zero Throttle, want one from NewThrottle", "client: Limit: got a zero Gate",

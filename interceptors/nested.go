@@ -9,6 +9,8 @@ import (
 	"weak"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/internal/callctx"
+	"github.com/weir-go/weir/interceptors/internal/latency"
 )
 
 // A kind of interceptor. One chain has interceptors of one kind only.
@@ -69,7 +71,7 @@ type member struct {
 	kind   kind
 	key    any // a markKey; boxed once
 	family *family
-	paces  *paces // of the methods of unary calls
+	paces  *latency.Methods // of the methods of unary calls
 	// alone: a marked call went through the whole chain and met no other member.
 	alone atomic.Bool
 }
@@ -80,7 +82,7 @@ func join(g *admit.Gate, k kind) *member {
 	if several || f.has(unaryServer, streamServer) && f.has(unaryClient, streamClient) {
 		f.always.Store(true)
 	}
-	return &member{gate: g, kind: k, key: markKey{g, k}, family: f, paces: newPaces()}
+	return &member{gate: g, kind: k, key: markKey{g, k}, family: f, paces: latency.NewMethods()}
 }
 
 // inside reports whether the call holds a permit of the gate already.
@@ -134,6 +136,9 @@ type mark struct {
 	guests int    // also: calls that run under the permit
 }
 
+// CallClass implements callctx.Hop.
+func (m *mark) CallClass() admit.Class { return m.class }
+
 // A markKey asks for a mark of a gate, from an interceptor of a kind: it finds
 // those of its own kind, and a client's those of the call that it is made for.
 type markKey struct {
@@ -148,7 +153,7 @@ func (m *mark) Value(key any) any {
 		if m.answers(k) {
 			return m
 		}
-	case hopKey:
+	case callctx.HopKey:
 		if m.hop {
 			return m
 		}

@@ -3,7 +3,6 @@ package interceptors_test
 import (
 	"context"
 	"errors"
-	"io"
 	"runtime"
 	"slices"
 	"sync"
@@ -79,12 +78,12 @@ func TestSameGateTwice(t *testing.T) {
 				look := func() { most = max(most, g.Stats().InFlight) }
 				server, client := c.install(g)
 				r := start(t, &service{
-					work: func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+					OnWork: func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 						look()
 						time.Sleep(time.Millisecond)
 						return &demopb.WorkResponse{}, nil
 					},
-					exchange: func(demopb.DemoService_ExchangeServer) error { look(); return nil },
+					OnExchange: func(demopb.DemoService_ExchangeServer) error { look(); return nil },
 				}, server, client...)
 				for range 3 {
 					if _, err := r.Work(t.Context(), &demopb.WorkRequest{}); err != nil {
@@ -106,21 +105,6 @@ func TestSameGateTwice(t *testing.T) {
 			})
 		})
 	}
-}
-
-// drainStream opens a stream and reads it to its end.
-func drainStream(ctx context.Context, r *rig) error {
-	s, err := r.Exchange(ctx)
-	if err != nil {
-		return err
-	}
-	for err == nil {
-		_, err = s.Recv()
-	}
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	return err
 }
 
 // Many first calls at once: none may be counted as standing alone before one of
@@ -275,10 +259,10 @@ func TestGateOfBothSides(t *testing.T) {
 		back := start(t, &service{}, nil, grpc.WithUnaryInterceptor(interceptors.UnaryClient(g)),
 			grpc.WithStreamInterceptor(interceptors.StreamClient(g)))
 		front := start(t, &service{
-			work: func(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+			OnWork: func(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 				return back.Work(ctx, req)
 			},
-			exchange: func(s demopb.DemoService_ExchangeServer) error {
+			OnExchange: func(s demopb.DemoService_ExchangeServer) error {
 				ctx, cancel := context.WithCancel(s.Context())
 				defer cancel()
 				_, err := back.Exchange(ctx)

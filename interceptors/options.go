@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 	"google.golang.org/grpc/codes"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/internal/refusal"
 )
 
 // A ServerOption configures [UnaryServer], [StreamServer] and [Tap].
@@ -129,11 +129,7 @@ func WithOutcome(f func(error) admit.Outcome) Option {
 // for codes.Unknown here, as does a number that is no code, just as grpc treats
 // an error that claims to be OK.
 func WithCode(why admit.Reason, code codes.Code) Option {
-	return option(func(c *config) {
-		if int(why) < len(c.codes) {
-			c.codes[why] = sound(code)
-		}
-	})
+	return option(func(c *config) { c.refusals.SetCode(why, code) })
 }
 
 // WithoutExemptions makes the health, reflection and channelz services subject
@@ -154,10 +150,7 @@ type config struct {
 	trust        func(context.Context) (admit.Class, bool)
 	shedRetries  bool
 	outcomeOf    func(error) admit.Outcome
-	codes        codeTable
-	built        *sync.Map // the errors of refusals: of *stopped, by *admit.Refusal
-	usual        *usualErrors
-	overQuota    *quotaErrors
+	refusals     *refusal.Maker
 	noExemptions bool
 	leaves       bool // calls leave here: their context may say what they are
 	wrong        []error
@@ -170,7 +163,7 @@ type classRule struct {
 }
 
 func serverConfig(opts []ServerOption) config {
-	c := config{codes: serverCodes, built: new(sync.Map), usual: new(usualErrors), overQuota: new(quotaErrors)}
+	c := config{refusals: refusal.NewServer()}
 	for i, o := range opts {
 		if o == nil {
 			c.wrong = append(c.wrong, fmt.Errorf("option %d: got nil, want an option", i))
@@ -182,7 +175,7 @@ func serverConfig(opts []ServerOption) config {
 }
 
 func clientConfig(opts []ClientOption) config {
-	c := config{codes: clientCodes, built: new(sync.Map), usual: new(usualErrors), overQuota: new(quotaErrors), leaves: true}
+	c := config{refusals: refusal.NewClient(), leaves: true}
 	for i, o := range opts {
 		if o == nil {
 			c.wrong = append(c.wrong, fmt.Errorf("option %d: got nil, want an option", i))

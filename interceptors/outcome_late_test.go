@@ -42,8 +42,8 @@ func sides(t *testing.T, svc *service, f func(t *testing.T, r *rig, g *admit.Gat
 // asDeadline has a service end its calls with DEADLINE_EXCEEDED when their context does.
 // A server may hear of the caller's end, which is CANCELED, a moment before the deadline.
 func asDeadline(svc *service) *service {
-	return &service{work: func(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
-		resp, err := svc.work(ctx, req)
+	return &service{OnWork: func(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+		resp, err := svc.OnWork(ctx, req)
 		if ctx.Err() != nil {
 			err = status.Error(codes.DeadlineExceeded, "")
 		}
@@ -54,17 +54,17 @@ func asDeadline(svc *service) *service {
 // Deadlines that could not be met are no overload, whatever the method takes.
 func TestOutcomeOfDeadlinesTooShort(t *testing.T) {
 	ms := time.Millisecond
-	patient := client{period: 10 * ms, gives: always(2 * time.Second), patient: true}
+	patient := client{Period: 10 * ms, Gives: always(2 * time.Second), Patient: true}
 	for name, c := range map[string]struct {
 		svc       *service
 		impatient client
 		most      uint64 // overloads
 	}{
-		"10 ms for a method of 20 ms":    {works(20 * ms), client{period: 10 * ms, gives: always(10 * ms)}, 0},
-		"19 ms for a method of 20 ms":    {works(20 * ms), client{period: 2 * ms, gives: always(19 * ms)}, 0},
-		"2 ms for a method of 20 ms":     {works(20 * ms), client{period: 1 * ms, gives: always(2 * ms)}, 0},
-		"240 ms for a method of 500 ms":  {works(500 * ms), client{period: 10 * ms, gives: always(240 * ms)}, 5},
-		"25 ms for an exponential 20 ms": {exponential(20 * ms), client{period: 10 * ms, gives: always(25 * ms)}, 80},
+		"10 ms for a method of 20 ms":    {works(20 * ms), client{Period: 10 * ms, Gives: always(10 * ms)}, 0},
+		"19 ms for a method of 20 ms":    {works(20 * ms), client{Period: 2 * ms, Gives: always(19 * ms)}, 0},
+		"2 ms for a method of 20 ms":     {works(20 * ms), client{Period: 1 * ms, Gives: always(2 * ms)}, 0},
+		"240 ms for a method of 500 ms":  {works(500 * ms), client{Period: 10 * ms, Gives: always(240 * ms)}, 5},
+		"25 ms for an exponential 20 ms": {exponential(20 * ms), client{Period: 10 * ms, Gives: always(25 * ms)}, 80},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sides(t, asDeadline(c.svc), func(t *testing.T, r *rig, g *admit.Gate) {
@@ -86,20 +86,20 @@ func TestOutcomeOfLateCalls(t *testing.T) {
 		slow    time.Duration // what they take then
 		callers []client
 	}{
-		"ten times slower":           {3 * time.Second, 200 * ms, []client{{period: 10 * ms, gives: always(100 * ms)}}},
-		"three times slower":         {3 * time.Second, 60 * ms, []client{{period: 10 * ms, gives: always(50 * ms)}}},
-		"hangs, little time":         {3 * time.Second, time.Hour, []client{{period: 10 * ms, gives: always(30 * ms)}}},
-		"hangs among the impatient":  {3 * time.Second, time.Hour, []client{{period: 10 * ms, gives: always(100 * ms)}, {period: 20 * ms, gives: always(5 * ms)}}},
-		"never answers":              {0, time.Hour, []client{{period: 10 * ms, gives: always(100 * ms)}}},
-		"is too slow from the start": {0, 300 * ms, []client{{period: 10 * ms, gives: always(100 * ms)}}},
+		"ten times slower":           {3 * time.Second, 200 * ms, []client{{Period: 10 * ms, Gives: always(100 * ms)}}},
+		"three times slower":         {3 * time.Second, 60 * ms, []client{{Period: 10 * ms, Gives: always(50 * ms)}}},
+		"hangs, little time":         {3 * time.Second, time.Hour, []client{{Period: 10 * ms, Gives: always(30 * ms)}}},
+		"hangs among the impatient":  {3 * time.Second, time.Hour, []client{{Period: 10 * ms, Gives: always(100 * ms)}, {Period: 20 * ms, Gives: always(5 * ms)}}},
+		"never answers":              {0, time.Hour, []client{{Period: 10 * ms, Gives: always(100 * ms)}}},
+		"is too slow from the start": {0, 300 * ms, []client{{Period: 10 * ms, Gives: always(100 * ms)}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			began := time.Time{}
-			svc := &service{work: func(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+			svc := &service{OnWork: func(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 				if time.Since(began) < c.before {
-					return works(20*ms).work(ctx, req)
+					return works(20*ms).OnWork(ctx, req)
 				}
-				return works(c.slow).work(ctx, req)
+				return works(c.slow).OnWork(ctx, req)
 			}}
 			sides(t, asDeadline(svc), func(t *testing.T, r *rig, g *admit.Gate) {
 				began = time.Now()

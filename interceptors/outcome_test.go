@@ -18,6 +18,8 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/throttle"
 )
 
 // A failing is what fails to say who calls.
@@ -72,10 +74,10 @@ func TestErrorsOfGRPC(t *testing.T) {
 					return nil
 				}
 				svc := &service{
-					work: func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+					OnWork: func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 						return &demopb.WorkResponse{Message: c.resp}, says()
 					},
-					exchange: func(s demopb.DemoService_ExchangeServer) error {
+					OnExchange: func(s demopb.DemoService_ExchangeServer) error {
 						if _, err := s.Recv(); err != nil {
 							return err
 						}
@@ -86,7 +88,7 @@ func TestErrorsOfGRPC(t *testing.T) {
 					},
 				}
 				all := interceptors.ClientConfig{
-					Throttle: newThrottle(t, interceptors.ThrottleConfig{}), Limit: newGate(t), Breaker: newBreaker(t, interceptors.BreakerConfig{}),
+					Throttle: newThrottle(t, throttle.Config{}), Limit: newGate(t), Breaker: newBreaker(t, breaker.Config{}),
 				}
 				r := start(t, svc, c.server, append(c.dial, standBack(t, all)...)...)
 				ctx := metadata.AppendToOutgoingContext(t.Context(), c.metadata...)
@@ -103,7 +105,7 @@ func TestErrorsOfGRPC(t *testing.T) {
 					wantCode(t, err, c.want)
 				}
 				for _, s := range all.Breaker.Stats() {
-					if s.State != interceptors.BreakerClosed || s.Failed != 0 || s.Allowed != 30 {
+					if s.State != breaker.Closed || s.Failed != 0 || s.Allowed != 30 {
 						t.Errorf("circuit: got %+v, want it closed, 30 allowed, and none failed", s)
 					}
 				}
@@ -125,18 +127,18 @@ func calls(o ...grpc.CallOption) []grpc.CallOption { return o }
 // Probes that never left the client do not close a circuit.
 func TestFailingCredentialsCloseNoCircuit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBreaker(t, interceptors.BreakerConfig{})
+		b := newBreaker(t, breaker.Config{})
 		sick := does(func(context.Context) error { return status.Error(codes.Unavailable, "down") })
-		r := start(t, sick, nil, breakerDial(b)...)
+		r := start(t, sick, nil, grpc.WithUnaryInterceptor(breaker.Unary(b)))
 		for range 20 {
 			_, _ = r.Work(t.Context(), &demopb.WorkRequest{})
 		}
-		wantState(t, b, interceptors.BreakerOpen)
-		time.Sleep(6 * time.Second)
+		wantState(t, b, breaker.Open)
+		time.Sleep(8 * time.Second) // longer than a circuit stays open, with its jitter
 		for range 3 {
 			_, err := r.Work(t.Context(), &demopb.WorkRequest{}, grpc.PerRPCCredentials(failing{secure: true}))
 			wantCode(t, err, codes.Unauthenticated)
 		}
-		wantState(t, b, interceptors.BreakerHalfOpen)
+		wantState(t, b, breaker.HalfOpen)
 	})
 }

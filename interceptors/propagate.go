@@ -2,7 +2,6 @@ package interceptors
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -12,6 +11,11 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/internal/callctx"
+	"github.com/weir-go/weir/interceptors/internal/latency"
+	"github.com/weir-go/weir/interceptors/internal/places"
+	"github.com/weir-go/weir/interceptors/internal/refusal"
+	"github.com/weir-go/weir/interceptors/retry"
 )
 
 const (
@@ -48,40 +52,23 @@ func WithPropagation(trust func(ctx context.Context) (highest admit.Class, trust
 }
 
 // WithRetriesBelow makes a call that is another attempt (grpc-previous-rpc-attempts,
-// see [PreviousAttempts]) one of the class below its own: under overload, first
+// see [retry.PreviousAttempts]) one of the class below its own: under overload, first
 // attempts come first.
 func WithRetriesBelow() ServerOption {
 	return serverOption(func(c *config) { c.shedRetries = true })
 }
 
-type classContextKey struct{}
-
 // ContextWithClass returns a context for calls of a class. [UnaryPropagation] and
 // [StreamPropagation] tell the server, and a client's gate uses it where no
 // option says otherwise.
 func ContextWithClass(ctx context.Context, c admit.Class) context.Context {
-	return context.WithValue(ctx, classContextKey{}, c)
+	return callctx.WithClass(ctx, c)
 }
-
-// contextClass returns the class of calls that are made with a context: what
-// [ContextWithClass] said, or else what the call is for which they are made.
-func contextClass(ctx context.Context) admit.Class {
-	// A handler's own context is further in than that of its call.
-	if c, ok := ctx.Value(classContextKey{}).(admit.Class); ok {
-		return c
-	}
-	if m := hopOf(ctx); m != nil {
-		return m.class
-	}
-	return admit.Default
-}
-
-type hopKey struct{}
 
 // hopOf returns the mark of the call that a server with [WithPropagation] runs
 // in this context, or nil.
 func hopOf(ctx context.Context) *mark {
-	m, _ := ctx.Value(hopKey{}).(*mark)
+	m, _ := ctx.Value(callctx.HopKey{}).(*mark)
 	return m
 }
 
@@ -95,7 +82,7 @@ func (s *server) arrive(ctx context.Context, call admit.Call) (_ admit.Call, pas
 			}
 		}
 	}
-	if s.shedRetries && PreviousAttempts(ctx) > 0 {
+	if s.shedRetries && retry.PreviousAttempts(ctx) > 0 {
 		call.Class = gateFuncs.Below(s.gate, call.Class)
 	}
 	if s.propagates {
@@ -124,15 +111,13 @@ func (s *server) advise(ctx context.Context, ss grpc.ServerStream, m *mark, err 
 	if err == nil || m == nil || m.failed.Load() == nil || !retriable(err) {
 		return
 	}
-	s.sendTrailer(ctx, ss, dontRetry)
+	s.sendTrailer(ctx, ss, refusal.DontRetry)
 }
-
-var dontRetry = metadata.MD{pushbackKey: {"-1"}}
 
 // retriable reports whether an error is one of those that gRPC is usually told to
 // retry.
 func retriable(err error) bool {
-	c := codeOf(err)
+	c := refusal.CodeOf(err)
 	return c == codes.Unavailable || c == codes.ResourceExhausted
 }
 
@@ -171,8 +156,8 @@ func UnaryPropagation(opts ...PropagationOption) grpc.UnaryClientInterceptor {
 		ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
 	) error {
 		from := hopOf(ctx)
-		floor := p.floors.at(cc, method)
-		ctx, cancel, err := p.depart(ctx, from, floor.shortest())
+		floor := p.floors.At(cc, method)
+		ctx, cancel, err := p.depart(ctx, from, floor.Shortest())
 		if err != nil {
 			return err
 		}
@@ -181,7 +166,7 @@ func UnaryPropagation(opts ...PropagationOption) grpc.UnaryClientInterceptor {
 		start := time.Now()
 		err = invoker(context.WithValue(ctx, waitingKey{}, &waited), method, req, reply, cc, opts...)
 		if err == nil {
-			floor.saw(time.Since(start) - waited.sum())
+			floor.Saw(time.Since(start) - waited.sum())
 		}
 		from.noteEnd(method, err)
 		return err
@@ -220,22 +205,16 @@ func StreamPropagation(opts ...PropagationOption) grpc.StreamClientInterceptor {
 
 type propagation struct {
 	margin time.Duration
-	floors *table[*floor]
+	floors *places.Table[*latency.Minimum]
 }
 
 func newPropagation(opts []PropagationOption) *propagation {
-	p := &propagation{floors: newTable(newFloor)}
+	p := &propagation{floors: places.New(latency.NewMinimum)}
 	for _, o := range opts {
 		o.applyPropagation(p)
 	}
 	return p
 }
-
-var errTooClose = func() *stopped {
-	is := &Refusal{Reason: admit.DeadlineTooClose.String()}
-	st := newStatus(codes.DeadlineExceeded, "weir: this client did not send the call: its deadline is too close", is)
-	return newStopped(&admit.Refusal{Reason: admit.DeadlineTooClose}, st, is)
-}()
 
 // depart returns the context with which a call leaves that takes at least so long.
 func (p *propagation) depart(ctx context.Context, from *mark, shortest time.Duration) (context.Context, context.CancelFunc, error) {
@@ -243,13 +222,13 @@ func (p *propagation) depart(ctx context.Context, from *mark, shortest time.Dura
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline) - p.margin
 		if left <= shortest {
-			return nil, nil, errTooClose
+			return nil, nil, refusal.ErrTooClose
 		}
 		if p.margin > 0 {
-			ctx, cancel = until(ctx, deadline.Add(-p.margin))
+			ctx, cancel = callctx.Until(ctx, deadline.Add(-p.margin))
 		}
 	}
-	class := contextClass(ctx)
+	class := callctx.Class(ctx)
 	md, _ := metadata.FromOutgoingContext(ctx) // a copy
 	if md == nil {
 		md = metadata.MD{}
@@ -261,17 +240,6 @@ func (p *propagation) depart(ctx context.Context, from *mark, shortest time.Dura
 	md[classKey] = []string{class.String()}
 	return metadata.NewOutgoingContext(ctx, md), cancel, nil
 }
-
-// until returns a context with a deadline. When it is cancelled the cause says that it
-// was not a caller who did it: what stands further in may see that before it hears
-// how its stream ended.
-func until(ctx context.Context, deadline time.Time) (context.Context, context.CancelFunc) {
-	timed, stop := context.WithDeadline(ctx, deadline)
-	ctx, cancel := context.WithCancelCause(timed)
-	return ctx, func() { cancel(errOver); stop() }
-}
-
-var errOver = errors.New("weir: the call is over")
 
 // A waiting is how long a call has waited for permits of this process.
 type waiting struct{ ns atomic.Int64 }

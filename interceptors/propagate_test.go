@@ -22,6 +22,7 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
 )
 
 // guarded are server options with a gate, for both kinds of calls.
@@ -39,12 +40,6 @@ func trustUpTo(c admit.Class) interceptors.ServerOption {
 var propagating = []grpc.DialOption{
 	grpc.WithChainUnaryInterceptor(interceptors.UnaryPropagation()),
 	grpc.WithChainStreamInterceptor(interceptors.StreamPropagation()),
-}
-
-func does(f func(context.Context) error) *service {
-	return &service{work: func(ctx context.Context, _ *demopb.WorkRequest) (*demopb.WorkResponse, error) {
-		return &demopb.WorkResponse{}, f(ctx)
-	}}
 }
 
 // asks is a service that calls another.
@@ -150,7 +145,7 @@ func loop(t *testing.T, g *admit.Gate, opts ...interceptors.ServerOption) (first
 		_, err := first.Work(ctx, &demopb.WorkRequest{Name: "back"})
 		return err
 	}), guarded(newGate(t, admit.WithLimit(fixed(100))), opts...), propagating...)
-	svc.work = func(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+	svc.OnWork = func(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 		if req.GetName() == "back" {
 			return &demopb.WorkResponse{Message: "and back"}, nil
 		}
@@ -210,7 +205,7 @@ func TestComingBackIsBounded(t *testing.T) {
 			together.Add(c.held)
 			svc := &service{}
 			r := start(t, svc, guarded(g, interceptors.WithPropagation(nil)), propagating...)
-			svc.work = func(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+			svc.OnWork = func(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 				if req.GetName() == "back" {
 					inside.Add(1)
 					<-proceed
@@ -461,7 +456,7 @@ func TestStreamsPropagate(t *testing.T) {
 		g := newGate(t, admit.WithLimit(fixed(1)))
 		svc := &service{}
 		r := start(t, svc, guarded(g, interceptors.WithPropagation(nil)), propagating...)
-		svc.exchange = func(s demopb.DemoService_ExchangeServer) error {
+		svc.OnExchange = func(s demopb.DemoService_ExchangeServer) error {
 			_, err := r.Work(s.Context(), &demopb.WorkRequest{})
 			return err
 		}
@@ -545,7 +540,7 @@ func TestComingBackThroughTwoGates(t *testing.T) {
 		p := interceptors.WithPropagation(nil)
 		svc := &service{}
 		r := start(t, svc, unaryServers(interceptors.UnaryServer(outer, p), interceptors.UnaryServer(inner, p)), propagating...)
-		svc.work = func(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+		svc.OnWork = func(ctx context.Context, req *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 			if req.GetName() == "back" {
 				return &demopb.WorkResponse{}, nil
 			}
@@ -700,8 +695,8 @@ func TestContextClassBesideRules(t *testing.T) {
 func TestMarginHidesNoEnd(t *testing.T) {
 	for _, margin := range []time.Duration{0, time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {
-			b := newBreaker(t, interceptors.BreakerConfig{})
-			svc := &service{exchange: func(demopb.DemoService_ExchangeServer) error {
+			b := newBreaker(t, breaker.Config{})
+			svc := &service{OnExchange: func(demopb.DemoService_ExchangeServer) error {
 				return status.Error(codes.DeadlineExceeded, "my database did not answer")
 			}}
 			r := start(t, svc, nil, standBack(t, interceptors.ClientConfig{
@@ -716,7 +711,7 @@ func TestMarginHidesNoEnd(t *testing.T) {
 				wantCode(t, err, codes.DeadlineExceeded)
 				cancel()
 			}
-			wantState(t, b, interceptors.BreakerOpen)
+			wantState(t, b, breaker.Open)
 		})
 	}
 }

@@ -208,7 +208,7 @@ func TestClientRefuses(t *testing.T) {
 					want = codes.Unavailable
 				}
 				called := false
-				r := start(t, &service{work: func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+				r := start(t, &service{OnWork: func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 					called = true
 					return nil, nil
 				}}, nil, grpc.WithUnaryInterceptor(interceptors.UnaryClient(c.gate(t))),

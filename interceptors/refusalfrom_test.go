@@ -22,6 +22,9 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/retry"
+	"github.com/weir-go/weir/interceptors/throttle"
 )
 
 // texts holds what refusals say, of a gate with the name "default".
@@ -120,7 +123,7 @@ func TestRefusalFromRetriedCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := strict(t, 1)
 		fill(t, g)
-		r := start(t, &service{}, unaryServers(interceptors.UnaryServer(g)), policy(t, interceptors.RetryConfig{}))
+		r := start(t, &service{}, unaryServers(interceptors.UnaryServer(g)), policy(t, retry.Config{}))
 		_, err := r.Work(t.Context(), &demopb.WorkRequest{})
 		if !strings.HasPrefix(err.Error(), "max retries exhausted") {
 			t.Errorf("error: got %v, want the one of three attempts", err)
@@ -140,18 +143,16 @@ func TestRefusalFromOthers(t *testing.T) {
 	_, err = interceptors.Tap(g)(t.Context(), tapInfo(work))
 	wantFrom(t, err, interceptors.Refusal{Reason: "draining", Gate: "write", Remote: true}, none)
 
-	throttle := newThrottle(t, interceptors.ThrottleConfig{})
-	interceptors.Drawn(throttle, func() float64 { return 0.999 })
-	throttled := interceptors.UnaryThrottle(throttle)
-	for range 100 {
+	throttled := throttle.Unary(newThrottle(t, throttle.Config{}))
+	for err = errDown; !errors.Is(err, throttle.ErrThrottled); {
 		err = throttled(t.Context(), work, nil, nil, nil, busy)
 	}
 	wantFrom(t, err, interceptors.Refusal{Reason: "throttled"}, some)
 	wantText(t, err, "weir: this client holds back: the server has refused too many of its calls: retry in ")
 
-	breaker := interceptors.UnaryBreaker(newBreaker(t, interceptors.BreakerConfig{}))
+	broken := breaker.Unary(newBreaker(t, breaker.Config{}))
 	for range 100 {
-		err = breaker(t.Context(), work, nil, nil, nil, busy)
+		err = broken(t.Context(), work, nil, nil, nil, busy)
 	}
 	wantFrom(t, err, interceptors.Refusal{Reason: "circuit_open"}, some)
 	wantText(t, err, "weir: this client's breaker is open: too many calls of this method have failed: retry in ")

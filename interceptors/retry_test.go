@@ -83,7 +83,7 @@ func TestRetryObeysPushback(t *testing.T) {
 						release()
 					}
 				}}
-				r := start(t, &service{exchange: func(demopb.DemoService_ExchangeServer) error { return nil }}, []grpc.ServerOption{
+				r := start(t, &service{OnExchange: func(demopb.DemoService_ExchangeServer) error { return nil }}, []grpc.ServerOption{
 					grpc.ChainUnaryInterceptor(interceptors.UnaryServer(outer), a.unary, interceptors.UnaryServer(g)),
 					grpc.ChainStreamInterceptor(interceptors.StreamServer(outer), a.stream, interceptors.StreamServer(g)),
 				}, retries("UNAVAILABLE"), grpc.WithStreamInterceptor(interceptors.StreamClient(newGate(t))))

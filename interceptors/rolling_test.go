@@ -23,6 +23,8 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/retry"
+	"github.com/weir-go/weir/internal/racetest"
 )
 
 // A deployment is several replicas of a service that can be restarted.
@@ -54,7 +56,7 @@ func (f *deployment) run(addr string) *replica {
 		opts = unaryServers(interceptors.UnaryServer(i.gate))
 	}
 	i.server = grpc.NewServer(opts...)
-	f.service.register(i.server)
+	f.service.Register(i.server)
 	lis := f.listen(addr)
 	if f.socket {
 		i.addr = lis.Addr().String()
@@ -94,7 +96,7 @@ func (f *deployment) dial(balancer string, of []*replica) *grpc.ClientConn {
 		})
 	}
 	r.InitialState(state)
-	policy, err := interceptors.RetryConfig{}.ServiceConfig()
+	policy, err := retry.Config{}.ServiceConfig()
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -256,7 +258,7 @@ var waysToStop = map[string]func(*testing.T, *replica){"Drain and GracefulStop":
 // A draining server sends its callers to another one, and no call is lost. Callers
 // have 300 ms, so the delay that it asks for must be short.
 func TestRollingRestartLosesNothing(t *testing.T) {
-	if raceDetector {
+	if racetest.Enabled {
 		// Each connection of bufconn makes a timer that is due at once. Now and then the
 		// runtime of Go 1.26 crashes on such a timer of a bubble under the race detector.
 		t.Skip("hundreds of bufconn connections in a bubble: TestRollingRestartOverSockets runs with the race detector")

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/internal/check"
 )
 
 // A ServerConfig says what guards a server. Gate alone guards its unary calls. Where
@@ -113,35 +114,35 @@ func (c *ServerConfig) gates() (all []*admit.Gate) {
 }
 
 func (c *ServerConfig) validate(opts []ServerOption) error {
-	var bad checks
-	bad.that(c.Gate != nil || len(c.Gates) > 0, "server: Gate: got nil, want a gate, or Gates")
-	bad.gate("server: Gate", c.Gate, false)
-	bad.gate("server: Streams", c.Streams, true)
-	bad.that(c.Gate == nil || c.Gate != c.Streams, "server: Streams: got the gate of the calls, want one of its own, or nil")
+	var bad check.Errors
+	bad.That(c.Gate != nil || len(c.Gates) > 0, "server: Gate: got nil, want a gate, or Gates")
+	checkGate(&bad, "server: Gate", c.Gate, false)
+	checkGate(&bad, "server: Streams", c.Streams, true)
+	bad.That(c.Gate == nil || c.Gate != c.Streams, "server: Streams: got the gate of the calls, want one of its own, or nil")
 	c.Gates.validate(&bad, c)
 	streams := c.Streams != nil || slices.ContainsFunc(c.Gates, func(r GateRule) bool { return r.Streams })
-	bad.that(!c.Tap || !streams, "server: Tap: got it with Streams, want one of them")
+	bad.That(!c.Tap || !streams, "server: Tap: got it with Streams, want one of them")
 	calls := c.Gate != nil || slices.ContainsFunc(c.Gates, func(r GateRule) bool { return !r.Streams })
-	bad.that(!c.Tap || calls, "server: Tap: got it without a gate for unary calls, want one")
+	bad.That(!c.Tap || calls, "server: Tap: got it without a gate for unary calls, want one")
 	without(&bad, "Outside", c.Outside)
 	without(&bad, "OutsideStreams", c.OutsideStreams)
 	without(&bad, "Inside", c.Inside)
 	without(&bad, "InsideStreams", c.InsideStreams)
 	if most, need := c.MaxConcurrentStreams, c.needed(); most > 0 {
-		bad.that(int64(most) >= int64(need),
+		bad.That(int64(most) >= int64(need),
 			"server: MaxConcurrentStreams: got %d, want at least %d, which the gates let run and wait, or 0 (%d here)",
 			most, need, c.roomy())
 	}
 	cfg := serverConfig(opts)
 	for _, err := range cfg.checkOptions(c.gates()...) {
-		bad.that(false, "server: %w", err)
+		bad.That(false, "server: %w", err)
 	}
-	return bad.err()
+	return bad.Err(ErrConfig)
 }
 
 // without checks that there is no nil among interceptors.
-func without[F grpc.UnaryServerInterceptor | grpc.StreamServerInterceptor](bad *checks, name string, all []F) {
+func without[F grpc.UnaryServerInterceptor | grpc.StreamServerInterceptor](bad *check.Errors, name string, all []F) {
 	for i, f := range all {
-		bad.that(f != nil, "server: %s[%d]: got nil, want an interceptor", name, i)
+		bad.That(f != nil, "server: %s[%d]: got nil, want an interceptor", name, i)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/internal/refusal"
 )
 
 // UnaryServer returns an interceptor that lets a call run when it has a permit
@@ -154,11 +155,11 @@ func (s *server) comeBack(ctx context.Context, call admit.Call, brought []string
 // refuse returns the error for a call that was not let in, and sends the delay
 // that it asks for. The stream is nil for a unary call.
 func (s *server) refuse(ctx context.Context, ss grpc.ServerStream, err error) error {
-	stopped := s.stop(err)
-	if stopped.trailer != nil {
-		s.sendTrailer(ctx, ss, stopped.trailerFor(ctx))
+	refused := s.refusals.Error(err)
+	if refused.Trailer() != nil {
+		s.sendTrailer(ctx, ss, refused.TrailerFor(ctx))
 	}
-	return stopped
+	return refused
 }
 
 // sendTrailer tells the client when to retry, unless somebody has already.
@@ -178,7 +179,7 @@ func (s *server) sendTrailer(ctx context.Context, ss grpc.ServerStream, trailer 
 // already. Trailers add up, and a client that finds two delays does not retry.
 func pushedBack(s grpc.ServerTransportStream) bool {
 	t, ok := s.(interface{ Trailer() metadata.MD })
-	return ok && len(t.Trailer()[pushbackKey]) > 0
+	return ok && len(t.Trailer()[refusal.PushbackKey]) > 0
 }
 
 // A serverStream is a stream whose context is marked.

@@ -196,7 +196,7 @@ func TestStreamEndsBadly(t *testing.T) {
 			t.Run(fmt.Sprintf("%s after %d", name, k), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					g := strict(t, 1)
-					r := start(t, &service{exchange: func(s demopb.DemoService_ExchangeServer) error {
+					r := start(t, &service{OnExchange: func(s demopb.DemoService_ExchangeServer) error {
 						for range k {
 							if _, err := s.Recv(); err != nil {
 								return err
@@ -284,7 +284,7 @@ func TestHealthOfFullServer(t *testing.T) {
 	g := strict(t, 1)
 	fill(t, g)
 	r := start(t, &service{}, append(unaryServers(interceptors.UnaryServer(g)), grpc.InTapHandle(interceptors.Tap(g))))
-	resp, err := healthpb.NewHealthClient(r.conn).Check(t.Context(), &healthpb.HealthCheckRequest{})
+	resp, err := healthpb.NewHealthClient(r.Conn).Check(t.Context(), &healthpb.HealthCheckRequest{})
 	if resp.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 		t.Errorf("health: got %v and %v, want SERVING", resp, err)
 	}
@@ -406,7 +406,7 @@ func TestGracefulStop(t *testing.T) {
 			if c.drain {
 				g.Drain()
 			}
-			r.server.GracefulStop()
+			r.Server.GracefulStop()
 			if got := time.Since(began); got != c.took {
 				t.Errorf("GracefulStop (drain: %t): got %v, want %v", c.drain, got, c.took)
 			}
@@ -442,7 +442,7 @@ func TestStop(t *testing.T) {
 			t.Fatalf("before: got %d in flight and %d queued, want 1 and 19", s.InFlight, s.Queue)
 		}
 		began := time.Now()
-		r.server.Stop()
+		r.Server.Stop()
 		if got := time.Since(began); got != 0 {
 			t.Errorf("Stop: got %v, want at once", got)
 		}

@@ -25,7 +25,7 @@ func shutdown(t *testing.T, r *rig, some, took time.Duration, texts []string, ga
 	ctx, cancel := context.WithTimeoutCause(context.Background(), some, errors.New("out of patience"))
 	defer cancel()
 	began := time.Now()
-	err := interceptors.Shutdown(ctx, r.server, gates...)
+	err := interceptors.Shutdown(ctx, r.Server, gates...)
 	if got := time.Since(began); got != took {
 		t.Errorf("Shutdown: returned after %v, want %v", got, took)
 	}
@@ -79,7 +79,7 @@ func TestShutdownWithAHealthWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
 		r := start(t, &service{}, unaryServers(interceptors.UnaryServer(g)))
-		watch, err := healthpb.NewHealthClient(r.conn).Watch(t.Context(), &healthpb.HealthCheckRequest{})
+		watch, err := healthpb.NewHealthClient(r.Conn).Watch(t.Context(), &healthpb.HealthCheckRequest{})
 		if err == nil {
 			_, err = watch.Recv()
 		}

@@ -11,30 +11,11 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
 )
-
-// echo answers each message, and ends when the client has ended or says so.
-func echo(s demopb.DemoService_ExchangeServer) error {
-	for {
-		req, err := s.Recv()
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		case req.GetText() == "fail":
-			return status.Error(codes.DataLoss, "")
-		}
-		if err := s.Send(&demopb.ExchangeResponse{Text: req.GetText()}); err != nil {
-			return err
-		}
-	}
-}
 
 // A client's stream holds its permit while it is open, and no longer, whichever
 // way it ends: once, and with nothing to learn for the limit.
@@ -72,9 +53,9 @@ func TestStreamClientReleases(t *testing.T) {
 			err := s.Send(&demopb.ExchangeRequest{Text: strings.Repeat("x", 2000)})
 			wantCode(t, err, codes.ResourceExhausted)
 		}},
-		{"connection closed and forget", func(_ *testing.T, r *rig, _ stream, _ func()) { _ = r.conn.Close(); synctest.Wait() }},
+		{"connection closed and forget", func(_ *testing.T, r *rig, _ stream, _ func()) { _ = r.Conn.Close(); synctest.Wait() }},
 		{"server stopped", func(t *testing.T, r *rig, s stream, _ func()) {
-			r.server.Stop()
+			r.Server.Stop()
 			_, err := s.Recv()
 			wantCode(t, err, codes.Unavailable)
 		}},
@@ -82,7 +63,7 @@ func TestStreamClientReleases(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := strict(t, 1)
-				r := start(t, &service{exchange: echo}, nil, grpc.WithStreamInterceptor(interceptors.StreamClient(g)),
+				r := start(t, &service{OnExchange: echo}, nil, grpc.WithStreamInterceptor(interceptors.StreamClient(g)),
 					grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(1000)))
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
@@ -113,7 +94,7 @@ func TestStreamClientSingleResponse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := strict(t, 1)
 		r := start(t, &service{}, nil, grpc.WithStreamInterceptor(interceptors.StreamClient(g)))
-		s, err := r.conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true}, work)
+		s, err := r.Conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true}, work)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,14 +110,6 @@ func TestStreamClientSingleResponse(t *testing.T) {
 		atRest(t, g, 1, 0, 0)
 	})
 }
-
-// A deaf is a stream of somebody's own making, which knows nothing of OnFinish.
-type deaf struct {
-	grpc.ClientStream
-	err error
-}
-
-func (d *deaf) RecvMsg(any) error { return d.err }
 
 // A late is a context that package context does not know.
 type late struct {
@@ -195,7 +168,7 @@ func TestStreamClientOtherStreamers(t *testing.T) {
 							if c.open != nil {
 								return nil, c.open
 							}
-							return &deaf{err: c.recv}, nil
+							return &deaf{Err: c.recv}, nil
 						}, grpc.WaitForReady(true))
 					if !errors.Is(err, c.open) {
 						t.Errorf("open: got %v, want %v", err, c.open)

@@ -41,10 +41,7 @@ func Tap(g *admit.Gate, opts ...ServerOption) tap.ServerInHandle {
 }
 
 func (c *config) tap(g *admit.Gate) tap.ServerInHandle {
-	var full [len(c.codes)]error
-	for why := range full {
-		full[why] = c.tapError(g, admit.Reason(why))
-	}
+	full := c.refusals.OfTap(g.Name())
 	return func(ctx context.Context, info *tap.Info) (context.Context, error) {
 		if !gateFuncs.Full(g) {
 			return ctx, nil

@@ -19,6 +19,8 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/retry"
 )
 
 func tapInfo(method string) *tap.Info { return &tap.Info{FullMethodName: method} }
@@ -157,11 +159,11 @@ func TestTapOverShare(t *testing.T) {
 // A breaker knows a tap's refusals, though they say little, for what they are; also
 // when gRPC's retries are used up.
 func TestTapRefusalsOpenNoCircuit(t *testing.T) {
-	for _, retry := range []*interceptors.RetryConfig{nil, {BudgetTokens: 1000}} {
+	for _, retry := range []*retry.Config{nil, {BudgetTokens: 1000}} {
 		synctest.Test(t, func(t *testing.T) {
 			g := strict(t, 1)
 			fill(t, g)
-			b := newBreaker(t, interceptors.BreakerConfig{})
+			b := newBreaker(t, breaker.Config{})
 			server, err := interceptors.Server(interceptors.ServerConfig{Gate: g, Tap: true})
 			if err != nil {
 				t.Fatal(err)
@@ -173,7 +175,7 @@ func TestTapRefusalsOpenNoCircuit(t *testing.T) {
 					wantCode(t, err, codes.Unavailable)
 				}
 			}
-			if s := circuit(t, b); s.State != interceptors.BreakerClosed || s.Failed != 0 || s.Allowed != 50 {
+			if s := circuit(t, b); s.State != breaker.Closed || s.Failed != 0 || s.Allowed != 50 {
 				t.Errorf("retries %v: got %+v, want it closed, 50 allowed, none failed", retry != nil, s)
 			}
 		})

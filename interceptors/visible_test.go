@@ -22,13 +22,16 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/retry"
+	"github.com/weir-go/weir/interceptors/throttle"
 )
 
 // crew returns a service with so many workers, each of whom takes d for a call. Calls
 // wait for a worker.
 func crew(workers int, d time.Duration) *service {
 	busy := make(chan struct{}, workers)
-	return &service{work: func(ctx context.Context, _ *demopb.WorkRequest) (*demopb.WorkResponse, error) {
+	return &service{OnWork: func(ctx context.Context, _ *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 		select {
 		case busy <- struct{}{}:
 			defer func() { <-busy }()
@@ -48,7 +51,7 @@ func TestOverloadIsVisible(t *testing.T) {
 		policy grpc.DialOption
 		silent int // how many may fail without a word of a refusal
 	}{
-		"weir's policy": {policy(t, interceptors.RetryConfig{}), 0},
+		"weir's policy": {policy(t, retry.Config{}), 0},
 		"five attempts, without a budget": {grpc.WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "retryPolicy": {
 			"retryableStatusCodes": ["UNAVAILABLE"], "maxAttempts": 5,
 			"initialBackoff": "0.05s", "maxBackoff": "1s", "backoffMultiplier": 2}}]}`), calls / 100},
@@ -96,8 +99,8 @@ func TestPushbackIsBounded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := newGate(t, opts...)
-				r := start(t, crew(8, 200*time.Millisecond), unaryServers(interceptors.UnaryServer(g)), policy(t, interceptors.RetryConfig{}))
-				hammer := demopb.NewDemoServiceClient(r.conn)
+				r := start(t, crew(8, 200*time.Millisecond), unaryServers(interceptors.UnaryServer(g)), policy(t, retry.Config{}))
+				hammer := demopb.NewDemoServiceClient(r.Conn)
 				over, stop := context.WithCancel(t.Context())
 				var all sync.WaitGroup
 				all.Go(func() {
@@ -180,15 +183,15 @@ func TestTheClientRestoresRefusals(t *testing.T) {
 			_, err := refuse(context.WithoutCancel(ctx), req, workInfo, h)
 			return nil, err
 		}
-		throttle := newThrottle(t, interceptors.ThrottleConfig{})
-		breaker := newBreaker(t, interceptors.BreakerConfig{})
+		targets := newThrottle(t, throttle.Config{})
+		circuits := newBreaker(t, breaker.Config{})
 		for _, c := range []struct {
 			dial []grpc.DialOption
 			code codes.Code
 			is   bool
 		}{
-			{[]grpc.DialOption{policy(t, interceptors.RetryConfig{})}, codes.DeadlineExceeded, false},
-			{standBack(t, interceptors.ClientConfig{Retry: &interceptors.RetryConfig{}, Throttle: throttle, Breaker: breaker}), codes.Unavailable, true},
+			{[]grpc.DialOption{policy(t, retry.Config{})}, codes.DeadlineExceeded, false},
+			{standBack(t, interceptors.ClientConfig{Retry: &retry.Config{}, Throttle: targets, Breaker: circuits}), codes.Unavailable, true},
 		} {
 			r := start(t, &service{}, unaryServers(late), c.dial...)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -200,10 +203,10 @@ func TestTheClientRestoresRefusals(t *testing.T) {
 				t.Errorf("RefusalFrom(%v): got %+v, %v, want %v, and a remote one for queue_full if so", err, is, ok, c.is)
 			}
 		}
-		if s := throttle.Stats(); len(s) != 1 || s[0].Allowed != 1 || s[0].Rejected != 1 || s[0].Accepted != 0 {
+		if s := targets.Stats(); len(s) != 1 || s[0].Allowed != 1 || s[0].Rejected != 1 || s[0].Accepted != 0 {
 			t.Errorf("throttle: got %+v, want one call, which the target rejected", s)
 		}
-		if s := circuit(t, breaker); s.Failed != 0 {
+		if s := circuit(t, circuits); s.Failed != 0 {
 			t.Errorf("breaker: got %+v, want no failure: the server is full and well", s)
 		}
 	})
@@ -235,7 +238,7 @@ func TestTheClientRestoresRefusalsOfStreams(t *testing.T) {
 					})
 				}
 				r := start(t, &service{}, []grpc.ServerOption{server},
-					standBack(t, interceptors.ClientConfig{Retry: &interceptors.RetryConfig{BudgetTokens: 1000}})...)
+					standBack(t, interceptors.ClientConfig{Retry: &retry.Config{BudgetTokens: 1000}})...)
 				for range 20 {
 					ctx, cancel := context.WithTimeout(t.Context(), c.deadline)
 					s, err := r.Exchange(ctx)

@@ -30,7 +30,7 @@ type wire struct {
 // dialWire starts svc on a real socket and connects to it.
 func dialWire(t *testing.T, svc *service, opts ...grpc.ServerOption) (*wire, *grpc.Server) {
 	t.Helper()
-	p := grpctest.Start(t, svc.register, grpctest.OverSocket(), grpctest.ServerOptions(opts...))
+	p := grpctest.Start(t, svc.Register, grpctest.OverSocket(), grpctest.ServerOptions(opts...))
 	conn := p.NetConn(t)
 	w := &wire{t: t, conn: conn, Framer: http2.NewFramer(conn, conn), next: 1}
 	w.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
@@ -200,8 +200,8 @@ func TestRapidReset(t *testing.T) {
 		<-finish
 	}
 	w, server := dialWire(t, &service{
-		work:     func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error) { handle(); return nil, nil },
-		exchange: func(demopb.DemoService_ExchangeServer) error { handle(); return nil },
+		OnWork:     func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error) { handle(); return nil, nil },
+		OnExchange: func(demopb.DemoService_ExchangeServer) error { handle(); return nil },
 	},
 		grpc.MaxConcurrentStreams(streams),
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {

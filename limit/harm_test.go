@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/weir-go/weir/internal/racetest"
 	"github.com/weir-go/weir/limit"
 )
 
@@ -103,7 +104,7 @@ var harmless = []struct {
 // the race detector finds nothing in it, and takes ten times as long.
 func skipWithRaceDetector(t *testing.T) {
 	t.Helper()
-	if raceDetector {
+	if racetest.Enabled {
 		t.Skip("a long simulation in one goroutine: it runs without the race detector")
 	}
 }

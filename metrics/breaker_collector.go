@@ -3,7 +3,7 @@ package metrics
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
 )
 
 // A BreakerCollector shows the circuits of breakers to Prometheus; register it with
@@ -19,7 +19,7 @@ var _ prometheus.Collector = (*BreakerCollector)(nil)
 // It returns an error that names everything wrong with the breakers: none at all, a
 // nil or zero one, two of one name, a name that cannot be a label. Collectors of
 // different breakers can share a registry, which refuses a second breaker of a name.
-func NewBreakerCollector(breakers ...*interceptors.Breaker) (*BreakerCollector, error) {
+func NewBreakerCollector(breakers ...*breaker.Breaker) (*BreakerCollector, error) {
 	if err := validate(aBreaker, breakers); err != nil {
 		return nil, err
 	}
@@ -30,7 +30,7 @@ func NewBreakerCollector(breakers ...*interceptors.Breaker) (*BreakerCollector, 
 	return c, nil
 }
 
-var aBreaker = subject{"breaker", "one from interceptors.NewBreaker", "a zero Breaker", "interceptors.BreakerConfig.Name"}
+var aBreaker = subject{"breaker", "one from breaker.New", "a zero Breaker", "breaker.Config.Name"}
 
 // Describe implements prometheus.Collector.
 func (c *BreakerCollector) Describe(ch chan<- *prometheus.Desc) {

@@ -15,25 +15,27 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/throttle"
 )
 
 var errUnavailable = status.Error(codes.Unavailable, "as told")
 
 func unavailable(err error) bool {
-	return status.Code(err) == codes.Unavailable && !errors.Is(err, interceptors.ErrBreakerOpen)
+	return status.Code(err) == codes.Unavailable && !errors.Is(err, breaker.ErrOpen)
 }
-func brokenOff(err error) bool { return errors.Is(err, interceptors.ErrBreakerOpen) }
+func brokenOff(err error) bool { return errors.Is(err, breaker.ErrOpen) }
 func well(err error) bool      { return err == nil }
 
 func TestABreakerShowsFromTheFirstScrape(t *testing.T) {
-	b := newBreaker(t, interceptors.BreakerConfig{Name: "backends"})
+	b := newBreaker(t, breaker.Config{Name: "backends"})
 	golden(t, show(t, prometheus.NewPedanticRegistry(), breakers(t, b)), "breaker_first_scrape.prom")
 }
 
 // A client of a server that has a method in each state that there is.
 func TestExpositionSaysWhatBreakersDid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBreaker(t, interceptors.BreakerConfig{Name: "backends", MinCalls: 4})
+		b := newBreaker(t, breaker.Config{Name: "backends", MinCalls: 4})
 		r := show(t, prometheus.NewPedanticRegistry(), breakers(t, b))
 		hang, sick := make(chan struct{}), true
 		ended := []error{nil, status.Error(codes.Internal, "as told"), status.Error(codes.NotFound, "as told")}
@@ -81,11 +83,11 @@ func TestExpositionSaysWhatBreakersDid(t *testing.T) {
 // Whatever methods a program calls, they are told apart up to a number; and what
 // cannot be a label does not hinder the scrape.
 func TestCircuitsAreBounded(t *testing.T) {
-	b := newBreaker(t, interceptors.BreakerConfig{Name: "proxy"})
+	b := newBreaker(t, breaker.Config{Name: "proxy"})
 	r := show(t, prometheus.NewPedanticRegistry(), breakers(t, b))
 	const named, more, odd = 1024, 100, 10
 	call := func(method string) {
-		_ = interceptors.UnaryBreaker(b)(t.Context(), method, nil, nil, nil,
+		_ = breaker.Unary(b)(t.Context(), method, nil, nil, nil,
 			func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return nil })
 	}
 	for i := range odd {
@@ -115,7 +117,7 @@ func TestCircuitsAreBounded(t *testing.T) {
 }
 
 func TestClientLint(t *testing.T) {
-	b, th := newBreaker(t, interceptors.BreakerConfig{}), newThrottle(t, interceptors.ThrottleConfig{})
+	b, th := newBreaker(t, breaker.Config{}), newThrottle(t, throttle.Config{})
 	c := demo{work: func(context.Context) error { return nil }}.
 		start(t, dialOptions(t, interceptors.ClientConfig{Breaker: b, Throttle: th})...)
 	wantError(t, 1, c.work, well)

@@ -3,43 +3,43 @@ package metrics
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
 )
 
-var circuitReadings = []reading[interceptors.CircuitStats]{
+var circuitReadings = []reading[breaker.CircuitStats]{
 	{
 		"allowed_calls_total", "Calls that the circuit let through.",
-		prometheus.CounterValue, func(s *interceptors.CircuitStats) float64 { return float64(s.Allowed) },
+		prometheus.CounterValue, func(s *breaker.CircuitStats) float64 { return float64(s.Allowed) },
 	},
 	{
 		"refused_calls_total", "Calls that the circuit refused.",
-		prometheus.CounterValue, func(s *interceptors.CircuitStats) float64 { return float64(s.Refused) },
+		prometheus.CounterValue, func(s *breaker.CircuitStats) float64 { return float64(s.Refused) },
 	},
 	{
 		"failed_calls_total", "Calls that the circuit let through and that failed, slow ones included.",
-		prometheus.CounterValue, func(s *interceptors.CircuitStats) float64 { return float64(s.Failed) },
+		prometheus.CounterValue, func(s *breaker.CircuitStats) float64 { return float64(s.Failed) },
 	},
 	{
 		"openings_total", "How often the circuit opened, also anew after a probe failed.",
-		prometheus.CounterValue, func(s *interceptors.CircuitStats) float64 { return float64(s.Opened) },
+		prometheus.CounterValue, func(s *breaker.CircuitStats) float64 { return float64(s.Opened) },
 	},
 }
 
 // breakerStates is the closed set of interceptors.
-var breakerStates = []interceptors.BreakerState{
-	interceptors.BreakerClosed, interceptors.BreakerHalfOpen, interceptors.BreakerOpen,
+var breakerStates = []breaker.State{
+	breaker.Closed, breaker.HalfOpen, breaker.Open,
 }
 
 // A breakerSeries is all that one breaker shows. The breaker's name is part of the
 // descriptors, so that a registry notices two breakers of one name.
 type breakerSeries struct {
-	breaker  *interceptors.Breaker
+	breaker  *breaker.Breaker
 	circuits *prometheus.Desc
 	state    *prometheus.Desc
 	readings []*prometheus.Desc // in the order of circuitReadings
 }
 
-func newBreakerSeries(b *interceptors.Breaker) *breakerSeries {
+func newBreakerSeries(b *breaker.Breaker) *breakerSeries {
 	breaker := prometheus.Labels{"breaker": b.Name()}
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "breaker", name), help, labels, breaker)

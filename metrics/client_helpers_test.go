@@ -11,6 +11,8 @@ import (
 
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/throttle"
 	"github.com/weir-go/weir/internal/grpctest"
 	"github.com/weir-go/weir/metrics"
 )
@@ -76,18 +78,18 @@ func end(_ any, err error) error {
 	return err
 }
 
-func newBreaker(t testing.TB, c interceptors.BreakerConfig) *interceptors.Breaker {
+func newBreaker(t testing.TB, c breaker.Config) *breaker.Breaker {
 	t.Helper()
-	b, err := interceptors.NewBreaker(c)
+	b, err := breaker.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
-func newThrottle(t testing.TB, c interceptors.ThrottleConfig) *interceptors.Throttle {
+func newThrottle(t testing.TB, c throttle.Config) *throttle.Throttle {
 	t.Helper()
-	th, err := interceptors.NewThrottle(c)
+	th, err := throttle.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +117,7 @@ func show(t testing.TB, r *prometheus.Registry, cs ...prometheus.Collector) *pro
 	return r
 }
 
-func breakers(t testing.TB, bs ...*interceptors.Breaker) *metrics.BreakerCollector {
+func breakers(t testing.TB, bs ...*breaker.Breaker) *metrics.BreakerCollector {
 	t.Helper()
 	c, err := metrics.NewBreakerCollector(bs...)
 	if err != nil {
@@ -124,7 +126,7 @@ func breakers(t testing.TB, bs ...*interceptors.Breaker) *metrics.BreakerCollect
 	return c
 }
 
-func throttles(t testing.TB, ts ...*interceptors.Throttle) *metrics.ThrottleCollector {
+func throttles(t testing.TB, ts ...*throttle.Throttle) *metrics.ThrottleCollector {
 	t.Helper()
 	c, err := metrics.NewThrottleCollector(ts...)
 	if err != nil {

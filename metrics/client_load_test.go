@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/throttle"
 )
 
 // sound checks what holds for each circuit and target at every moment, and returns
@@ -53,10 +55,10 @@ func sound(t *testing.T, g prometheus.Gatherer) map[string]float64 {
 func TestScrapesWhileClientsCall(t *testing.T) {
 	const callers, each, scrapers = 8, 150, 3
 	synctest.Test(t, func(t *testing.T) {
-		b := newBreaker(t, interceptors.BreakerConfig{
+		b := newBreaker(t, breaker.Config{
 			Name: "backends", MinCalls: 5, FailureRatio: 0.2, Window: 100 * time.Millisecond, OpenFor: 20 * time.Millisecond,
 		})
-		th := newThrottle(t, interceptors.ThrottleConfig{
+		th := newThrottle(t, throttle.Config{
 			Name: "backends", Window: 200 * time.Millisecond, Evidence: 42, // the breaker needs fewer
 		})
 		r := show(t, prometheus.NewPedanticRegistry(), breakers(t, b), throttles(t, th))
@@ -88,9 +90,9 @@ func TestScrapesWhileClientsCall(t *testing.T) {
 				for range each {
 					err := c.work(t.Context())
 					switch {
-					case errors.Is(err, interceptors.ErrBreakerOpen):
+					case errors.Is(err, breaker.ErrOpen):
 						refused[0].Add(1)
-					case errors.Is(err, interceptors.ErrThrottled):
+					case errors.Is(err, throttle.ErrThrottled):
 						refused[1].Add(1)
 					}
 					time.Sleep(5 * time.Millisecond)
@@ -124,10 +126,10 @@ func TestScrapesWhileClientsCall(t *testing.T) {
 func BenchmarkBreakerScrape(b *testing.B) {
 	for _, n := range []int{0, 10, 1025} {
 		b.Run(fmt.Sprintf("circuits=%d", n), func(b *testing.B) {
-			breaker := newBreaker(b, interceptors.BreakerConfig{})
-			r := show(b, prometheus.NewRegistry(), breakers(b, breaker))
+			circuits := newBreaker(b, breaker.Config{})
+			r := show(b, prometheus.NewRegistry(), breakers(b, circuits))
 			for i := range n {
-				_ = interceptors.UnaryBreaker(breaker)(b.Context(), fmt.Sprint("/s/", i), nil, nil, nil,
+				_ = breaker.Unary(circuits)(b.Context(), fmt.Sprint("/s/", i), nil, nil, nil,
 					func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return nil })
 			}
 			b.ReportAllocs()

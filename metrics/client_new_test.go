@@ -7,7 +7,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/throttle"
 	"github.com/weir-go/weir/metrics"
 )
 
@@ -30,21 +31,21 @@ func wantMistakes(t *testing.T, none bool, err error, want ...string) {
 }
 
 func TestNewBreakerCollectorNamesEveryMistake(t *testing.T) {
-	of := func(name string) *interceptors.Breaker {
-		return newBreaker(t, interceptors.BreakerConfig{Name: name})
+	of := func(name string) *breaker.Breaker {
+		return newBreaker(t, breaker.Config{Name: name})
 	}
 	one := of("api")
 	for name, test := range map[string]struct {
-		breakers []*interceptors.Breaker
+		breakers []*breaker.Breaker
 		want     []string
 	}{
 		"none":     {nil, []string{"breakers: got none, want at least one"}},
-		"nil":      {[]*interceptors.Breaker{nil}, []string{"breaker 1 of 1: got nil, want one from interceptors.NewBreaker"}},
-		"zero":     {[]*interceptors.Breaker{{}}, []string{"breaker 1 of 1: got a zero Breaker, want one"}},
-		"not text": {[]*interceptors.Breaker{of("a\xff")}, []string{`breaker name: got "a\xff", want valid UTF-8`}},
-		"twice":    {[]*interceptors.Breaker{one, one}, []string{`breaker name: got "api" more than once`}},
+		"nil":      {[]*breaker.Breaker{nil}, []string{"breaker 1 of 1: got nil, want one from breaker.New"}},
+		"zero":     {[]*breaker.Breaker{{}}, []string{"breaker 1 of 1: got a zero Breaker, want one"}},
+		"not text": {[]*breaker.Breaker{of("a\xff")}, []string{`breaker name: got "a\xff", want valid UTF-8`}},
+		"twice":    {[]*breaker.Breaker{one, one}, []string{`breaker name: got "api" more than once`}},
 		"all": {
-			[]*interceptors.Breaker{one, nil, of("api"), of(""), of("fine"), of(""), of("api")},
+			[]*breaker.Breaker{one, nil, of("api"), of(""), of("fine"), of(""), of("api")},
 			[]string{"breaker 2 of 7: got nil", `got "api" more than once`, `got "default" more than once, want one for each breaker`},
 		},
 	} {
@@ -56,21 +57,21 @@ func TestNewBreakerCollectorNamesEveryMistake(t *testing.T) {
 }
 
 func TestNewThrottleCollectorNamesEveryMistake(t *testing.T) {
-	of := func(name string) *interceptors.Throttle {
-		return newThrottle(t, interceptors.ThrottleConfig{Name: name})
+	of := func(name string) *throttle.Throttle {
+		return newThrottle(t, throttle.Config{Name: name})
 	}
 	one := of("api")
 	for name, test := range map[string]struct {
-		throttles []*interceptors.Throttle
+		throttles []*throttle.Throttle
 		want      []string
 	}{
 		"none":     {nil, []string{"throttles: got none, want at least one"}},
-		"nil":      {[]*interceptors.Throttle{nil}, []string{"throttle 1 of 1: got nil, want one from interceptors.NewThrottle"}},
-		"zero":     {[]*interceptors.Throttle{{}}, []string{"throttle 1 of 1: got a zero Throttle, want one"}},
-		"not text": {[]*interceptors.Throttle{of("a\xff")}, []string{`throttle name: got "a\xff", want valid UTF-8`}},
-		"twice":    {[]*interceptors.Throttle{one, one}, []string{`throttle name: got "api" more than once`}},
+		"nil":      {[]*throttle.Throttle{nil}, []string{"throttle 1 of 1: got nil, want one from throttle.New"}},
+		"zero":     {[]*throttle.Throttle{{}}, []string{"throttle 1 of 1: got a zero Throttle, want one"}},
+		"not text": {[]*throttle.Throttle{of("a\xff")}, []string{`throttle name: got "a\xff", want valid UTF-8`}},
+		"twice":    {[]*throttle.Throttle{one, one}, []string{`throttle name: got "api" more than once`}},
 		"all": {
-			[]*interceptors.Throttle{one, nil, of("api"), of(""), of("fine"), of(""), of("api")},
+			[]*throttle.Throttle{one, nil, of("api"), of(""), of("fine"), of(""), of("api")},
 			[]string{"throttle 2 of 7: got nil", `got "api" more than once`, `got "default" more than once, want one for each throttle`},
 		},
 	} {
@@ -85,10 +86,10 @@ func TestNewThrottleCollectorNamesEveryMistake(t *testing.T) {
 func TestClientCollectorsShareARegistry(t *testing.T) {
 	r := collect(t, newGate(t)) // its name is api, too
 	breaker := func(name string) prometheus.Collector {
-		return breakers(t, newBreaker(t, interceptors.BreakerConfig{Name: name}))
+		return breakers(t, newBreaker(t, breaker.Config{Name: name}))
 	}
 	throttle := func(name string) prometheus.Collector {
-		return throttles(t, newThrottle(t, interceptors.ThrottleConfig{Name: name}))
+		return throttles(t, newThrottle(t, throttle.Config{Name: name}))
 	}
 	show(t, r, breaker("api"), breaker("db"), throttle("api"), throttle("db"))
 	for what, c := range map[string]prometheus.Collector{"breaker": breaker("api"), "throttle": throttle("api")} {

@@ -149,10 +149,10 @@
 // # Clients
 //
 // Breakers and throttles say what a client does not send, and why. All is read from
-// [interceptors.Breaker.Stats] and [interceptors.Throttle.Stats] when somebody
+// [breaker.Breaker.Stats] and [throttle.Throttle.Stats] when somebody
 // scrapes; calls cost nothing more. The gates of a client are gates like others.
 //
-//	breaker, err := interceptors.NewBreaker(interceptors.BreakerConfig{Name: "backends"})
+//	breaker, err := breaker.New(breaker.Config{Name: "backends"})
 //	...
 //	collector, err := metrics.NewBreakerCollector(breaker) // NewThrottleCollector for a throttle
 //	...
@@ -209,6 +209,6 @@
 //	                          counter  target, method, class  What callers were told no for without the target hearing of
 //	                                                          it: the load that the throttle keeps away.
 //
-// state is closed, half-open or open ([interceptors.BreakerState]). Everything counts
+// state is closed, half-open or open ([breaker.State]). Everything counts
 // since the breaker or the throttle was made.
 package metrics

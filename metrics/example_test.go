@@ -14,7 +14,7 @@ import (
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
-	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
 	"github.com/weir-go/weir/limit"
 	"github.com/weir-go/weir/metrics"
 	"github.com/weir-go/weir/streamcredit"
@@ -60,11 +60,11 @@ func ExampleNewCollector() {
 }
 
 func ExampleNewBreakerCollector() {
-	breaker, err := interceptors.NewBreaker(interceptors.BreakerConfig{Name: "backends", MinCalls: 3})
+	circuits, err := breaker.New(breaker.Config{Name: "backends", MinCalls: 3})
 	if err != nil {
 		panic(err)
 	}
-	collector, err := metrics.NewBreakerCollector(breaker)
+	collector, err := metrics.NewBreakerCollector(circuits)
 	if err != nil {
 		panic(err)
 	}
@@ -74,14 +74,14 @@ func ExampleNewBreakerCollector() {
 	conn, err := grpc.NewClient("passthrough:///backend", // which is down
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, io.ErrClosedPipe }),
-		grpc.WithUnaryInterceptor(interceptors.UnaryBreaker(breaker)))
+		grpc.WithUnaryInterceptor(breaker.Unary(circuits)))
 	if err != nil {
 		panic(err)
 	}
 	defer func() { _ = conn.Close() }()
 	for range 5 {
 		_, err := demopb.NewDemoServiceClient(conn).Work(context.Background(), &demopb.WorkRequest{})
-		fmt.Println(errors.Is(err, interceptors.ErrBreakerOpen))
+		fmt.Println(errors.Is(err, breaker.ErrOpen))
 	}
 
 	families, err := registry.Gather() // promhttp.Handler does this for a scrape

@@ -3,7 +3,7 @@ package metrics
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/throttle"
 )
 
 // A ThrottleCollector shows throttles to Prometheus; register it with a
@@ -20,7 +20,7 @@ var _ prometheus.Collector = (*ThrottleCollector)(nil)
 // nil or zero one, two of one name, a name that cannot be a label. Collectors of
 // different throttles can share a registry, which refuses a second throttle of a
 // name.
-func NewThrottleCollector(throttles ...*interceptors.Throttle) (*ThrottleCollector, error) {
+func NewThrottleCollector(throttles ...*throttle.Throttle) (*ThrottleCollector, error) {
 	if err := validate(aThrottle, throttles); err != nil {
 		return nil, err
 	}
@@ -31,7 +31,7 @@ func NewThrottleCollector(throttles ...*interceptors.Throttle) (*ThrottleCollect
 	return c, nil
 }
 
-var aThrottle = subject{"throttle", "one from interceptors.NewThrottle", "a zero Throttle", "interceptors.ThrottleConfig.Name"}
+var aThrottle = subject{"throttle", "one from throttle.New", "a zero Throttle", "throttle.Config.Name"}
 
 // Describe implements prometheus.Collector.
 func (c *ThrottleCollector) Describe(ch chan<- *prometheus.Desc) {

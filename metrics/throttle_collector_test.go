@@ -11,16 +11,17 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/throttle"
 )
 
 func TestAThrottleShowsFromTheFirstScrape(t *testing.T) {
-	th := newThrottle(t, interceptors.ThrottleConfig{Name: "backends"})
+	th := newThrottle(t, throttle.Config{Name: "backends"})
 	golden(t, show(t, prometheus.NewPedanticRegistry(), throttles(t, th)), "throttle_first_scrape.prom")
 }
 
 func TestExpositionSaysWhatThrottlesDid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		th := newThrottle(t, interceptors.ThrottleConfig{Name: "backends"})
+		th := newThrottle(t, throttle.Config{Name: "backends"})
 		r := show(t, prometheus.NewPedanticRegistry(), throttles(t, th))
 		ends := make(chan error)
 		c := demo{work: func(context.Context) error { return <-ends }}.
@@ -58,14 +59,14 @@ func TestExpositionSaysWhatThrottlesDid(t *testing.T) {
 }
 
 func TestATargetThatCannotBeALabel(t *testing.T) {
-	th := newThrottle(t, interceptors.ThrottleConfig{})
+	th := newThrottle(t, throttle.Config{})
 	r := show(t, prometheus.NewPedanticRegistry(), throttles(t, th))
 	cc, err := grpc.NewClient("passthrough:///a%ff", grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = cc.Close() }() // it was never connected
-	_ = interceptors.UnaryThrottle(th)(t.Context(), "/s/m", nil, nil, cc,
+	_ = throttle.Unary(th)(t.Context(), "/s/m", nil, nil, cc,
 		func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return nil })
 	if got := count(t, r, "weir_throttle_allowed_calls_total", "*"); got != 1 {
 		t.Errorf("allowed calls of the rest: got %v, want 1", got)

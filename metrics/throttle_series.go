@@ -3,41 +3,41 @@ package metrics
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/throttle"
 )
 
-var throttleReadings = []reading[interceptors.ThrottleStats]{
+var throttleReadings = []reading[throttle.TargetStats]{
 	{
 		"probability", "Probability with which calls of a method and class are refused now.",
-		prometheus.GaugeValue, func(s *interceptors.ThrottleStats) float64 { return s.Probability },
+		prometheus.GaugeValue, func(s *throttle.TargetStats) float64 { return s.Probability },
 	},
 	{
 		"accepted_calls_total", "Calls that the target accepted.",
-		prometheus.CounterValue, func(s *interceptors.ThrottleStats) float64 { return float64(s.Accepted) },
+		prometheus.CounterValue, func(s *throttle.TargetStats) float64 { return float64(s.Accepted) },
 	},
 	{
 		"rejected_calls_total", "Calls that were sent and that the target refused.",
-		prometheus.CounterValue, func(s *interceptors.ThrottleStats) float64 { return float64(s.Rejected) },
+		prometheus.CounterValue, func(s *throttle.TargetStats) float64 { return float64(s.Rejected) },
 	},
 	{
 		"allowed_calls_total", "Calls that the throttle let through.",
-		prometheus.CounterValue, func(s *interceptors.ThrottleStats) float64 { return float64(s.Allowed) },
+		prometheus.CounterValue, func(s *throttle.TargetStats) float64 { return float64(s.Allowed) },
 	},
 	{
 		"refused_calls_total", "Calls that the throttle refused.",
-		prometheus.CounterValue, func(s *interceptors.ThrottleStats) float64 { return float64(s.Refused) },
+		prometheus.CounterValue, func(s *throttle.TargetStats) float64 { return float64(s.Refused) },
 	},
 }
 
 // A throttleSeries is all that one throttle shows. The throttle's name is part of the
 // descriptors, so that a registry notices two throttles of one name.
 type throttleSeries struct {
-	throttle *interceptors.Throttle
+	throttle *throttle.Throttle
 	targets  *prometheus.Desc
 	readings []*prometheus.Desc // in the order of throttleReadings
 }
 
-func newThrottleSeries(t *interceptors.Throttle) *throttleSeries {
+func newThrottleSeries(t *throttle.Throttle) *throttleSeries {
 	throttle := prometheus.Labels{"throttle": t.Name()}
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "throttle", name), help, labels, throttle)

@@ -23,6 +23,7 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/retry"
 	"github.com/weir-go/weir/weirtest"
 )
 
@@ -73,7 +74,7 @@ func ExampleNewServer() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	retries, err := interceptors.Client(interceptors.ClientConfig{Retry: &interceptors.RetryConfig{}})
+	retries, err := interceptors.Client(interceptors.ClientConfig{Retry: &retry.Config{}})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -8,7 +8,9 @@ import (
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/interceptors"
-	"github.com/weir-go/weir/limit"
+	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/retry"
+	"github.com/weir-go/weir/interceptors/throttle"
 )
 
 // adaptive is a server whose limit adapts.
@@ -26,11 +28,7 @@ func adaptive() (*grpc.Server, error) {
 
 // ten is a server that runs ten calls at once and lets nobody wait.
 func ten() (*grpc.Server, error) {
-	fixed, err := limit.NewFixed(10)
-	if err != nil {
-		return nil, err
-	}
-	gate, err := admit.New(admit.WithLimit(fixed), admit.WithoutQueue())
+	gate, err := admit.New(admit.WithFixedLimit(10), admit.WithoutQueue())
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +37,7 @@ func ten() (*grpc.Server, error) {
 
 // live is a server whose live traffic has nine tenths of the permits for itself.
 func live() (*grpc.Server, error) {
-	gate, err := admit.New(admit.WithClass(admit.Critical, admit.ClassConfig{Share: 0.9}))
+	gate, err := admit.New(admit.WithClassConfig(admit.Critical, admit.ClassConfig{Share: 0.9}))
 	if err != nil {
 		return nil, err
 	}
@@ -58,16 +56,16 @@ func hundred() (*grpc.Server, error) {
 
 // careful has the options of a client that retries, breaks circuits and throttles itself.
 func careful() ([]grpc.DialOption, error) {
-	breaker, err := interceptors.NewBreaker(interceptors.BreakerConfig{FailureRatio: 0.5, OpenFor: 5 * time.Second})
+	circuits, err := breaker.New(breaker.Config{FailureRatio: 0.5, OpenFor: 5 * time.Second})
 	if err != nil {
 		return nil, err
 	}
-	throttle, err := interceptors.NewThrottle(interceptors.ThrottleConfig{})
+	credit, err := throttle.New(throttle.Config{})
 	if err != nil {
 		return nil, err
 	}
 	return interceptors.Client(interceptors.ClientConfig{
-		Breaker: breaker, Throttle: throttle, Retry: &interceptors.RetryConfig{MaxAttempts: 3},
+		Breaker: circuits, Throttle: credit, Retry: &retry.Config{MaxAttempts: 3},
 	})
 }
 

@@ -12,13 +12,14 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/retry"
 	"github.com/weir-go/weir/streamcredit"
 	"github.com/weir-go/weir/weirtest"
 )
 
 // dial returns a connection whose calls come back when the server asks for it, within a budget of retries.
 func dial(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
-	weir, err := interceptors.Client(interceptors.ClientConfig{Retry: &interceptors.RetryConfig{}})
+	weir, err := interceptors.Client(interceptors.ClientConfig{Retry: &retry.Config{}})
 	if err != nil {
 		return nil, err
 	}

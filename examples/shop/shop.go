@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/retry"
+	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/retry"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -16,6 +16,9 @@ import (
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/examples/internal/overload"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/retry"
+	"github.com/weir-go/weir/interceptors/throttle"
 	"github.com/weir-go/weir/limit"
 )
 
@@ -157,29 +160,29 @@ func (s *shop) standBack(timeout time.Duration) func() ([]grpc.DialOption, error
 		return standBack
 	}
 	return func() ([]grpc.DialOption, error) {
-		return []grpc.DialOption{grpc.WithChainUnaryInterceptor(retry.UnaryClientInterceptor(
-			retry.WithMax(3), retry.WithPerRetryTimeout(timeout),
-			retry.WithCodes(codes.Unavailable, codes.ResourceExhausted, codes.DeadlineExceeded),
-			retry.WithBackoff(retry.BackoffLinearWithJitter(20*time.Millisecond, 0.5)),
+		return []grpc.DialOption{grpc.WithChainUnaryInterceptor(middleware.UnaryClientInterceptor(
+			middleware.WithMax(3), middleware.WithPerRetryTimeout(timeout),
+			middleware.WithCodes(codes.Unavailable, codes.ResourceExhausted, codes.DeadlineExceeded),
+			middleware.WithBackoff(middleware.BackoffLinearWithJitter(20*time.Millisecond, 0.5)),
 		))}, nil
 	}
 }
 
 // standBack makes a client of weir's.
 func standBack() ([]grpc.DialOption, error) {
-	throttle, err := interceptors.NewThrottle(interceptors.ThrottleConfig{})
+	targets, err := throttle.New(throttle.Config{})
 	if err != nil {
 		return nil, err
 	}
-	breaker, err := interceptors.NewBreaker(interceptors.BreakerConfig{OpenFor: time.Second})
+	circuits, err := breaker.New(breaker.Config{OpenFor: time.Second})
 	if err != nil {
 		return nil, err
 	}
 	return interceptors.Client(interceptors.ClientConfig{
 		Propagation: []interceptors.PropagationOption{interceptors.WithDeadlineMargin(10 * time.Millisecond)},
-		Throttle:    throttle,
-		Breaker:     breaker,
-		Retry:       &interceptors.RetryConfig{},
+		Throttle:    targets,
+		Breaker:     circuits,
+		Retry:       &retry.Config{},
 	})
 }
 

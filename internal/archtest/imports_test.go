@@ -41,11 +41,29 @@ var rules = []rule{
 		"google.golang.org/genproto/googleapis/rpc/errdetails",
 	}},
 	{dir: "interceptors", may: []string{
-		"admit", "limit", "internal/inside", grpc + "/...",
-		"github.com/grpc-ecosystem/go-grpc-middleware/v2/...", "github.com/sony/gobreaker/v2",
-		protobuf + "/types/known/durationpb", protobuf + "/types/known/anypb", protobuf + "/protoadapt", protobuf + "/proto",
+		"admit", "limit", "internal/check", "internal/inside", "interceptors/...", grpc + "/...",
+		"github.com/grpc-ecosystem/go-grpc-middleware/v2/...",
+	}},
+	{dir: "interceptors/breaker", may: []string{
+		"interceptors/internal/...", "internal/check", grpc + "/...", "github.com/sony/gobreaker/v2",
+	}},
+	{dir: "interceptors/throttle", may: []string{"admit", "interceptors/internal/...", "internal/check", grpc + "/..."}},
+	{dir: "interceptors/retry", may: []string{
+		"interceptors/internal/places", "internal/check", grpc + "/...", protobuf + "/protoadapt", protobuf + "/proto",
+	}},
+	{dir: "interceptors/internal/refusal", may: []string{
+		"admit", grpc + "/codes", grpc + "/metadata", grpc + "/status",
+		protobuf + "/types/known/durationpb", protobuf + "/protoadapt", protobuf + "/proto",
 		"google.golang.org/genproto/googleapis/rpc/errdetails", "google.golang.org/genproto/googleapis/rpc/status",
 	}},
+	{dir: "interceptors/internal/calltest", may: []string{ // for tests
+		"admit", "limit", "examples/demopb", "internal/grpctest", grpc + "/...", "google.golang.org/genproto/googleapis/rpc/errdetails",
+	}},
+	{dir: "interceptors/internal/callctx", may: []string{"admit"}},
+	{dir: "interceptors/internal/places", may: []string{grpc}},
+	{dir: "interceptors/internal/latency", may: []string{"interceptors/internal/places", grpc}},
+	{dir: "interceptors/internal/peers", may: []string{grpc, grpc + "/peer"}},
+	{dir: "interceptors/internal/observe", may: []string{grpc, grpc + "/metadata"}},
 	{dir: "weirtest", may: []string{"admit", "interceptors", "internal/inside", grpc + "/..."}},
 	{dir: "metrics", may: watchers},
 	{dir: "debug", may: watchers},
@@ -53,6 +71,7 @@ var rules = []rule{
 	{dir: "conformance/...", may: []string{"..."}},
 	{dir: "internal/grpctest", may: []string{grpc + "/..."}},
 	{dir: "internal/inside"},
+	{dir: "internal/racetest"},
 	{dir: "internal/check"},
 	{dir: "internal/archtest"},
 	{dir: "internal/docs"},
@@ -62,7 +81,7 @@ var rules = []rule{
 // watchers is what the packages may import that only watch. Nobody may import
 // them back, which the other rows see to.
 var watchers = []string{
-	"admit", "interceptors", "limit", "streamcredit",
+	"admit", "interceptors", "interceptors/breaker", "interceptors/throttle", "limit", "streamcredit",
 	"github.com/prometheus/client_golang/...",
 }
 
@@ -213,7 +232,9 @@ func TestImportsCheck(t *testing.T) {
 		"admit, back":        {"admit/x.go", `package admit; import "` + module + `/metrics"`, []string{"/metrics"}},
 		"admit, below limit": {"admit/x.go", `package admit; import "` + module + `/limit/x"`, []string{"/limit/x"}},
 		"interceptors, all": {"interceptors/x.go", `package interceptors; import (
-			"google.golang.org/grpc"; "google.golang.org/grpc/tap"; "github.com/sony/gobreaker/v2"; "` + module + `/admit")`, nil},
+			"google.golang.org/grpc"; "google.golang.org/grpc/tap"; "` + module + `/interceptors/internal/refusal"; "` + module + `/admit")`, nil},
+		"interceptors, below":        {"interceptors/breaker/x.go", `package breaker; import "` + module + `/interceptors"`, []string{"/interceptors,"}},
+		"breaker, throttle":          {"interceptors/breaker/x.go", `package breaker; import "` + module + `/interceptors/throttle"`, []string{"/throttle,"}},
 		"interceptors, back":         {"interceptors/x.go", `package interceptors; import "` + module + `/debug"`, []string{"/debug"}},
 		"interceptors, not ours":     {"interceptors/x.go", `package interceptors; import "google.golang.org/grpcx"`, []string{"grpcx"}},
 		"interceptors, genproto":     {"interceptors/x.go", `package interceptors; import "google.golang.org/genproto/googleapis/api"`, []string{"api"}},

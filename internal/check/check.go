@@ -1,17 +1,18 @@
-// Package check gathers the errors of a configuration, so that an operator sees all of
-// them at once.
+// Package check collects the mistakes of a configuration, so that a constructor reports
+// all of them in one error.
 package check
 
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
-// Errors are the errors of one configuration. The zero value has none. It is not safe
-// for concurrent use.
+// Errors holds every mistake that was found. The zero Errors is empty. It is not safe for
+// concurrent use.
 type Errors []error
 
-// That adds an error unless ok is true. The format is that of fmt.Errorf.
+// That adds an error unless ok is true. The format follows fmt.Errorf.
 func (e *Errors) That(ok bool, format string, args ...any) {
 	if !ok {
 		*e = append(*e, fmt.Errorf(format, args...))
@@ -25,10 +26,39 @@ func (e *Errors) Add(err error) {
 	}
 }
 
-// Err returns one error that wraps the sentinel and all errors, or nil if there are none.
-func (e Errors) Err(sentinel error) error {
+// Between adds an error unless lo <= got <= hi. NaN is always an error.
+func Between[T int | float64 | time.Duration](e *Errors, name string, got, lo, hi T) {
+	e.That(got >= lo && got <= hi, "%s: got %v, want %v to %v", name, got, lo, hi)
+}
+
+// From adds the mistakes of one part of a configuration, each with the name of the part in
+// front. It leaves out kind, the sentinel that err wraps, and its text. A nil err is none.
+func (e *Errors) From(part string, err, kind error) {
+	if err == nil || err == kind { //nolint:errorlint // the sentinel itself, as one of several
+		return
+	}
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, one := range several.Unwrap() {
+			e.From(part, one, kind)
+		}
+		return
+	}
+	e.That(false, "%s: %w", part, err)
+}
+
+// Err returns all mistakes as one error that wraps kind, or nil if there are none.
+func (e Errors) Err(kind error) error {
 	if len(e) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: %w", sentinel, errors.Join(e...))
+	return fmt.Errorf("%w: %w", kind, errors.Join(e...))
+}
+
+// Or returns v, or def if v is the zero value.
+func Or[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
 }

@@ -2,27 +2,59 @@ package check_test
 
 import (
 	"errors"
+	"math"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/weir-go/weir/internal/check"
 )
 
-func TestErrors(t *testing.T) {
-	sentinel, cause := errors.New("a: invalid"), errors.New("cause")
-	var bad check.Errors
-	bad.That(true, "not wrong")
-	bad.Add(nil)
-	if err := bad.Err(sentinel); err != nil {
-		t.Fatalf("nothing wrong: got %v, want no error", err)
+var (
+	errKind = errors.New("part: invalid configuration")
+	errAll  = errors.New("all: invalid configuration")
+)
+
+func TestEveryMistakeIsNamedOnce(t *testing.T) {
+	var part check.Errors
+	check.Between(&part, "Ratio", math.NaN(), 0, 1)
+	check.Between(&part, "Window", time.Second, time.Minute, time.Hour)
+	check.Between(&part, "Fine", 1, 1, 1)
+	part.That(true, "fine")
+	var all check.Errors
+	all.From("Part", part.Err(errKind), errKind)
+	all.From("None", nil, errKind)
+	err := all.Err(errAll)
+	if !errors.Is(err, errAll) {
+		t.Errorf("error: got %v, want one that wraps %q", err, errAll)
 	}
-	bad.That(false, "size: got %d, want %d", 1, 2)
+	want := "all: invalid configuration: Part: Ratio: got NaN, want 0 to 1\nPart: Window: got 1s, want 1m0s to 1h0m0s"
+	if err.Error() != want {
+		t.Errorf("error: got %q, want %q", err, want)
+	}
+	if strings.Contains(err.Error(), "part:") {
+		t.Errorf("error: got %q, want it without the kind of a part", err)
+	}
+}
+
+func TestNoMistakeIsNoError(t *testing.T) {
+	var none check.Errors
+	if err := none.Err(errKind); err != nil {
+		t.Errorf("error of no mistakes: got %v, want nil", err)
+	}
+}
+
+func TestErrorsAreWrapped(t *testing.T) {
+	cause := errors.New("cause")
+	var bad check.Errors
+	bad.Add(nil)
 	bad.That(false, "part: %w", cause)
 	bad.Add(errors.New("other"))
-	err := bad.Err(sentinel)
-	if want := "a: invalid: size: got 1, want 2\npart: cause\nother"; err == nil || err.Error() != want {
+	err := bad.Err(errKind)
+	if want := errKind.Error() + ": part: cause\nother"; err == nil || err.Error() != want {
 		t.Errorf("error: got %v, want %q", err, want)
 	}
-	if !errors.Is(err, sentinel) || !errors.Is(err, cause) {
-		t.Errorf("error: got %v, want it to wrap the sentinel and the cause", err)
+	if !errors.Is(err, errKind) || !errors.Is(err, cause) {
+		t.Errorf("error: got %v, want it to wrap the kind and the cause", err)
 	}
 }

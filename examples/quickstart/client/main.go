@@ -15,6 +15,7 @@ import (
 
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/retry"
 )
 
 func main() {
@@ -24,7 +25,7 @@ func main() {
 	flag.Parse()
 
 	// A refused call is sent again after the delay that the server asked for, within a budget.
-	weir, err := interceptors.Client(interceptors.ClientConfig{Retry: &interceptors.RetryConfig{MaxAttempts: 5}})
+	weir, err := interceptors.Client(interceptors.ClientConfig{Retry: &retry.Config{MaxAttempts: 5}})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -1,5 +1,0 @@
-//go:build !race
-
-package admit_test
-
-const slowdown = 1

@@ -1,0 +1,61 @@
+package breaker
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/weir-go/weir/interceptors/internal/peers"
+)
+
+// A stream is the breaker's observer of one stream.
+type stream struct {
+	*circuit
+	pass  pass
+	began time.Duration
+	ctx   context.Context
+	seen  atomic.Bool // headers or a message
+	left  atomic.Bool
+}
+
+func (s *stream) Answered() {
+	if s.seen.Swap(true) {
+		return
+	}
+	now := s.breaker.now()
+	s.pace.Saw(now-s.began, now)
+	if s.pass.probe != nil {
+		s.leaveOnce(Healthy, nil)
+	}
+}
+
+func (s *stream) Ended(err error) {
+	if s.left.Load() { // WithVerdict's function is asked once
+		return
+	}
+	v := s.verdict(s.ctx, s.began, err)
+	switch {
+	case v != Unwell || s.breaker.verdictOf != nil:
+	case status.Code(err) == codes.Canceled:
+		v = Excluded // a stream may wait for its first message as long as its caller likes
+	case s.seen.Load() && status.Code(err) == codes.DeadlineExceeded:
+		v = Excluded // it was to last until its deadline
+	}
+	s.leaveOnce(v, s.pass.witness)
+}
+
+func (s *stream) Abandoned() { s.leaveOnce(Excluded, nil) }
+
+// leaveOnce counts the stream. The witness knows the address only at the stream's end.
+func (s *stream) leaveOnce(v Verdict, w *peers.Witness) {
+	if s.left.Swap(true) {
+		return
+	}
+	p := s.pass
+	p.witness = w
+	s.leave(p, v)
+	s.tell()
+}

@@ -1,0 +1,139 @@
+package breaker
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/weir-go/weir/interceptors/internal/callctx"
+	"github.com/weir-go/weir/interceptors/internal/latency"
+	"github.com/weir-go/weir/interceptors/internal/refusal"
+)
+
+// A Verdict is what the end of a call says about the server.
+type Verdict uint8
+
+const (
+	// Excluded says nothing: the call counts neither way.
+	Excluded Verdict = iota
+	// Healthy says that the server did its work, if only to find the call wrong.
+	Healthy
+	// Unwell says that the server cannot do its work.
+	Unwell
+)
+
+// WithVerdict sets what the end of a call says about the server; nil restores the
+// default, which [Breaker] describes. It is called from many goroutines at once,
+// with nil for a call that went well, but not with errors that a gate, throttle or
+// breaker of this process made. When it panics the call is excluded.
+func WithVerdict(f func(error) Verdict) Option {
+	return option(func(b *Breaker) { b.verdictOf = f })
+}
+
+// verdict says what the end of a call says about the server.
+func (c *circuit) verdict(ctx context.Context, began time.Duration, err error) Verdict {
+	b := c.breaker
+	switch {
+	case err != nil && refusal.Ours(err):
+		return Excluded
+	case b.verdictOf != nil:
+		return b.askedVerdict(err)
+	case err == nil:
+		return Healthy
+	}
+	st, ok := status.FromError(err)
+	if !ok {
+		return Excluded
+	}
+	v := verdictOfStatus(st)
+	switch code := st.Code(); {
+	case v == Healthy:
+		c.pace.Answered()
+	case code == codes.Canceled && callctx.Canceled(ctx),
+		code == codes.DeadlineExceeded && v == Unwell && (callctx.Canceled(ctx) || callctx.TimeIsUp(ctx, b.now()-began)):
+		return c.lateVerdict(ctx, began)
+	}
+	return v
+}
+
+// verdictOfStatus says what a status says of the server that sent it.
+func verdictOfStatus(st *status.Status) Verdict {
+	switch st.Code() {
+	case codes.Canceled, codes.ResourceExhausted:
+		return Excluded
+	case codes.DeadlineExceeded, codes.Unavailable, codes.Internal:
+		if refusal.FromWeir(st) || refusal.FromGRPC(st) {
+			return Excluded
+		}
+		return Unwell
+	case codes.Unauthenticated:
+		if refusal.FromGRPC(st) {
+			return Excluded
+		}
+		return Healthy
+	default:
+		return Healthy
+	}
+}
+
+const (
+	// unknownPace is the time in which any method is expected to answer of which nothing
+	// is known.
+	unknownPace = time.Second
+	// longDry is the time without an answer after which any caller's deadline counts.
+	longDry = 10 * unknownPace
+)
+
+// lateVerdict says what a call says whose caller gave up: that the server is unwell if
+// the caller waited for longer than the method takes.
+func (c *circuit) lateVerdict(ctx context.Context, began time.Duration) Verdict {
+	now := c.breaker.now()
+	had, dry := now-began, c.pace.Late(now)
+	mean, dev := c.pace.Usual()
+	enough := latency.Fair(had, mean, dev, dry, unknownPace)
+	if mean == 0 {
+		// The callers who wait for longest know best what the method takes. A caller that
+		// cancels does not say how long it would have waited.
+		patient := callctx.Canceled(ctx) || dry >= longDry || had >= c.pace.Longest()/2
+		enough = had >= unknownPace || enough && patient
+	}
+	if enough {
+		return Unwell
+	}
+	return Excluded
+}
+
+// learn notes how long a call took that went well. Where all goes well it does so for
+// some of the calls only, to spare the others the clock.
+func (c *circuit) learn(began time.Duration) {
+	if c.pace.Known() && rand.Uint32()%(latency.LearnOneIn/2) != 0 {
+		return
+	}
+	now := c.breaker.now()
+	c.pace.Saw(now-began, now)
+}
+
+// gives notes how long the caller of a call will wait for it.
+func (c *circuit) gives(ctx context.Context) {
+	if c.pace.Learned() {
+		return
+	}
+	wait := time.Duration(math.MaxInt64)
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = time.Until(deadline)
+	}
+	c.pace.Gave(wait)
+}
+
+// askedVerdict asks the user's function.
+func (b *Breaker) askedVerdict(err error) (v Verdict) {
+	b.guard(func() { v = b.verdictOf(err) })
+	if v > Unwell {
+		return Excluded
+	}
+	return v
+}

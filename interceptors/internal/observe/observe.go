@@ -1,0 +1,84 @@
+package observe
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+)
+
+// An Observer is told what becomes of a stream. Its methods may be called from
+// several goroutines at once.
+type Observer interface {
+	// Answered is called when the server's headers or a message have come.
+	Answered()
+	// Ended is called with the stream's end, nil when all went well. It may be called
+	// more than once; the first counts.
+	Ended(err error)
+	// Abandoned is called instead of Ended when the goroutine that opened the
+	// stream panicked or called runtime.Goexit.
+	Abandoned()
+}
+
+// Stream opens a stream and has it observed. The observer learns of the end from
+// RecvMsg or from gRPC itself, whichever comes first.
+func Stream(
+	ctx context.Context, o Observer, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
+	streamer grpc.Streamer, opts []grpc.CallOption,
+) (grpc.ClientStream, error) {
+	s := &stream{observer: o, single: !desc.ServerStreams}
+	returned := false
+	defer func() {
+		if !returned {
+			s.observer.Abandoned()
+		}
+	}()
+	var err error
+	s.ClientStream, err = streamer(ctx, desc, cc, method, append(slices.Clip(opts), grpc.OnFinish(s.over))...)
+	returned = true
+	if err != nil {
+		s.over(err)
+		return nil, err
+	}
+	return s, nil
+}
+
+// An stream never asks for the stream's own context: gRPC does not retry
+// a stream whose context was asked for.
+type stream struct {
+	grpc.ClientStream
+	observer Observer
+	single   bool // there is but one response
+}
+
+func (s *stream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	switch {
+	case err != nil || s.single:
+		s.over(err)
+	default:
+		s.observer.Answered()
+	}
+	return err
+}
+
+// Header returns nothing when the stream has ended without headers, which says
+// nothing about how it ended.
+func (s *stream) Header() (metadata.MD, error) {
+	md, err := s.ClientStream.Header()
+	if err == nil && md != nil {
+		s.observer.Answered()
+	}
+	return md, err
+}
+
+// over is told the stream's end, by several who see it.
+func (s *stream) over(err error) {
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	s.observer.Ended(err)
+}

@@ -1,0 +1,115 @@
+package places
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"unicode/utf8"
+
+	"google.golang.org/grpc"
+)
+
+// Max is how many targets, or methods of targets, a table tells apart. A
+// program calls some dozens; one that forwards whatever methods it is asked for
+// must not grow for ever. Each may be spelled in some ways.
+const (
+	Max       = 1024
+	spellings = 4 * Max
+)
+
+// Rest stands for the targets and methods beyond Max, and for those
+// that cannot be labels because they are not valid UTF-8.
+const Rest = "*"
+
+// A Place is a method of a target, of calls of one class if there is one.
+type Place struct{ Target, Method, Class string }
+
+// isText reports whether the names can be labels. The canonical form of a target can
+// be none although the target is.
+func (p Place) isText() bool { return utf8.ValidString(p.Target) && utf8.ValidString(p.Method) }
+
+// A Table holds a value for each place. Finding one takes no lock and allocates
+// nothing.
+type Table[V any] struct {
+	make func(Place) V
+	rest V // for Rest
+
+	// found is replaced, never changed. Its targets are as the program spelled
+	// them: making them canonical allocates. All of it is text.
+	found atomic.Pointer[map[Place]V]
+
+	mu        sync.Mutex // guards what follows
+	canonical map[Place]V
+	ordered   []V // those of canonical, as they came
+}
+
+func New[V any](mk func(Place) V) *Table[V] {
+	t := &Table[V]{make: mk, rest: mk(Place{Rest, Rest, Rest}), canonical: map[Place]V{}}
+	t.found.Store(&map[Place]V{})
+	return t
+}
+
+// At returns the value for a method of a connection's target. Connections whose
+// targets have the same canonical form share it. Without a connection, as in
+// tests of interceptors, the target is empty.
+func (t *Table[V]) At(cc *grpc.ClientConn, method string) V { return t.AtClass(cc, method, "") }
+
+// AtClass is At for the calls of one class.
+func (t *Table[V]) AtClass(cc *grpc.ClientConn, method, class string) V {
+	p := Place{Method: method, Class: class}
+	if cc != nil {
+		p.Target = cc.Target()
+	}
+	found := *t.found.Load()
+	if v, ok := found[p]; ok {
+		return v
+	}
+	if len(found) >= spellings || !p.isText() {
+		return t.rest
+	}
+	return t.add(cc, p)
+}
+
+func (t *Table[V]) add(cc *grpc.ClientConn, p Place) V {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	found := *t.found.Load()
+	if v, ok := found[p]; ok {
+		return v
+	}
+	if len(found) >= spellings {
+		return t.rest
+	}
+	c := p
+	if cc != nil {
+		c.Target = cc.CanonicalTarget()
+	}
+	v := t.canonicalLocked(c)
+	found = maps.Clone(found)
+	found[p] = v
+	t.found.Store(&found)
+	return v
+}
+
+// canonicalLocked returns the value for a place whose target is in its canonical form.
+func (t *Table[V]) canonicalLocked(p Place) V {
+	v, ok := t.canonical[p]
+	if !ok {
+		if len(t.canonical) >= Max || !p.isText() {
+			return t.rest
+		}
+		v = t.make(p)
+		t.canonical[p] = v
+		t.ordered = append(t.ordered, v)
+	}
+	return v
+}
+
+// All returns the values in the order in which they were first asked for. The one
+// for the rest is last.
+func (t *Table[V]) All() []V {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return append(slices.Clone(t.ordered), t.rest)
+}

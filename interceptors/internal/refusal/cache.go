@@ -1,0 +1,23 @@
+package refusal
+
+import (
+	"sync/atomic"
+
+	"github.com/weir-go/weir/admit"
+)
+
+// quotaErrors holds the errors of calls over their quota that were built last. Their
+// delays are exact, so there is no end of them. Calls that are refused in the same
+// millisecond share one.
+type quotaErrors [256]atomic.Pointer[Error]
+
+// of returns the error for a call over its quota.
+func (q *quotaErrors) of(r *admit.Refusal, m *Maker) *Error {
+	slot := &q[r.RetryAfter.Milliseconds()%int64(len(q))]
+	if s := slot.Load(); s != nil && s.cause == error(r) { //nolint:errorlint // is it this very one
+		return s
+	}
+	s := m.build(r)
+	slot.Store(s)
+	return s
+}

@@ -1,0 +1,115 @@
+package refusal
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/weir-go/weir/admit"
+)
+
+// What refusals say to people. A server's begin with the phrase, a client's with the
+// name of its limit.
+var (
+	serverPhrases = [...]string{
+		admit.QueueFull:        "the server is full",
+		admit.Displaced:        "the server is full and another call took the place of this one",
+		admit.DeadlineTooClose: "the server is full and would not answer before the call's deadline",
+		admit.WaitedTooLong:    "the server is full and the call has waited for too long",
+		admit.Draining:         "the server is shutting down",
+		admit.OverShare:        "the caller's share of the server is used up",
+		admit.OverQuota:        "the caller's quota is used up",
+	}
+	clientPhrases = [...]string{
+		admit.QueueFull:        "this client's limit for %q is used up",
+		admit.Displaced:        "this client's limit for %q is used up, and another call took the place of this one",
+		admit.DeadlineTooClose: "this client's limit for %q is used up until after the call's deadline",
+		admit.WaitedTooLong:    "this client's limit for %q is used up, and the call has waited for too long",
+		admit.Draining:         "this client is shutting down its calls for %q",
+		admit.OverShare:        "the caller's share of this client's limit for %q is used up",
+		admit.OverQuota:        "the caller's quota at this client's limit for %q is used up",
+	}
+)
+
+const prefix = "weir: "
+
+// serverText returns what a server's refusal says, without advice.
+func serverText(why admit.Reason, gate string) string {
+	phrase := "the server refused the call: " + why.String()
+	if int(why) < len(serverPhrases) {
+		phrase = serverPhrases[why]
+	}
+	return fmt.Sprintf("%s%s (gate %q)", prefix, phrase, gate)
+}
+
+// advice returns what the caller of a refused call can do.
+func advice(r *admit.Refusal) string {
+	if r.Reason == admit.Draining {
+		return ": another server may take the call"
+	}
+	return ": retry in " + rounded(r.RetryAfter).String()
+}
+
+// clientText returns what a client's refusal says.
+func clientText(why admit.Reason, gate string) string {
+	phrase := "this client's limit for %q refused the call: " + why.String()
+	if int(why) < len(clientPhrases) {
+		phrase = clientPhrases[why]
+	}
+	return prefix + fmt.Sprintf(phrase, gate)
+}
+
+// rounded returns a delay as people say it: 1.2s, 640ms.
+func rounded(d time.Duration) time.Duration {
+	if d < time.Second {
+		return d.Round(time.Millisecond)
+	}
+	return d.Round(100 * time.Millisecond)
+}
+
+// longestLabel is how many bytes of a gate's name travel.
+const longestLabel = 64
+
+// label returns a gate's name as it can travel: valid UTF-8, and short.
+func label(name string) string {
+	name = strings.ToValidUTF8(name, "?")
+	for len(name) > longestLabel {
+		_, n := utf8.DecodeLastRuneInString(name)
+		name = name[:len(name)-n]
+	}
+	return name
+}
+
+// longestText is how long a text may be in which a refusal is looked for.
+const longestText = 4 << 10
+
+// textRefusal reads a refusal without details, as a tap sends it. gRPC may have put
+// other words before it.
+func textRefusal(text string) (Refusal, bool) {
+	if len(text) > longestText {
+		return Refusal{}, false
+	}
+	for why, phrase := range serverPhrases {
+		_, rest, found := strings.Cut(text, prefix+phrase+" (gate ")
+		if !found {
+			continue
+		}
+		quoted, err := strconv.QuotedPrefix(rest)
+		if err != nil {
+			return Refusal{}, false
+		}
+		gate, _ := strconv.Unquote(quoted)
+		rest = rest[len(quoted):]
+		if end, found := strings.CutPrefix(rest, ")"); !found || end != "" && end[0] != ':' {
+			return Refusal{}, false
+		}
+		r := Refusal{Reason: admit.Reason(why).String(), Remote: true}
+		if len(gate) <= longestLabel && isPrintable(gate) {
+			r.Gate = gate
+		}
+		return r, true
+	}
+	return Refusal{}, false
+}

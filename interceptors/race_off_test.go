@@ -1,5 +1,0 @@
-//go:build !race
-
-package interceptors_test
-
-const raceDetector = false

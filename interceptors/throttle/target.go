@@ -1,0 +1,238 @@
+package throttle
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/weir-go/weir/interceptors/internal/peers"
+	"github.com/weir-go/weir/interceptors/internal/places"
+	"github.com/weir-go/weir/interceptors/internal/refusal"
+)
+
+// A target counts the calls of one method and class to one target. Calls lock it only
+// while there is less than full credit.
+type target struct {
+	places.Place
+	throttle *Throttle
+
+	full atomic.Bool   // the credit is; written with mu held
+	send atomic.Uint64 // the bits of the probability with which a call is sent; also
+
+	allowed, refused, accepted, rejected atomic.Uint64
+
+	mu     sync.Mutex    // guards what follows
+	credit float64       // how many calls the target may refuse; below zero, the binary logarithm of send
+	denied time.Duration // when the target refused the last call
+	last   time.Duration // when the last call ended that was sent with a probability
+	sendAt time.Duration // when to send one whatever the probability
+	peers  peers.Peers   // of calls that began with less than full credit
+}
+
+// A ticket is leave to make one call.
+type ticket struct{ witness *peers.Witness }
+
+// An answer is what the end of a call says to a throttle.
+type answer uint8
+
+const (
+	uncounted answer = iota
+	taken
+	rejection
+)
+
+func (t *Throttle) newTarget(p places.Place) *target {
+	g := &target{Place: p, throttle: t, credit: float64(t.cfg.Evidence)}
+	g.full.Store(true)
+	g.send.Store(everyCall)
+	return g
+}
+
+// everyCall is the bits of the probability 1.
+var everyCall = math.Float64bits(1)
+
+// enter gives leave to make a call, or says why not.
+func (g *target) enter() (ticket, *refusal.Error) {
+	if g.full.Load() {
+		g.allowed.Add(1)
+		return ticket{}, nil
+	}
+	if bits := g.send.Load(); bits != everyCall && g.throttle.draw() >= math.Float64frombits(bits) {
+		if refused := g.refuse(); refused != nil {
+			return ticket{}, refused
+		}
+	}
+	g.allowed.Add(1)
+	return ticket{&peers.Witness{}}, nil
+}
+
+// refuse returns the error for a call that is not to be sent, or nil if none was sent for
+// so long that this one is.
+func (g *target) refuse() *refusal.Error {
+	now := g.throttle.now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.forgetLocked(now)
+	if g.credit >= 0 || now >= g.sendAt {
+		g.waitLocked(now)
+		return nil
+	}
+	g.refused.Add(1)
+	return throttled.After(g.delayLocked())
+}
+
+// waitLocked sets when to send a call whatever the probability.
+func (g *target) waitLocked(now time.Duration) {
+	g.sendAt = now + g.throttle.jittered(g.throttle.cfg.Window/4)
+}
+
+// usualDelay is the mean delay that a throttle asks for when it refuses few.
+const usualDelay = 100 * time.Millisecond
+
+// delayLocked returns the delay that a refusal asks for.
+func (g *target) delayLocked() time.Duration {
+	return g.throttle.jittered(min(time.Duration(float64(usualDelay)/math.Exp2(g.credit)), g.throttle.cfg.Window))
+}
+
+// ended counts a call that was let through.
+func (g *target) ended(t ticket, a answer) {
+	switch a {
+	case taken:
+		g.accepted.Add(1)
+		if g.full.Load() {
+			return
+		}
+	case rejection:
+		g.rejected.Add(1)
+	case uncounted:
+		return
+	}
+	now := g.throttle.now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.forgetLocked(now)
+	if t.witness != nil {
+		g.peers.Add(t.witness.Addr(), a == rejection, now, g.throttle.cfg.Window)
+	}
+	step := g.throttle.stepAt(g.credit)
+	if a == taken {
+		g.credit += step * (g.throttle.cfg.K - 1)
+	} else if g.denied = now; g.credit >= 0 || now-g.last < g.throttle.cfg.Window/4 {
+		g.credit -= step // a target that is sent so little is not sent less
+	}
+	if g.credit < 0 {
+		g.last = now
+		g.waitLocked(now)
+	}
+	g.judgeLocked()
+}
+
+// stepAt returns what a refused call costs. Calls that are sent seldom are worth more, so
+// that a few of them are enough to find the way back. With a low K the credit falls in
+// smaller steps, as it takes many accepted calls to make up for one.
+func (t *Throttle) stepAt(credit float64) float64 {
+	if credit > 0 {
+		return 1
+	}
+	eager := min(max(2*(t.cfg.K-1), finestShare), 1)
+	return eager * min(finestStep/math.Exp2(credit), coarsestStep)
+}
+
+const (
+	// finestStep is by how many powers of two the probability changes with a call where
+	// nearly all are sent, coarsestStep where few are.
+	finestStep, coarsestStep = 0.25, 2
+	// finestShare is the least part of these steps.
+	finestShare = 0.2
+	// leastSend is the binary logarithm of the lowest probability.
+	leastSend = -12
+)
+
+// forgetLocked forgets refusals that are long ago.
+func (g *target) forgetLocked(now time.Duration) {
+	if now-g.denied >= g.throttle.cfg.Window && !g.full.Load() {
+		g.credit = float64(g.throttle.cfg.Evidence)
+		g.judgeLocked()
+	}
+}
+
+// judgeLocked sets the probability as the credit says.
+func (g *target) judgeLocked() {
+	most := float64(g.throttle.cfg.Evidence)
+	switch {
+	case g.credit >= most:
+		g.credit = most
+		g.peers = peers.Peers{}
+	case g.credit < 0 && !g.peers.Refuse(1-1/g.throttle.cfg.K):
+		g.credit = 0
+	}
+	g.credit = max(g.credit, leastSend)
+	g.full.Store(g.credit == most)
+	g.send.Store(math.Float64bits(math.Exp2(min(g.credit, 0))))
+}
+
+func (g *target) stats() TargetStats {
+	s := TargetStats{
+		Target: g.Place.Target, Method: g.Place.Method, Class: g.Place.Class,
+		Accepted: g.accepted.Load(), Rejected: g.rejected.Load(),
+	}
+	s.Allowed, s.Refused = g.allowed.Load(), g.refused.Load()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.forgetLocked(g.throttle.now())
+	s.Probability = 1 - math.Float64frombits(g.send.Load())
+	return s
+}
+
+// answerOf says what the end of a call says to a throttle.
+func answerOf(err error) answer {
+	switch {
+	case err == nil:
+		return taken
+	case refusal.Ours(err):
+		return uncounted
+	}
+	st, ok := status.FromError(err)
+	if !ok {
+		return uncounted
+	}
+	switch code := st.Code(); {
+	case code == codes.Canceled || refusal.FromGRPC(st):
+		return uncounted
+	case code == codes.Unavailable:
+		return rejection
+	case code == codes.ResourceExhausted:
+		if refusal.Full(st) {
+			return rejection
+		}
+		return uncounted
+	default:
+		return taken
+	}
+}
+
+// A stream is the throttle's observer of one stream.
+type stream struct {
+	target  *target
+	ticket  ticket
+	counted atomic.Bool
+}
+
+// answered counts the stream before the witness knows the address.
+func (s *stream) Answered() {
+	if !s.counted.Swap(true) {
+		s.target.ended(ticket{}, taken)
+	}
+}
+
+func (s *stream) Ended(err error) {
+	if !s.counted.Swap(true) {
+		s.target.ended(s.ticket, answerOf(err))
+	}
+}
+
+func (s *stream) Abandoned() { s.counted.Store(true) }

@@ -1,0 +1,217 @@
+package throttle
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/weir-go/weir/interceptors/internal/callctx"
+	"github.com/weir-go/weir/interceptors/internal/observe"
+	"github.com/weir-go/weir/interceptors/internal/places"
+	"github.com/weir-go/weir/interceptors/internal/refusal"
+	"github.com/weir-go/weir/internal/check"
+)
+
+// ErrConfig is wrapped by the errors of [New].
+var ErrConfig = errors.New("throttle: invalid configuration")
+
+// ErrThrottled is what errors.Is finds in the error of a call that a throttle
+// refused.
+var ErrThrottled = errors.New("weir: this client holds back: the server has refused too many of its calls")
+
+var throttled = refusal.Retreat{Cause: ErrThrottled, Reason: "THROTTLED"}
+
+// A Config configures [New]. Every zero field means its default.
+type Config struct {
+	// Name names the throttle in metrics and pages; default "default". Choose it
+	// in the program, never from a call.
+	Name string
+	// K is how many calls are sent for each that the target accepts, once it refuses too
+	// many; default 2, from 1 to 100. Lower is more eager. At 1.1 a target has to refuse
+	// a single call for each ten that it accepts.
+	K float64
+	// Evidence is how many calls in a row the target has to refuse before the throttle
+	// does; default 10, at most a million. Where it accepts some, it takes more.
+	Evidence int
+	// Window is the time without a refusal by the target after which all is forgotten;
+	// default 2 s, from 100 ms to an hour. A target that accepts nothing is sent a call
+	// each quarter of it, with jitter.
+	Window time.Duration
+}
+
+func (c *Config) defaults() {
+	c.Name = check.Or(c.Name, "default")
+	c.K = check.Or(c.K, 2)
+	c.Evidence = check.Or(c.Evidence, 10)
+	c.Window = check.Or(c.Window, 2*time.Second)
+}
+
+func (c *Config) validate() error {
+	var bad check.Errors
+	check.Between(&bad, "K", c.K, 1, 100)
+	check.Between(&bad, "Evidence", c.Evidence, 1, 1_000_000)
+	check.Between(&bad, "Window", c.Window, 100*time.Millisecond, time.Hour)
+	return bad.Err(ErrConfig)
+}
+
+// A Throttle refuses calls to a target that refuses calls, so that refusing costs the
+// target little. It sends about K times what the target accepts, which is the bound of
+// Beyer et al., "Site Reliability Engineering", 2016, chapter 21, "Client-Side
+// Throttling".
+//
+// It gets there by a credit instead of counts over a window. A call that the target
+// refused costs one, a call that it accepted earns K-1, up to Evidence. While there is
+// credit, every call is sent. Beyond, calls are sent with a probability, and an end of a
+// call multiplies that instead. The credit stands still when one of K calls is accepted.
+// So nothing is refused before there is evidence, and the throttle's own refusals are no
+// evidence. A target that accepts nothing is sent some two to four calls a Window / 2,
+// however many there are; a few that it accepts are enough to send all of them again, and
+// Window after the last refusal by the target everything is forgotten.
+//
+// Refusals are UNAVAILABLE, and RESOURCE_EXHAUSTED of a gate that was full, as its
+// errdetails.ErrorInfo says. Other RESOURCE_EXHAUSTED are quotas: a quota is its caller's,
+// and refusing the calls of others would not help. Anything else is an acceptance,
+// DEADLINE_EXCEEDED too. Not counted at all are quotas; calls that their callers
+// canceled or whose context had ended before; calls that a gate, breaker or throttle
+// of this process refused further in; what gRPC itself makes of messages that are too
+// large and of what it cannot send, as described at [breaker.Breaker]; and errors without a
+// status, which interceptors of this process made.
+//
+// Calls are counted for each method and class of calls (see [interceptors.ContextWithClass]). A target
+// that refuses one method, or what matters least, is sent less of that, and no less of
+// the rest. While one address of the target clearly accepts its calls nothing is refused,
+// as a throttle cannot choose the address.
+//
+// A refused call has UNAVAILABLE, the code of the refusals that it saves the target
+// from, with errdetails.ErrorInfo and the reason THROTTLED, and errdetails.RetryInfo
+// with a delay that grows with the probability.
+//
+// A Throttle tells 1024 triples of a target (in its canonical form), a method and a class
+// apart; later ones share one more state. It is safe for concurrent use, never blocks and
+// starts no goroutine. A call that goes well takes no lock. Use [New], and one
+// Throttle for the unary and the stream interceptor. A nil and a zero Throttle let every
+// call pass and count nothing.
+type Throttle struct {
+	cfg     Config
+	epoch   time.Time
+	draw    func() float64 // from 0 up to 1; replaced in tests
+	targets *places.Table[*target]
+}
+
+// New returns a throttle that lets everything pass until it has seen
+// refusals. It returns an error that wraps ErrConfig and names every field that is
+// out of range.
+func New(c Config) (*Throttle, error) {
+	c.defaults()
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	t := &Throttle{cfg: c, epoch: time.Now(), draw: rand.Float64}
+	t.targets = places.New(t.newTarget)
+	return t, nil
+}
+
+// Name returns the throttle's name, empty for a nil or zero Throttle.
+func (t *Throttle) Name() string {
+	if t == nil {
+		return ""
+	}
+	return t.cfg.Name
+}
+
+// inert reports whether the throttle lets every call pass: it is nil or zero.
+func (t *Throttle) inert() bool { return t == nil || t.targets == nil }
+
+// jittered returns a duration between a half and one and a half times d.
+func (t *Throttle) jittered(d time.Duration) time.Duration {
+	return d/2 + time.Duration(t.draw()*float64(d))
+}
+
+func (t *Throttle) now() time.Duration { return time.Since(t.epoch) }
+
+// TargetStats is what a throttle does now and has done with the calls of one method
+// and class to one target.
+type TargetStats struct {
+	// Target is that of the connections, Method the full method name and Class the class,
+	// as [admit.Class] writes it. They are all "*" for what those share which came when
+	// there were 1024, or whose names are not valid UTF-8.
+	Target, Method, Class string
+	// Probability is that with which calls are refused now, from 0 up to 1.
+	Probability float64
+	// Allowed counts the calls that were let through, Refused those that were not.
+	Allowed, Refused uint64
+	// Accepted counts the calls that the target accepted, Rejected those that it
+	// refused. Calls that are not counted are neither.
+	Accepted, Rejected uint64
+}
+
+// Stats returns the targets, sorted by target, method and class. It is meant for scrapes
+// and pages, not for every call.
+func (t *Throttle) Stats() []TargetStats {
+	if t.inert() {
+		return nil
+	}
+	var all []TargetStats
+	for _, g := range t.targets.All() {
+		s := g.stats()
+		if s.Target != places.Rest || s.Allowed+s.Refused > 0 {
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(x, y TargetStats) int {
+		return cmp.Or(cmp.Compare(x.Target, y.Target), cmp.Compare(x.Method, y.Method), cmp.Compare(x.Class, y.Class))
+	})
+	return all
+}
+
+// Unary returns an interceptor that refuses calls as the throttle says. In a
+// chain it stands outside of [interceptors.UnaryClient] and [breaker.Unary]; retries by gRPC happen
+// inside of it and are one call. A call whose context has ended already passes,
+// uncounted.
+//
+// With a nil or zero throttle every call passes.
+func Unary(t *Throttle) grpc.UnaryClientInterceptor {
+	return func(
+		ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
+		invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
+	) error {
+		if t.inert() || ctx.Err() != nil {
+			return invoker(ctx, method, req, reply, cc, opts...)
+		}
+		g := t.targets.AtClass(cc, method, callctx.Class(ctx).String())
+		ticket, refused := g.enter()
+		if refused != nil {
+			return refused
+		}
+		err := invoker(ctx, method, req, reply, cc, ticket.witness.Options(opts)...)
+		g.ended(ticket, answerOf(err))
+		return err
+	}
+}
+
+// Stream is [Unary] for streams. A stream is accepted when its
+// headers or first message are seen, or when it ends with anything but a refusal.
+//
+// With a nil or zero throttle every call passes.
+func Stream(t *Throttle) grpc.StreamClientInterceptor {
+	return func(
+		ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
+		streamer grpc.Streamer, opts ...grpc.CallOption,
+	) (grpc.ClientStream, error) {
+		if t.inert() || ctx.Err() != nil {
+			return streamer(ctx, desc, cc, method, opts...)
+		}
+		g := t.targets.AtClass(cc, method, callctx.Class(ctx).String())
+		ticket, refused := g.enter()
+		if refused != nil {
+			return nil, refused
+		}
+		s := &stream{target: g, ticket: ticket}
+		return observe.Stream(ctx, s, desc, cc, method, streamer, ticket.witness.Options(opts))
+	}
+}
