@@ -6,10 +6,10 @@ import (
 	"github.com/weir-go/weir/admit/internal/turn"
 )
 
-// passAndUnlock admits a call that found no permit free, in a dry run, and counts what
-// would have happened to it. The calls beyond the limit, or beyond the bound of a class,
-// stand for the waiters. It assumes that each of them costs as much as this call.
-// Counted tells that the call was counted as refused by its quota.
+// passAndUnlock admits a call that found no permit free, in a dry run, and counts it
+// as a call that would have waited or been refused. The calls beyond the limit, or beyond
+// the bound of a class, stand for the waiters. Each of them is assumed to cost as much as
+// this call. Counted tells that the quota has counted the call as refused.
 func (g *Gate) passAndUnlock(c turn.Call, now time.Duration, pressed, counted bool) (Permit, error) {
 	class := Class(c.Class)
 	full := !counted && g.turns.FullOf(c, g.roomLocked(g.inFlight.load(), now))
@@ -35,7 +35,7 @@ func (g *Gate) passAndUnlock(c turn.Call, now time.Duration, pressed, counted bo
 
 // dryRunCost returns the cost charged to a call that is admitted regardless of the limit.
 func (g *Gate) dryRunCost(cost int) int {
-	if g.inFlight.load()&inFlightMax > manyInFlight { // as a word: it may exceed a 32-bit int
+	if g.inFlight.load()&inFlightMax > manyInFlight { // as a word, since it may exceed a 32-bit int
 		return 1
 	}
 	return cost

@@ -13,7 +13,7 @@ import (
 )
 
 // A Gate bounds how many calls run and how many wait. It is safe for concurrent use. Use
-// [New]: a Gate that New did not make refuses every call with an error.
+// [New]. A Gate that New did not make refuses every call with an error.
 //
 // The gate locks and waits. Package turn decides, under the lock, which call runs, waits,
 // is evicted or is refused. While permits are free, a call takes one and returns it with
@@ -99,8 +99,8 @@ func (g *Gate) now() time.Duration { return time.Since(g.epoch) }
 
 // Acquire takes a permit for a call. If none is free, it blocks until the call is
 // admitted or refused, or until ctx ends. It refuses a call without blocking if the call
-// cannot be served before its deadline, or if it finds no place in the queue: see
-// [QueueConfig]. Waiters are served by class, then by their tenants' shares, then in the
+// cannot be served before its deadline, or if it finds no place in the queue.
+// [QueueConfig] describes the queue. Waiters are served by class, then by their tenants' shares, then in the
 // order in which they came.
 //
 // If ctx ended first, the error is ctx's own, unchanged. Otherwise it is a *[Refusal].
@@ -134,7 +134,7 @@ func (g *Gate) Acquire(ctx context.Context, c Call) (Permit, error) {
 	return g.acquireLocking(ctx, c)
 }
 
-// maybeYield lets other calls reach the gate: see processors.
+// maybeYield lets other calls reach the gate. See processors.
 func (g *Gate) maybeYield(inFlight int) {
 	if inFlight >= g.processors && g.yields.Load() {
 		runtime.Gosched()
@@ -173,7 +173,7 @@ func (g *Gate) acquireLocking(ctx context.Context, call Call) (Permit, error) {
 	return g.queueAndUnlock(ctx, c, now, pressed)
 }
 
-// describeLocked returns what package turn is told of a call.
+// describeLocked returns the class of a call, and the call as package turn knows it.
 func (g *Gate) describeLocked(call Call) (Class, turn.Call) {
 	class := g.cfg.classes.class(call.Class)
 	return class, turn.Call{Class: int(class), Tenant: call.Tenant, Cost: min(max(call.Cost, 1), g.Limit())}
@@ -203,7 +203,7 @@ func (g *Gate) pressLocked(c turn.Call) (pressed bool) {
 	return false
 }
 
-// A claim is what a call holds of its gate.
+// A claim is the permits that a call holds, and how it began.
 type claim struct {
 	cost   int
 	class  Class
@@ -232,7 +232,7 @@ func (g *Gate) holdLocked(c turn.Call, cost int, now time.Duration) claim {
 	return claim{cost: cost, class: Class(c.Class), holder: holder, begun: g.samples.begin(s.inFlight())}
 }
 
-// roomLocked returns what package turn is told of the gate's state.
+// roomLocked returns the gate's state as package turn knows it.
 func (g *Gate) roomLocked(s word, now time.Duration) turn.Room {
 	return turn.Room{Limit: s.limit(), InFlight: s.inFlight(), Now: now, Pace: g.pace}
 }
@@ -251,7 +251,8 @@ func (g *Gate) refusalLocked(c Class, why Reason) *Refusal {
 	return g.refusals.get(why, &g.dice)
 }
 
-// leave counts a call whose context ended, reports it to the hooks, and returns err.
+// leave counts a call that leaves with its context, reports it to the hooks, and returns
+// err.
 func (g *Gate) leave(c Class, waited time.Duration, err error) error {
 	g.mu.Lock()
 	c = g.cfg.classes.class(c)

@@ -7,7 +7,7 @@ import (
 )
 
 // learn gathers the samples and, once the window is ready, asks the algorithm for a new
-// limit. It does nothing if another goroutine holds the lock: the next call learns then.
+// limit. It does nothing if another goroutine holds the lock. The next call learns then.
 func (g *Gate) learn(now time.Duration) {
 	if !g.mu.TryLock() {
 		return
@@ -52,11 +52,11 @@ func (g *Gate) gatherLocked() {
 	g.counters.add(&all)
 }
 
-// worthYielding is the mean latency from which on calls yield: see Gate.processors. A
-// yield takes some hundred nanoseconds.
+// worthYielding is the shortest mean latency with which calls yield, for the reason at
+// Gate.processors. A yield takes some hundred nanoseconds.
 const worthYielding = 100 * time.Microsecond
 
-// closeWindowLocked closes the window and takes from it what the gate itself needs.
+// closeWindowLocked closes the window, and updates the pace and the delay of refusals.
 func (g *Gate) closeWindowLocked(now time.Duration, probes bool) limit.Window {
 	w := g.window.close(now, g.Limit(), g.inFlight.resetPeak(), probes)
 	if w.Succeeded > 0 {
