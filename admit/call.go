@@ -21,7 +21,7 @@ type Call struct {
 	quota quotaState
 }
 
-// An Outcome is how a call ended, as the limit sees it.
+// An Outcome is how a call ended, as the limit sees it: Ignored, Success or Overload.
 type Outcome uint8
 
 // The outcomes.
