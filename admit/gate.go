@@ -3,7 +3,6 @@ package admit
 import (
 	"context"
 	"math/rand/v2"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,20 +22,13 @@ type Gate struct {
 	inFlight inFlight
 	_        [48]byte // every call writes the line above, and most calls only read below
 
-	// processors is GOMAXPROCS. Where handlers only compute, running handlers occupy all
-	// processors, and other calls wait in the Go scheduler before they reach the gate.
-	// In flight would never exceed the number of processors, and nothing would seem to
-	// wait. So a call that brings in flight to that number yields once, with its clock
-	// running, and the others reach the gate. Where calls are very short, a yield costs
-	// more than it reveals, and yields is false.
-	processors int
-	yields     atomic.Bool
-	epoch      time.Time // when the gate was created, the zero of its clock
-	quotas     atomic.Pointer[quotas]
-	samples    samples
-	panics     atomic.Uint64
-	waiters    sync.Pool // of *waiter. Their timers must not leave a testing/synctest bubble.
-	shortest   shortestCalls
+	yield    yielder
+	epoch    time.Time // when the gate was created, the zero of its clock
+	quotas   atomic.Pointer[quotas]
+	samples  samples
+	panics   atomic.Uint64
+	waiters  sync.Pool // of *waiter. Their timers must not leave a testing/synctest bubble.
+	shortest shortestCalls
 
 	mu        sync.Mutex // guards the fields below
 	cfg       config
@@ -63,7 +55,7 @@ func New(opts ...Option) (*Gate, error) {
 		}
 		cfg.algorithm, cfg.algorithmSet = a, true
 	}
-	g := &Gate{processors: runtime.GOMAXPROCS(0), epoch: time.Now(), turns: turn.New(cfg.turns()), dice: dice(rand.Uint64())}
+	g := &Gate{epoch: time.Now(), turns: turn.New(cfg.turns()), dice: dice(rand.Uint64())}
 	if err := g.checkLocked(&cfg); err != nil {
 		return nil, err
 	}
@@ -73,9 +65,9 @@ func New(opts ...Option) (*Gate, error) {
 	g.waiters.New = func() any { return newWaiter() }
 	g.samples.init()
 	g.refusals.init(&cfg)
-	g.yields.Store(true)
+	g.yield.init()
 	g.inFlight.setLimit(cfg.initial)
-	g.useMarkLocked(cfg.algorithm)
+	g.samples.useMark(cfg.algorithm)
 	g.useLockLocked()
 	g.useQuotasLocked()
 	return g, nil
@@ -127,18 +119,11 @@ func (g *Gate) Acquire(ctx context.Context, c Call) (Permit, error) {
 		if g.inFlight.take(s, 1) {
 			n := s.inFlight() + 1
 			start := g.now()
-			g.maybeYield(n)
+			g.yield.maybe(n)
 			return Permit{gate: g, start: start, claim: claim{cost: 1, class: c.Class, begun: g.samples.begin(n)}}, nil
 		}
 	}
 	return g.acquireLocking(ctx, c)
-}
-
-// maybeYield lets other calls reach the gate. See processors.
-func (g *Gate) maybeYield(inFlight int) {
-	if inFlight >= g.processors && g.yields.Load() {
-		runtime.Gosched()
-	}
 }
 
 // acquireLocking is Acquire under the lock. It tries to refuse before it reads the clock,
@@ -163,7 +148,7 @@ func (g *Gate) acquireLocking(ctx context.Context, call Call) (Permit, error) {
 	if got, ok := g.claimLocked(c, now); ok {
 		n := g.inFlight.load().inFlight()
 		g.mu.Unlock()
-		g.maybeYield(n)
+		g.yield.maybe(n)
 		return Permit{gate: g, start: now, claim: got}, nil
 	}
 	pressed := g.pressLocked(c)

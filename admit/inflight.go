@@ -77,6 +77,14 @@ func (f *inFlight) add(n int) {
 	}
 }
 
+// chargeBeyond returns the cost charged to a call that is admitted regardless of the limit.
+func (f *inFlight) chargeBeyond(cost int) int {
+	if f.load()&inFlightMax > manyInFlight { // as a word, since it may exceed a 32-bit int
+		return 1
+	}
+	return cost
+}
+
 func (f *inFlight) setLimit(n int) {
 	for {
 		s := f.load()

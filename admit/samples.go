@@ -30,6 +30,15 @@ func (s *samples) init() {
 	s.shards = make([]shard, n)
 }
 
+// useMark asks a new algorithm for its mark.
+func (s *samples) useMark(a limit.Algorithm) {
+	mark := 0
+	if p, ok := a.(limit.Prober); ok {
+		mark = p.Mark()
+	}
+	s.mark.Store(int64(mark))
+}
+
 // A shard holds the samples of some of the calls. Calls on different cores use different
 // shards as a rule, so they do not compete for a lock or a cache line.
 type shard struct {
