@@ -73,7 +73,8 @@ func (f *inFlight) giveBack(n int) bool {
 
 // add changes the permits in use, whatever the limit and the lock bit.
 func (f *inFlight) add(n int) {
-	for !f.take(f.load(), n) {
+	for taken := false; !taken; {
+		taken = f.take(f.load(), n)
 	}
 }
 

@@ -74,7 +74,7 @@ func (s *samples) add(p *Permit, o Outcome, latency time.Duration) {
 	}
 	to := s.shard(p)
 	to.mu.Lock()
-	to.tally.count(p, o, latency)
+	to.count(p, o, latency)
 	to.mu.Unlock()
 }
 

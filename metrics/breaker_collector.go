@@ -6,19 +6,19 @@ import (
 	"github.com/weir-go/weir/interceptors"
 )
 
-// A BreakerCollector shows the circuits of breakers to Prometheus; register it with
-// a prometheus.Registerer. It is safe for concurrent use. Use [NewBreakerCollector];
-// the zero BreakerCollector shows nothing.
+// A BreakerCollector exports the circuits of breakers to Prometheus. Register it with a
+// prometheus.Registerer. It is safe for concurrent use. Use [NewBreakerCollector]. The zero
+// BreakerCollector exports nothing.
 type BreakerCollector struct{ breakers []*breakerSeries }
 
 var _ prometheus.Collector = (*BreakerCollector)(nil)
 
-// NewBreakerCollector returns a collector for breakers. It does not change them;
-// clients may be in use already.
+// NewBreakerCollector returns a collector for breakers. It does not change them,
+// and clients may be in use already.
 //
-// It returns an error that names everything wrong with the breakers: none at all, a
-// nil or zero one, two of one name, a name that cannot be a label. Collectors of
-// different breakers can share a registry, which refuses a second breaker of a name.
+// The error names everything that is wrong with the breakers, such as none at all, a nil or
+// zero breaker, two of one name, or a name that cannot be a label. Collectors of different
+// breakers can share a registry, which refuses a second breaker of the same name.
 func NewBreakerCollector(breakers ...*interceptors.Breaker) (*BreakerCollector, error) {
 	if err := validate(aBreaker, breakers); err != nil {
 		return nil, err
@@ -39,8 +39,7 @@ func (c *BreakerCollector) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements prometheus.Collector. No call waits for it, unless it is the
-// first one of its method.
+// Collect implements prometheus.Collector. Only the first call of a method may wait for it.
 func (c *BreakerCollector) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range c.breakers {
 		s.collect(ch)

@@ -1,11 +1,11 @@
-// Package metrics shows gates of package admit, streams of package streamcredit, and
+// Package metrics exports gates of package admit, streams of package streamcredit, and
 // the breakers and throttles of package interceptors to Prometheus.
 //
 // # Gates
 //
-// Gauges and counters are read from [admit.Gate.Stats] when somebody scrapes:
-// a call that is let in at once costs nothing. Only the time waited is measured
-// as it happens, by hooks, on calls that were slow already.
+// Gauges and counters are read from [admit.Gate.Stats] at each scrape, so a call that is
+// admitted at once costs nothing. Only the time waited is measured when it happens, by
+// hooks, on calls that waited anyway.
 //
 //	gate, err := admit.New(admit.WithName("api"))
 //	...
@@ -13,71 +13,70 @@
 //	...
 //	err = prometheus.Register(collector)
 //
-// Every series exists from the first scrape, with zero, so that rate() and
-// alerts see the first event. Every metric has the label gate, the name that
-// admit.WithName gave; all other labels are closed sets of package admit.
-// Nothing that a caller sends becomes a label.
+// Every series exists from the first scrape, with the value zero, so that rate() and
+// alerts see the first event. Every metric has the label gate, which is the name from
+// admit.WithName. The values of all other labels are closed sets of package admit. Nothing
+// that a caller sends becomes a label.
 //
-// What each tells whoever is on call:
+// The metrics, and how to read them on call:
 //
-//	name                      type       labels         what it tells
+//	name                      type       labels         how to read it
 //	weir_calls_total          counter    outcome        Goodput is outcome="success". A growing share of "overload"
-//	                                                    says that something behind this gate is too busy.
-//	weir_refusals_total       counter    class, reason  What callers were told no for. "critical" that is not 0 means
-//	                                                    that shedding the rest is no longer enough. In a dry run:
-//	                                                    what would have been refused.
-//	weir_left_total           counter                   Callers that gave up before their turn: their deadlines are
+//	                                                    means that something behind this gate is too busy.
+//	weir_refusals_total       counter    class, reason  Refused calls. If "critical" is not 0, shedding the other
+//	                                                    classes is no longer enough. In a dry run, the calls that
+//	                                                    would have been refused.
+//	weir_left_total           counter                   Callers that gave up while they waited. Their deadlines are
 //	                                                    shorter than the queue.
-//	weir_limit                gauge                     How many permits there are. A fall at equal load: each call has
-//	                                                    become slower, or something behind has.
-//	weir_limit_changes_total  counter                   0 for hours under load: it is fixed, or sees no samples.
-//	weir_in_flight            gauge                     How many are in use. Above the limit while a lower one drains,
-//	                                                    and in a dry run.
-//	weir_utilization_ratio    gauge                     In flight, divided by the limit. Near 1 for long: there is no
-//	                                                    room left, and the next burst will be refused.
-//	weir_queue_length         gauge                     How many calls wait. A queue that is always full looks healthy
-//	                                                    to whoever watches only throughput: all that it adds is delay.
-//	weir_queue_capacity       gauge                     How many may wait: what to compare the length with.
-//	weir_class_waiting        gauge      class          How many calls of a class wait. "critical" that is not near 0: even
-//	                                                    what matters most has to wait.
-//	weir_class_permits        gauge      class          How many permits a class has, where classes have shares or calls
-//	                                                    have tenants. At its share while its calls wait: it wants more.
-//	weir_tenants              gauge                     How many tenants have calls. With refusals for over_share: few
-//	                                                    of them want more than all others leave.
-//	weir_wait_seconds         histogram  result         How long calls waited that were let in ("admitted"), that
-//	                                                    waited in vain ("refused"), or whose caller gave up ("left").
+//	weir_limit                gauge                     The number of permits. If it falls at equal load, calls have
+//	                                                    become slower, here or behind this server.
+//	weir_limit_changes_total  counter                   If it is 0 for hours under load, the limit is fixed, or gets no
+//	                                                    samples.
+//	weir_in_flight            gauge                     Permits in use. It exceeds the limit after the limit fell, and
+//	                                                    in a dry run.
+//	weir_utilization_ratio    gauge                     In flight divided by the limit. If it is near 1 for long, the
+//	                                                    next burst will be refused.
+//	weir_queue_length         gauge                     Calls that wait. A queue that is always full does not lower the
+//	                                                    throughput, but it adds delay to every call.
+//	weir_queue_capacity       gauge                     The largest number of calls that may wait.
+//	weir_class_waiting        gauge      class          Calls of a class that wait. If "critical" is not near 0, even the
+//	                                                    most important calls wait.
+//	weir_class_permits        gauge      class          Permits that a class holds, if classes have shares or calls have
+//	                                                    tenants. A class at its share with calls that wait wants more.
+//	weir_tenants              gauge                     Tenants with calls. With refusals because of over_share, a few of
+//	                                                    them want more than the others leave.
+//	weir_wait_seconds         histogram  result         The wait of calls that were then admitted ("admitted"), refused
+//	                                                    ("refused"), or given up by their callers ("left").
 //	weir_running_seconds_total
-//	                          counter                   The time that calls have run. Its rate is the mean number in
-//	                                                    flight, which a scrape of the gauge can miss; divided by the
-//	                                                    rate of weir_calls_total it is the mean time of a call.
-//	weir_panics_total         counter                   Panics of hooks and of the algorithm, each survived. Not 0 is
-//	                                                    a bug to report.
-//	weir_draining             gauge                     1 while the server leaves. For longer than a roll-out takes:
-//	                                                    it hangs in GracefulStop.
-//	weir_dry_run              gauge                     1 while nothing is refused. In production at night: somebody
-//	                                                    forgot to turn the gate on.
+//	                          counter                   Total time that calls have run. Its rate is the mean number in
+//	                                                    flight, which a scrape of the gauge can miss. Divided by the
+//	                                                    rate of weir_calls_total, it is the mean latency of a call.
+//	weir_panics_total         counter                   Panics of hooks and of the algorithm, all recovered. If it is not
+//	                                                    0, there is a bug to report.
+//	weir_draining             gauge                     1 while the gate drains. If that takes longer than a roll-out, the
+//	                                                    server hangs in GracefulStop.
+//	weir_dry_run              gauge                     1 during a dry run, in which nothing is refused. A dry run that was
+//	                                                    left on protects nothing.
 //
-// outcome is success, overload or ignored ([admit.Outcome]); class is default,
-// critical, sheddable, background or a name from [admit.WithClassConfig]; reason is
+// outcome is success, overload or ignored ([admit.Outcome]). class is default, critical,
+// sheddable, background or a name from [admit.WithClassConfig]. reason is
 // queue_full, displaced, deadline_too_close, waited_too_long, draining,
-// over_share or over_quota ([admit.Reason]). Tenants are counted and never named: a label that
-// callers choose is a series for each of them.
+// over_share or over_quota ([admit.Reason]). Tenants are counted but never named, because a
+// label that callers choose has a series for each of its values.
 //
-// weir_wait_seconds is a classic histogram and a native one at once: a server
-// that scrapes native histograms gets a resolution of 10 % at any magnitude,
-// others get fixed buckets. Calls that did not wait are not in it: refused at
-// once, they would hide how long the others waited. In a dry run the calls that
-// would have waited are in it, with a wait of 0.
+// weir_wait_seconds is both a classic and a native histogram. A server that scrapes native
+// histograms gets a resolution of 10 % at any magnitude, and others get fixed buckets. Calls
+// that did not wait are not in it. Calls that are refused at once would hide how long the
+// others waited. In a dry run it has the calls that would have waited, with a wait of 0.
 //
-// weir_limit_changes_total and weir_wait_seconds begin with [NewCollector];
-// everything else counts since the gate was made.
+// weir_limit_changes_total and weir_wait_seconds count from [NewCollector] on. Everything
+// else counts from the creation of the gate.
 //
 // # Streams
 //
-// Streams are counted by meters of package streamcredit: one for each kind of
-// stream, not for each stream. All is read from [streamcredit.Meter.Stats] when
-// somebody scrapes, once for each meter, so that the numbers of one scrape are
-// of one moment for each stream.
+// Streams are counted by meters of package streamcredit. Create one for each kind of
+// stream, not for each stream. Each scrape reads [streamcredit.Meter.Stats] once for each
+// meter, so that all numbers of a stream are of one moment.
 //
 //	meter := streamcredit.NewMeter("orders")
 //	...
@@ -87,70 +86,70 @@
 //	...
 //	err = prometheus.Register(collector)
 //
-// Here, too, every series exists from the first scrape. Every metric has the
-// label meter, the name that NewMeter was given; the only other label is a closed
-// set of package streamcredit. A stream is one end of one: if both ends are in
-// this process, give each a meter of its own, or everything is there twice. What a
-// stream has counted stays when it has ended.
+// Every series exists from the first scrape. Every metric has the label meter, which is the
+// name of the meter. The values of the only other label are a closed set of package
+// streamcredit. A meter counts ends of streams. If both ends of a stream are in this
+// process, give each end a meter of its own, or elements count twice. The counts of a stream
+// stay after its end.
 //
-//	name                      type       labels  what it tells
-//	weir_stream_open          gauge              How many streams are open. Climbing at an equal number of clients:
-//	                                             handlers that do not return, or clients that do not Close.
-//	weir_stream_opened_total  counter            Its rate, high while weir_stream_open is level: streams that break and
+//	name                      type       labels  how to read it
+//	weir_stream_open          gauge              Open streams. If it climbs at an equal number of clients, handlers do
+//	                                             not return, or clients do not Close.
+//	weir_stream_opened_total  counter            If its rate is high while weir_stream_open is level, streams break and
 //	                                             are opened again, each with a new handshake.
 //	weir_stream_sent_elements_total, weir_stream_received_elements_total
-//	                          counter            Throughput. Sent that stands still while weir_stream_starving_senders is
-//	                                             not 0: the receivers do not keep up; while it is 0: the source is dry.
+//	                          counter            Throughput. If nothing is sent while weir_stream_starving_senders is not
+//	                                             0, the receivers do not keep up. If it is 0, the source is dry.
 //	weir_stream_sent_bytes_total, weir_stream_received_bytes_total
-//	                          counter            The same in bytes; by elements, their mean size. Received ones count only
-//	                                             where the receiver bounds sizes: WithByteWindow, WithMaxMessageBytes or
-//	                                             WithBudget.
+//	                          counter            Throughput in bytes. Divided by elements, it is their mean size. Received
+//	                                             bytes count only if the receiver bounds sizes with WithByteWindow,
+//	                                             WithMaxMessageBytes or WithBudget.
 //	weir_stream_sent_controls_total, weir_stream_received_controls_total
-//	                          counter            What the protocol costs. Near one for each element: windows of one or
-//	                                             two. Much received without elements: a peer that floods.
-//	weir_stream_credit        gauge              Elements that senders may send at once. 0 with starving senders: demand
-//	                                             is the bottleneck. High for long: there is nothing to send.
+//	                          counter            The cost of the protocol. Near one for each element, windows are one or
+//	                                             two. Many received without elements mean a peer that floods.
+//	weir_stream_credit        gauge              Elements that senders may send at once. If it is 0 with starving senders,
+//	                                             demand is the bottleneck. If it is high for long, there is nothing to send.
 //	weir_stream_unbounded_senders
-//	                          gauge              Senders whose receiver asked for all there is, or knows nothing of credit:
-//	                                             nothing slows them down but HTTP/2. They are not in weir_stream_credit.
+//	                          gauge              Senders with unbounded demand, or with a receiver without credit. Only
+//	                                             HTTP/2 slows them down. They are not in weir_stream_credit.
 //	weir_stream_starved_seconds_total
 //	                          counter            Its rate is the mean number of senders that wait for demand, which a
-//	                                             scrape of the gauge can miss; by weir_stream_open it is their share of
-//	                                             the time. Near 1: the receivers are the bottleneck.
+//	                                             scrape of the gauge can miss. Divided by weir_stream_open it is their share
+//	                                             of the time. If it is near 1, the receivers are the bottleneck.
 //	                                             Ready and SendSeq wait for demand even when there is nothing to send.
 //	weir_stream_starving_senders
-//	                          gauge              Senders that wait for demand now. The same ones for long: a consumer
-//	                                             hangs (WithSendStallTimeout ends its stream).
-//	weir_stream_demand        gauge              Elements that receivers have asked for and not received. As high as
-//	                                             weir_stream_window: the senders, or the network, are the bottleneck.
-//	weir_stream_window        gauge              The sum of the receivers' windows, and with it the most elements that they
-//	                                             hold: what to size memory by. Manual demand has none.
-//	weir_stream_lag           gauge              Elements that have arrived and whose consumers are not done with them. As
-//	                                             high as weir_stream_window: the consumers are the bottleneck.
+//	                          gauge              Senders that wait for demand now. If they stay, a consumer hangs.
+//	                                             WithSendStallTimeout ends its stream.
+//	weir_stream_demand        gauge              Elements that receivers have asked for and not received. If it is as high as
+//	                                             weir_stream_window, the senders or the network are the bottleneck.
+//	weir_stream_window        gauge              The sum of the receivers' windows, which bounds the elements that they
+//	                                             hold. Size memory by it. Manual demand has no window.
+//	weir_stream_lag           gauge              Elements that have arrived and are not consumed. If it is as high as
+//	                                             weir_stream_window, the consumers are the bottleneck.
 //	weir_stream_waited_seconds_total
-//	                          counter            The mirror of starved seconds: its rate is the mean number of receivers
-//	                                             whose consumer waits for elements. Both near 0: all is well matched.
-//	                                             Both high: the window is too small for the way between them.
+//	                          counter            Its rate is the mean number of receivers with a consumer that waits for
+//	                                             elements. If it and starved seconds are near 0, both ends match. If both
+//	                                             are high, the window is too small for the round trip.
 //	weir_stream_dropped_elements_total
-//	                          counter            Elements that outboxes dropped, as their policies say: subscribers that are
-//	                                             too slow for their source.
+//	                          counter            Elements that outboxes dropped by their policies. Their subscribers are too
+//	                                             slow for the source.
 //	weir_stream_violations_total
-//	                          counter    reason  Streams that this end has ended. credit_starved, first_request_timeout and
-//	                                             peer_stalled: peers that hang. budget_exhausted: this process is full.
-//	                                             Any other: a peer with a bug, or a hostile one.
+//	                          counter    reason  Streams that this end has ended. After credit_starved, first_request_timeout
+//	                                             and peer_stalled the peer hangs. After budget_exhausted this process is full.
+//	                                             After any other, the peer has a bug or is hostile.
 //
-// reason is a [streamcredit.Reason] in lower case: invalid_demand,
+// reason is a [streamcredit.Reason] in lower case. It is invalid_demand,
 // demand_too_large, unexpected_frame, version, credit_exceeded, bytes_exceeded,
 // message_too_large, after_terminal, count_mismatch, invalid_consumed,
 // control_flood, handshake_timeout, first_request_timeout, credit_starved,
-// peer_stalled or budget_exhausted. It is counted where it was found: the peer
-// sees an error of its stream.
+// peer_stalled or budget_exhausted. It is counted at the end that found the violation. The
+// peer sees an error of its stream.
 //
 // # Clients
 //
-// Breakers and throttles say what a client does not send, and why. All is read from
-// [interceptors.Breaker.Stats] and [interceptors.Throttle.Stats] when somebody
-// scrapes; calls cost nothing more. The gates of a client are gates like others.
+// Breakers and throttles count the calls that a client does not send. Each scrape reads
+// [interceptors.Breaker.Stats] and [interceptors.Throttle.Stats], so calls cost nothing
+// more. Use a [Collector] for the gates of a client.
 //
 //	breaker, err := interceptors.NewBreaker(interceptors.BreakerConfig{Name: "backends"})
 //	...
@@ -158,57 +157,59 @@
 //	...
 //	err = prometheus.Register(collector)
 //
-// Every metric of a breaker has the label breaker, every one of a throttle the label
-// throttle: the Name of its configuration. target is that of the connection in its
-// canonical form, as "dns:///backend:443", and method is a full method name, as
-// "/weir.demo.v1.DemoService/Work": what this program calls, not what it is sent.
-// There are at most 1025 circuits of a breaker and as many methods with classes of a throttle: what
-// comes when there are 1024, or is not valid UTF-8, is shown together as "*". So a
-// breaker has at most 7176 series, seven for each circuit, and a throttle 5126. A
-// program that forwards the methods that it is asked for gets that many, and others
-// choose the names: do not collect that breaker.
+// Every metric of a breaker has the label breaker, and every metric of a throttle the label
+// throttle. Its value is the Name of the configuration. target is the target of the
+// connection in its canonical form, such as "dns:///backend:443". method is a full method
+// name, such as "/weir.demo.v1.DemoService/Work". Both come from calls that this program
+// makes, not from calls that it receives.
 //
-// Only weir_breaker_circuits and weir_throttle_targets exist from the first scrape.
-// The series of a circuit or a target begin with its first call, and stay.
+// A breaker has at most 1025 circuits, and a throttle as many methods with classes. Beyond
+// 1024, and for names that are not valid UTF-8, all share the name "*". So a breaker has at
+// most 7176 series, seven for each circuit, and a throttle 5126. A program that forwards the
+// methods of its callers reaches that number, and its callers choose the names. Do not
+// collect that breaker.
 //
-//	name                      type     labels                 what it tells
-//	weir_breaker_circuits     gauge                           How many methods of how many targets are called. 1025: more
-//	                                                          than are told apart, and the last share the circuit "*".
-//	weir_breaker_state        gauge    target, method, state  1 for the state that a circuit is in, 0 for the two others.
-//	                                                          "open": callers get errors at once, because the method was
-//	                                                          unwell. It stays open until somebody calls again: without
-//	                                                          calls that says nothing about now. "half-open" for long:
-//	                                                          the calls that are to find out hang, or are few.
+// Only weir_breaker_circuits and weir_throttle_targets exist from the first scrape. The
+// series of a circuit or a target begin with its first call, and stay.
+//
+//	name                      type     labels                 how to read it
+//	weir_breaker_circuits     gauge                           Methods of targets that were called. At 1025, further methods
+//	                                                          share the circuit "*".
+//	weir_breaker_state        gauge    target, method, state  1 for the state of a circuit, 0 for the two others. While it
+//	                                                          is "open", callers get errors at once, because the method
+//	                                                          failed. It stays open until the next call, so without
+//	                                                          calls it says nothing about now. If it is "half-open" for
+//	                                                          long, the probing calls hang, or are few.
 //	weir_breaker_openings_total
-//	                          counter  target, method         How often it opened, also anew after a call that was to
-//	                                                          find out failed. Its rate near one in each OpenFor: the
-//	                                                          method is down. Now and then: it flaps, or FailureRatio
+//	                          counter  target, method         How often the circuit opened, failed probes included. If its
+//	                                                          rate is near one in each OpenFor, the method is down. If
+//	                                                          it opens now and then, the method flaps, or FailureRatio
 //	                                                          and MinCalls are too eager.
 //	weir_breaker_allowed_calls_total
-//	                          counter  target, method         What was sent. Together with the refused ones: what callers
-//	                                                          wanted.
+//	                          counter  target, method         Calls that were sent. With the refused ones they are all
+//	                                                          calls of the program.
 //	weir_breaker_refused_calls_total
-//	                          counter  target, method         What callers were told no for without the server hearing of
-//	                                                          it. Look for the cause in the failed ones just before.
+//	                          counter  target, method         Calls that were refused without reaching the server. The
+//	                                                          failed calls just before show the cause.
 //	weir_breaker_failed_calls_total
-//	                          counter  target, method         Calls that say that the server is unwell, slow ones included.
-//	                                                          By the allowed ones it is about the share that FailureRatio
-//	                                                          bounds: near it, the circuit is about to open.
-//	weir_throttle_targets     gauge                           How many methods of targets are called, each class for itself.
-//	                                                          1025: the last share "*".
-//	weir_throttle_probability gauge    target, method, class  With which probability a call is refused now. Not 0: the
-//	                                                          target accepts less than one call in K. Near 1 for long: it
-//	                                                          is down, or refuses everything.
+//	                          counter  target, method         Calls that count as failures, slow ones included. Divided by
+//	                                                          the allowed ones, it is about the share that FailureRatio
+//	                                                          bounds. Near that, the circuit is about to open.
+//	weir_throttle_targets     gauge                           Methods of targets that were called, by class. At 1025,
+//	                                                          further ones share "*".
+//	weir_throttle_probability gauge    target, method, class  The probability with which a call is refused now. If it is
+//	                                                          not 0, the target accepts less than one call in K. If it is
+//	                                                          near 1 for long, the target is down, or refuses every call.
 //	weir_throttle_accepted_calls_total, weir_throttle_rejected_calls_total
-//	                          counter  target, method, class  What the target accepted and refused of what was sent. Fewer
-//	                                                          accepted than one in K is what the throttle goes by.
+//	                          counter  target, method, class  Sent calls that the target accepted and refused. The throttle
+//	                                                          refuses if fewer than one in K are accepted.
 //	weir_throttle_allowed_calls_total
-//	                          counter  target, method, class  What was sent. Together with the refused ones: what callers
-//	                                                          wanted.
+//	                          counter  target, method, class  Calls that were sent. With the refused ones they are all
+//	                                                          calls of the program.
 //	weir_throttle_refused_calls_total
-//	                          counter  target, method, class  What callers were told no for without the target hearing of
-//	                                                          it: the load that the throttle keeps away.
+//	                          counter  target, method, class  Calls that were refused without reaching the target. That is
+//	                                                          the load that the throttle keeps away.
 //
-// state is closed, half-open or open ([interceptors.BreakerState]). Everything counts
-// since the breaker or the throttle was made.
+// state is closed, half-open or open ([interceptors.BreakerState]). Everything counts from
+// the creation of the breaker or the throttle.
 package metrics

@@ -36,7 +36,6 @@ var ceilings = map[string]density{
 	"examples":     {vague: 21.5, colons: 11.4},
 	"interceptors": {vague: 14.2, colons: 8.8},
 	"limit":        {vague: 6.3, colons: 9.5},
-	"metrics":      {vague: 9.0, colons: 15.0},
 	"proto":        {vague: 12.7, colons: 15.5},
 	"streamcredit": {vague: 19.3, colons: 14.5},
 }

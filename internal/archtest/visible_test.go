@@ -145,7 +145,7 @@ func kinds(g *ast.GenDecl, docs map[string]string, constants map[string][]string
 		switch spec := spec.(type) {
 		case *ast.TypeSpec:
 			if spec.Name.IsExported() {
-				docs[spec.Name.Name] = strings.Join([]string{g.Doc.Text(), spec.Doc.Text()}, " ")
+				docs[spec.Name.Name] = g.Doc.Text() + " " + spec.Doc.Text()
 			}
 		case *ast.ValueSpec:
 			if id, ok := spec.Type.(*ast.Ident); ok {
