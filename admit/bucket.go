@@ -69,7 +69,7 @@ func (b *bucket) giveBack(n int, now time.Time) {
 	b.refill(now)
 	back := min(float64(n), b.owed)
 	b.owed -= back
-	b.tokens.AllowN(now, -int(math.Ceil(back))) // rounded up: the bucket is full then
+	b.tokens.AllowN(now, -int(math.Ceil(back))) // rounded up, which leaves the bucket full
 	b.ran(n)
 }
 
@@ -85,8 +85,8 @@ func (b *bucket) fullAt(now time.Time) time.Time {
 	return now.Add(b.missing(b.rate.burst(), now))
 }
 
-// full reports whether the bucket is full. Calls that wait may still give back tokens,
-// for which it has no room: see refill.
+// full reports whether the bucket is full. It has no room for tokens that waiting
+// calls may give back, as refill explains.
 func (b *bucket) full(now time.Time) bool { return b.missing(b.rate.burst(), now) == 0 }
 
 // like takes as many tokens as are missing in o. The bucket must be new.

@@ -21,13 +21,13 @@ type Call struct {
 	quota quotaState
 }
 
-// An Outcome is how a call ended, as the limit sees it.
+// An Outcome is how a call ended, as the limit sees it: Ignored, Success or Overload.
 type Outcome uint8
 
 // The outcomes.
 const (
-	// Ignored says nothing about the load: the caller left, the handler panicked, or
-	// the arguments were wrong. It is the zero Outcome.
+	// Ignored says nothing about the load. For example, the caller left, the handler
+	// panicked, or the arguments were wrong. It is the zero Outcome.
 	Ignored Outcome = iota
 	// Success is a call that ended well. The limit learns from its latency.
 	Success

@@ -146,6 +146,32 @@ func (t *classTable) class(c Class) Class {
 
 func (t *classTable) priority(c Class) int { return t.level[c] }
 
+// higher returns the class of the higher priority, or a if the priorities are equal.
+func (t *classTable) higher(a, b Class) Class {
+	if t.priority(t.class(b)) > t.priority(t.class(a)) {
+		return b
+	}
+	return a
+}
+
+// lower returns the class of the lower priority, or a if the priorities are equal.
+func (t *classTable) lower(a, b Class) Class {
+	if t.priority(t.class(b)) < t.priority(t.class(a)) {
+		return b
+	}
+	return a
+}
+
+// below returns the class of the next lower priority, or c if it has the lowest.
+func (t *classTable) below(c Class) Class {
+	for _, other := range t.order[:t.n] {
+		if t.priority(other) < t.priority(t.class(c)) {
+			return other
+		}
+	}
+	return c
+}
+
 // turns returns the classes as package turn knows them.
 func (t *classTable) turns() (classes [MaxClasses]turn.Class) {
 	for _, c := range t.order[:t.n] {

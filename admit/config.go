@@ -12,12 +12,12 @@ import (
 // ErrConfig is wrapped by every error of [New], [Gate.Update] and [FromJSON].
 var ErrConfig = errors.New("admit: invalid configuration")
 
-// config is what options write. A gate never uses one that is not valid.
+// A config is a configuration that options write. A gate uses only a valid one.
 type config struct {
 	name          string
 	algorithm     limit.Algorithm
 	algorithmSet  bool
-	initial       int // the limit of a new algorithm, which validate asks once
+	initial       int // the limit of a new algorithm, set by validate
 	queue         QueueConfig
 	noQueue       bool
 	hooks         []Hooks
@@ -25,7 +25,7 @@ type config struct {
 	maxRetryAfter time.Duration
 	classes       classTable
 	quotas        QuotaConfig
-	refuseIf      func() (why Reason, refuse bool) // for tests: see package weirtest
+	refuseIf      func() (why Reason, refuse bool) // for package weirtest
 	bad           check.Errors                     // found while options were applied
 }
 
@@ -96,7 +96,7 @@ func (c *config) maxWait() time.Duration {
 	return c.queue.MaxWait
 }
 
-// turns returns what package turn is told of the configuration.
+// turns returns the configuration as package turn knows it.
 func (c *config) turns() turn.Config {
 	return turn.Config{
 		Classes: c.classes.turns(),

@@ -21,5 +21,5 @@
 // a guaranteed share, and a tenant. Tenants of a class get equal parts of it. [QuotaConfig]
 // bounds calls per second in addition.
 //
-// Do not use a gate to bound memory or bytes: it counts calls and their costs.
+// Do not use a gate to bound memory or bytes. It counts calls and their costs.
 package admit

@@ -6,14 +6,14 @@ import (
 	"github.com/weir-go/weir/admit/internal/turn"
 )
 
-// passAndUnlock admits a call that found no permit free, in a dry run, and counts what
-// would have happened to it. The calls beyond the limit, or beyond the bound of a class,
-// stand for the waiters. It assumes that each of them costs as much as this call.
-// Counted tells that the call was counted as refused by its quota.
+// passAndUnlock admits a call that found no permit free, in a dry run, and counts it
+// as a call that would have waited or been refused. The calls beyond the limit, or beyond
+// the bound of a class, stand for the waiters. Each of them is assumed to cost as much as
+// this call. Counted tells that the quota has counted the call as refused.
 func (g *Gate) passAndUnlock(c turn.Call, now time.Duration, pressed, counted bool) (Permit, error) {
 	class := Class(c.Class)
 	full := !counted && g.turns.FullOf(c, g.roomLocked(g.inFlight.load(), now))
-	cost := g.dryRunCost(c.Cost)
+	cost := g.inFlight.chargeBeyond(c.Cost)
 	g.inFlight.add(cost)
 	got := g.holdLocked(c, cost, now)
 	if full {
@@ -33,18 +33,10 @@ func (g *Gate) passAndUnlock(c turn.Call, now time.Duration, pressed, counted bo
 	return Permit{gate: g, start: now, claim: got, pressed: pressed}, nil
 }
 
-// dryRunCost returns the cost charged to a call that is admitted regardless of the limit.
-func (g *Gate) dryRunCost(cost int) int {
-	if g.inFlight.load()&inFlightMax > manyInFlight { // as a word: it may exceed a 32-bit int
-		return 1
-	}
-	return cost
-}
-
 // admitWaitersLocked admits every waiter regardless of the limit.
 func (g *Gate) admitWaitersLocked(now time.Duration) {
 	n := g.Limit()
 	for w := g.turns.Any(); w != nil; w = g.turns.Any() {
-		g.grantLocked(waiterOf(w), g.dryRunCost(min(w.Cost, n)), now)
+		g.grantLocked(waiterOf(w), g.inFlight.chargeBeyond(min(w.Cost, n)), now)
 	}
 }

@@ -3,7 +3,6 @@ package admit
 import (
 	"context"
 	"math/rand/v2"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,7 +12,7 @@ import (
 )
 
 // A Gate bounds how many calls run and how many wait. It is safe for concurrent use. Use
-// [New]: a Gate that New did not make refuses every call with an error.
+// [New]. A Gate that New did not make refuses every call with an error.
 //
 // The gate locks and waits. Package turn decides, under the lock, which call runs, waits,
 // is evicted or is refused. While permits are free, a call takes one and returns it with
@@ -23,20 +22,13 @@ type Gate struct {
 	inFlight inFlight
 	_        [48]byte // every call writes the line above, and most calls only read below
 
-	// processors is GOMAXPROCS. Where handlers only compute, running handlers occupy all
-	// processors, and other calls wait in the Go scheduler before they reach the gate.
-	// In flight would never exceed the number of processors, and nothing would seem to
-	// wait. So a call that brings in flight to that number yields once, with its clock
-	// running, and the others reach the gate. Where calls are very short, a yield costs
-	// more than it reveals, and yields is false.
-	processors int
-	yields     atomic.Bool
-	epoch      time.Time // when the gate was created, the zero of its clock
-	quotas     atomic.Pointer[quotas]
-	samples    samples
-	panics     atomic.Uint64
-	waiters    sync.Pool // of *waiter. Their timers must not leave a testing/synctest bubble.
-	shortest   shortestCalls
+	yield    yielder
+	epoch    time.Time // when the gate was created, the zero of its clock
+	quotas   atomic.Pointer[quotas]
+	samples  samples
+	panics   atomic.Uint64
+	waiters  sync.Pool // of *waiter. Their timers must not leave a testing/synctest bubble.
+	shortest shortestCalls
 
 	mu        sync.Mutex // guards the fields below
 	cfg       config
@@ -63,7 +55,7 @@ func New(opts ...Option) (*Gate, error) {
 		}
 		cfg.algorithm, cfg.algorithmSet = a, true
 	}
-	g := &Gate{processors: runtime.GOMAXPROCS(0), epoch: time.Now(), turns: turn.New(cfg.turns()), dice: dice(rand.Uint64())}
+	g := &Gate{epoch: time.Now(), turns: turn.New(cfg.turns()), dice: dice(rand.Uint64())}
 	if err := g.checkLocked(&cfg); err != nil {
 		return nil, err
 	}
@@ -73,9 +65,9 @@ func New(opts ...Option) (*Gate, error) {
 	g.waiters.New = func() any { return newWaiter() }
 	g.samples.init()
 	g.refusals.init(&cfg)
-	g.yields.Store(true)
+	g.yield.init()
 	g.inFlight.setLimit(cfg.initial)
-	g.useMarkLocked(cfg.algorithm)
+	g.samples.useMark(cfg.algorithm)
 	g.useLockLocked()
 	g.useQuotasLocked()
 	return g, nil
@@ -99,8 +91,8 @@ func (g *Gate) now() time.Duration { return time.Since(g.epoch) }
 
 // Acquire takes a permit for a call. If none is free, it blocks until the call is
 // admitted or refused, or until ctx ends. It refuses a call without blocking if the call
-// cannot be served before its deadline, or if it finds no place in the queue: see
-// [QueueConfig]. Waiters are served by class, then by their tenants' shares, then in the
+// cannot be served before its deadline, or if it finds no place in the queue.
+// [QueueConfig] describes the queue. Waiters are served by class, then by their tenants' shares, then in the
 // order in which they came.
 //
 // If ctx ended first, the error is ctx's own, unchanged. Otherwise it is a *[Refusal].
@@ -127,18 +119,11 @@ func (g *Gate) Acquire(ctx context.Context, c Call) (Permit, error) {
 		if g.inFlight.take(s, 1) {
 			n := s.inFlight() + 1
 			start := g.now()
-			g.maybeYield(n)
+			g.yield.maybe(n)
 			return Permit{gate: g, start: start, claim: claim{cost: 1, class: c.Class, begun: g.samples.begin(n)}}, nil
 		}
 	}
 	return g.acquireLocking(ctx, c)
-}
-
-// maybeYield lets other calls reach the gate: see processors.
-func (g *Gate) maybeYield(inFlight int) {
-	if inFlight >= g.processors && g.yields.Load() {
-		runtime.Gosched()
-	}
 }
 
 // acquireLocking is Acquire under the lock. It tries to refuse before it reads the clock,
@@ -163,7 +148,7 @@ func (g *Gate) acquireLocking(ctx context.Context, call Call) (Permit, error) {
 	if got, ok := g.claimLocked(c, now); ok {
 		n := g.inFlight.load().inFlight()
 		g.mu.Unlock()
-		g.maybeYield(n)
+		g.yield.maybe(n)
 		return Permit{gate: g, start: now, claim: got}, nil
 	}
 	pressed := g.pressLocked(c)
@@ -173,7 +158,7 @@ func (g *Gate) acquireLocking(ctx context.Context, call Call) (Permit, error) {
 	return g.queueAndUnlock(ctx, c, now, pressed)
 }
 
-// describeLocked returns what package turn is told of a call.
+// describeLocked returns the class of a call, and the call as package turn knows it.
 func (g *Gate) describeLocked(call Call) (Class, turn.Call) {
 	class := g.cfg.classes.class(call.Class)
 	return class, turn.Call{Class: int(class), Tenant: call.Tenant, Cost: min(max(call.Cost, 1), g.Limit())}
@@ -203,7 +188,7 @@ func (g *Gate) pressLocked(c turn.Call) (pressed bool) {
 	return false
 }
 
-// A claim is what a call holds of its gate.
+// A claim is the permits that a call holds, and how it began.
 type claim struct {
 	cost   int
 	class  Class
@@ -232,7 +217,7 @@ func (g *Gate) holdLocked(c turn.Call, cost int, now time.Duration) claim {
 	return claim{cost: cost, class: Class(c.Class), holder: holder, begun: g.samples.begin(s.inFlight())}
 }
 
-// roomLocked returns what package turn is told of the gate's state.
+// roomLocked returns the gate's state as package turn knows it.
 func (g *Gate) roomLocked(s word, now time.Duration) turn.Room {
 	return turn.Room{Limit: s.limit(), InFlight: s.inFlight(), Now: now, Pace: g.pace}
 }
@@ -251,7 +236,8 @@ func (g *Gate) refusalLocked(c Class, why Reason) *Refusal {
 	return g.refusals.get(why, &g.dice)
 }
 
-// leave counts a call whose context ended, reports it to the hooks, and returns err.
+// leave counts a call that leaves with its context, reports it to the hooks, and returns
+// err.
 func (g *Gate) leave(c Class, waited time.Duration, err error) error {
 	g.mu.Lock()
 	c = g.cfg.classes.class(c)

@@ -18,8 +18,6 @@ import (
 const ms = time.Millisecond
 
 // gateFuncs are the functions of gates that are for other packages of weir.
-//
-//nolint:forcetypeassert // package admit sets it, and is initialized before this one
 var gateFuncs = inside.Admit.(inside.Gates[*admit.Gate, admit.Call, admit.Class, admit.Reason, admit.Option])
 
 // slowdown divides the rounds of long tests.

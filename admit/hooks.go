@@ -41,7 +41,7 @@ func (h hookSet) waited(c Class, wait time.Duration) {
 }
 
 func (h hookSet) refused(c Class, why Reason, wait time.Duration) {
-	if len(h.hooks) == 0 { // most gates: spare the closure
+	if len(h.hooks) == 0 { // the usual case needs no closure
 		return
 	}
 	h.each(func(to *Hooks) {

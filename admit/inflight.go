@@ -10,8 +10,8 @@ type inFlight struct {
 	peak  atomic.Int64  // the most permits in use since the last window
 }
 
-// A word is the state of an inFlight: the permits in use (32 bits), the limit (31 bits)
-// and the lock bit (1 bit). While the lock bit is set, calls must take the gate's lock.
+// A word is the state of an inFlight. It holds the permits in use (32 bits), the limit (31
+// bits) and the lock bit (1 bit). While the lock bit is set, calls must take the gate's lock.
 type word uint64
 
 const (
@@ -30,8 +30,8 @@ func (s word) free() bool     { return s.inFlight() < s.limit() }
 func (s word) mustLock() bool { return s&lockBit != 0 }
 
 // plus adds d permits in use. Adding the two's complement of a number subtracts it. The
-// sum cannot overflow into the limit: each call is a goroutine, and beyond manyInFlight
-// every call takes one permit.
+// sum cannot overflow into the limit, because each call is a goroutine, and takes one
+// permit beyond manyInFlight.
 func (s word) plus(d int) word { return s + word(d) }
 
 func (f *inFlight) load() word { return word(f.state.Load()) }
@@ -73,8 +73,17 @@ func (f *inFlight) giveBack(n int) bool {
 
 // add changes the permits in use, whatever the limit and the lock bit.
 func (f *inFlight) add(n int) {
-	for !f.take(f.load(), n) {
+	for taken := false; !taken; {
+		taken = f.take(f.load(), n)
 	}
+}
+
+// chargeBeyond returns the cost charged to a call that is admitted regardless of the limit.
+func (f *inFlight) chargeBeyond(cost int) int {
+	if f.load()&inFlightMax > manyInFlight { // as a word, since it may exceed a 32-bit int
+		return 1
+	}
+	return cost
 }
 
 func (f *inFlight) setLimit(n int) {

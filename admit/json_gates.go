@@ -21,8 +21,8 @@ type Section struct {
 	node *node
 }
 
-// Where returns the place of a key of the section for an error, such as "line 12:
-// gates[1].methods[0]". A key that is not there has the line of the section.
+// Where returns the place of a key of the section for an error, with the line and the
+// path, such as gates[1].methods[0]. A key that is not there has the line of the section.
 func (s Section) Where(key string) string {
 	n := &node{line: s.node.line, path: s.node.path + "." + key}
 	name, index, _ := strings.Cut(key, "[")

@@ -58,7 +58,7 @@ func bounds(initial, lo, hi *int, more ...field) []field {
 	return append([]field{{key: "initial", to: initial}, {key: "min", to: lo}, {key: "max", to: hi}}, more...)
 }
 
-// set reads the fields of an object. A key may be left out, but it must not be 0: zero
+// set reads the fields of an object. A key may be left out, but it must not be 0. Zero
 // does not mean the default in a document.
 func (r *reader) set(n *node, fields []field) {
 	for _, f := range fields {

@@ -7,7 +7,7 @@ import (
 )
 
 // learn gathers the samples and, once the window is ready, asks the algorithm for a new
-// limit. It does nothing if another goroutine holds the lock: the next call learns then.
+// limit. It does nothing if another goroutine holds the lock. The next call learns then.
 func (g *Gate) learn(now time.Duration) {
 	if !g.mu.TryLock() {
 		return
@@ -52,27 +52,14 @@ func (g *Gate) gatherLocked() {
 	g.counters.add(&all)
 }
 
-// worthYielding is the mean latency from which on calls yield: see Gate.processors. A
-// yield takes some hundred nanoseconds.
-const worthYielding = 100 * time.Microsecond
-
-// closeWindowLocked closes the window and takes from it what the gate itself needs.
+// closeWindowLocked closes the window, and updates the pace and the delay of refusals.
 func (g *Gate) closeWindowLocked(now time.Duration, probes bool) limit.Window {
 	w := g.window.close(now, g.Limit(), g.inFlight.resetPeak(), probes)
 	if w.Succeeded > 0 {
 		g.pace = w.MeanLatency / time.Duration(w.Limit)
-		g.yields.Store(w.MeanLatency >= worthYielding)
+		g.yield.learn(w.MeanLatency)
 	}
 	turns := min(g.cfg.places(), max(2, w.Limit)) + 1
 	g.refusals.learn(turns, g.pace, g.cfg.maxWait(), w.Arrived, w.Completed())
 	return w
-}
-
-// useMarkLocked asks a new algorithm for its mark.
-func (g *Gate) useMarkLocked(a limit.Algorithm) {
-	mark := 0
-	if p, ok := a.(limit.Prober); ok {
-		mark = p.Mark()
-	}
-	g.samples.mark.Store(int64(mark))
 }

@@ -15,7 +15,7 @@ type option func(*config)
 func (o option) apply(c *config) { o(c) }
 
 // WithName names the gate in refusals, metrics and pages. The default is "default". The
-// name becomes a label value: choose it in the program, never from a call.
+// name becomes a label value, so choose it in the program, never from a call.
 func WithName(name string) Option { return option(func(c *config) { c.name = name }) }
 
 // WithFixedLimit lets n calls run at a time, from 1 to [limit.Max]. It is short for
@@ -54,11 +54,10 @@ func WithHooks(h Hooks) Option {
 }
 
 // WithDryRun makes the gate decide and count as usual, but admit every call at once. Use
-// it to see what a gate would do. A gate that drains refuses calls even in a dry run.
+// it to try a configuration in production. A gate that drains refuses calls even in a dry run.
 func WithDryRun(on bool) Option { return option(func(c *config) { c.dryRun = on }) }
 
-// A Policy says what happens to a call that finds no place in the queue: [Reject] or
-// [Block].
+// A Policy decides about calls that find no place in the queue. It is [Reject] or [Block].
 type Policy uint8
 
 // The policies.
@@ -73,8 +72,8 @@ const (
 	policies = 2
 )
 
-// A QueueConfig says how calls wait. The zero value is the default: a queue that absorbs
-// bursts and refuses calls at once that it cannot serve in time.
+// A QueueConfig says how calls wait. The zero value is the default. It is a queue that
+// absorbs bursts, and refuses calls at once that it cannot serve in time.
 //
 // The queue either drains or stands. While it drains, it takes each call that can be
 // served before its deadline and within MaxWait. It stands after about 450 ms in which it
@@ -82,7 +81,7 @@ const (
 // then. While the queue stands, only about as many calls wait as there are permits, so
 // that a permit that comes back finds a call. Other newcomers are refused at once. The
 // queue drains again once it was empty for a while. In both states calls of a higher
-// class evict those of lower classes.
+// class evict calls of lower classes.
 type QueueConfig struct {
 	// Capacity bounds how many calls may wait, and so the memory that they take. Zero
 	// means 4096.
@@ -90,6 +89,6 @@ type QueueConfig struct {
 	// MaxWait bounds how long a call may wait. Zero means one second, or no bound with
 	// Block.
 	MaxWait time.Duration
-	// Policy says what happens to a call that finds no place.
+	// Policy decides about calls that find no place. Zero means Reject.
 	Policy Policy
 }

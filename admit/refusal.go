@@ -31,8 +31,8 @@ const (
 	// OverShare means that the gate is full, and that the tenant of the call has more
 	// than its share while other tenants want theirs.
 	OverShare
-	// OverQuota means that the class or the tenant of the call has used up its quota:
-	// see [WithQuotas]. The delay of the refusal is exact.
+	// OverQuota means that the class or the tenant of the call has used up its quota, as
+	// set by [WithQuotas]. The delay of the refusal is exact.
 	OverQuota
 
 	// NumReasons is the number of reasons. Every Reason is less.
@@ -54,7 +54,7 @@ var reasonOf = [...]Reason{
 }
 
 // A Refusal is the error of a call that a gate refused. It matches [ErrRefused]. Calls
-// share refusals: do not change one. A gate holds a few hundred of them, and up to 1,024
+// share refusals, so do not change one. A gate holds a few hundred of them, and up to 1,024
 // more for quotas, however many calls it refuses.
 type Refusal struct {
 	// Reason is why the call was refused.

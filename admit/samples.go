@@ -15,8 +15,8 @@ import (
 // concurrent use, without the gate's lock.
 type samples struct {
 	shards []shard
-	// mark is the number of permits in use up to which a call counts as low: see
-	// [limit.Prober].
+	// mark is the largest number of permits in use with which a call counts as low, for
+	// a [limit.Prober].
 	mark atomic.Int64
 	// due is the time on the gate's clock at which to gather the samples again.
 	due atomic.Int64
@@ -28,6 +28,15 @@ func (s *samples) init() {
 		n *= 2
 	}
 	s.shards = make([]shard, n)
+}
+
+// useMark asks a new algorithm for its mark.
+func (s *samples) useMark(a limit.Algorithm) {
+	mark := 0
+	if p, ok := a.(limit.Prober); ok {
+		mark = p.Mark()
+	}
+	s.mark.Store(int64(mark))
 }
 
 // A shard holds the samples of some of the calls. Calls on different cores use different
@@ -47,8 +56,8 @@ func (s *samples) shard(p *Permit) *shard {
 	return &s.shards[page*golden>>32&uint64(len(s.shards)-1)]
 }
 
-// begun describes the start of a call: the permits in use, its own included, and whether
-// they were at most the mark.
+// begun describes the start of a call. Among is the number of permits in use, its own
+// included. Low tells whether that is at most the mark.
 type begun struct {
 	among int
 	low   bool
@@ -65,7 +74,7 @@ func (s *samples) add(p *Permit, o Outcome, latency time.Duration) {
 	}
 	to := s.shard(p)
 	to.mu.Lock()
-	to.tally.count(p, o, latency)
+	to.count(p, o, latency)
 	to.mu.Unlock()
 }
 
@@ -93,7 +102,7 @@ type tally struct {
 	sum       float64       // sum of the latencies of the successes
 	squares   float64       // sum of their squares
 	ran       sums          // the successes and overloads
-	low       sums          // those that began at or below the mark
+	low       sums          // the part of ran that began at or below the mark
 	running   span          // time that all calls ran, not weighted
 	fastest   time.Duration // the shortest success; meaningless without one
 }

@@ -6,23 +6,24 @@ import (
 	"time"
 )
 
-// schedulerWaits measures how long goroutines of the process wait for a processor. The
-// zero value is ready to use. It is not safe for concurrent use.
+// schedulerWaits knows how long goroutines of the process waited for a processor.
+// The zero value is ready to use. It is not safe for concurrent use.
 //
-// It reads a histogram that the Go runtime keeps anyway, from about one in eight waits.
+// The Go runtime counts every eighth such wait or so in a histogram, whether
+// anybody reads it or not.
 type schedulerWaits struct {
 	sample [1]metrics.Sample
-	count  float64 // waits so far
-	sum    float64 // their sum in seconds
+	count  float64 // of all waits so far
+	sum    float64 // of their times, in seconds
 }
 
-// mean returns the mean wait since the last call of mean. It returns 0 at the first call,
-// and if there was no wait. It takes some microseconds.
+// mean returns the mean wait since it was called last; 0 the first time, or if
+// there was none. It takes some microseconds.
 func (s *schedulerWaits) mean() time.Duration {
 	s.sample[0].Name = "/sched/latencies:seconds"
 	metrics.Read(s.sample[:])
 	if s.sample[0].Value.Kind() != metrics.KindFloat64Histogram {
-		return 0 // another version of Go
+		return 0 // another version of Go: nothing is known
 	}
 	h := s.sample[0].Value.Float64Histogram()
 	count, sum := 0.0, 0.0
@@ -40,7 +41,7 @@ func (s *schedulerWaits) mean() time.Duration {
 	return seconds(max(0, t) / n)
 }
 
-// middle returns a typical wait of a bucket. The outer buckets are open at one end.
+// middle is a wait of a bucket; the outer ones have no outer end.
 func middle(lo, hi float64) float64 {
 	switch {
 	case math.IsInf(lo, -1):

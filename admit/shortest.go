@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// shortestCalls remembers the shortest recent success of each class. A call whose
-// deadline is nearer than that cannot end in time.
+// shortestCalls remembers the shortest recent success of each class. A call with less
+// time until its deadline cannot end in time.
 type shortestCalls struct {
 	current [MaxClasses]atomic.Int64 // in nanoseconds; 0 if there was none
 	before  [MaxClasses]int64        // of the period before; the gate's lock guards before and turned
@@ -14,7 +14,7 @@ type shortestCalls struct {
 }
 
 // shortestMemory is the shortest time for which a success is remembered. Periods end
-// only when somebody asks.
+// only in calls of the method of.
 const shortestMemory = 5 * time.Second
 
 // see notes the latency of a success. It takes no lock.

@@ -14,11 +14,17 @@ func init() { //nolint:gochecknoinits // package inside cannot import this one
 		Full:     (*Gate).full,
 		TurnAway: (*Gate).turnAway,
 		Urgent:   (*Gate).urgent,
-		Higher:   (*Gate).higher,
-		Lower:    (*Gate).lower,
-		Below:    (*Gate).below,
-		Room:     (*Gate).capacity,
-		Adapts:   (*Gate).adapts,
+		Higher: func(g *Gate, a, b Class) Class {
+			return g.ofClasses(func(t *classTable) Class { return t.higher(a, b) })
+		},
+		Lower: func(g *Gate, a, b Class) Class {
+			return g.ofClasses(func(t *classTable) Class { return t.lower(a, b) })
+		},
+		Below: func(g *Gate, c Class) Class {
+			return g.ofClasses(func(t *classTable) Class { return t.below(c) })
+		},
+		Room:   (*Gate).capacity,
+		Adapts: (*Gate).adapts,
 		RefuseIf: func(next func() (Reason, bool)) Option {
 			return option(func(c *config) { c.refuseIf = next })
 		},
@@ -72,36 +78,11 @@ func (g *Gate) urgent() (Class, bool) {
 	return Class(c), ok
 }
 
-func (g *Gate) higher(a, b Class) Class {
-	if g.priority(b) > g.priority(a) {
-		return b
-	}
-	return a
-}
-
-func (g *Gate) lower(a, b Class) Class {
-	if g.priority(b) < g.priority(a) {
-		return b
-	}
-	return a
-}
-
-func (g *Gate) below(c Class) Class {
+// ofClasses returns a function of the classes of a gate.
+func (g *Gate) ofClasses(f func(*classTable) Class) Class {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	t := &g.cfg.classes
-	for _, other := range t.order[:t.n] {
-		if t.priority(other) < t.priority(t.class(c)) {
-			return other
-		}
-	}
-	return c
-}
-
-func (g *Gate) priority(c Class) int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.cfg.classes.priority(g.cfg.classes.class(c))
+	return f(&g.cfg.classes)
 }
 
 func (g *Gate) capacity() int {

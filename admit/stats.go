@@ -1,6 +1,7 @@
 package admit
 
-// Stats is a snapshot of a gate: its current state, and counters since it was created.
+// Stats is a snapshot of a gate. It has the current state, and counters since the gate
+// was created.
 // Fields of the current state are of type int or are flags. Counters never decrease.
 type Stats struct {
 	// Name is the gate's name.
@@ -12,7 +13,7 @@ type Stats struct {
 	// Queue is the number of waiters, QueueCapacity the most that may wait. With Block
 	// there may be more.
 	Queue, QueueCapacity int
-	// Standing reports for each Class whether the queue stands: see QueueConfig.
+	// Standing reports for each Class whether the queue stands, as QueueConfig explains.
 	Standing [MaxClasses]bool
 	// Classes are the names of the classes, by Class. The name of a class that is not
 	// configured is empty.
@@ -37,7 +38,7 @@ type Stats struct {
 	// they waited, in total.
 	Waited      uint64
 	WaitSeconds float64
-	// Left counts the calls whose context ended while they waited, or before.
+	// Left counts the calls that left with their context, before they were admitted.
 	Left uint64
 	// RunningSeconds is the total time that the ended calls ran.
 	RunningSeconds float64

@@ -36,7 +36,7 @@ func (g *Gate) updateLocked(opts []Option) error {
 	g.turns.Configure(next.turns())
 	now := g.now()
 	if next.algorithmSet {
-		g.useMarkLocked(next.algorithm)
+		g.samples.useMark(next.algorithm)
 		g.gatherLocked() // the new algorithm must not learn from calls that have ended
 		g.window.clear(now)
 		g.inFlight.resetPeak()

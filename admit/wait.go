@@ -14,7 +14,7 @@ type waiter struct {
 
 	ready   chan *Refusal // nil if the waiter was admitted
 	pressed bool          // no permit was free when it came
-	claim   claim         // what it was granted
+	claim   claim         // the permits that it got
 	granted time.Duration // when
 	timer   *time.Timer
 }

@@ -30,7 +30,7 @@ var breakerStates = []breaker.State{
 	breaker.Closed, breaker.HalfOpen, breaker.Open,
 }
 
-// A breakerSeries is all that one breaker shows. The breaker's name is part of the
+// A breakerSeries holds the metrics of one breaker. The breaker's name is part of the
 // descriptors, so that a registry notices two breakers of one name.
 type breakerSeries struct {
 	breaker  *breaker.Breaker

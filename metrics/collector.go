@@ -10,22 +10,20 @@ import (
 	"github.com/weir-go/weir/admit"
 )
 
-// A Collector shows gates to Prometheus; register it with a
-// prometheus.Registerer. It is safe for concurrent use. Use [NewCollector]; the
-// zero Collector shows nothing.
+// A Collector exports gates to Prometheus. Register it with a prometheus.Registerer. It is
+// safe for concurrent use. Use [NewCollector]. The zero Collector exports nothing.
 type Collector struct{ gates []*series }
 
 var _ prometheus.Collector = (*Collector)(nil)
 
 // NewCollector returns a collector for gates, and adds the hooks that it needs
-// to each with [admit.Gate.Update]. It does not block on calls; gates may be in
-// use already. Hooks cannot be taken out again: make one collector for a gate
-// and keep it, as one would a metric.
+// to each with [admit.Gate.Update]. It does not block on calls, and gates may be in use
+// already. Hooks cannot be removed again, so create one collector for a gate and keep it.
 //
-// It returns an error that names everything wrong with the gates: none at all,
-// a nil one, two of one name, a name that cannot be a label. Then it has not
-// touched any of them. It also returns the errors of Update. Collectors of
-// different gates can share a registry, which refuses a second gate of a name.
+// The error names everything that is wrong with the gates, such as none at all, a nil gate,
+// two of one name, or a name that cannot be a label. No gate is changed in that case. It
+// also returns the errors of Update. Collectors of different gates can share a registry,
+// which refuses a second gate of the same name.
 func NewCollector(gates ...*admit.Gate) (*Collector, error) {
 	if err := validate(aGate, gates); err != nil {
 		return nil, err
@@ -45,13 +43,12 @@ func NewCollector(gates ...*admit.Gate) (*Collector, error) {
 	return c, nil
 }
 
-// A subject is what validate calls the kind of thing that a collector watches.
+// A subject is the kind of thing that a collector exports, in errors of validate.
 type subject struct{ noun, want, nameless, option string }
 
 var aGate = subject{"gate", "one from admit.New", "a zero Gate", "admit.WithName"}
 
-// validate checks the things that a collector is to watch. Their names become
-// label values.
+// validate checks the things that a collector exports. Their names become label values.
 func validate[T interface {
 	comparable
 	Name() string

@@ -11,7 +11,7 @@ import (
 
 const namespace = "weir"
 
-// A reading is one number of what is watched, out of its Stats.
+// A reading is one number out of Stats.
 type reading[Stats any] struct {
 	name, help string
 	kind       prometheus.ValueType
@@ -75,15 +75,15 @@ func oneIf(b bool) float64 {
 // waitBuckets reach beyond a queue's default bound of one second.
 var waitBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}
 
-// Bounds of the native histogram: what its memory and its scrapes cost at most,
-// and how soon an odd hour may be forgotten to stay within them.
+// The bounds of the native histogram limit its memory and the size of a scrape. To stay
+// within them, it may forget old observations after the minimum time.
 const (
 	nativeFactor     = 1.1
 	nativeBuckets    = 160
 	nativeResetAfter = time.Hour
 )
 
-// A series is all that one gate shows. The gate's name is part of the
+// A series holds the metrics of one gate. The gate's name is part of the
 // descriptors, so that a registry notices two gates of one name.
 type series struct {
 	gate     *admit.Gate
@@ -129,8 +129,8 @@ func newSeries(g *admit.Gate) *series {
 	return s
 }
 
-// hooks returns what feeds the series. The histograms are looked up here, once:
-// in a call there is nothing left that could fail.
+// hooks returns the hooks that feed the series. The histograms are looked up here once, so
+// that nothing can fail in a call.
 func (s *series) hooks() admit.Hooks {
 	admitted := s.waits.WithLabelValues("admitted")
 	refused := s.waits.WithLabelValues("refused")

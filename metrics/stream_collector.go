@@ -6,19 +6,19 @@ import (
 	"github.com/weir-go/weir/streamcredit"
 )
 
-// A StreamCollector shows streams to Prometheus, by the meters that count them;
-// register it with a prometheus.Registerer. It is safe for concurrent use. Use
-// [NewStreamCollector]; the zero StreamCollector shows nothing.
+// A StreamCollector exports meters of streams to Prometheus. Register it with a
+// prometheus.Registerer. It is safe for concurrent use. Use [NewStreamCollector]. The zero
+// StreamCollector exports nothing.
 type StreamCollector struct{ meters []*streamSeries }
 
 var _ prometheus.Collector = (*StreamCollector)(nil)
 
-// NewStreamCollector returns a collector for meters. It does not change them;
-// streams may be in use already.
+// NewStreamCollector returns a collector for meters. It does not change them,
+// and streams may be in use already.
 //
-// It returns an error that names everything wrong with the meters: none at all,
-// a nil one, two of one name, a name that cannot be a label. Collectors of
-// different meters can share a registry, which refuses a second meter of a name.
+// The error names everything that is wrong with the meters, such as none at all, a nil
+// meter, two of one name, or a name that cannot be a label. Collectors of different meters
+// can share a registry, which refuses a second meter of the same name.
 func NewStreamCollector(meters ...*streamcredit.Meter) (*StreamCollector, error) {
 	if err := validate(aMeter, meters); err != nil {
 		return nil, err
@@ -39,9 +39,8 @@ func (c *StreamCollector) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements prometheus.Collector. It takes the locks of each open
-// stream for a moment, one after the other; meanwhile none of its meter's can
-// open or end.
+// Collect implements prometheus.Collector. It takes the locks of each open stream for a
+// moment, one after the other. Meanwhile no stream of the meter can open or end.
 func (c *StreamCollector) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range c.meters {
 		s.collect(ch)

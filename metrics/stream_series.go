@@ -81,8 +81,7 @@ var streamReadings = []reading[streamcredit.MeterStats]{
 	},
 }
 
-// reasons is the closed set of streamcredit: whatever else a meter may hold does
-// not become a label.
+// reasons is the closed set of streamcredit. No other reason becomes a label.
 var reasons = []streamcredit.Reason{
 	streamcredit.InvalidDemand,
 	streamcredit.DemandTooLarge,
@@ -102,7 +101,7 @@ var reasons = []streamcredit.Reason{
 	streamcredit.BudgetExhausted,
 }
 
-// A streamSeries is all that one meter shows. The meter's name is part of the
+// A streamSeries holds the metrics of one meter. The meter's name is part of the
 // descriptors, so that a registry notices two meters of one name.
 type streamSeries struct {
 	meter      *streamcredit.Meter

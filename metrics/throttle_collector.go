@@ -6,19 +6,19 @@ import (
 	"github.com/weir-go/weir/interceptors/throttle"
 )
 
-// A ThrottleCollector shows throttles to Prometheus; register it with a
-// prometheus.Registerer. It is safe for concurrent use. Use [NewThrottleCollector];
-// the zero ThrottleCollector shows nothing.
+// A ThrottleCollector exports throttles to Prometheus. Register it with a
+// prometheus.Registerer. It is safe for concurrent use. Use [NewThrottleCollector]. The zero
+// ThrottleCollector exports nothing.
 type ThrottleCollector struct{ throttles []*throttleSeries }
 
 var _ prometheus.Collector = (*ThrottleCollector)(nil)
 
-// NewThrottleCollector returns a collector for throttles. It does not change them;
-// clients may be in use already.
+// NewThrottleCollector returns a collector for throttles. It does not change them,
+// and clients may be in use already.
 //
-// It returns an error that names everything wrong with the throttles: none at all, a
-// nil or zero one, two of one name, a name that cannot be a label. Collectors of
-// different throttles can share a registry, which refuses a second throttle of a
+// The error names everything that is wrong with the throttles, such as none at all, a nil
+// or zero throttle, two of one name, or a name that cannot be a label. Collectors of
+// different throttles can share a registry, which refuses a second throttle of the same
 // name.
 func NewThrottleCollector(throttles ...*throttle.Throttle) (*ThrottleCollector, error) {
 	if err := validate(aThrottle, throttles); err != nil {

@@ -1,10 +1,11 @@
-// Package weirtest helps to test programs that use weir. It has gates and servers that
-// refuse calls on demand, with the statuses, details and trailers of real refusals, so
-// that a test sees what the program makes of them.
+// Package weirtest has gates and servers that refuse calls on demand, for tests of
+// programs that use weir. The refusals have the statuses, details and trailers of real
+// ones.
 //
-// [NewGate] is for code that asks a gate, [NewServer] for clients and their retries, and
-// [Error] for code that gets its errors from a mock. All of it works inside a
-// testing/synctest bubble, where the delays of refusals pass at once.
+//   - [NewGate] is for code that calls a gate.
+//   - [NewServer] is for clients and their retries.
+//   - [Error] is for code that gets its errors from a mock.
 //
-// It is for tests. Nothing here protects a server.
+// Everything works inside a testing/synctest bubble, where the delays of refusals pass at
+// once. Nothing here protects a server.
 package weirtest

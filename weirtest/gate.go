@@ -20,20 +20,20 @@ import (
 //nolint:forcetypeassert // package admit sets it, and is initialized before this one
 var gateFuncs = inside.Admit.(inside.Gates[*admit.Gate, admit.Call, admit.Class, admit.Reason, admit.Option])
 
-// Always is how often a gate refuses that never stops.
+// Always is the number of refusals for a gate that refuses every call.
 const Always = -1
 
 // NewGate returns a gate that refuses the first n calls for a reason, however many permits
-// are free, and treats the others as its options say. With [Always], or any negative n, it
-// refuses every call. Calls that come at once are counted one by one, so exactly n are
-// refused. A gate in a dry run refuses none.
+// are free. It treats all other calls as its options say. With [Always], or any negative n,
+// it refuses every call. Concurrent calls are counted one by one, so exactly n are refused.
+// A gate in a dry run refuses none.
 //
-// The delay of a refusal is what the gate asks for in its state: 10 to 20 ms for
-// admit.Draining, otherwise 50 to 150 ms as long as the gate is new.
+// Refusals have the delay that the gate asks for. That is 10 to 20 ms for admit.Draining,
+// and otherwise 50 to 150 ms while the gate is new.
 //
-// It returns the errors of admit.New, and an error if there is no such reason.
+// It returns the errors of admit.New, and an error if the reason does not exist.
 func NewGate(why admit.Reason, n int, opts ...admit.Option) (*admit.Gate, error) {
-	if strings.HasPrefix(why.String(), "reason(") { // which is how it writes those that it does not know
+	if strings.HasPrefix(why.String(), "reason(") { // as String writes an unknown reason
 		return nil, fmt.Errorf("weirtest: reason: got %v, want one of package admit", why)
 	}
 	var refused atomic.Int64
@@ -41,9 +41,9 @@ func NewGate(why admit.Reason, n int, opts ...admit.Option) (*admit.Gate, error)
 	return admit.New(append(slices.Clip(opts), refuse)...)
 }
 
-// Error returns the error that a client gets from a server whose gate of that name
-// refuses a call for a reason, as it comes from the wire. If there is no such reason, or
-// the name is empty, it is another error, which says so.
+// Error returns the error that a client gets from the wire when a gate of a server refuses
+// its call for a reason. Gate is the gate's name. If the reason does not exist or the name
+// is empty, it returns an error that says so instead.
 func Error(why admit.Reason, gate string) error {
 	g, err := NewGate(why, Always, admit.WithName(gate))
 	if err != nil {

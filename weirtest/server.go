@@ -15,25 +15,25 @@ import (
 	"github.com/weir-go/weir/interceptors"
 )
 
-// bufferSize is how many bytes one direction of a connection holds.
+// bufferSize is the buffer of one direction of a connection, in bytes.
 const bufferSize = 256 << 10
 
-// A Server is a gRPC server in memory that a gate guards, unary calls and streams alike.
-// Its methods are safe for concurrent use. Use [NewServer].
+// A Server is a gRPC server in memory. A gate admits its unary calls and streams. Its
+// methods are safe for concurrent use. Use [NewServer].
 type Server struct {
 	listener *bufconn.Listener
 	server   *grpc.Server
 	served   chan struct{}
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	conns []*grpc.ClientConn
 	ended bool
 }
 
-// NewServer starts a server of the services that register registers. It refuses the
-// calls that the gate refuses, so with a gate from [NewGate] the first n calls, and each
-// attempt of a call that is retried counts. The options are those of the interceptors.
-// Close the server when the test ends.
+// NewServer starts a server with the services that register registers. The server refuses
+// a call if the gate does. With a gate from [NewGate] these are the first n calls, and each
+// attempt of a retried call counts. The options go to the interceptors. Close the server
+// when the test ends.
 //
 // It returns an error if the gate or register is nil.
 func NewServer(gate *admit.Gate, register func(grpc.ServiceRegistrar), opts ...interceptors.ServerOption) (*Server, error) {
@@ -57,15 +57,14 @@ func NewServer(gate *admit.Gate, register func(grpc.ServiceRegistrar), opts ...i
 	register(s.server)
 	go func() {
 		defer close(s.served)
-		_ = s.server.Serve(s.listener) // it has no error to return after Stop
+		_ = s.server.Serve(s.listener) // it returns no error after Stop
 	}()
 	return s, nil
 }
 
-// Dial returns a client of the server, which connects at its first call. Close closes
-// it, too. The options win over those with which it reaches the server without
-// encryption. It returns the errors of grpc.NewClient, and an error if the server is
-// closed.
+// Dial returns a client of the server. The client connects at its first call, without
+// encryption unless an option says otherwise. Close of the server closes it. Dial returns
+// the errors of grpc.NewClient, and an error if the server is closed.
 func (s *Server) Dial(opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,9 +83,8 @@ func (s *Server) Dial(opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// Close closes the clients, stops the server, and waits for its handlers, whose contexts
-// end. A handler that does not return then keeps Close waiting. Calling it again does
-// nothing.
+// Close closes the clients, stops the server, cancels the contexts of its handlers, and
+// waits for them. It blocks until every handler has returned. A second Close does nothing.
 func (s *Server) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -23,13 +23,13 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// WorkRequest says what to do and what it costs.
+// WorkRequest describes a piece of work and its cost.
 type WorkRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Who the work is for; the answer may repeat it.
+	// The name of the caller. The answer may repeat it.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// How long the work occupies one worker of the server, in microseconds.
-	// Zero: the server's own choice. The server may refuse a negative cost.
+	// With zero the server chooses. It may refuse a negative cost.
 	CostMicros    int64 `protobuf:"varint,2,opt,name=cost_micros,json=costMicros,proto3" json:"cost_micros,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -128,7 +128,7 @@ func (x *WorkResponse) GetMessage() string {
 // WatchRequest says how many messages to send.
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many messages to send. Zero: none.
+	// How many messages to send.
 	Count         int32 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -220,7 +220,7 @@ func (x *WatchResponse) GetNumber() int32 {
 // ExchangeRequest is one message from the client.
 type ExchangeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Any text; the answer repeats it.
+	// Any text. The answer repeats it.
 	Text          string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

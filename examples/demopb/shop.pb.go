@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: weir/demo/v1/shop.proto
 
-// The services of examples/shop: three in a row.
+// The three services of examples/shop. Each calls the next one.
 
 package demopb
 
@@ -23,7 +23,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// BuyRequest says who buys.
+// BuyRequest names the customer.
 type BuyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Any name.
@@ -115,7 +115,7 @@ func (x *BuyResponse) GetOrder() int64 {
 	return 0
 }
 
-// BrowseRequest says who looks.
+// BrowseRequest names the customer.
 type BrowseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Any name.
@@ -161,10 +161,10 @@ func (x *BrowseRequest) GetCustomer() string {
 	return ""
 }
 
-// BrowseResponse is what there is.
+// BrowseResponse is a list of products.
 type BrowseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What it would cost, in cents.
+	// The price in cents.
 	Cents         int64 `protobuf:"varint,1,opt,name=cents,proto3" json:"cents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -207,7 +207,7 @@ func (x *BrowseResponse) GetCents() int64 {
 	return 0
 }
 
-// PlaceRequest says who buys.
+// PlaceRequest names the customer.
 type PlaceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Any name.
@@ -299,7 +299,7 @@ func (x *PlaceResponse) GetOrder() int64 {
 	return 0
 }
 
-// SuggestRequest says who looks.
+// SuggestRequest names the customer.
 type SuggestRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Any name.
@@ -348,7 +348,7 @@ func (x *SuggestRequest) GetCustomer() string {
 // SuggestResponse is a suggestion.
 type SuggestResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What it would cost, in cents.
+	// The price in cents.
 	Cents         int64 `protobuf:"varint,1,opt,name=cents,proto3" json:"cents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -391,7 +391,7 @@ func (x *SuggestResponse) GetCents() int64 {
 	return 0
 }
 
-// ChargeRequest says who pays.
+// ChargeRequest names the customer.
 type ChargeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Any name.
@@ -483,7 +483,7 @@ func (x *ChargeResponse) GetPayment() int64 {
 	return 0
 }
 
-// QuoteRequest says who asks.
+// QuoteRequest names the customer.
 type QuoteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Any name.

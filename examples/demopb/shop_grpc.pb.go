@@ -4,7 +4,7 @@
 // - protoc             (unknown)
 // source: weir/demo/v1/shop.proto
 
-// The services of examples/shop: three in a row.
+// The three services of examples/shop. Each calls the next one.
 
 package demopb
 
@@ -29,11 +29,11 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// StorefrontService is what customers call. It asks the orders service.
+// StorefrontService serves customers. It calls the orders service.
 type StorefrontServiceClient interface {
-	// Buy buys what is in a customer's cart.
+	// Buy buys the contents of a customer's cart.
 	Buy(ctx context.Context, in *BuyRequest, opts ...grpc.CallOption) (*BuyResponse, error)
-	// Browse shows what there is to buy.
+	// Browse lists the products.
 	Browse(ctx context.Context, in *BrowseRequest, opts ...grpc.CallOption) (*BrowseResponse, error)
 }
 
@@ -69,11 +69,11 @@ func (c *storefrontServiceClient) Browse(ctx context.Context, in *BrowseRequest,
 // All implementations must embed UnimplementedStorefrontServiceServer
 // for forward compatibility.
 //
-// StorefrontService is what customers call. It asks the orders service.
+// StorefrontService serves customers. It calls the orders service.
 type StorefrontServiceServer interface {
-	// Buy buys what is in a customer's cart.
+	// Buy buys the contents of a customer's cart.
 	Buy(context.Context, *BuyRequest) (*BuyResponse, error)
-	// Browse shows what there is to buy.
+	// Browse lists the products.
 	Browse(context.Context, *BrowseRequest) (*BrowseResponse, error)
 	mustEmbedUnimplementedStorefrontServiceServer()
 }
@@ -177,11 +177,11 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// OrdersService is in the middle. It asks the payments service.
+// OrdersService is in the middle. It calls the payments service.
 type OrdersServiceClient interface {
-	// Place places an order, and has it paid.
+	// Place places an order and charges the customer.
 	Place(ctx context.Context, in *PlaceRequest, opts ...grpc.CallOption) (*PlaceResponse, error)
-	// Suggest suggests what to buy, with what it would cost.
+	// Suggest suggests a product, with its price.
 	Suggest(ctx context.Context, in *SuggestRequest, opts ...grpc.CallOption) (*SuggestResponse, error)
 }
 
@@ -217,11 +217,11 @@ func (c *ordersServiceClient) Suggest(ctx context.Context, in *SuggestRequest, o
 // All implementations must embed UnimplementedOrdersServiceServer
 // for forward compatibility.
 //
-// OrdersService is in the middle. It asks the payments service.
+// OrdersService is in the middle. It calls the payments service.
 type OrdersServiceServer interface {
-	// Place places an order, and has it paid.
+	// Place places an order and charges the customer.
 	Place(context.Context, *PlaceRequest) (*PlaceResponse, error)
-	// Suggest suggests what to buy, with what it would cost.
+	// Suggest suggests a product, with its price.
 	Suggest(context.Context, *SuggestRequest) (*SuggestResponse, error)
 	mustEmbedUnimplementedOrdersServiceServer()
 }
@@ -325,11 +325,11 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// PaymentsService is the last in the row, and slow at times.
+// PaymentsService is the last one, and slow at times.
 type PaymentsServiceClient interface {
 	// Charge charges a customer.
 	Charge(ctx context.Context, in *ChargeRequest, opts ...grpc.CallOption) (*ChargeResponse, error)
-	// Quote says what something would cost.
+	// Quote returns a price.
 	Quote(ctx context.Context, in *QuoteRequest, opts ...grpc.CallOption) (*QuoteResponse, error)
 }
 
@@ -365,11 +365,11 @@ func (c *paymentsServiceClient) Quote(ctx context.Context, in *QuoteRequest, opt
 // All implementations must embed UnimplementedPaymentsServiceServer
 // for forward compatibility.
 //
-// PaymentsService is the last in the row, and slow at times.
+// PaymentsService is the last one, and slow at times.
 type PaymentsServiceServer interface {
 	// Charge charges a customer.
 	Charge(context.Context, *ChargeRequest) (*ChargeResponse, error)
-	// Quote says what something would cost.
+	// Quote returns a price.
 	Quote(context.Context, *QuoteRequest) (*QuoteResponse, error)
 	mustEmbedUnimplementedPaymentsServiceServer()
 }

@@ -16,20 +16,20 @@ const (
 	withWeir = "weir"
 )
 
-// An act is one kind of server under one or more loads.
+// An act measures one kind of server under one or more loads.
 type act struct {
 	Name     string    `json:"name"`
 	Title    string    `json:"title"`
-	Loads    []float64 `json:"loads"` // what callers ask for, as multiples of what the server can do
+	Loads    []float64 `json:"loads"` // as multiples of the capacity
 	Computes bool      `json:"computes"`
 
-	weight float64 // of each of its steps, in time
+	weight float64 // length of each step, in units
 	warm   float64 // part of a step that is not counted
 }
 
-// The acts. Not quite half of a step is for a bare server to fill up, and for weir
-// to find its limit: at 2x the calls that end late begin after patience and end
-// after twice that. The harmless day counts from the first call on.
+// acts are the acts. During almost half of each step, which is not counted, a bare server
+// fills up and weir finds its limit. At 2x, the calls that end late begin after patience and
+// end after twice that. The harmless day counts from the first call on.
 var acts = []act{
 	{
 		Name: "waits", Title: "Overload, the handler waits", Loads: []float64{1, 2, 4, 8},
@@ -45,26 +45,26 @@ var acts = []act{
 	},
 }
 
-// harmless reports whether the server can do all that is asked.
+// harmless reports whether the load is below the capacity.
 func (a act) harmless() bool { return a.Loads[len(a.Loads)-1] < 1 }
 
-// A play is a demonstration under way.
+// A play is a running demonstration.
 type play struct {
 	show   *show
 	launch launcher
 	seed   uint64
 	unit   time.Duration // a step of weight 1
-	probe  time.Duration // how long it takes to find out what a computing server can do
-	limit  time.Duration // after which the machine is too busy to go on
+	probe  time.Duration // time to measure the capacity of a computing server
+	limit  time.Duration // the machine is too busy if the play takes longer
 }
 
 // errTooSlow ends a play on a machine that does not keep up with its plan.
 var errTooSlow = errors.New("it did not keep up with the plan")
 
-// newPlay plans a demonstration that takes about as long as is said.
+// newPlay plans a demonstration of about a given length.
 func newPlay(s *show, f flags) *play {
 	p := &play{show: s, launch: launchChild, seed: f.seed, probe: 300 * time.Millisecond, limit: f.duration + 8*time.Second}
-	var fixed time.Duration // the last callers of each step are waited for
+	var fixed time.Duration // time for the last callers of each step
 	var weights float64
 	for _, a := range acts {
 		steps := len(a.Loads)
@@ -98,8 +98,8 @@ func (p *play) perform(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// together measures servers that wait, bare and with weir at the same time: what
-// the machine does meanwhile falls on both.
+// together measures servers that wait, bare and with weir at the same time. Disturbances of
+// the machine affect both.
 func (p *play) together(ctx context.Context, a act, each func([2]Row)) error {
 	capacity := workers / waits.Seconds()
 	for i, load := range a.Loads {
@@ -118,8 +118,8 @@ func (p *play) together(ctx context.Context, a act, each func([2]Row)) error {
 	return nil
 }
 
-// inTurn measures servers that compute one after the other, so that each has a
-// processor. What it is worth is found out before and after each.
+// inTurn measures servers that compute one after the other, so that each has a processor.
+// It measures the speed of the processor before and after each.
 func (p *play) inTurn(ctx context.Context, a act, each func([2]Row)) error {
 	rounds := overload.Rounds(burns)
 	before, err := p.capacity(ctx, rounds)
@@ -145,7 +145,7 @@ func (p *play) inTurn(ctx context.Context, a act, each func([2]Row)) error {
 	return nil
 }
 
-// stage returns what is to be measured: step i of an act.
+// stage returns step i of an act.
 func (p *play) stage(a act, i int, run string, load, capacity float64, rounds int) *stage {
 	step := time.Duration(a.weight * float64(p.unit))
 	return &stage{

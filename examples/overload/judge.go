@@ -5,37 +5,37 @@ import (
 	"strings"
 )
 
-// How much the machine may disturb before the figures are its own and no longer
-// the server's. Beside two busy loops on two processors no caller was late, a
+// The machine must not disturb more than this, or the figures show the machine and not the
+// server. Beside two busy loops on two processors no caller was late, a
 // computing server was stretched by up to 2.6, and weir's share of its capacity was
 // as on a quiet machine. Beside ten, 76 % of the callers were late and the stretch
 // was 3.3.
 const (
 	tooLate      = 0.1 // share of the callers that set off late
 	tooStretched = 3.0 // a server that computes has a third of a processor
-	tooUnsteady  = 2.5 // between two measurements of that
+	tooUnsteady  = 2.5 // ratio of two measurements of the stretch
 )
 
-// What weir promises here. In the long run it keeps more.
+// These are the promises of weir. In the long run it keeps more.
 const (
-	keepsWaiting   = 0.75 // of the capacity, at any load of at least 1, from a cold start and in seconds
-	keepsComputing = 0.6  // the same; refusals cost the same processor
+	keepsWaiting   = 0.75 // share of the capacity, at any load from 1 on, within seconds of a cold start
+	keepsComputing = 0.6  // less, because refusals cost the same processor
 )
 
-// A Finding is what an act showed.
+// A Finding is the result of an act.
 type Finding struct {
 	Act  string `json:"act"`
-	Kept bool   `json:"kept"` // weir did as it promises
+	Kept bool   `json:"kept"` // weir kept its promise
 	Text string `json:"text"`
 }
 
-// A Verdict is what the rows show, or why they show nothing.
+// A Verdict is the result of a demonstration, or the reason that there is none.
 type Verdict struct {
 	Findings []Finding `json:"findings"`
-	TooBusy  string    `json:"tooBusy"` // why the machine could not measure; then there are no findings
+	TooBusy  string    `json:"tooBusy"` // the reason that there are no findings
 }
 
-// judge says what the rows of a whole demonstration show.
+// judge returns the verdict on the rows of a demonstration.
 func judge(rows []Row) Verdict {
 	if why := tooBusy(rows); why != "" {
 		return Verdict{TooBusy: why}
@@ -51,8 +51,8 @@ func judge(rows []Row) Verdict {
 	return v
 }
 
-// judgeOverload: weir keeps the goodput at every load. The bare server is shown at
-// the highest, where all would like to know.
+// judgeOverload checks that weir keeps the goodput at every load. It shows the bare server at
+// the highest load.
 func judgeOverload(a act, rows []Row) Finding {
 	promised := keepsWaiting
 	if a.Computes {
@@ -66,7 +66,7 @@ func judgeOverload(a act, rows []Row) Finding {
 		top, percent(without.Share), percent(with.Share))
 	for _, load := range a.Loads {
 		r, ok := find(rows, a.Name, withWeir, load)
-		if ok && r.Share >= promised*min(1, r.Offered/r.Capacity) { // at 1x some fewer may have come
+		if ok && r.Share >= promised*min(1, r.Offered/r.Capacity) { // at 1x fewer calls may have come
 			continue
 		}
 		f.Kept = false
@@ -75,7 +75,7 @@ func judgeOverload(a act, rows []Row) Finding {
 	return f
 }
 
-// judgeHarmless: weir refuses nothing.
+// judgeHarmless checks that weir refuses nothing.
 func judgeHarmless(a act, rows []Row) Finding {
 	load := a.Loads[0]
 	without, _ := find(rows, a.Name, bare, load)
@@ -85,7 +85,7 @@ func judgeHarmless(a act, rows []Row) Finding {
 		load, with.Refused, with.Calls, without.P99, with.P99)}
 }
 
-// tooBusy returns why the machine was too busy to measure, or nothing.
+// tooBusy returns the reason that the machine was too busy to measure, or "".
 func tooBusy(rows []Row) string {
 	var late, stretched, unsteady Row
 	for _, r := range rows {

@@ -11,14 +11,13 @@ import (
 	"github.com/weir-go/weir/examples/internal/overload"
 )
 
-// A launcher starts a server and a client of it. tell is called with each of the
-// server's reports, one at a time, until stop has returned.
+// A launcher starts a server and a client of it. It calls tell with each report of the
+// server, one at a time, until stop has returned.
 type launcher func(ctx context.Context, c config, tell func(report)) (client *overload.Client, stop func() error, err error)
 
 const connections = 4
 
-// launchChild starts a server as a process with one processor. The others are the
-// callers'.
+// launchChild starts a server as a process with one processor. The callers have the others.
 func launchChild(ctx context.Context, c config, tell func(report)) (*overload.Client, func() error, error) {
 	p, err := child.Start(ctx, c, 1)
 	if err != nil {
@@ -35,7 +34,7 @@ func launchChild(ctx context.Context, c config, tell func(report)) (*overload.Cl
 	reader.Go(func() {
 		for p.Lines.Scan() {
 			var r report
-			if json.Unmarshal(p.Lines.Bytes(), &r) == nil { // a line that was cut off as the process ended
+			if json.Unmarshal(p.Lines.Bytes(), &r) == nil { // the last line may be cut off
 				tell(r)
 			}
 		}

@@ -1,14 +1,13 @@
-// Overload shows what weir is for, in three acts. A real gRPC server whose handler
-// waits, and one whose handler computes, are asked for up to eight times what they
-// can do, as they are and with weir's defaults. Then callers ask for half of it.
+// Overload demonstrates weir in three acts. Two gRPC servers, one with a handler that waits
+// and one with a handler that computes, get up to eight times the calls that they can serve,
+// without weir and with its defaults. In the third act they get half.
 //
 //	go run ./examples/overload
 //
-// It prints a table for each act, and a verdict, serves a page with live charts on
-// localhost, and ends by itself within a minute. Every server is a process with one
-// processor. Loads are multiples of some 200 calls a second, which are light work
-// for the callers, so that a busy machine disturbs little. When it disturbs too
-// much there is no verdict: see tooBusy.
+// It prints a table for each act and a verdict, serves a page with live charts on localhost,
+// and ends within a minute. Every server is a process with one processor. Loads are multiples
+// of some 200 calls a second, which are light work for the callers, so that a busy machine
+// disturbs little. If it disturbs too much, there is no verdict, as tooBusy explains.
 package main
 
 import (
@@ -33,7 +32,7 @@ type flags struct {
 	html     string
 }
 
-// In less than shortest a bare server would not fill up.
+// A bare server would not fill up in less than shortest.
 const shortest = 48 * time.Second
 
 func parse(args []string) (flags, error) {
@@ -43,7 +42,7 @@ func parse(args []string) (flags, error) {
 	set.StringVar(&f.addr, "addr", "127.0.0.1:8417", "where to serve the page; empty for nowhere")
 	set.Uint64Var(&f.seed, "seed", 1, "seed of arrivals and waiting times")
 	set.StringVar(&f.html, "html", "", "file to keep the page in")
-	set.SetOutput(io.Discard) // main says what is wrong, once
+	set.SetOutput(io.Discard) // main prints the error
 	switch err := set.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		set.SetOutput(os.Stdout)
@@ -56,7 +55,7 @@ func parse(args []string) (flags, error) {
 	return f, f.validate(set.Args())
 }
 
-// validate names everything that is wrong at once.
+// validate returns all errors at once.
 func (f flags) validate(args []string) error {
 	var errs []error
 	if len(args) > 0 {
@@ -107,7 +106,7 @@ func demonstrate(ctx context.Context, f flags, p *play, out io.Writer) error {
 	switch err := p.perform(bounded, out); {
 	case ctx.Err() != nil:
 		return errors.New("overload: interrupted")
-	case context.Cause(bounded) != nil: // whatever failed, failed for that
+	case context.Cause(bounded) != nil: // the cause of any other failure
 		fmt.Fprintln(out)
 		verdict.TooBusy = errTooSlow.Error()
 	case err != nil:

@@ -10,28 +10,29 @@ import (
 	"github.com/weir-go/weir/examples/internal/overload"
 )
 
-// patience is how long a caller waits, from when it meant to call.
+// patience is how long a caller waits, from the time at which it meant to call.
 const patience = 750 * time.Millisecond
 
-// A Row is one server under one load. Everything in it is of the same window.
+// A Row is the result of one server under one load. All of it is of the same window.
 type Row struct {
 	Act      string  `json:"act"`
 	Run      string  `json:"run"`
 	Load     float64 `json:"load"`
 	Capacity float64 `json:"capacity"` // calls a second
 	Offered  float64 `json:"offered"`  // calls a second
-	Calls    int     `json:"calls"`    // that were offered
-	Refused  int     `json:"refused"`  // of those
+	Calls    int     `json:"calls"`    // offered
+	Refused  int     `json:"refused"`  // of the offered calls
 	Share    float64 `json:"share"`    // served in time, of capacity
-	Served   float64 `json:"served"`   // served in time, of those offered
-	P50      float64 `json:"p50"`      // milliseconds, of those
+	Served   float64 `json:"served"`   // served in time, of the offered calls
+	P50      float64 `json:"p50"`      // milliseconds, of the served calls
 	P99      float64 `json:"p99"`
-	Wasted   float64 `json:"wasted"` // share of the calls worked on whose callers had given up
+	Wasted   float64 `json:"wasted"` // share of the work for callers that had given up
 	Heap     float64 `json:"heap"`   // MiB, at most
 
-	// What the machine did: the share of the callers that it held up; how many
-	// times longer than on a processor of its own a call took to compute; and the
-	// larger of two measurements of that, before and after, over the smaller.
+	// These show disturbances of the machine. The first is the share of the callers that
+	// it delayed. The second is the time that a call took to compute, divided by its time
+	// on an idle processor. The third is the ratio of two measurements of that, before and
+	// after.
 	Late    float64 `json:"late"`
 	Stretch float64 `json:"stretch"`
 	Drift   float64 `json:"drift"`
@@ -39,11 +40,11 @@ type Row struct {
 	got float64 // share of a processor that the server got
 }
 
-// A Sample is what was seen at one moment.
+// A Sample is the state at one moment.
 type Sample struct {
 	Act      string  `json:"act"`
 	Run      string  `json:"run"`
-	At       float64 `json:"at"` // seconds since the act began for this run
+	At       float64 `json:"at"` // seconds since the beginning of the act
 	Load     float64 `json:"load"`
 	Goodput  float64 `json:"goodput"` // calls a second
 	Limit    int     `json:"limit"`
@@ -59,7 +60,7 @@ type stage struct {
 	load, capacity float64
 	config         config
 	step, warm     time.Duration
-	began          time.Duration // when the step begins, since the act did
+	began          time.Duration // the beginning of the step, from that of the act
 }
 
 // measure puts a fresh server under a load for a step.
@@ -90,8 +91,8 @@ func (p *play) measure(ctx context.Context, s *stage) (Row, error) {
 
 func ratio(part, whole int) float64 { return float64(part) / float64(max(1, whole)) }
 
-// between corrects a row of a computing server for what such a server could do
-// before and after. If it got more of a processor than that, it could do more.
+// between corrects the capacity of a computing server by measurements before and after. If
+// the server got more of a processor than these, its capacity was higher.
 func (r *Row) between(before, after float64) {
 	capacity := max((before+after)/2, r.got/burns.Seconds())
 	r.Share *= r.Capacity / capacity
@@ -106,20 +107,20 @@ type watch struct {
 	callers *overload.Load
 	show    *show
 
-	mu          sync.Mutex // guards what follows
+	mu          sync.Mutex // guards the fields below
 	begin       time.Time  // of the load; zero before
 	last        report
 	lastAt      time.Duration
 	served      int64 // callers, at the last report
 	windowBegan bool
 
-	// Of the window:
+	// The fields below are of the window.
 	done, good int64
 	took, cpu  time.Duration
 	heap       float64
 }
 
-// start says that callers come from now on.
+// start notes that callers come from now on.
 func (w *watch) start() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -135,7 +136,7 @@ func (w *watch) take(r report) {
 	}
 	at, served := time.Since(w.begin), w.callers.Served.Load()
 	if at > w.stage.step {
-		return // the last callers are waited for
+		return // only the last callers are left
 	}
 	if w.windowBegan {
 		w.done += r.Done - w.last.Done
@@ -154,7 +155,7 @@ func (w *watch) take(r report) {
 	w.last, w.served, w.lastAt = r, served, at
 }
 
-// fill fills in what the server reported in the window.
+// fill copies the reports of the window into a row.
 func (w *watch) fill(r *Row) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -163,9 +164,9 @@ func (w *watch) fill(r *Row) {
 	r.got = w.cpu.Seconds() / max(w.took, sampling).Seconds()
 }
 
-// capacity returns how many calls a second a computing server serves to a few
-// callers that wait for their answers: enough to keep it busy when the machine
-// holds them up, too few to overload it.
+// capacity measures the calls a second of a computing server in a closed loop of a few
+// callers. They are enough to keep it busy when the machine delays some of them, and too few
+// to overload it.
 func (p *play) capacity(ctx context.Context, rounds int) (float64, error) {
 	client, stop, err := p.launch(ctx, config{Rounds: rounds, Seed: p.seed}, func(report) {})
 	if err != nil {

@@ -35,12 +35,12 @@ func writeRows(w io.Writer, a act, rows [2]Row) {
 
 func ms(v float64) string {
 	if v == 0 {
-		return "-" // nobody was served
+		return "-" // no call was served
 	}
 	return fmt.Sprintf("%.0f", v)
 }
 
-// writeVerdict writes what was found, or else why nothing was.
+// writeVerdict writes the findings, or the reason that there are none.
 func writeVerdict(w io.Writer, v Verdict) {
 	if v.TooBusy != "" {
 		fmt.Fprintf(w, "No verdict: this machine is too busy to measure (%s).\n", v.TooBusy)

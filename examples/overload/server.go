@@ -26,22 +26,23 @@ const (
 	sampling = 100 * time.Millisecond
 )
 
-// A config describes a server, which is a process of its own.
+// A config configures a server, which is a process of its own.
 type config struct {
 	Weir   bool
-	Rounds int // of hashing in each call; 0: the handler waits
+	Rounds int // of hashing in each call; with 0 the handler waits
 	Seed   uint64
 }
 
-// A report is what a server says of itself now and then.
+// A report is the state of a server at one moment.
 type report struct {
-	// Calls that were worked on to the end, for a caller or for nobody.
+	// Done counts the finished calls, whether or not the caller was still there.
 	Done int64 `json:"done"`
-	// How long the process has run on processors; 0 if that is not known.
+	// CPU is the processor time of the process, or 0 if it is not known.
 	CPU time.Duration `json:"cpu"`
-	// MiB.
+	// Heap is in MiB.
 	Heap float64 `json:"heap"`
-	// Goroutines, less those of an idle server: about one for each call.
+	// Held is the number of goroutines, less the number in an idle server. There is about
+	// one for each call.
 	Held int `json:"held"`
 
 	Limit    int `json:"limit"`
@@ -49,7 +50,7 @@ type report struct {
 	Queue    int `json:"queue"`
 }
 
-// A node is a server and what it reports.
+// A node is a server that reports its state.
 type node struct {
 	grpc    *grpc.Server
 	gate    *admit.Gate       // nil without weir
@@ -62,10 +63,10 @@ type node struct {
 	done  atomic.Int64
 	mu    sync.Mutex // serialises reports
 	over  chan struct{}
-	clock sync.WaitGroup // what reports by the clock
+	clock sync.WaitGroup // the goroutine that reports by the clock
 }
 
-// newNode makes a server. It reports until it is closed.
+// newNode returns a server. It reports until it is closed.
 func newNode(c config, tell func(report)) (*node, error) {
 	n := &node{tell: tell, began: time.Now(), over: make(chan struct{})}
 	work := func(context.Context) { overload.Burn(c.Rounds) }
@@ -76,7 +77,7 @@ func newNode(c config, tell func(report)) (*node, error) {
 	opts := []grpc.ServerOption{grpc.WaitForHandlers(true)}
 	if c.Weir {
 		var err error
-		if n.gate, err = admit.New(); err != nil { // the defaults: nothing is tuned to this server
+		if n.gate, err = admit.New(); err != nil { // with its defaults
 			return nil, err
 		}
 		opts = append(opts, grpc.ChainUnaryInterceptor(interceptors.UnaryServer(n.gate)))
@@ -108,7 +109,7 @@ func (n *node) serve(lis net.Listener) error {
 	return n.grpc.Serve(lis)
 }
 
-// close lets the calls that wait go, and waits for those that run.
+// close ends the waiting calls and waits for the running ones.
 func (n *node) close() {
 	close(n.over)
 	n.clock.Wait()
@@ -118,8 +119,8 @@ func (n *node) close() {
 	n.grpc.Stop()
 }
 
-// report tells how the server is if that is due. Handlers call it, too: where they
-// compute, a goroutine that only reports would wait behind all of them.
+// report sends a report if one is due. Handlers call it too. Where they compute, a goroutine
+// that only reports would wait behind all of them.
 func (n *node) report() {
 	now, due := int64(time.Since(n.began)), n.due.Load()
 	if now < due || !n.due.CompareAndSwap(due, now+int64(sampling)) {
@@ -141,14 +142,15 @@ func heap() float64 {
 	return float64(m[0].Value.Uint64()) / (1 << 20)
 }
 
-// serveChild is a server process: it prints its address, then its reports.
+// serveChild is the main function of a server process. It prints its address, and then its
+// reports.
 func serveChild(c config, out io.Writer) error {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	reports := json.NewEncoder(out)
-	n, err := newNode(c, func(r report) { _ = reports.Encode(r) }) // the parent is gone: so is this process, soon
+	n, err := newNode(c, func(r report) { _ = reports.Encode(r) }) // an error means that the parent is gone
 	if err != nil {
 		return err
 	}

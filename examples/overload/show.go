@@ -11,16 +11,15 @@ import (
 //go:embed page.html
 var page []byte
 
-// A show is all that was seen so far, for the page. It is safe for concurrent
-// use.
+// A show holds all results so far, for the page. It is safe for concurrent use.
 type show struct {
 	*live.Feed
 
-	mu   sync.Mutex // guards what follows
+	mu   sync.Mutex // guards the fields below
 	rows []Row
 }
 
-// A part is a piece of news for the page.
+// A part is an update of the page.
 type part struct {
 	Acts     []act    `json:"acts,omitempty"`
 	Patience float64  `json:"patience,omitempty"` // milliseconds
@@ -51,5 +50,5 @@ func (s *show) all() []Row {
 	return slices.Clone(s.rows)
 }
 
-// finish tells the page that nothing more comes.
+// finish tells the page that it is complete.
 func (s *show) finish(v Verdict) { s.Publish(part{Verdict: &v}, true) }

@@ -1,7 +1,7 @@
-// Pipeline shows demand that travels: a source, a stage in the middle and a worker, each a gRPC
-// service of its own, in full duplex: jobs go one way and results the other. The worker is
-// fast, then slow, then fast again, and the source makes as many jobs as the worker can do,
-// although it knows only the stage in the middle. It prints a table and ends by itself.
+// Pipeline shows how demand travels through three gRPC services, a source, a stage and a
+// worker. Their streams are full duplex. Jobs go one way and results the other. The worker is
+// fast, then slow, then fast again. The source makes as many jobs as the worker can do,
+// although it talks only to the stage. The program prints a table and ends by itself.
 //
 //	go run ./examples/pipeline
 package main
@@ -48,7 +48,7 @@ func main() {
 	}
 }
 
-// validate names everything that is wrong at once.
+// validate returns all errors at once.
 func (s settings) validate() error {
 	var errs []error
 	check := func(ok bool, name string, got, want any) {
@@ -67,7 +67,7 @@ type (
 	serverStream = grpc.BidiStreamingServer[job, answer]
 )
 
-// A worker is the last service. It asks for a few jobs ahead, and does one after the other.
+// A worker is the last service. It asks for a few jobs ahead, and does them one by one.
 type worker struct {
 	demopb.UnimplementedStreamServiceServer
 
@@ -78,7 +78,7 @@ type worker struct {
 
 func newWorker(s settings) *worker { return &worker{window: s.window} }
 
-// Convert does jobs. One is consumed, and makes room, when the body of the loop has ended.
+// Convert does jobs. A job is consumed at the end of the loop body, and makes room then.
 func (w *worker) Convert(stream serverStream) error {
 	ctx := stream.Context()
 	both, _, err := streamcredit.Serve(stream, streamcredit.WithWindow(w.window))
@@ -98,8 +98,8 @@ func (w *worker) Convert(stream serverStream) error {
 	return both.Out.Finish(ctx)
 }
 
-// A stage is the service in the middle: jobs go on to the worker, answers come back. Each of its
-// pipes asks for as much as it is asked for, and so it holds next to nothing.
+// A stage is the service in the middle. It passes jobs on to the worker and answers back. Each
+// of its pipes asks for no more than it is asked for, so the stage holds next to nothing.
 type stage struct {
 	demopb.UnimplementedStreamServiceServer
 
@@ -125,7 +125,7 @@ func (s *stage) Convert(stream serverStream) error {
 	pipe := func(connect func() error) {
 		pipes.Go(func() {
 			if err := connect(); err != nil {
-				fail(err) // the other one ends, too, and what it says then is no news
+				fail(err) // the other pipe ends too, and its error is ignored
 			}
 		})
 	}
@@ -149,18 +149,18 @@ func same[T any](_ context.Context, e *T) (*T, error) { return e, nil }
 const (
 	fast = time.Millisecond
 	slow = 20 * time.Millisecond
-	// shortest is a phase in which there is something to see.
+	// shortest is the shortest phase with a visible effect.
 	shortest = 5 * slow
 )
 
-// A chain is the three.
+// A chain is the three services.
 type chain struct {
 	src    *source
 	middle *stage
 	last   *worker
 }
 
-// run shows it with each service on a socket of its own.
+// run runs the demonstration with each service on a socket of its own.
 func run(ctx context.Context, w io.Writer, s settings) error {
 	if err := s.validate(); err != nil {
 		return err
@@ -180,7 +180,7 @@ func run(ctx context.Context, w io.Writer, s settings) error {
 	return show(ctx, w, s, chain{newSource(), middle, last}, toStage)
 }
 
-// show has the source work while the worker changes, and prints what was seen.
+// show runs the source while the worker changes speed, and prints a table.
 func show(ctx context.Context, w io.Writer, s settings, c chain, toStage demopb.StreamServiceClient) error {
 	fmt.Fprintf(w, "source -> stage -> worker, which asks for %d jobs ahead; the stage asks for what it is asked for.\n\n", s.window)
 	fmt.Fprintf(w, "%-8s %27s     %s\n", "", "per second", "most in flight from")
@@ -190,7 +190,7 @@ func show(ctx context.Context, w io.Writer, s settings, c chain, toStage demopb.
 		most, err = c.watch(ctx, w, s.phase, ended)
 		return err
 	}); err != nil {
-		return err // and no conclusion
+		return err // without a conclusion
 	}
 	fmt.Fprintf(w, "\n%d jobs made, %d done, %d answers. The source was at most %d jobs ahead of the worker: it made\n"+
 		"what the worker asked for, two services away, and nothing piled up in between.\n",
@@ -207,8 +207,8 @@ type source struct {
 
 func newSource() *source { return &source{over: make(chan struct{})} }
 
-// work makes jobs and takes answers until watch returns, which is told when no more can be sent.
-// It returns the reason of a failure and not what follows from it.
+// work makes jobs and takes answers until watch returns. It tells watch when it cannot send any
+// more. It returns the cause of a failure and not the errors that follow from it.
 func (s *source) work(ctx context.Context, toStage demopb.StreamServiceClient, watch func(ended <-chan struct{}) error) error {
 	both, err := streamcredit.Dial(ctx, toStage.Convert)
 	if err != nil {
@@ -222,11 +222,11 @@ func (s *source) work(ctx context.Context, toStage demopb.StreamServiceClient, w
 	watching := watch(both.Out.Done())
 	close(s.over)
 	working.Wait()
-	// That nobody takes jobs any more follows from what has happened to the stream, which the answers end with.
+	// The answers end with the cause. An error of Send only follows from it.
 	return cmp.Or(watching, receiving, sending)
 }
 
-// send makes a job when there is demand for it, until it is over.
+// send makes a job whenever there is demand for one, until the run is over.
 func (s *source) send(ctx context.Context, out *streamcredit.Sender[*job]) error {
 	if err := out.SendSeq(ctx, func(yield func(*job) bool) {
 		for {
@@ -255,16 +255,17 @@ func (s *source) receive(ctx context.Context, in *streamcredit.Receiver[*answer]
 	return nil
 }
 
-// A count is how many jobs have come how far.
+// A count is the number of jobs at each point of the chain.
 type count struct{ made, passed, done, answers int64 }
 
-// count looks at the source first, so that no job seems to be ahead that is not.
+// count reads the source first, so that no job seems to be ahead of its place.
 func (c chain) count() count {
 	return count{c.src.made.Load(), c.middle.passed.Load(), c.last.done.Load(), c.src.answers.Load()}
 }
 
-// watch changes the worker, prints a row for each phase, and returns how many jobs the source
-// was ahead, at most. It returns early when nothing can be sent any more: the source knows why.
+// watch changes the speed of the worker, prints a row for each phase, and returns the largest
+// number of jobs that the source was ahead. It returns early if nothing can be sent any more.
+// The source has the cause.
 func (c chain) watch(ctx context.Context, w io.Writer, phase time.Duration, ended <-chan struct{}) (ever int64, err error) {
 	for _, p := range []struct {
 		name string

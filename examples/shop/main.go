@@ -1,8 +1,8 @@
-// Shop is three gRPC servers in a row: storefront, orders, payments. Customers buy
-// and browse; after a while payments becomes ten times slower, and then recovers.
-// It runs this twice, first as such services are often written, with retries and
-// timeouts at every hop, then with weir. It prints a table, serves a page with live
-// charts on localhost, and ends by itself.
+// Shop runs three gRPC servers in a row, named storefront, orders and payments. Customers buy
+// and browse. After a while payments becomes ten times slower, and then recovers. It runs
+// twice, first as such services are often written, with retries and timeouts at every hop,
+// and then with weir. It prints a table, serves a page with live charts on localhost, and
+// ends by itself.
 //
 //	go run ./examples/shop
 package main
@@ -44,7 +44,7 @@ func parse(args []string) (flags, error) {
 	set.StringVar(&f.addr, "addr", "127.0.0.1:8418", "where to serve the page; empty for nowhere")
 	set.StringVar(&f.html, "html", "", "file to keep the page in")
 	set.Uint64Var(&f.seed, "seed", 1, "seed of arrivals and service times")
-	set.SetOutput(io.Discard) // main says what is wrong, once
+	set.SetOutput(io.Discard) // main prints the error
 	switch err := set.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		set.SetOutput(os.Stdout)
@@ -57,7 +57,7 @@ func parse(args []string) (flags, error) {
 	return f, f.validate(set.Args())
 }
 
-// validate names everything that is wrong at once.
+// validate returns all errors at once.
 func (f flags) validate(args []string) error {
 	var errs []error
 	if len(args) > 0 {

@@ -12,49 +12,49 @@ import (
 	"github.com/weir-go/weir/examples/internal/overload"
 )
 
-// What customers do, a second, and when they give up.
+// These are the calls of customers a second, and their patience.
 const (
 	buys     = 40
 	browses  = 280
 	patience = time.Second
 )
 
-// The phases of a run: payments is well for a quarter of it, slow for a third, and
-// well again.
+// phases are the phases of a run. Payments is well for a quarter of it, slow for a third,
+// and well again.
 var phases = []struct {
 	name string
-	ends float64 // as a part of the run
+	ends float64 // as a fraction of the run
 }{{"well", 1. / 4}, {"slow", 7. / 12}, {"well again", 1}}
 
-// A report is what became of a run.
+// A report is the result of a run.
 type report struct {
 	Run    string        `json:"run"`
 	Phases []phaseReport `json:"phases"`
-	// Recovered is when customers were served again, in seconds after payments was
-	// well again; negative if they were not.
+	// Recovered is the time from the recovery of payments until customers were served, in
+	// seconds. It is negative if they were not.
 	Recovered float64 `json:"recovered"`
 }
 
 type phaseReport struct {
 	Name     string  `json:"name"`
-	Buys     float64 `json:"buys"`     // of those who wanted to buy, in time
-	Browses  float64 `json:"browses"`  // likewise
+	Buys     float64 `json:"buys"`     // share of buying customers that were served in time
+	Browses  float64 `json:"browses"`  // share of browsing customers
 	Attempts float64 `json:"attempts"` // at payments, for each customer's call
 	Held     [3]int  `json:"held"`     // most calls at once in storefront, orders, payments
 }
 
-// A sample is a moment of a run.
+// A sample is the state of a run at one moment.
 type sample struct {
 	Run      string  `json:"run"`
 	Phase    string  `json:"phase"`
 	At       float64 `json:"at"` // seconds since the run began
 	Buys     float64 `json:"buys"`
-	Browses  float64 `json:"browses"` // served a second, as buys
+	Browses  float64 `json:"browses"` // served a second
 	Attempts float64 `json:"attempts"`
 	Held     [3]int  `json:"held"`
 }
 
-// A part is what the page is told at once.
+// A part is an update of the page.
 type part struct {
 	Samples []sample `json:"samples,omitempty"`
 	Reports []report `json:"reports,omitempty"`
@@ -63,7 +63,7 @@ type part struct {
 
 const sampling = 250 * time.Millisecond
 
-// A performance is a run under way.
+// A performance is a run in progress.
 type performance struct {
 	*shop
 	feed         *live.Feed
@@ -171,11 +171,11 @@ func (p *performance) report() report {
 
 func share(r overload.Result) float64 { return float64(r.Good) / float64(max(1, r.Offered)) }
 
-// enough is the share of customers that has to be served when all is well.
+// enough is the share of customers that must be served when all is well.
 const enough = 0.95
 
-// recovered returns after how many seconds of the last phase enough customers of
-// both kinds were served, from then on in every quarter of a second.
+// recovered returns the time in the last phase after which enough customers of both kinds
+// were served in every quarter of a second.
 func (p *performance) recovered() float64 {
 	well := p.end(len(phases) - 2)
 	from := well
@@ -207,7 +207,7 @@ func (r report) print(w io.Writer) {
 // slow returns the phase in which payments was slow.
 func (r report) slow() phaseReport { return r.Phases[1] }
 
-// reading says what one should notice.
+// reading explains the table.
 func reading(bare, weir report) string {
 	text := fmt.Sprintf("While payments can do half of what is asked, the bare shop sells to %.0f %% of those who want to buy.\n"+
 		"With weir it sells to %.0f %%: browsing is refused first, and nobody retries what somebody else has retried.\n"+

@@ -11,10 +11,11 @@ import (
 	"github.com/weir-go/weir/examples/internal/overload"
 )
 
-// ownWork is what the storefront and the orders service do themselves for a call.
+// ownWork is the time that the storefront and the orders service work on a call
+// themselves.
 const ownWork = time.Millisecond
 
-// A count is what has come to a service.
+// A count counts the calls of a service.
 type count struct {
 	arrived atomic.Int64
 	held    atomic.Int64 // are there now
@@ -62,14 +63,13 @@ func (o *orders) Suggest(ctx context.Context, req *demopb.SuggestRequest) (*demo
 	return &demopb.SuggestResponse{}, err
 }
 
-// payments works on a few calls at once, in the order in which they came, and
-// finishes what it has begun.
+// payments works on a few calls at once, in order, and finishes every call that it begins.
 type payments struct {
 	demopb.UnimplementedPaymentsServiceServer
 	service *overload.Service
 }
 
-// What payments can do: well 1600 calls a second, and slow 160.
+// The capacity of payments is 1600 calls a second when it is well, and 160 when it is slow.
 const (
 	paymentWorkers = 8
 	wellWork       = 5 * time.Millisecond

@@ -1,6 +1,6 @@
-// Ticker shows what piles up between a fast server and slow clients. Many clients of one
-// connection subscribe to a server that sends as fast as it can; one reads along, the others
-// read a few elements a second. First it is a plain gRPC stream, then the same with
+// Ticker shows how elements pile up between a fast server and slow clients. Many clients on
+// one connection subscribe to a server that sends as fast as it can. One client keeps up, and
+// the others read a few elements a second. It runs first with plain gRPC streams, then with
 // request(n). It prints a table and ends by itself.
 //
 //	go run ./examples/ticker
@@ -32,9 +32,9 @@ import (
 )
 
 type settings struct {
-	duration time.Duration // of each of the two
+	duration time.Duration // of each run
 	slow     int           // clients that read slowly
-	every    time.Duration // how often they do
+	every    time.Duration // how often they read
 	window   int
 	bytes    int
 }
@@ -56,15 +56,15 @@ func main() {
 }
 
 const (
-	// largest is what fits into a message of gRPC's default size, with the other fields.
+	// largest is the largest element that fits into a message of gRPC's default size.
 	largest = 4<<20 - 1<<10
-	// shortest is a run in which there is something to see.
+	// shortest is the shortest run with a visible effect.
 	shortest = 100 * time.Millisecond
-	// most is how many slow clients a machine can be expected to have memory for.
+	// most is the number of slow clients for which most machines have memory.
 	most = 4096
 )
 
-// validate names everything that is wrong at once.
+// validate returns all errors at once.
 func (s settings) validate() error {
 	var errs []error
 	check := func(ok bool, name string, got, want any) {
@@ -80,7 +80,7 @@ func (s settings) validate() error {
 	return errors.Join(errs...)
 }
 
-// show runs both and prints what was seen.
+// show does both runs and prints a table.
 func show(ctx context.Context, w io.Writer, s settings) error {
 	if err := s.validate(); err != nil {
 		return err
@@ -110,15 +110,15 @@ func show(ctx context.Context, w io.Writer, s settings) error {
 
 func rough(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }
 
-// A result is what was seen in one run.
+// A result is the result of one run.
 type result struct {
 	sent, consumed int64
 	inFlight       int64         // at one slow client, at most
-	median, last   time.Duration // age of what slow clients have read
+	median, last   time.Duration // age of the elements that slow clients read
 	heap           uint64        // at most
 }
 
-// A ticker is the server. It counts what it has sent to each client.
+// A ticker is the server. It counts the elements that it has sent to each client.
 type ticker struct {
 	demopb.UnimplementedStreamServiceServer
 
@@ -144,8 +144,8 @@ func (t *ticker) Subscribe(stream grpc.BidiStreamingServer[demopb.SubscribeReque
 	}
 }
 
-// onDemand is the same with credit. It makes an element when there is demand for it, and not
-// before it waits for that: what it sends is new.
+// onDemand is the same with credit. It creates an element only when there is demand for one, so
+// the element is new when it is sent.
 func (t *ticker) onDemand(stream grpc.BidiStreamingServer[demopb.SubscribeRequest, demopb.SubscribeResponse]) error {
 	ctx := stream.Context()
 	out, query, err := streamcredit.ServeSend(stream)
@@ -164,7 +164,7 @@ func (t *ticker) onDemand(stream grpc.BidiStreamingServer[demopb.SubscribeReques
 	}
 }
 
-// ages is how old elements were when slow clients read them.
+// ages collects the ages of elements when slow clients read them.
 type ages struct {
 	mu  sync.Mutex // guards all
 	all []time.Duration
@@ -176,7 +176,7 @@ func (a *ages) add(d time.Duration) {
 	a.all = append(a.all, d)
 }
 
-// summary returns the median and the last one.
+// summary returns the median and the last age.
 func (a *ages) summary() (median, last time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -196,7 +196,7 @@ func element(number int64, query *demopb.SubscribeRequest) *demopb.SubscribeResp
 	}
 }
 
-// subscribe returns how to get the next element.
+// subscribe returns a function that returns the next element.
 func subscribe(ctx context.Context, client demopb.StreamServiceClient, s settings, credit bool, number int) (
 	func() (*demopb.SubscribeResponse, error), error,
 ) {
@@ -218,9 +218,9 @@ func subscribe(ctx context.Context, client demopb.StreamServiceClient, s setting
 // errOver ends a run.
 var errOver = errors.New("ticker: the run is over")
 
-// run is one of the two runs.
+// run does one of the two runs.
 func run(ctx context.Context, s settings, credit bool) (r result, err error) {
-	for range 3 { // what the run before has left in pools goes at the second
+	for range 3 { // the second one frees the pools of the run before
 		runtime.GC()
 	}
 	t := &ticker{credit: credit, sent: make([]atomic.Int64, s.slow+1)}
@@ -239,13 +239,13 @@ func run(ctx context.Context, s settings, credit bool) (r result, err error) {
 		next, err := subscribe(ctx, client, s, credit, i)
 		if err != nil {
 			end(err)
-			return r, context.Cause(ctx) // which may be an interrupt
+			return r, context.Cause(ctx) // perhaps an interrupt
 		}
 		reading.Go(func() {
 			for {
 				e, err := next()
 				if err != nil {
-					end(err) // no news where the run is over
+					end(err) // ignored once the run is over
 					return
 				}
 				consumed[i].Add(1)
@@ -257,7 +257,7 @@ func run(ctx context.Context, s settings, credit bool) (r result, err error) {
 		})
 	}
 	r.watch(ctx, s, t, consumed)
-	r.median, r.last = seen.summary() // now: at the end gRPC hands out what it holds at once
+	r.median, r.last = seen.summary() // before the end, when gRPC delivers everything that it holds
 	end(errOver)
 	if err := context.Cause(ctx); !errors.Is(err, errOver) {
 		return r, err // an interrupt, or a stream that broke
@@ -265,11 +265,11 @@ func run(ctx context.Context, s settings, credit bool) (r result, err error) {
 	return r, nil
 }
 
-// watch looks at the run until it has lasted long enough or ctx ends.
+// watch samples the run until it is over or ctx ends.
 func (r *result) watch(ctx context.Context, s settings, t *ticker, consumed []atomic.Int64) {
 	for start := time.Now(); time.Since(start) < s.duration && ctx.Err() == nil; {
 		pause(ctx, s.duration/20)
-		runtime.GC() // what is left is held by somebody
+		runtime.GC() // the rest of the heap is reachable
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		r.heap = max(r.heap, m.HeapAlloc)
@@ -278,7 +278,7 @@ func (r *result) watch(ctx context.Context, s settings, t *ticker, consumed []at
 		}
 	}
 	for i := range consumed {
-		r.consumed += consumed[i].Load() // before what was sent, which is more
+		r.consumed += consumed[i].Load() // read before the sent ones, which are more
 		r.sent += t.sent[i].Load()
 	}
 }

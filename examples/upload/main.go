@@ -1,5 +1,5 @@
-// Upload shows a client that sends and a server that says how much: the server's disk is fast,
-// then slow, then fast again, and the client produces as much as it can take, no more. It prints
+// Upload shows a client that sends no more than its server asks for. The server's disk is fast,
+// then slow, then fast again, and the client produces parts at the speed of the disk. It prints
 // a table and ends by itself.
 //
 //	go run ./examples/upload
@@ -50,10 +50,10 @@ func main() {
 	}
 }
 
-// largest is what fits into a message of gRPC's default size, with the other fields.
+// largest is the largest part that fits into a message of gRPC's default size.
 const largest = 4<<20 - 1<<10
 
-// validate names everything that is wrong at once.
+// validate returns all errors at once.
 func (s settings) validate() error {
 	var errs []error
 	check := func(ok bool, name string, got, want any) {
@@ -68,7 +68,7 @@ func (s settings) validate() error {
 	return errors.Join(errs...)
 }
 
-// run shows it with a server on a socket of its own.
+// run runs the demonstration with a server on a socket of its own.
 func run(ctx context.Context, w io.Writer, s settings) error {
 	if err := s.validate(); err != nil {
 		return err
@@ -82,7 +82,7 @@ func run(ctx context.Context, w io.Writer, s settings) error {
 	return show(ctx, w, s, disk, client)
 }
 
-// A store is the server: it writes each part to a disk that takes its time.
+// A store is the server. It writes each part to a slow disk.
 type store struct {
 	demopb.UnimplementedStreamServiceServer
 
@@ -94,7 +94,7 @@ type store struct {
 
 func newStore(s settings) *store { return &store{window: s.window, held: s.held} }
 
-// Upload stores what comes. A part makes room for another one when the loop's body has ended.
+// Upload stores parts. A part makes room for another one at the end of the loop body.
 func (s *store) Upload(stream grpc.BidiStreamingServer[demopb.UploadRequest, demopb.UploadResponse]) error {
 	in, _, err := streamcredit.ServeReceive(stream, streamcredit.WithWindow(s.window), streamcredit.WithByteWindow(s.held))
 	if err != nil {
@@ -113,11 +113,11 @@ func (s *store) Upload(stream grpc.BidiStreamingServer[demopb.UploadRequest, dem
 const (
 	fast = time.Millisecond
 	slow = 20 * time.Millisecond
-	// shortest is a phase in which there is something to see.
+	// shortest is the shortest phase with a visible effect.
 	shortest = 5 * slow
 )
 
-// show uploads through the three phases and prints what was seen.
+// show uploads through the three phases and prints a table.
 func show(ctx context.Context, w io.Writer, s settings, disk *store, client demopb.StreamServiceClient) error {
 	out, err := streamcredit.DialSend(ctx, client.Upload)
 	if err != nil {
@@ -139,7 +139,7 @@ func show(ctx context.Context, w io.Writer, s settings, disk *store, client demo
 	return nil
 }
 
-// produce makes parts until watch returns, and returns how many, and what watch did.
+// produce makes parts until watch returns. It returns their number and the results of watch.
 func produce(ctx context.Context, out *streamcredit.Sender[*demopb.UploadRequest], size int, watch func() (int64, error)) (
 	produced, most int64, err error,
 ) {
@@ -171,8 +171,8 @@ func produce(ctx context.Context, out *streamcredit.Sender[*demopb.UploadRequest
 	return produced, most, err
 }
 
-// watch changes the disk, prints a row for each phase, and returns how many parts the client
-// was ahead, at most.
+// watch changes the disk, prints a row for each phase, and returns the largest number of parts
+// that the client was ahead.
 func watch(ctx context.Context, w io.Writer, s settings, disk *store, out *streamcredit.Sender[*demopb.UploadRequest]) (int64, error) {
 	ever := int64(0)
 	for _, phase := range []struct {
@@ -188,7 +188,7 @@ func watch(ctx context.Context, w io.Writer, s settings, disk *store, out *strea
 			case <-ctx.Done():
 				return ever, ctx.Err()
 			case <-out.Done():
-				return ever, nil // the server has ended it; Send knows why
+				return ever, nil // the server has ended the stream, and Send returns the cause
 			}
 			most = max(most, int64(out.Stats().Sent)-disk.stored.Load())
 		}

@@ -1,5 +1,5 @@
-// Package archtest holds no code, only tests of the tree as a whole: who may
-// import whom, what the module may require, and what every public package owes
-// to its readers. Each check has a second test, on made-up trees, which shows
-// that the check fails when it should.
+// Package archtest has tests of the whole tree. They check the imports of packages, the
+// requirements of the module, the documentation of public packages, and how prose is
+// written. Each check has a second test on made-up trees, which shows that the check fails
+// when it should.
 package archtest

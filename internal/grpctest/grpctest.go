@@ -1,10 +1,10 @@
 // Package grpctest starts a gRPC server and a client of it inside a test.
 //
-// By default the two talk through memory. Nothing then depends on the machine,
-// and the whole of it, grpc-go included, runs in a testing/synctest bubble: an
-// hour of deadlines, queues and back-offs passes at once and to the nanosecond.
-// Real sockets do not work in a bubble, because a goroutine that waits for the
-// network is not durably blocked; [OverSocket] is for what needs them anyway.
+// By default they are connected through memory. Nothing depends on the machine then, and
+// everything, grpc-go included, runs in a testing/synctest bubble. An hour of deadlines,
+// queues and back-offs passes at once, exact to the nanosecond. Real sockets do not work in
+// a bubble, because a goroutine that waits for the network is not durably blocked. Use
+// [OverSocket] for a test that needs them.
 package grpctest
 
 import (
@@ -18,25 +18,25 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// bufferSize is how many bytes one direction of an in-memory connection holds
-// before the writer waits, as the kernel's buffers do.
+// bufferSize is the buffer of one direction of an in-memory connection, in bytes. A writer
+// blocks when it is full.
 const bufferSize = 256 << 10
 
 // A Pair is a running server and one client of it. Its methods are safe for
-// concurrent use. The zero value is of no use; see [Start].
+// concurrent use. Use [Start].
 type Pair struct {
 	// Server is serving. A test may stop it.
 	Server *grpc.Server
 	// Conn connects at the first call. A test may close it.
 	Conn *grpc.ClientConn
-	// Addr is what the server listens on: host:port with OverSocket, otherwise
-	// a word that means nothing outside of this package.
+	// Addr is the address of the server. It is host:port with OverSocket, and otherwise
+	// has no meaning outside of this package.
 	Addr string
 
 	dial func(context.Context) (net.Conn, error)
 }
 
-// An Option changes what [Start] starts.
+// An Option configures [Start].
 type Option interface{ apply(*config) }
 
 type config struct {
@@ -49,29 +49,28 @@ type optionFunc func(*config)
 
 func (f optionFunc) apply(c *config) { f(c) }
 
-// ServerOptions adds options of the server. They win over this package's own,
-// which is only that stopping waits for handlers.
+// ServerOptions adds options of the server. They take precedence over the only option of
+// this package, which is that stopping waits for handlers.
 func ServerOptions(opts ...grpc.ServerOption) Option {
 	return optionFunc(func(c *config) { c.server = append(c.server, opts...) })
 }
 
-// DialOptions adds options of the first client, [Pair.Conn]. They win over this
-// package's own: no encryption, and the way to the server.
+// DialOptions adds options of the first client, [Pair.Conn]. They take precedence over the
+// options of this package, which are no encryption and the dialer.
 func DialOptions(opts ...grpc.DialOption) Option {
 	return optionFunc(func(c *config) { c.dial = append(c.dial, opts...) })
 }
 
-// OverSocket has the two talk over TCP, on a free port of the loopback
-// interface. It cannot be used in a bubble.
+// OverSocket connects client and server over TCP, on a free port of the loopback interface.
+// It cannot be used in a bubble.
 func OverSocket() Option {
 	return optionFunc(func(c *config) { c.socket = true })
 }
 
-// Start serves what register registers and returns when calls can be made. When
-// the test and its subtests have ended it closes the client, stops the server
-// and waits for its handlers, so that nothing is left behind. A handler that
-// does not end when its context does hangs the test. In a bubble, t must be the
-// bubble's.
+// Start starts a server with the services that register registers, and returns when it
+// accepts calls. At the end of the test and its subtests, it closes the client, stops the
+// server and waits for its handlers. A handler that does not end with its context hangs the
+// test. In a bubble, t must be the bubble's.
 func Start(t testing.TB, register func(grpc.ServiceRegistrar), opts ...Option) *Pair {
 	t.Helper()
 	c := config{server: []grpc.ServerOption{grpc.WaitForHandlers(true)}}
@@ -85,8 +84,8 @@ func Start(t testing.TB, register func(grpc.ServiceRegistrar), opts ...Option) *
 	return p
 }
 
-// Dial returns another client, with a connection of its own, that is closed when
-// the test ends. It does not block: the connection is made by the first call.
+// Dial returns another client with a connection of its own. It does not block, because the
+// first call connects. The client is closed at the end of the test.
 func (p *Pair) Dial(t testing.TB, opts ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	own := []grpc.DialOption{
@@ -101,8 +100,8 @@ func (p *Pair) Dial(t testing.TB, opts ...grpc.DialOption) *grpc.ClientConn {
 	return conn
 }
 
-// NetConn returns a bare connection to the server, for a test that writes its
-// own HTTP/2 frames, and closes it when the test ends.
+// NetConn returns a bare connection to the server, for a test that writes its own HTTP/2
+// frames. It is closed at the end of the test.
 func (p *Pair) NetConn(t testing.TB) net.Conn {
 	t.Helper()
 	conn, err := p.dial(t.Context())
@@ -113,7 +112,7 @@ func (p *Pair) NetConn(t testing.TB) net.Conn {
 	return conn
 }
 
-// listen opens the server's end and sets the way to it.
+// listen opens the server's end and sets the dialer.
 func (p *Pair) listen(t testing.TB, socket bool) net.Listener {
 	t.Helper()
 	if !socket {
@@ -134,15 +133,15 @@ func (p *Pair) listen(t testing.TB, socket bool) net.Listener {
 	return l
 }
 
-// serve runs the server until the test ends. Clean-ups run last in, first out:
-// the clients, which are made later, are closed before the server stops.
+// serve runs the server until the test ends. Clean-ups run last in, first out, so the
+// clients, which are created later, are closed before the server stops.
 func (p *Pair) serve(t testing.TB, l net.Listener) {
 	t.Helper()
 	served := make(chan error, 1)
 	go func() { served <- p.Server.Serve(l) }()
 	t.Cleanup(func() {
 		p.Server.Stop()
-		// A server that a test stopped before Serve began says ErrServerStopped.
+		// Serve returns ErrServerStopped if the test has stopped the server before.
 		if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			t.Errorf("grpctest: serve: %v", err)
 		}

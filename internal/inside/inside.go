@@ -1,5 +1,5 @@
-// Package inside gives the other packages of weir what package admit does not offer
-// to programs. It exists because Go has no word between exported and unexported.
+// Package inside lets other packages of weir call functions of package admit that are not
+// exported. They are of no use to programs.
 package inside
 
 // Admit holds a [Gates] for the types of package admit, which sets it when it is
@@ -29,8 +29,9 @@ type Gates[Gate, Call, Class, Reason, Option any] struct {
 	// Below returns the class of the next lower priority, or the class itself if it has
 	// the lowest.
 	Below func(Gate, Class) Class
-	// Room returns how many calls the gate is meant to hold at a time: its limit and its
-	// queue. A queue without a Capacity counts as the limit, and at least 32.
+	// Room returns the number of calls that the gate is meant to hold at a time. That is
+	// its limit and its queue. A queue without a Capacity counts as the limit, and at
+	// least 32.
 	Room func(Gate) int
 	// Adapts reports whether the limit is one of package limit that learns from the
 	// calls that end. Such a limit learns nothing from streams.

@@ -5,26 +5,25 @@ import (
 	"time"
 )
 
-// roomy is the number of places from which on a queue spares the last waiting
-// call of each class, so that low classes have a call there when their turn comes.
+// roomy is the smallest number of places with which the last waiter of each class is not
+// evicted. A low class then has a waiter when it is passed over too often.
 const roomy = 2 * MaxClasses
 
-// A Verdict says what becomes of a newcomer for which no permit is free.
+// A Verdict is the decision about a newcomer for which no permit is free.
 type Verdict struct {
-	// Wait tells whether it may wait. If not, Why says why.
+	// Wait tells whether the newcomer may wait. Otherwise it is refused because of Why.
 	Wait bool
 	Why  Reason
-	// Evict is the waiting call that is refused to make room, because of Why, or
-	// nil.
+	// Evict is the waiter that is refused because of Why to make room, or nil.
 	Evict *Waiter
-	// Trial tells that a guess speaks against the call, and that it is let in to
-	// test the guess.
+	// Trial tells that the call may wait, although a guess says that it cannot end in
+	// time. It tests the guess.
 	Trial bool
 }
 
-// Ask decides whether a newcomer may wait. The deadline is on the same clock as
-// Now, 0 for none; least is the shortest time that a call of its class takes, 0
-// if that is not known.
+// Ask decides whether a newcomer may wait. The deadline is on the clock of Now, and 0 if
+// there is none. Least is the shortest time that a call of its class takes, and 0 if it is
+// not known.
 func (q *Queue) Ask(c Call, r Room, deadline, least time.Duration) (v Verdict) {
 	q.see(r)
 	l := &q.lines[c.Class]
@@ -46,7 +45,7 @@ func (q *Queue) Ask(c Call, r Room, deadline, least time.Duration) (v Verdict) {
 	switch {
 	case q.ownWait(c, r, patience):
 		return Verdict{Why: OverShare}
-	case q.cfg.MaxWait > 0 && wait+r.Pace/2 >= q.cfg.MaxWait: // and then for the next permit
+	case q.cfg.MaxWait > 0 && wait+r.Pace/2 >= q.cfg.MaxWait: // half a pace: the next permit comes at a random time
 		return Verdict{Why: q.blame(c, r.Limit, QueueFull)}
 	}
 	beyond := q.beyondHandOver(c, r.Limit)
@@ -55,23 +54,23 @@ func (q *Queue) Ask(c Call, r Room, deadline, least time.Duration) (v Verdict) {
 		beyond = beyond || q.outranks(v.Evict.tenant.line, l)
 	}
 	if v.Wait && beyond && l.n == 0 {
-		l.placed = l.passed // not again at once if it does not stay
+		l.placed = l.passed // not again soon if it leaves
 	}
 	return v
 }
 
-// trialOf is how many calls are refused because of a guess for each that is let
-// in to test it.
+// trialOf is the number of guesses of which one is tested.
 const trialOf = 8
 
-// tries counts a guess and reports whether it is to be tested.
+// tries counts a guess and reports whether to test it.
 func (l *line) tries() bool {
 	l.guesses++
 	return l.guesses%trialOf == 0
 }
 
-// place finds a place for a newcomer: a free one, if ok, or that of a call which
-// is evicted for it because of why. Otherwise why says why there is none.
+// place finds a place for a newcomer. If ok, a place is free. If out is not nil, the
+// newcomer gets the place of out, which is evicted because of why. Otherwise the newcomer
+// is refused because of why.
 func (q *Queue) place(c Call, limit int) (out *Waiter, why Reason, ok bool) {
 	places := q.cfg.Places
 	if places == 0 {
@@ -91,8 +90,8 @@ func (q *Queue) place(c Call, limit int) (out *Waiter, why Reason, ok bool) {
 	return out, why, false
 }
 
-// beyondHandOver reports whether the queue stands for a newcomer and so many
-// calls of its priority and above wait as the hand-over needs.
+// beyondHandOver reports whether the queue stands for a newcomer and has enough waiters of
+// its priority and above for the hand-over.
 func (q *Queue) beyondHandOver(c Call, limit int) bool {
 	l := &q.lines[c.Class]
 	if !l.state.stands {
@@ -107,9 +106,9 @@ func (q *Queue) beyondHandOver(c Call, limit int) bool {
 	return n >= handOver(limit)
 }
 
-// entitled reports whether a newcomer may wait even if the queue stands: its
-// class is below its share or starves, or its tenant has less than an equal part
-// of what its class can have.
+// entitled reports whether a newcomer may wait even if the queue stands. It may if its
+// class is below its share or starves, or if its tenant has less than an equal part of
+// the permits and places of the class.
 func (q *Queue) entitled(c Call, limit int) bool {
 	l := &q.lines[c.Class]
 	switch {
@@ -129,8 +128,7 @@ func (q *Queue) entitled(c Call, limit int) bool {
 	return tenants > 1 && weight*tenants <= q.most(c.Class, limit)+q.most(c.Class, fairPlaces)
 }
 
-// Full reports whether a newcomer of some class would be refused or evict a
-// waiting call.
+// Full reports whether a newcomer of some class would be refused or evict a waiter.
 func (q *Queue) Full(limit int) bool {
 	if q.cfg.Block || q.n >= q.cfg.Places {
 		return !q.cfg.Block
@@ -143,14 +141,14 @@ func (q *Queue) Full(limit int) bool {
 	return false
 }
 
-// crowded reports whether so many calls of a bounded class wait as may.
+// crowded reports whether a bounded class has as many waiters as it may.
 func (q *Queue) crowded(class, places int) bool {
 	return q.bounded(class) && q.lines[class].n >= q.most(class, places)
 }
 
-// victim decides which call is refused because the places are taken: a waiting
-// one, or the newcomer if that is nil. The lowest class makes room, but not for
-// a call of its own priority; within a class the tenant that takes the most.
+// victim chooses the waiter that is evicted for a newcomer. If it returns nil, the newcomer
+// is refused. The lowest class makes room, but not for a call of its own priority. Within
+// a class, the tenant with the largest weight makes room.
 func (q *Queue) victim(c Call, places, limit int) (*Waiter, Reason) {
 	own, roomy := &q.lines[c.Class], places >= roomy
 	switch {
@@ -171,7 +169,7 @@ func (q *Queue) victim(c Call, places, limit int) (*Waiter, Reason) {
 		}
 		return !spared(l) && !q.withinShare(l, places, limit)
 	})
-	if from == nil && owed { // all others are owed theirs as well: priority decides
+	if from == nil && owed { // every class is below its share, so priority decides
 		owed = false
 		from = q.lowest(func(l *line) bool { return !spared(l) })
 	}
@@ -188,8 +186,8 @@ func (q *Queue) victim(c Call, places, limit int) (*Waiter, Reason) {
 	return from.heaviest().calls.first, Displaced
 }
 
-// victimWithin is victim within a class: the tenant that takes more than that of
-// the newcomer makes room.
+// victimWithin is victim within a class. A tenant makes room if its weight is larger than
+// that of the newcomer's tenant.
 func (q *Queue) victimWithin(c Call, limit int) (*Waiter, Reason) {
 	l := &q.lines[c.Class]
 	heaviest, t := l.heaviest(), q.find(c.Class, c.Tenant)
@@ -207,8 +205,8 @@ func (q *Queue) victimWithin(c Call, limit int) (*Waiter, Reason) {
 	}
 }
 
-// lowest returns the line of the lowest priority in which calls wait and that may
-// be taken, or nil. Of several it is the one whose call has waited longest.
+// lowest returns the line of the lowest priority that has waiters and for which may
+// returns true, or nil. Among several, the oldest waiter decides.
 func (q *Queue) lowest(may func(*line) bool) (lowest *line) {
 	for _, c := range slices.Backward(q.order) {
 		l := &q.lines[c]
@@ -222,20 +220,20 @@ func (q *Queue) lowest(may func(*line) bool) (lowest *line) {
 	return lowest
 }
 
-// owed reports whether a class with so many permits, held and wanted, and so many
-// places has less of either than its share.
+// owed reports whether a class is below its share. Permits are held and wanted, and n is
+// its number of waiters.
 func (q *Queue) owed(l *line, permits, n, places, limit int) bool {
 	return q.counted && (permits < q.guaranteed(l.class, limit) || n < q.guaranteed(l.class, places))
 }
 
-// withinShare reports whether a class would be below its share without the call
-// that it would lose first.
+// withinShare reports whether a class would be below its share without the waiter that it
+// would lose first.
 func (q *Queue) withinShare(l *line, places, limit int) bool {
 	return q.owed(l, l.held+l.wants-l.heaviest().calls.first.Cost, l.n-1, places, limit)
 }
 
-// blame returns OverShare if the tenant of a newcomer has, with it, more than its
-// share, and otherwise the other reason.
+// blame returns OverShare if the tenant of a newcomer has more than its share, the newcomer
+// included. Otherwise it returns the other reason.
 func (q *Queue) blame(c Call, limit int, otherwise Reason) Reason {
 	weight := c.Cost
 	if t := q.find(c.Class, c.Tenant); t != nil {
@@ -244,12 +242,11 @@ func (q *Queue) blame(c Call, limit int, otherwise Reason) Reason {
 	return q.overShare(c, weight, limit, otherwise)
 }
 
-// fairPlaces is how many places tenants share, at least, when it is asked
-// whether one of them has more than its share.
+// fairPlaces is the smallest number of places that counts for the shares of tenants.
 const fairPlaces = 32
 
-// overShare returns OverShare if so much is more than an equal part of what the
-// class of a newcomer can have, and otherwise the other reason.
+// overShare returns OverShare if a weight is more than an equal part of the permits and
+// places of the newcomer's class. Otherwise it returns the other reason.
 func (q *Queue) overShare(c Call, weight, limit int, otherwise Reason) Reason {
 	tenants := q.lines[c.Class].active()
 	if t := q.find(c.Class, c.Tenant); t == nil || t.idle() {
@@ -262,8 +259,7 @@ func (q *Queue) overShare(c Call, weight, limit int, otherwise Reason) Reason {
 	return otherwise
 }
 
-// Excess returns a call that is refused because of Displaced, since places were
-// taken away while it waited, or nil.
+// Excess returns a waiter that is to be refused because there are fewer places now, or nil.
 func (q *Queue) Excess(limit int) *Waiter {
 	if q.cfg.Block {
 		return nil

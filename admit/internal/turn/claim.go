@@ -1,8 +1,7 @@
 package turn
 
-// Shut reports whether a newcomer is refused whatever the time is, and why: the
-// places that it could have are taken by calls that it may not evict. If it is
-// not, ask.
+// Shut reports whether a newcomer is refused because it may not evict any waiter from the
+// places that it could have. It needs no clock. If it returns false, call Ask.
 func (q *Queue) Shut(c Call, limit int) (why Reason, shut bool) {
 	if q.cfg.Block {
 		return 0, false
@@ -14,12 +13,12 @@ func (q *Queue) Shut(c Call, limit int) (why Reason, shut bool) {
 	return why, shut
 }
 
-// MayRun reports whether a newcomer may run at once, and what it is charged: the
-// permits are free, it may hold them, and no call waits that could have them.
+// MayRun reports whether a newcomer may run at once, and the cost charged to it. It may
+// if the permits are free, if it may hold them, and if no waiter could have them.
 func (q *Queue) MayRun(c Call, r Room) (cost int, ok bool) {
 	l := &q.lines[c.Class]
 	l.came = r.Now
-	if c.Tenant == "" && !q.counted && q.n == 0 { // nothing to look up
+	if c.Tenant == "" && !q.counted && q.n == 0 { // the usual case needs no lookup
 		cost = min(c.Cost, r.Limit)
 		return cost, r.InFlight+cost <= r.Limit
 	}
@@ -29,15 +28,15 @@ func (q *Queue) MayRun(c Call, r Room) (cost int, ok bool) {
 	case r.InFlight+cost > r.Limit, !q.mayHold(t, cost, r), t.calls.n > 0:
 		return 0, false
 	case l.n > 0 && !q.lineMayHold(l, l.needy.tenants[0].calls.first.Cost, r):
-		return 0, false // the calls of its class wait for the class's bound
+		return 0, false // its class has waiters at the bound
 	case q.n > 0 && q.next(r) != nil:
 		return 0, false
 	}
 	return cost, true
 }
 
-// known returns the tenant of a newcomer, or what it would be, and brings what is
-// known of it up to date.
+// known returns the tenant of a newcomer and updates its kind. A tenant without calls gets
+// no entry yet.
 func (q *Queue) known(c Call, r Room) *Tenant {
 	t := q.find(c.Class, c.Tenant)
 	if t == nil {
@@ -51,8 +50,8 @@ func (q *Queue) known(c Call, r Room) *Tenant {
 	return t
 }
 
-// Hold counts the permits of a call that was let in. It returns the tenant that
-// holds them, for Return, or nil if that need not be known.
+// Hold counts the permits of an admitted call. It returns the tenant that holds them, for
+// Return, or nil if the queue need not count them.
 func (q *Queue) Hold(c Call, cost int, r Room) *Tenant {
 	if c.Tenant == "" && !q.counted && q.lines[c.Class].named == 0 {
 		return nil
@@ -62,12 +61,11 @@ func (q *Queue) Hold(c Call, cost int, r Room) *Tenant {
 	return t
 }
 
-// Return takes back permits that Hold has counted.
+// Return counts permits that came back.
 func (q *Queue) Return(t *Tenant, permits int, r Room) { q.hold(t, -permits, r.Now) }
 
-// FullOf reports whether a call that runs regardless of the limit would have
-// found no place: so many calls run beyond the limit, or beyond the bound of
-// their class, as may wait.
+// FullOf reports whether a call would have found no place, in a dry run. The calls beyond
+// the limit, or beyond the bound of the class, stand for the waiters.
 func (q *Queue) FullOf(c Call, r Room) bool {
 	places := q.cfg.Places
 	if places == 0 || (r.InFlight-r.Limit)/c.Cost >= places {

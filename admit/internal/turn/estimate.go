@@ -2,8 +2,8 @@ package turn
 
 import "time"
 
-// wait estimates how long a newcomer waits for its turn, at the least. It is 0
-// while the pace is not known.
+// wait estimates the shortest time that a newcomer waits. It returns 0 while the pace is
+// not known.
 func (q *Queue) wait(c Call, r Room) time.Duration {
 	if r.Pace == 0 {
 		return 0
@@ -16,7 +16,8 @@ func (q *Queue) wait(c Call, r Room) time.Duration {
 			above += other.wants
 		}
 	}
-	// Whatever is above it, its class gets one permit in so many, and its share.
+	// The calls above it are not served alone. Its class gets one permit in progress,
+	// and its share.
 	above = min(above, before*progress+max(0, progress*c.Cost-own.passed))
 	turns := above + before
 	if share := q.guaranteed(c.Class, r.Limit); share > 0 {
@@ -26,9 +27,9 @@ func (q *Queue) wait(c Call, r Room) time.Duration {
 	return time.Duration(turns) * r.Pace
 }
 
-// before estimates how many permits the calls of a line get before a new call of
-// a tenant, nil if it has none: tenants take turns, and the tenant that holds
-// less is first.
+// before estimates the permits that the waiters of a line get before a new call of a
+// tenant. The tenant is nil if it has no calls. Tenants take turns, and the tenant that
+// holds the fewest permits is first.
 func (l *line) before(t *Tenant) int {
 	held, waiting := 0, 0
 	if t != nil {
@@ -44,8 +45,8 @@ func (l *line) before(t *Tenant) int {
 	return waiting * l.wants / l.n
 }
 
-// ownWait reports whether a newcomer would wait for longer than it can for
-// permits that its own tenant holds.
+// ownWait reports whether a newcomer would wait longer than its patience for permits that
+// its own tenant holds.
 func (q *Queue) ownWait(c Call, r Room, patience time.Duration) bool {
 	t := q.find(c.Class, c.Tenant)
 	if t == nil || t.key == "" || t.held == 0 || patience == 0 ||

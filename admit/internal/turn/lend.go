@@ -2,32 +2,31 @@ package turn
 
 import "time"
 
-// Permits that somebody is entitled to are lent to calls that give them back
-// soon, and only to those. The measure is the gap between two permits that come
-// back while borrowers hold all of them: how long a call lasts, divided by the
-// limit.
+// Permits of a share are lent only to calls that return them soon. The measure is the gap
+// between two permits that come back while borrowers hold all of them. The gap is the
+// duration of a call divided by the limit.
 const (
 	// shareGap is the longest gap with which a guaranteed share is lent.
 	shareGap = 10 * time.Millisecond
 	// tenantGap is the longest gap with which a tenant may hold all permits.
 	tenantGap = 50 * time.Millisecond
-	// shareMemory is for how long a share is kept for a class that makes no call.
+	// shareMemory is how long a share is kept for a class that makes no call.
 	shareMemory = time.Minute
-	// lastPart is the part of the permits that a tenant with long calls, or of
-	// which nothing is known, leaves to tenants that may come: 1 in so many.
+	// lastPart is the part of the permits, as 1 in lastPart, that long and unknown
+	// tenants leave to tenants that may come.
 	lastPart = 8
-	// longMemory is for how long a class is suspected after a tenant with long
-	// calls, which may be gone and come back.
+	// longMemory is how long a class is suspected after a call of a long tenant. The
+	// tenant may be gone and come back.
 	longMemory = 10 * time.Minute
 )
 
-// mayHold reports whether a tenant may hold so many permits more, free or not.
+// mayHold reports whether a tenant may hold cost more permits, free or not.
 func (q *Queue) mayHold(t *Tenant, cost int, r Room) bool {
 	return q.lineMayHold(t.line, cost, r) && q.tenantMayHold(t, cost, r)
 }
 
-// lineMayHold reports whether a class may hold so many permits more. It may
-// always hold those of one call.
+// lineMayHold reports whether a class may hold cost more permits. One call of it can
+// always run.
 func (q *Queue) lineMayHold(l *line, cost int, r Room) bool {
 	if l.held == 0 || !q.counted {
 		return true
@@ -39,8 +38,8 @@ func (q *Queue) lineMayHold(l *line, cost int, r Room) bool {
 	return l.held+cost <= most
 }
 
-// charge returns the permits that a call of a tenant takes: its cost, but not
-// more than there are, nor more than are left of what others are entitled to.
+// charge returns the cost charged to a call of a tenant. It is bounded by the limit and
+// by the permits that the class and the tenant may hold.
 func (q *Queue) charge(t *Tenant, cost int, r Room) int {
 	if cost == 1 {
 		return 1
@@ -52,8 +51,7 @@ func (q *Queue) charge(t *Tenant, cost int, r Room) int {
 	return max(1, min(cost, most, q.tenantMost(t, r)))
 }
 
-// lineMost returns how many permits are left for a class when each other class
-// has its share.
+// lineMost returns the permits that the shares of the other classes leave to a class.
 func (q *Queue) lineMost(l *line, r Room) int {
 	most := r.Limit
 	for _, c := range q.order {
@@ -64,8 +62,7 @@ func (q *Queue) lineMost(l *line, r Room) int {
 	return most
 }
 
-// onLoan returns how many permits beyond their shares other classes hold that do
-// not give them back soon.
+// onLoan returns the permits that other classes with long calls hold beyond their shares.
 func (q *Queue) onLoan(l *line, r Room) (permits int) {
 	for _, c := range q.order {
 		if other := &q.lines[c]; other != l && !q.brief(other, r) {
@@ -75,21 +72,21 @@ func (q *Queue) onLoan(l *line, r Room) (permits int) {
 	return permits
 }
 
-// brief reports whether the calls of a class give permits back soon.
+// brief reports whether the calls of a class return permits soon.
 func (q *Queue) brief(l *line, r Room) bool {
 	return l.usage.mean(r.Now, l.held) <= time.Duration(r.Limit)*shareGap
 }
 
-// A kind says for how long a tenant holds permits.
+// A kind says how long a tenant holds permits.
 type kind uint8
 
 const (
 	unknown kind = iota
-	brief        // it gives them back soon
+	brief        // it returns permits soon
 	long
 )
 
-// classify says of which kind a tenant is when a call of it comes.
+// classify returns the kind of a tenant when a call of it comes.
 func (q *Queue) classify(t *Tenant, r Room) kind {
 	switch {
 	case t.key == "":
@@ -103,7 +100,7 @@ func (q *Queue) classify(t *Tenant, r Room) kind {
 	return brief
 }
 
-// become changes the kind of a tenant.
+// become sets the kind of a tenant.
 func (t *Tenant) become(k kind) {
 	if t.kind == long {
 		t.line.long -= t.held
@@ -113,8 +110,8 @@ func (t *Tenant) become(k kind) {
 	}
 }
 
-// tenantMayHold reports whether a tenant may hold so many permits more. Tenants
-// with long calls share what they leave to the others of their class.
+// tenantMayHold reports whether a tenant may hold cost more permits. The long tenants of a
+// class have one bound together.
 func (q *Queue) tenantMayHold(t *Tenant, cost int, r Room) bool {
 	held := t.held
 	if t.kind == long {
@@ -124,10 +121,9 @@ func (q *Queue) tenantMayHold(t *Tenant, cost int, r Room) bool {
 	return held == 0 || most == r.Limit || held+cost <= most
 }
 
-// tenantMost returns how many permits tenants of a kind may hold. Long calls
-// leave to brief ones twice what these held and wanted of late, up to half of
-// the permits; and in any case a few, so that a tenant that comes is served
-// before the long calls end.
+// tenantMost returns the permits that a tenant may hold. Long tenants leave to brief ones
+// twice the permits that these recently held and wanted, up to half of all permits. They
+// always leave a few, so that a new tenant is served before the long calls end.
 func (q *Queue) tenantMost(t *Tenant, r Room) int {
 	l, last := t.line, r.Limit/lastPart
 	if r.Limit >= lastPart/2 || r.Limit > 1 && l.sawLong && r.Now-l.longAt <= longMemory {
@@ -144,7 +140,7 @@ func (q *Queue) tenantMost(t *Tenant, r Room) int {
 	return r.Limit
 }
 
-// AtBound reports whether the tenant of a waiting call holds as much as it may.
+// AtBound reports whether the tenant of a waiter may not hold its permits.
 func (q *Queue) AtBound(w *Waiter, r Room) bool {
 	t := w.tenant
 	return t.held > 0 && !q.tenantMayHold(t, q.charge(t, w.Cost, r), r)

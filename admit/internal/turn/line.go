@@ -5,39 +5,38 @@ import (
 	"time"
 )
 
-// A line is the calls of one class: those that wait and those that run.
+// A line holds the calls of one class that wait or run.
 type line struct {
 	class  int
-	n      int // calls that wait
-	held   int // permits of its counted calls
-	wants  int // permits that its waiting calls want
-	nobody Tenant
-	named  int // tenants besides nobody
+	n      int    // waiters
+	held   int    // permits of its counted calls
+	wants  int    // permits that its waiters want
+	nobody Tenant // calls without a tenant
+	named  int    // tenants with a name
 	needy  ranking
 	heavy  ranking
-	debts  ranking // the tenants that are in debt
+	debts  ranking // tenants in debt
 	usage  usage
 	long   int  // permits that tenants with long calls hold
 	wanted peak // permits that the other tenants held and wanted
-	// longAt is when a call of a tenant with long calls last came, if one did.
+	// longAt is when a call of a tenant with long calls last came. sawLong tells whether
+	// one came.
 	longAt  time.Duration
 	sawLong bool
 	state   standing
-	// asked counts the calls that came and found no permit, served those that
-	// were served from the queue.
+	// asked counts the calls that found no permit free. served counts the waiters that
+	// were served.
 	asked, served int
-	came          time.Duration // when a call of it last came, as far as that is seen
-	// granted is how many permits waiting calls have got.
-	granted int
-	// passed is how many permits waiting calls of other classes have got since
-	// one of this class did. placed is its value when a call of this class last
-	// took a place from a class above.
+	came          time.Duration // when its last call came, as far as the queue saw it
+	granted       int           // permits that its waiters got
+	// passed is the number of permits that waiters of other classes got since a waiter
+	// of this class got one. placed is its value when a call of this class last took a
+	// place from a class above.
 	passed, placed int
-	// debt is how many permits other classes get before this class may exceed
-	// its share again: see short.
-	debt int
-	// guesses counts the calls that a guess about their deadline refused.
-	guesses int
+	// debt is the number of permits that other classes get before this class may exceed
+	// its share again. See short.
+	debt    int
+	guesses int // calls that a guess about their deadline spoke against
 }
 
 func (l *line) init(class int) {
@@ -45,7 +44,7 @@ func (l *line) init(class int) {
 	l.needy.by, l.heavy.by, l.debts.by = byNeed, byWeight, byDebt
 }
 
-// hold counts permits that a tenant got or, if negative, gave back.
+// hold counts permits that a tenant got. A negative number came back.
 func (q *Queue) hold(t *Tenant, permits int, now time.Duration) {
 	l := t.line
 	t.usage.see(now, t.held)
@@ -71,7 +70,7 @@ func (t *Tenant) moved() {
 	}
 }
 
-// Join makes a call wait. Ask first.
+// Join adds a waiter to the queue. Call Ask first.
 func (q *Queue) Join(w *Waiter, tenant string, r Room) {
 	q.see(r)
 	t := q.tenant(w.Class, tenant)
@@ -93,11 +92,11 @@ func (q *Queue) Join(w *Waiter, tenant string, r Room) {
 	heap.Push(&t.line.heavy, t)
 }
 
-// Remove takes a waiting call out of the queue. Its tenant may be forgotten.
+// Remove removes a waiter from the queue. It may drop the tenant.
 func (q *Queue) Remove(w *Waiter, r Room) {
 	q.see(r)
 	t := w.tenant
-	if t.calls.n == 1 { // while its place in the rankings is known
+	if t.calls.n == 1 { // before its place in the rankings is lost
 		heap.Remove(&t.line.needy, t.index[byNeed])
 		heap.Remove(&t.line.heavy, t.index[byWeight])
 		if t.indebted {
@@ -114,10 +113,10 @@ func (q *Queue) Remove(w *Waiter, r Room) {
 	q.forget(t)
 }
 
-// owe notes that a waiting call of a tenant gets permits; part is an equal part
-// of the permits of the class. A tenant that gets more than that at once lets
-// the others have as much before its next turn. Otherwise a tenant that asks for
-// ten permits at a time would get ten times as much as one that asks for one.
+// owe notes that a waiter of a tenant gets permits. Part is an equal part of the permits
+// of the class. A tenant that gets more than that at once is in debt until the others got
+// as much. Otherwise a tenant that asks for ten permits at a time would get ten times as
+// much as one that asks for one.
 func (l *line) owe(t *Tenant, permits, part int) {
 	l.granted += permits
 	for len(l.debts.tenants) > 0 && l.debts.tenants[0].until <= l.granted {
@@ -138,14 +137,13 @@ func (l *line) owe(t *Tenant, permits, part int) {
 	t.moved()
 }
 
-// sooner reports whether the next tenant of a line has waited for longer than
-// that of another line.
+// sooner reports whether a has waited longer than b.
 func sooner(a, b *Waiter) bool { return a.seq < b.seq }
 
-// heaviest returns the waiting tenant that takes the most.
+// heaviest returns the tenant of the largest weight among the tenants with waiters.
 func (l *line) heaviest() *Tenant { return l.heavy.tenants[0] }
 
-// active counts the tenants of a line that have calls.
+// active returns the number of tenants with calls.
 func (l *line) active() int {
 	if l.nobody.idle() {
 		return l.named

@@ -2,13 +2,13 @@ package turn
 
 import "time"
 
-// progress is how many permits other classes get for each permit of a class that
-// waits, at the most, whatever the priorities.
+// progress bounds the permits that other classes get for each permit of a class with
+// waiters, whatever the priorities.
 const progress = 20
 
-// Next returns the call that is served next and what it is charged, or nil if no
-// waiting call may hold permits now. If they are not all free, the call waits
-// for them and blocks the others. Otherwise expensive calls would starve.
+// Next returns the head of the queue and the cost charged to it, or nil if no waiter may
+// hold permits now. The head waits until its full cost is free and blocks the waiters
+// behind it. Otherwise expensive calls would starve.
 func (q *Queue) Next(r Room) (w *Waiter, cost int) {
 	if w = q.next(r); w != nil {
 		cost = q.charge(w.tenant, w.Cost, r)
@@ -16,9 +16,9 @@ func (q *Queue) Next(r Room) (w *Waiter, cost int) {
 	return w, cost
 }
 
-// next chooses a class: first one that was passed over too often, then one that
-// is below its guaranteed share, then the one with the highest priority. Of
-// classes of the same priority it is the one whose call waits longest.
+// next chooses a class. A class that was passed over too often is first, then a class
+// below its guaranteed share, then the class with the highest priority. Among classes of
+// the same priority, the oldest waiter decides.
 func (q *Queue) next(r Room) *Waiter {
 	var best *Waiter
 	bestTurn := 0
@@ -46,11 +46,11 @@ func (q *Queue) next(r Room) *Waiter {
 	return best
 }
 
-// searched bounds the search for a tenant that may hold permits.
+// searched bounds the tenants that are examined for one that may hold permits.
 const searched = 64
 
-// first returns the call of a class that is served next: the oldest of the
-// tenant that holds the least, of those that may hold more.
+// first returns the waiter of a class that is served next, and its cost. It is the oldest
+// of the tenant that holds the fewest permits and may hold more.
 func (q *Queue) first(l *line, r Room) (w *Waiter, cost int) {
 	may := func(t *Tenant) bool {
 		cost = q.charge(t, t.calls.first.Cost, r)
@@ -71,15 +71,14 @@ func (q *Queue) first(l *line, r Room) (w *Waiter, cost int) {
 	return best.calls.first, q.charge(best, best.calls.first.Cost, r)
 }
 
-// short reports whether a class below its share gets permits for that reason:
-// they fit the share, or the other classes have had their part since it last got
-// more at once than its share.
+// short reports whether a class gets permits because it is below its share. A call that
+// costs more than the rest of the share has to wait until the class has no debt.
 func (l *line) short(cost, share int) bool {
 	return l.held < share && (l.held+cost <= share || l.debt == 0)
 }
 
-// Serve takes a waiting call out of the queue and lets it run at a cost. It
-// returns what Hold does.
+// Serve removes a waiter from the queue and counts its permits. It returns the tenant
+// that holds them, as Hold does.
 func (q *Queue) Serve(w *Waiter, cost int, r Room) *Tenant {
 	t, c := w.tenant, Call{Class: w.Class, Tenant: w.tenant.key}
 	q.count(t.line, cost, r.Limit)
@@ -90,7 +89,7 @@ func (q *Queue) Serve(w *Waiter, cost int, r Room) *Tenant {
 	return holder
 }
 
-// count notes that a class gets permits that others waited for.
+// count notes that a class gets permits while other classes wait.
 func (q *Queue) count(served *line, permits, limit int) {
 	for _, c := range q.order {
 		l := &q.lines[c]
@@ -102,18 +101,18 @@ func (q *Queue) count(served *line, permits, limit int) {
 	served.passed, served.placed = 0, 0
 	share := q.guaranteed(served.class, limit)
 	if served.held < share && served.held+permits > share {
-		// So that it has its share on the mean.
+		// The class pays for permits beyond its share, so that its mean is the share.
 		served.debt = (served.held + permits - share) * limit / share
 	}
 }
 
-// TooLate reports whether a call whose turn it is cannot end in time, if it takes
-// at least so long. Once in a while such a call is tried nevertheless, so that a
-// wrong guess is found out.
+// TooLate reports whether the head of the queue is too late to be served, if its call
+// takes at least the time least. One in several such calls is served anyway, to test the
+// guess.
 //
-// While the queue stands, a call that has waited for longer than the time that is
-// left for it is too late as well. Otherwise each call would get its permit just
-// before its deadline, and none would end in time.
+// While the queue stands, a call is also too late if it has waited for longer than the
+// time it has left. Otherwise every call would get its permit just before its deadline,
+// and none would end in time.
 func (q *Queue) TooLate(w *Waiter, least time.Duration, r Room) bool {
 	l := &q.lines[w.Class]
 	switch left := w.Deadline - r.Now; {

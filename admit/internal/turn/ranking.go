@@ -1,16 +1,16 @@
 package turn
 
-// A ranking is a heap of the tenants that wait, in one of three orders. It
-// implements heap.Interface.
+// A ranking is a heap of the tenants with waiters, in one of three orders. It implements
+// heap.Interface.
 type ranking struct {
 	tenants []*Tenant
 	by      int
 }
 
 const (
-	byNeed   = iota // without debt and with the fewest permits first; then the longest wait
-	byWeight        // the most permits, held and wanted, first; then the longest wait
-	byDebt          // the first to be out of debt
+	byNeed   = iota // by debt, fewest permits held, oldest waiter
+	byWeight        // by most permits held and wanted, oldest waiter
+	byDebt          // by the end of the debt
 
 	rankings = 3
 )

@@ -2,18 +2,18 @@ package turn
 
 import "time"
 
-// A Tenant has calls of a class that run or wait. When it has none it is
-// forgotten, so there are never more tenants than calls.
+// A Tenant has calls of a class that run or wait. A tenant without calls is dropped, so
+// there are never more tenants than calls.
 type Tenant struct {
 	line  *line
 	key   string
 	held  int  // permits of its counted calls
-	wants int  // permits that its waiting calls want
-	calls list // those calls
+	wants int  // permits that its waiters want
+	calls list // its waiters
 	usage usage
-	kind  kind // as of when a call of it last came
-	// until is the value of line.granted at which the tenant's debt is repaid.
-	// indebted tells whether it is in debt while it waits: see owe.
+	kind  kind // when its last call came
+	// until is the value of line.granted at which the tenant's debt is repaid. indebted
+	// tells whether it has waiters and a debt. See owe.
 	until    int
 	indebted bool
 	index    [rankings]int
@@ -24,25 +24,25 @@ type tenantKey struct {
 	key   string
 }
 
-// weight is how much of the gate a tenant takes.
+// weight returns the permits that a tenant holds and wants.
 func (t *Tenant) weight() int { return t.held + t.wants }
 
 // idle reports whether a tenant has no call.
 func (t *Tenant) idle() bool { return t.held == 0 && t.calls.n == 0 }
 
-// A usage measures how long permits are held. Calls that still run count with
-// their age, so that calls without end are noticed before their end.
+// A usage measures how long permits are held. Running calls count with their age, so that
+// calls without an end are noticed.
 type usage struct {
-	at     time.Duration // when area was brought up to date
+	at     time.Duration // time of the last update
 	area   time.Duration // sum over permits of the time that each was held
 	ended  int           // permits that came back
 	period int           // permits that came back since the last halving
 }
 
-// usageMemory is after how many returned permits the past counts half.
+// usageMemory is the number of returned permits after which older ones count half.
 const usageMemory = 32
 
-// see brings the area up to date; held is the number of permits until now.
+// see updates the area. Held is the number of permits held since the last update.
 func (u *usage) see(now time.Duration, held int) {
 	const most = 1 << 60 // many permits for years
 	d := now - u.at
@@ -62,16 +62,15 @@ func (u *usage) end(permits int) {
 	}
 }
 
-// mean estimates how long a permit is held: the time for which permits were
-// held by the number that came back, which is the maximum likelihood estimate
-// when some still run.
+// mean estimates how long a permit is held. It divides the time for which permits were
+// held by the number that came back. That is the maximum likelihood estimate while some
+// calls still run.
 func (u *usage) mean(now time.Duration, held int) time.Duration {
 	u.see(now, held)
 	return u.area / time.Duration(max(1, u.ended))
 }
 
-// A peak is the highest of the values seen within the last one or two spans of
-// peakMemory.
+// A peak is the highest value within the last one or two periods of peakMemory.
 type peak struct {
 	since           time.Duration
 	current, before int
@@ -79,7 +78,7 @@ type peak struct {
 
 const peakMemory = 10 * time.Second
 
-// see takes note of a value and returns the peak.
+// see adds a value and returns the peak.
 func (p *peak) see(now time.Duration, n int) int {
 	if age := now - p.since; age >= peakMemory {
 		p.before, p.current = p.current, 0
@@ -92,7 +91,7 @@ func (p *peak) see(now time.Duration, n int) int {
 	return max(p.current, p.before)
 }
 
-// find returns a tenant of a class, or nil if it has no calls.
+// find returns a tenant of a class, or nil if the tenant has no calls.
 func (q *Queue) find(class int, key string) *Tenant {
 	if key == "" {
 		return &q.lines[class].nobody
@@ -100,10 +99,10 @@ func (q *Queue) find(class int, key string) *Tenant {
 	return q.tenants[tenantKey{class, key}]
 }
 
-// spareTenants is how many tenants are kept for reuse.
+// spareTenants is the number of tenants that are kept for reuse.
 const spareTenants = 64
 
-// tenant is find, and makes the tenant if it is not there.
+// tenant returns a tenant of a class and creates it if it has no calls.
 func (q *Queue) tenant(class int, key string) *Tenant {
 	t := q.find(class, key)
 	if t != nil {
@@ -120,7 +119,7 @@ func (q *Queue) tenant(class int, key string) *Tenant {
 	return t
 }
 
-// forget drops a tenant that has no calls.
+// forget drops a tenant if it has no calls.
 func (q *Queue) forget(t *Tenant) {
 	if t.key == "" || !t.idle() {
 		return

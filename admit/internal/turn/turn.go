@@ -1,19 +1,19 @@
-// Package turn decides whose turn it is: which call may run, which one waits,
-// which one is served next, and which one is evicted or refused.
+// Package turn is the queue of a gate. It decides which call runs, waits, is served next,
+// is evicted or is refused.
 //
-// It is pure: it takes no lock, reads no clock, starts no goroutine and knows no
-// gate. A [Queue] is told what there is at the moment of each decision, as a
-// [Room], and answers. Package admit owns the lock, the clock and the waiting.
+// It is pure. It takes no lock, reads no clock, starts no goroutine and does not import
+// package admit, which owns the lock, the clock and the waiting. Each decision of a
+// [Queue] gets the state of the gate as a [Room].
 //
 // The files follow the decisions:
 //
-//   - claim.go: may a newcomer run at once?
-//   - ask.go: may a newcomer wait, and who is evicted for it?
-//   - next.go: who is served when permits come free?
-//   - lend.go: who may hold how much, and for how long?
-//   - standing.go: does the queue drain or stand?
-//   - estimate.go: how long will a newcomer wait?
-//   - line.go, tenant.go, ranking.go: the calls of a class, of a tenant.
+//   - claim.go: May a newcomer run at once?
+//   - ask.go: May a newcomer wait, and which waiter is evicted for it?
+//   - next.go: Which waiter is served when permits come back?
+//   - lend.go: How many permits may a class or a tenant hold?
+//   - standing.go: Does the queue drain or stand?
+//   - estimate.go: How long will a newcomer wait?
+//   - line.go, tenant.go, ranking.go: The calls of a class and of a tenant.
 package turn
 
 import (
@@ -21,13 +21,12 @@ import (
 	"time"
 )
 
-// MaxClasses is how many classes a queue can have. A class is an index below it.
+// MaxClasses is the largest number of classes. A class is an index below it.
 const MaxClasses = 8
 
-// A Class says what the calls of a class get.
+// A Class is the configuration of a class.
 type Class struct {
-	// Priority orders classes, the higher first. 0 means that there is no such
-	// class.
+	// Priority orders classes, the higher first. A class of priority 0 does not exist.
 	Priority int
 	// Share is the guaranteed part of the permits and places, from 0 to 1.
 	Share float64
@@ -38,37 +37,36 @@ type Class struct {
 // A Config configures a Queue.
 type Config struct {
 	Classes [MaxClasses]Class
-	// Places is how many calls may wait at most. Without places nobody waits.
+	// Places bounds the number of waiters. With 0 no call waits.
 	Places int
-	// MaxWait is how long a call may wait; 0 means no bound.
+	// MaxWait bounds the wait of a call. 0 means no bound.
 	MaxWait time.Duration
-	// Block lets every caller wait, whatever the places and however long.
+	// Block lets every call wait, regardless of Places and MaxWait.
 	Block bool
 }
 
-// A Room is what there is to share out at the moment of a decision.
+// A Room is the state of the gate at the moment of a decision.
 type Room struct {
-	// Limit is how many permits there are, InFlight how many are in use.
+	// Limit is the number of permits, InFlight the number of permits in use.
 	Limit, InFlight int
-	// Now is the time on the owner's clock. It never goes back.
+	// Now is the time on the gate's clock. It never goes back.
 	Now time.Duration
-	// Pace is the mean time between two permits that come back while all are in
-	// use; 0 if it is not known.
+	// Pace is the mean time between two permits that come back while all are in use. It
+	// is 0 if it is not known.
 	Pace time.Duration
 }
 
-// A Call is what a queue is told of a call. Its class exists, and its cost is
-// from 1 to the limit.
+// A Call describes a call. Its class must exist, and its cost must be from 1 to the limit.
 type Call struct {
 	Class  int
 	Tenant string
 	Cost   int
 }
 
-// A Reason says why a call is refused.
+// A Reason is why a call is refused.
 type Reason uint8
 
-// The reasons are described in package admit.
+// Package admit describes the reasons.
 const (
 	QueueFull Reason = iota
 	Displaced
@@ -76,22 +74,22 @@ const (
 	OverShare
 )
 
-// A Queue is the calls that wait for permits, and the ledger of those that hold
-// them. It is not safe for concurrent use. Use [New].
+// A Queue holds the waiters, and counts the permits by class and tenant. It is not safe
+// for concurrent use. Use [New].
 type Queue struct {
 	cfg     Config
 	order   []int // the classes that exist, by falling priority
-	counted bool  // a class has a share or a bound: every claim must be counted
+	counted bool  // a class has a share or a bound, so the queue must see every claim
 
 	lines    [MaxClasses]line
-	n        int    // calls that wait
-	seq      uint64 // calls that have waited so far
+	n        int    // waiters
+	seq      uint64 // waiters so far
 	tenants  map[tenantKey]*Tenant
 	spare    []*Tenant
-	stranger Tenant // of a call whose tenant has no other
+	stranger Tenant // scratch space for a tenant without calls
 }
 
-// New returns a queue in which nobody waits.
+// New returns an empty queue.
 func New(cfg Config) *Queue {
 	q := &Queue{tenants: map[tenantKey]*Tenant{}}
 	for i := range q.lines {
@@ -101,8 +99,8 @@ func New(cfg Config) *Queue {
 	return q
 }
 
-// Configure changes the rules for all decisions from now on. Call
-// [Queue.Excess] afterwards for the calls that have no place any more.
+// Configure replaces the configuration. Call [Queue.Excess] afterwards to refuse the
+// waiters that have no place any more.
 func (q *Queue) Configure(cfg Config) {
 	q.cfg, q.order, q.counted = cfg, nil, false
 	for c, class := range cfg.Classes {
@@ -118,23 +116,23 @@ func (q *Queue) Configure(cfg Config) {
 // share or a bound.
 func (q *Queue) Counted() bool { return q.counted }
 
-// Len is how many calls wait.
+// Len returns the number of waiters.
 func (q *Queue) Len() int { return q.n }
 
-// Waiting is how many calls of a class wait.
+// Waiting returns the number of waiters of a class.
 func (q *Queue) Waiting(class int) int { return q.lines[class].n }
 
-// Held is how many permits calls of a class hold, as far as that is counted.
+// Held returns the number of counted permits that calls of a class hold.
 func (q *Queue) Held(class int) int { return q.lines[class].held }
 
-// Tenants is how many named tenants have calls that run or wait.
+// Tenants returns the number of named tenants with calls that run or wait.
 func (q *Queue) Tenants() int { return len(q.tenants) }
 
-// Standing reports whether the queue stands for a class, so that only few calls
-// of it may wait.
+// Standing reports whether the queue stands for a class. Only few of its calls may wait
+// then.
 func (q *Queue) Standing(class int) bool { return q.lines[class].state.stands }
 
-// Any returns a call that waits, or nil.
+// Any returns some waiter, or nil if there is none.
 func (q *Queue) Any() *Waiter {
 	for i := range q.lines {
 		if l := &q.lines[i]; l.n > 0 {
@@ -144,8 +142,8 @@ func (q *Queue) Any() *Waiter {
 	return nil
 }
 
-// Urgent returns the class of the highest priority of which a call waits for
-// permits that others than its own class hold, and whether there is one.
+// Urgent returns the class of the highest priority with a waiter that may have permits
+// which other classes hold. It returns false if there is none.
 func (q *Queue) Urgent(r Room) (class int, ok bool) {
 	for _, c := range q.order {
 		if l := &q.lines[c]; l.n > 0 {
@@ -157,16 +155,16 @@ func (q *Queue) Urgent(r Room) (class int, ok bool) {
 	return 0, false
 }
 
-// guaranteed returns how many of n permits or places are a class's own.
+// guaranteed returns the share of a class of n permits or places.
 func (q *Queue) guaranteed(class, n int) int { return portion(q.cfg.Classes[class].Share, n) }
 
-// bounded reports whether a class may not have all permits.
+// bounded reports whether a class has a bound.
 func (q *Queue) bounded(class int) bool {
 	c := &q.cfg.Classes[class]
 	return c.Max > 0 && c.Max < 1
 }
 
-// most returns how many of n permits or places a class may have.
+// most returns the bound of a class of n permits or places.
 func (q *Queue) most(class, n int) int {
 	if !q.bounded(class) {
 		return n
@@ -174,11 +172,11 @@ func (q *Queue) most(class, n int) int {
 	return max(1, portion(q.cfg.Classes[class].Max, n))
 }
 
-// portion returns the whole part of a share of n, but for rounding errors of
-// floating point.
+// portion returns a share of n, rounded down. It tolerates rounding errors of floating
+// point.
 func portion(share float64, n int) int { return int(share*float64(n) + 1e-9) }
 
-// outranks reports whether a line is of a higher priority than another.
+// outranks reports whether a line has a higher priority than another.
 func (q *Queue) outranks(l, other *line) bool {
 	return q.cfg.Classes[l.class].Priority > q.cfg.Classes[other.class].Priority
 }

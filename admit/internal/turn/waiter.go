@@ -2,17 +2,15 @@ package turn
 
 import "time"
 
-// A Waiter is a call in the queue. Set Owner once and the exported fields that
-// describe the call before [Queue.Join]; a Waiter may be used again after it
-// has left.
+// A Waiter is a call in the queue. Set Owner once, and the other exported fields before
+// each [Queue.Join]. A Waiter may be reused after it has left the queue.
 type Waiter struct {
-	Owner    any // for whoever waits
+	Owner    any // for the caller's use
 	Class    int
 	Cost     int
 	Since    time.Duration // when it began to wait
 	Deadline time.Duration // when its caller gives up, or 0
-	// Trial marks a call that is served although a guess says that it cannot end
-	// in time: see Verdict.Trial.
+	// Trial is Verdict.Trial.
 	Trial bool
 
 	tenant     *Tenant
@@ -21,10 +19,10 @@ type Waiter struct {
 	seq        uint64
 }
 
-// Queued reports whether the call waits.
+// Queued reports whether the waiter is in the queue.
 func (w *Waiter) Queued() bool { return w.queued }
 
-// A list is the waiting calls of one tenant, oldest first.
+// A list holds the waiters of a tenant, oldest first.
 type list struct {
 	first, last *Waiter
 	n           int

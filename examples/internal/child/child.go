@@ -1,6 +1,6 @@
-// Package child runs the program that is running once more, as a process of its
-// own: a server with its own processor, heap and scheduler, and no second program
-// to build. A child ends when its parent does.
+// Package child runs the current program again as a child process. A server gets its own
+// processor, heap and scheduler, without a second program to build. A child ends with its
+// parent.
 package child
 
 import (
@@ -18,10 +18,10 @@ import (
 // variable holds the child's configuration in its environment, as JSON.
 const variable = "WEIR_EXAMPLE_CHILD"
 
-// Main runs serve and exits if this process is a child. Otherwise it returns at
-// once. Call it first in main, and in TestMain where tests start children. serve
-// gets the configuration given to [Start], and out, which the parent reads line
-// by line. When serve returns, the process stays until its parent closes it.
+// Main runs serve and exits if this process is a child. Otherwise it returns at once. Call
+// it first in main, and in TestMain if tests start children. serve gets the configuration
+// given to [Start], and a writer that the parent reads line by line. After serve returns,
+// the process stays until its parent closes it.
 func Main[C any](serve func(config C, out io.Writer) error) {
 	data, is := os.LookupEnv(variable)
 	if !is {
@@ -45,15 +45,15 @@ func Main[C any](serve func(config C, out io.Writer) error) {
 type Process struct {
 	// PID is its process id.
 	PID int
-	// Lines reads what the child prints, one line each.
+	// Lines reads the output of the child, line by line.
 	Lines *bufio.Scanner
 
 	cmd   *exec.Cmd
 	stdin io.Closer
 }
 
-// Start starts a child with a configuration, which must be possible to encode as
-// JSON, and so many processors (GOMAXPROCS); 0 leaves that to Go. The child
+// Start starts a child with a configuration and a number of processors (GOMAXPROCS). It must
+// be possible to encode the configuration as JSON. With 0 processors, Go decides. The child
 // inherits the affinity of the calling thread and is killed when ctx ends.
 func Start(ctx context.Context, config any, procs int) (*Process, error) {
 	data, err := json.Marshal(config)
@@ -84,9 +84,9 @@ func Start(ctx context.Context, config any, procs int) (*Process, error) {
 	return &Process{PID: cmd.Process.Pid, Lines: bufio.NewScanner(stdout), cmd: cmd, stdin: stdin}, nil
 }
 
-// Stop kills the child and waits until it is gone. A child has nothing to lose,
-// and an overloaded one would take long to end by itself. Read Lines to their end
-// first, or not at all any more: see [Process.Kill].
+// Stop kills the child and waits until it is gone. A child has nothing to lose, and an
+// overloaded one would take long to end by itself. Do not read Lines after Stop. To read
+// them to their end, call [Process.Kill] first.
 func (p *Process) Stop() error {
 	return errors.Join(p.Kill(), p.Wait())
 }
@@ -100,10 +100,10 @@ func (p *Process) Kill() error {
 	return nil
 }
 
-// Wait waits until a child that was killed is gone. Nobody may read Lines any more.
+// Wait waits until a killed child is gone. Do not read Lines after Wait.
 func (p *Process) Wait() error {
 	var exit *exec.ExitError
-	if err := p.cmd.Wait(); err != nil && !errors.As(err, &exit) { // killed: as intended
+	if err := p.cmd.Wait(); err != nil && !errors.As(err, &exit) { // an exit error is expected
 		return err
 	}
 	return nil

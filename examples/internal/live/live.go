@@ -1,5 +1,5 @@
-// Package live shows a page with what a program sees while it runs: a browser
-// gets all that came so far, and then what comes, as server-sent events.
+// Package live serves a page with live data of a program. A browser gets all data so far,
+// and then new data as server-sent events.
 package live
 
 import (
@@ -24,32 +24,30 @@ var style []byte
 //go:embed script.js
 var script []byte
 
-// A Feed is a page and what it shows: a list of parts that only grows. The page
-// gets them as server-sent events from /events, each a JSON array of the parts
-// that are new; and when it is kept in a file, all of them. A Feed is safe for
-// concurrent use.
+// A Feed is a page and its data, which is a growing list of parts. The page gets the parts as
+// server-sent events from /events. Each event is a JSON array of the new parts. A page that
+// is kept in a file contains all parts. A Feed is safe for concurrent use.
 type Feed struct {
 	page []byte
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	parts   []json.RawMessage
 	done    bool
-	changed chan struct{} // closed when there is more, and replaced
+	changed chan struct{} // closed and replaced when there is a new part
 
-	ending chan struct{} // closed when the page is about to go
+	ending chan struct{} // closed when the page is about to end
 }
 
-// New returns a feed for a page. In it, /*STYLE*/ and /*SCRIPT*/ stand for what all
-// pages share. Its own script defines take, which is given each part, and draw,
-// and calls follow.
+// New returns a feed for a page. In the page, /*STYLE*/ and /*SCRIPT*/ stand for the shared
+// style and script. The page's own script defines the functions take, which gets each part,
+// and draw. It calls follow.
 func New(page []byte) *Feed {
 	page = bytes.Replace(page, []byte("/*STYLE*/"), style, 1)
 	page = bytes.Replace(page, []byte("/*SCRIPT*/"), script, 1)
 	return &Feed{page: page, changed: make(chan struct{}), ending: make(chan struct{})}
 }
 
-// Publish adds a part, which must be possible to encode as JSON; last says that
-// it is the last one.
+// Publish adds a part. It must be possible to encode it as JSON. Last marks the last part.
 func (f *Feed) Publish(part any, last bool) {
 	data, err := json.Marshal(part)
 	if err != nil {
@@ -62,19 +60,19 @@ func (f *Feed) Publish(part any, last bool) {
 	f.changed = make(chan struct{})
 }
 
-// since returns the parts after the first n, whether they are all, and what to
-// wait on for more.
+// since returns the parts after the first n, whether the feed is complete, and a channel
+// that is closed when there are more.
 func (f *Feed) since(n int) (parts []json.RawMessage, done bool, more <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.parts[n:], f.done, f.changed
 }
 
-// farewell is how long browsers have to take what came last.
+// farewell bounds the time for which browsers may take the last parts.
 const farewell = time.Second
 
-// Serve serves the page at an address, or on a free port of the same host if that
-// is taken. stop ends that, once browsers have taken what came last.
+// Serve serves the page at an address, or on a free port of the same host if the address is
+// taken. stop ends the server once browsers have taken the last parts.
 func (f *Feed) Serve(addr string) (url string, stop func(), err error) {
 	lis, err := listen(addr)
 	if err != nil {
@@ -83,7 +81,7 @@ func (f *Feed) Serve(addr string) (url string, stop func(), err error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_, _ = w.Write(f.page) // the browser has left: nobody to tell
+		_, _ = w.Write(f.page) // an error means that the browser has left
 	})
 	mux.HandleFunc("GET /events", f.events)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
@@ -94,7 +92,7 @@ func (f *Feed) Serve(addr string) (url string, stop func(), err error) {
 		ctx, cancel := context.WithTimeout(context.Background(), farewell)
 		defer cancel()
 		if server.Shutdown(ctx) != nil {
-			_ = server.Close() // whoever does not read is not waited for
+			_ = server.Close() // do not wait for browsers that do not read
 		}
 		wg.Wait()
 	}, nil
@@ -130,15 +128,15 @@ func (f *Feed) events(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-more:
 		case <-f.ending:
-			last = true // send what has come meanwhile
+			last = true // send the parts that came meanwhile
 		case <-r.Context().Done():
 			return
 		}
 	}
 }
 
-// Writable says why a page can't be kept in a file, before the time is spent that
-// it takes to fill it. It leaves the file as it was.
+// Writable returns an error if the page cannot be written to a file. Call it before the work
+// that fills the page. It does not change the file.
 func Writable(file string) error {
 	_, before := os.Lstat(file)
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE, 0o644)

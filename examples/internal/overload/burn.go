@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// Rounds returns how many rounds of [Burn] take d on a processor that nobody else
-// uses. It takes some ten milliseconds to find out.
+// Rounds returns the number of rounds of [Burn] that take d on an idle processor. It takes
+// some ten milliseconds.
 func Rounds(d time.Duration) int {
 	const rounds, tries = 1000, 200
-	quickest := time.Duration(1<<63 - 1) // whatever interrupts makes it longer, never shorter
+	quickest := time.Duration(1<<63 - 1) // interrupts make it longer, never shorter
 	for range tries {
 		begin := time.Now()
 		Burn(rounds)
@@ -19,7 +19,7 @@ func Rounds(d time.Duration) int {
 	return int(float64(d) / float64(quickest) * rounds)
 }
 
-// Burn computes: it hashes so many times.
+// Burn hashes rounds times.
 func Burn(rounds int) {
 	var sum [sha256.Size]byte
 	for range rounds {

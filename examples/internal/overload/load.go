@@ -12,22 +12,21 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// A Load is an open loop of callers: they come when they come, whether or not
-// those before them were served, which is what an overload is made of. A closed
-// loop, whose callers wait for an answer before they ask again, slows down with
-// the server and hides it.
+// A Load is an open loop of callers. They come at their rate, whether or not earlier calls
+// were served, and so can overload a server. In a closed loop callers wait for an answer
+// before they call again. It slows down with the server and hides an overload.
 type Load struct {
-	// Rate is how many callers come a second, at random (Poisson).
+	// Rate is the mean number of callers a second. They come at random (Poisson).
 	Rate float64
-	// Patience is how long a caller waits from when it meant to call.
+	// Patience is how long a caller waits, from the time at which it meant to call.
 	Patience time.Duration
 	// Call makes one call.
 	Call func(context.Context) error
 	// Seed makes the arrivals reproducible.
 	Seed uint64
 
-	// Progress: how many callers came and were served in time, so far. Safe to
-	// read at any time.
+	// Arrived and Served count the callers so far, and the ones that were served in time.
+	// They are safe to read at any time.
 	Arrived, Served atomic.Int64
 
 	mu      sync.Mutex
@@ -41,8 +40,8 @@ type result struct {
 	code    codes.Code
 }
 
-// Run lets callers come for d, waits until the last has gone, and returns. It
-// returns early when ctx ends. A Load runs once.
+// Run lets callers come for d and waits for the last one. It returns early when ctx ends. A
+// Load runs once.
 func (l *Load) Run(ctx context.Context, d time.Duration) {
 	random := rand.New(rand.NewPCG(l.Seed, 7))
 	start := time.Now()
@@ -80,26 +79,26 @@ func (l *Load) call(ctx context.Context, start time.Time, at time.Duration) {
 	l.mu.Unlock()
 }
 
-// A Result is what became of the callers of a part of a Load.
+// A Result sums up the calls of a part of a Load.
 type Result struct {
-	// Seconds is how long the part was.
+	// Seconds is the length of the part.
 	Seconds float64
-	// Offered is how many callers came, Good how many were served in time, and
-	// Refused how many were told UNAVAILABLE or RESOURCE_EXHAUSTED.
+	// Offered is the number of callers, Good the number served in time, and Refused the
+	// number that got UNAVAILABLE or RESOURCE_EXHAUSTED.
 	Offered, Good, Refused int
-	// Late is how many callers the machine held up before they called, for more
+	// Late is the number of callers that the machine delayed before their call, by more
 	// than a tenth of their patience.
 	Late int
-	// P50 and P99 are quantiles of the latency of those that were served, from
-	// when they meant to call; zero if none was.
+	// P50 and P99 are quantiles of the latency of Good calls, from the time at which
+	// their callers meant to call. They are zero without any.
 	P50, P99 time.Duration
 }
 
-// Goodput is how many callers a second were served in time.
+// Goodput returns the number of callers a second that were served in time.
 func (r Result) Goodput() float64 { return float64(r.Good) / r.Seconds }
 
-// Between returns what became of those who meant to call from a to b after the
-// start. Call it after Run.
+// Between returns the result of the callers that meant to call from a to b after the start.
+// Call it after Run.
 func (l *Load) Between(a, b time.Duration) Result {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -113,7 +112,7 @@ func (l *Load) Between(a, b time.Duration) Result {
 		if x.lag > l.Patience/10 {
 			r.Late++
 		}
-		switch x.code { //nolint:exhaustive // the others gave up
+		switch x.code { //nolint:exhaustive // all other callers gave up
 		case codes.OK:
 			latencies = append(latencies, x.latency)
 		case codes.Unavailable, codes.ResourceExhausted:

@@ -11,7 +11,7 @@ import (
 	"github.com/weir-go/weir/examples/demopb"
 )
 
-// Register has a gRPC server pass each call to work.
+// Register makes a gRPC server pass each call to work.
 func Register(s grpc.ServiceRegistrar, work func(context.Context)) {
 	demopb.RegisterDemoServiceServer(s, &handler{work: work})
 }
@@ -22,7 +22,7 @@ type Client struct {
 	stubs []demopb.DemoServiceClient
 }
 
-// Connect returns a client with n connections. They are made by the first calls.
+// Connect returns a client with n connections. The first calls connect.
 func Connect(target string, n int, dial ...grpc.DialOption) (*Client, error) {
 	c := &Client{}
 	dial = append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, dial...)

@@ -1,6 +1,5 @@
-// Package overload is a server whose capacity is known exactly, and callers
-// that do not wait for it: what one needs to see an overload, in a benchmark,
-// a test or a demonstration.
+// Package overload has a server of exactly known capacity and an open loop of callers. It
+// shows an overload in a benchmark, a test or a demonstration.
 package overload
 
 import (
@@ -10,7 +9,7 @@ import (
 	"time"
 )
 
-// A Shape is how service times vary around their mean.
+// A Shape is the distribution of service times. It is Exponential, Constant or Bimodal.
 type Shape int
 
 const (
@@ -18,38 +17,36 @@ const (
 	Exponential Shape = iota
 	// Constant service times do not vary.
 	Constant
-	// Bimodal service times: one call in ten takes ten times as long as the others.
+	// Bimodal service times are ten times as long for one call in ten.
 	Bimodal
 )
 
 // Config describes a Service. Workers and Mean must be positive.
 type Config struct {
-	// Workers is how many calls are served at once.
+	// Workers is the number of calls that are served at once.
 	Workers int
 	// Mean is the mean service time.
 	Mean time.Duration
-	// Shape is how it varies.
+	// Shape is the distribution of service times.
 	Shape Shape
-	// Slowdown is by how much each call that waits for a worker slows down
-	// the one that begins: contention, caches, garbage. 0.01 is one per cent.
+	// Slowdown lengthens a call for each call that waits when it begins. It models
+	// contention, caches and garbage. 0.01 is one per cent.
 	Slowdown float64
 	// Seed makes the service times reproducible.
 	Seed uint64
 }
 
-// A Service serves so many calls at once and lets the others wait, in order,
-// for as long as it takes: a server without protection. It is safe for
-// concurrent use.
+// A Service serves a number of calls at once. The others wait in order, without a bound, as
+// in a server without protection. It is safe for concurrent use. Like most handlers, it
+// finishes calls of callers that are gone.
 //
-// It finishes what it began even if the caller is gone: most handlers do.
-//
-// Timers fire late, by a tenth of a millisecond and more. That is this machine's
-// fault and not the service's, so a worker's next call begins when its last
-// should have ended; otherwise lateness would look like lost capacity.
+// Timers fire late, by a tenth of a millisecond and more. That is due to the machine. So the
+// next call of a worker begins when the last one should have ended. Otherwise lateness
+// would look like lost capacity.
 type Service struct {
 	cfg Config
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	random  *rand.Rand
 	idle    []worker
 	busy    int
@@ -59,15 +56,16 @@ type Service struct {
 	work    Work
 }
 
-// Work is what a Service has done, in service time.
+// Work is the work of a Service so far, in service time.
 type Work struct {
-	// Useful was for callers that were still there at the end, Wasted for others.
+	// Useful was for callers that were still there at the end, Wasted for the others.
 	Useful, Wasted time.Duration
-	// Waiting is how many calls wait for a worker now, Busy how many are served.
+	// Waiting is the number of calls that wait for a worker now, Busy the number that
+	// are served.
 	Waiting, Busy int
 }
 
-// A worker is when it should have been free, and how late its last timer was.
+// A worker records when it should have been free, and how late its last timer was.
 type worker struct {
 	freeAt time.Time
 	late   time.Duration
@@ -85,14 +83,14 @@ func NewService(c Config) *Service {
 	return s
 }
 
-// Capacity is how many calls a second the service can serve.
+// Capacity returns the number of calls a second that the service can serve.
 func (s *Service) Capacity() float64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return float64(s.workers) / s.cfg.Mean.Seconds()
 }
 
-// SetWorkers changes the capacity while calls run; those under way are finished.
+// SetWorkers changes the capacity while calls run. Running calls finish.
 func (s *Service) SetWorkers(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,7 +110,7 @@ func (s *Service) SetMean(d time.Duration) {
 	s.cfg.Mean = d
 }
 
-// Work returns what was done so far.
+// Work returns the work so far.
 func (s *Service) Work() Work {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,7 +119,7 @@ func (s *Service) Work() Work {
 	return w
 }
 
-// Close lets every waiting call go, unserved. Calls that are served are finished.
+// Close ends every waiting call without serving it. Running calls finish.
 func (s *Service) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -132,8 +130,8 @@ func (s *Service) Close() {
 	}
 }
 
-// Serve serves one call: it waits for a worker and then for the service time.
-// It does not heed ctx, except to tell useful work from wasted.
+// Serve serves one call. It blocks until a worker is free, and then for the service time.
+// It uses ctx only to tell useful work from wasted work.
 func (s *Service) Serve(ctx context.Context) {
 	w, ok := s.take()
 	if !ok {
@@ -203,7 +201,7 @@ func (s *Service) done(w worker, t time.Duration, gone bool) {
 	}
 }
 
-// releaseLocked gives a worker to the call that has waited longest.
+// releaseLocked gives a worker to the oldest waiting call.
 func (s *Service) releaseLocked(w worker) {
 	if len(s.queue) == 0 {
 		s.idle = append(s.idle, w)
@@ -212,6 +210,6 @@ func (s *Service) releaseLocked(w worker) {
 	turn := s.queue[0]
 	s.queue = s.queue[1:]
 	s.busy++
-	// It was wanted all the time: the next call begins when this one should have ended.
+	// Calls waited all the time, so the next one begins when this one should have ended.
 	turn <- worker{freeAt: w.freeAt, late: time.Since(w.freeAt)}
 }

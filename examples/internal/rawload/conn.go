@@ -19,9 +19,9 @@ type conn struct {
 	start            time.Time
 	net              net.Conn
 	headers, message []byte
-	writing          []byte // what flush writes
+	writing          []byte // the data that flush writes
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	calls  []record   // the call of stream 2i+1 is calls[i]
 	out    bytes.Buffer
 	frames *http2.Framer // writes to out
@@ -45,7 +45,7 @@ func dial(ctx context.Context, l *Load, start time.Time) (*conn, error) {
 	return c, nil
 }
 
-// add queues a call that was due at a time since the start.
+// add queues a call that was due at a time after the start.
 func (c *conn) add(due time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -56,8 +56,8 @@ func (c *conn) add(due time.Duration) {
 	_ = c.frames.WriteData(id, true, c.message)
 }
 
-// flush writes what is queued. It may block if the peer does not read, and then
-// must not hold the lock: the peer may be waiting for the reader.
+// flush writes the queued frames. It may block if the peer does not read. It must not hold
+// the lock then, because the peer may wait for the reader.
 func (c *conn) flush() error {
 	c.mu.Lock()
 	c.writing = append(c.writing[:0], c.out.Bytes()...)
@@ -86,7 +86,7 @@ func (c *conn) read() {
 			return
 		}
 		switch f := frame.(type) {
-		case *http2.HeadersFrame: // small: never continued in another frame
+		case *http2.HeadersFrame: // too small for a continuation frame
 			status = ""
 			if _, err := headers.Write(f.HeaderBlockFragment()); err != nil {
 				return

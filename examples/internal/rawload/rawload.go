@@ -1,7 +1,6 @@
-// Package rawload asks a gRPC server for more than it can do, at little cost for
-// the machine: it writes HTTP/2 frames by hand, some microseconds a call. A client
-// of grpc-go costs as much as the server's side of the call, so on the same machine
-// the callers would saturate first.
+// Package rawload overloads a gRPC server at little cost for the machine. It writes HTTP/2
+// frames by hand, in some microseconds a call. A client of grpc-go costs as much as the
+// server's side of the call, so on the same machine the callers would saturate first.
 package rawload
 
 import (
@@ -20,8 +19,8 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// A Load is an open loop of unary calls: they come at random (Poisson), whether or
-// not earlier ones were answered.
+// A Load is an open loop of unary calls. They come at random (Poisson), whether or not
+// earlier ones were answered.
 type Load struct {
 	// Addr is the server's address, Method the full name of the method.
 	Addr, Method string
@@ -31,24 +30,24 @@ type Load struct {
 	Conns int
 	// Rate is the number of calls a second.
 	Rate float64
-	// Patience is the calls' deadline, from when they were due.
+	// Patience is the timeout of each call, from the time at which it is due.
 	Patience time.Duration
-	// Calls that are due in the first Warm are not counted, those in Length after
-	// it are.
+	// Warm is the time at the beginning during which calls are not counted. Length is the
+	// time after it, during which they are.
 	Warm, Length time.Duration
 	// Seed makes the arrivals reproducible.
 	Seed uint64
-	// Edge is called when the counted part begins and when it ends; nil: not.
+	// Edge is called at the beginning and the end of the counted part, unless it is nil.
 	Edge func()
 }
 
-// A Result is what became of the calls that were counted.
+// A Result sums up the counted calls.
 type Result struct {
-	// Offered calls were Good (OK in time), Refused (UNAVAILABLE or
-	// RESOURCE_EXHAUSTED) or else Lost.
+	// Offered calls are Good (OK in time), Refused (UNAVAILABLE or RESOURCE_EXHAUSTED),
+	// or Lost otherwise.
 	Offered, Good, Refused, Lost int
-	// P50 and P99 are latencies of Good calls, from when they were due; NoP50 and
-	// NoP99 those of Refused ones. Zero without any.
+	// P50 and P99 are latencies of Good calls, from the time at which they were due.
+	// NoP50 and NoP99 are latencies of Refused calls. They are zero without any.
 	P50, P99, NoP50, NoP99 time.Duration
 	// Lag is the longest time by which calls were sent after they were due.
 	Lag time.Duration
@@ -76,7 +75,7 @@ func (l *Load) Run(ctx context.Context) (Result, error) {
 	var readers sync.WaitGroup
 	defer func() {
 		for _, c := range conns {
-			_ = c.net.Close() // nothing is under way any more
+			_ = c.net.Close() // no call is pending any more
 		}
 		readers.Wait()
 	}()
@@ -211,13 +210,12 @@ func (l *Load) classify(status string, latency time.Duration) outcome {
 	return lost
 }
 
-// Statuses as they are on the wire.
+// These are statuses as they are on the wire.
 var (
 	statusOK          = strconv.Itoa(int(codes.OK))
 	statusUnavailable = strconv.Itoa(int(codes.Unavailable))
 	statusExhausted   = strconv.Itoa(int(codes.ResourceExhausted))
 )
 
-// settings for the peer: it may send as much as it likes. A reader that is always
-// there needs no flow control.
+// settings let the peer send without flow control, because the reader never waits.
 var settings = []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1}, {ID: http2.SettingEnablePush}}

@@ -1,4 +1,4 @@
-// Command client sends ../server more calls at once than it takes, and prints what came of them.
+// Command client sends ../server more calls at once than it takes, and prints their results.
 package main
 
 import (

@@ -50,7 +50,7 @@ func main() {
 	<-stop.Done()
 	ctx, cancel := context.WithTimeout(context.Background(), *grace)
 	defer cancel()
-	must("", interceptors.Shutdown(ctx, server, gate)) // the error says what had to be ended
+	must("", interceptors.Shutdown(ctx, server, gate)) // the error lists the calls that had to be ended
 }
 
 func must[T any](v T, err error) T {
