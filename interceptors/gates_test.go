@@ -397,7 +397,7 @@ func TestClientConfigSaysWhatIsWrong(t *testing.T) {
 		Retry:       &retry.Config{MaxAttempts: 9, Multiplier: math.NaN()},
 	}, nil, interceptors.WithClass(5, nil))
 	for _, says := range []string{
-		"client: Propagation[0]: got nil", "client: Throttle: got a zero Throttle, want one from NewThrottle", "client: Limit: got a zero Gate",
+		"client: Propagation[0]: got nil", "client: Throttle: got a zero Throttle, want one from throttle.New", "client: Limit: got a zero Gate",
 		`client: Streams: got gate "streams" with a limit that adapts`, "client: Breaker: got a zero Breaker", "client: Retry: MaxAttempts: got 9",
 		"client: Retry: Multiplier: got NaN", "client: option 0: got nil", "client: WithClass(class(5)): got a class that no gate has",
 	} {
