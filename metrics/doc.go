@@ -83,7 +83,7 @@
 //	...
 //	out, query, err := streamcredit.ServeSend(stream, streamcredit.WithMeter(meter))
 //	...
-//	collector, err := metrics.NewStreamCollector(meter)
+//	collector, err := metrics.NewCollector(meter)
 //	...
 //	err = prometheus.Register(collector)
 //
@@ -152,9 +152,9 @@
 // [breaker.Breaker.Stats] and [throttle.Throttle.Stats] when somebody
 // scrapes; calls cost nothing more. The gates of a client are gates like others.
 //
-//	breaker, err := breaker.New(breaker.Config{Name: "backends"})
+//	b, err := breaker.New(breaker.Config{Name: "backends"})
 //	...
-//	collector, err := metrics.NewBreakerCollector(breaker) // NewThrottleCollector for a throttle
+//	collector, err := metrics.NewCollector(b)
 //	...
 //	err = prometheus.Register(collector)
 //

@@ -18,7 +18,7 @@ type reading[Stats any] struct {
 	value      func(*Stats) float64
 }
 
-var readings = []reading[admit.Stats]{
+var gateReadings = []reading[admit.Stats]{
 	{
 		"left_total", "Calls whose caller gave up before their turn.",
 		prometheus.CounterValue, func(s *admit.Stats) float64 { return float64(s.Left) },
@@ -83,27 +83,27 @@ const (
 	nativeResetAfter = time.Hour
 )
 
-// A series is all that one gate shows. The gate's name is part of the
+// A gateSeries is all that one gate shows. The gate's name is part of the
 // descriptors, so that a registry notices two gates of one name.
-type series struct {
+type gateSeries struct {
 	gate     *admit.Gate
 	calls    *prometheus.Desc
 	refusals *prometheus.Desc
 	waiting  *prometheus.Desc
 	held     *prometheus.Desc
 	changes  *prometheus.Desc
-	readings []*prometheus.Desc // in the order of readings
+	readings []*prometheus.Desc // in the order of gateReadings
 
 	waits        *prometheus.HistogramVec
 	limitChanges atomic.Uint64
 }
 
-func newSeries(g *admit.Gate) *series {
+func newGateSeries(g *admit.Gate) *gateSeries {
 	gate := prometheus.Labels{"gate": g.Name()}
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, gate)
 	}
-	s := &series{
+	s := &gateSeries{
 		gate:  g,
 		calls: desc("calls_total", "Calls that ran and have ended, by how they ended.", "outcome"),
 		refusals: desc("refusals_total",
@@ -123,7 +123,7 @@ func newSeries(g *admit.Gate) *series {
 			NativeHistogramMinResetDuration: nativeResetAfter,
 		}, []string{"result"}),
 	}
-	for _, r := range readings {
+	for _, r := range gateReadings {
 		s.readings = append(s.readings, desc(r.name, r.help))
 	}
 	return s
@@ -131,7 +131,7 @@ func newSeries(g *admit.Gate) *series {
 
 // hooks returns what feeds the series. The histograms are looked up here, once:
 // in a call there is nothing left that could fail.
-func (s *series) hooks() admit.Hooks {
+func (s *gateSeries) hooks() admit.Hooks {
 	admitted := s.waits.WithLabelValues("admitted")
 	refused := s.waits.WithLabelValues("refused")
 	left := s.waits.WithLabelValues("left")
@@ -151,7 +151,7 @@ func (s *series) hooks() admit.Hooks {
 	}
 }
 
-func (s *series) describe(ch chan<- *prometheus.Desc) {
+func (s *gateSeries) describe(ch chan<- *prometheus.Desc) {
 	ch <- s.calls
 	ch <- s.refusals
 	ch <- s.waiting
@@ -163,7 +163,7 @@ func (s *series) describe(ch chan<- *prometheus.Desc) {
 	s.waits.Describe(ch)
 }
 
-func (s *series) collect(ch chan<- prometheus.Metric) {
+func (s *gateSeries) collect(ch chan<- prometheus.Metric) {
 	now := s.gate.Stats()
 	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
@@ -182,7 +182,7 @@ func (s *series) collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(s.held, prometheus.GaugeValue, float64(now.Held[c]), name)
 	}
 	counter(s.changes, s.limitChanges.Load())
-	for i, r := range readings {
+	for i, r := range gateReadings {
 		ch <- prometheus.MustNewConstMetric(s.readings[i], r.kind, r.value(&now))
 	}
 	s.waits.Collect(ch)
