@@ -38,7 +38,7 @@ func (c *config) indifferent() bool {
 	return c.matcher == nil && c.classifier == nil && c.classes == nil && c.tenant == nil && c.cost == nil
 }
 
-func (c *config) choose(ctx context.Context, meta middleware.CallMeta) (call admit.Call, subject bool) {
+func (c *config) choose(ctx context.Context, meta CallMeta) (call admit.Call, subject bool) {
 	if c.matcher != nil && !c.matcher.Match(ctx, meta) {
 		return call, false
 	}
@@ -52,7 +52,7 @@ func (c *config) choose(ctx context.Context, meta middleware.CallMeta) (call adm
 	return call, true
 }
 
-func (c *config) classOf(ctx context.Context, meta middleware.CallMeta) admit.Class {
+func (c *config) classOf(ctx context.Context, meta CallMeta) admit.Class {
 	for _, rule := range c.classes {
 		if rule.matcher.Match(ctx, meta) {
 			return rule.class

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/tap"
 
@@ -22,7 +21,7 @@ type GateRule struct {
 	// Match chooses calls; nil is all of them. For methods by name see [Methods]. It is
 	// called before a permit is taken, from many goroutines at once; see [Tap] for what
 	// it is given there.
-	Match selector.Matcher
+	Match Matcher
 	// Streams makes it a gate for streams: unary calls pass by it, as streams pass by
 	// the others.
 	Streams bool
@@ -178,7 +177,7 @@ type router struct {
 }
 
 type route struct {
-	match selector.Matcher // nil: everything
+	match Matcher // nil: everything
 	to    *server
 	turn  tap.ServerInHandle
 }

@@ -2,13 +2,9 @@ package interceptors
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
-	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 	"google.golang.org/grpc/codes"
 
 	"github.com/weir-go/weir/admit"
@@ -41,7 +37,7 @@ func (o serverOption) applyServer(c *config) { o(c) }
 // server. Nil, the default, matches every call. The matcher is called before a
 // permit is taken, from many goroutines at once; see [Tap] for what it is given
 // there.
-func WithMatcher(m selector.Matcher) Option {
+func WithMatcher(m Matcher) Option {
 	return option(func(c *config) { c.matcher = m })
 }
 
@@ -49,55 +45,18 @@ func WithMatcher(m selector.Matcher) Option {
 // every call admit.Default. Like a matcher it is called before a permit is
 // taken, from many goroutines at once. Do not trust what an unauthenticated
 // caller says about itself.
-func WithClassifier(f func(ctx context.Context, c middleware.CallMeta) admit.Class) Option {
+func WithClassifier(f func(ctx context.Context, c CallMeta) admit.Class) Option {
 	return option(func(c *config) { c.classifier = f })
 }
 
-// WithClass gives calls that match a class. Of several uses the first that
+// WithClassFor gives calls that match a class. Of several uses the first that
 // matches counts, and before what [WithClassifier] says. A nil matcher matches
 // every call. For methods and services by name see [Methods].
-func WithClass(class admit.Class, m selector.Matcher) Option {
+func WithClassFor(class admit.Class, m Matcher) Option {
 	if m == nil {
-		m = selector.MatchFunc(func(context.Context, middleware.CallMeta) bool { return true })
+		m = MatchFunc(func(context.Context, CallMeta) bool { return true })
 	}
 	return option(func(c *config) { c.classes = append(slices.Clip(c.classes), classRule{m, class}) })
-}
-
-// Methods matches calls by what they are named, as gRPC writes it: "/shop.Orders/Buy"
-// is a method, "/shop.Orders/" all methods of a service. There are no wildcards. A name
-// of another form is an error of [Server] and [Client], and with an interceptor that was
-// made without them every call fails with INTERNAL.
-func Methods(names ...string) selector.Matcher {
-	m := &methods{names: names, parts: make([]methodParts, len(names))}
-	if len(names) == 0 {
-		m.wrong = append(m.wrong, errors.New("Methods: got no name, want one or more"))
-	}
-	for i, name := range names {
-		if err := checkMethod(name); err != nil {
-			m.wrong = append(m.wrong, fmt.Errorf("Methods: %w", err))
-		}
-		m.parts[i].service, m.parts[i].method, _ = strings.Cut(strings.TrimPrefix(name, "/"), "/")
-	}
-	return m
-}
-
-type (
-	methods struct {
-		names []string
-		parts []methodParts
-		wrong []error
-	}
-	methodParts struct{ service, method string }
-)
-
-// Match implements selector.Matcher.
-func (m *methods) Match(_ context.Context, c middleware.CallMeta) bool {
-	for i := range m.parts {
-		if p := &m.parts[i]; p.service == c.Service && (p.method == c.Method || p.method == "") {
-			return true
-		}
-	}
-	return false
 }
 
 // WithTenant sets what says whose a call is, so that tenants of a class share it
@@ -105,14 +64,14 @@ func (m *methods) Match(_ context.Context, c middleware.CallMeta) bool {
 // goroutines at once. Take the tenant from what authentication has put into the
 // context, never from metadata that the caller chose. Nil, the default, and the
 // empty name are nobody in particular.
-func WithTenant(f func(ctx context.Context, c middleware.CallMeta) string) Option {
+func WithTenant(f func(ctx context.Context, c CallMeta) string) Option {
 	return option(func(c *config) { c.tenant = f })
 }
 
 // WithCost sets what says how many permits a call takes; see [admit.Call]. Like a
 // classifier it is called before a permit is taken, from many goroutines at once;
 // the request is in the meta of unary calls. Nil, the default, is one permit each.
-func WithCost(f func(ctx context.Context, c middleware.CallMeta) int) Option {
+func WithCost(f func(ctx context.Context, c CallMeta) int) Option {
 	return option(func(c *config) { c.cost = f })
 }
 
@@ -141,11 +100,11 @@ func WithoutExemptions() ServerOption {
 
 // config is what the options say.
 type config struct {
-	matcher      selector.Matcher
+	matcher      Matcher
 	classes      []classRule
-	classifier   func(context.Context, middleware.CallMeta) admit.Class
-	tenant       func(context.Context, middleware.CallMeta) string
-	cost         func(context.Context, middleware.CallMeta) int
+	classifier   func(context.Context, CallMeta) admit.Class
+	tenant       func(context.Context, CallMeta) string
+	cost         func(context.Context, CallMeta) int
 	propagates   bool
 	trust        func(context.Context) (admit.Class, bool)
 	shedRetries  bool
@@ -158,7 +117,7 @@ type config struct {
 
 // A classRule gives calls that match a class.
 type classRule struct {
-	matcher selector.Matcher
+	matcher Matcher
 	class   admit.Class
 }
 

@@ -121,17 +121,12 @@ func retriable(err error) bool {
 	return c == codes.Unavailable || c == codes.ResourceExhausted
 }
 
-// A PropagationOption configures [UnaryPropagation] and [StreamPropagation].
-type PropagationOption interface{ applyPropagation(*propagation) }
-
-type propagationOption func(*propagation)
-
-func (o propagationOption) applyPropagation(p *propagation) { o(p) }
-
-// WithDeadlineMargin takes so much off the deadline of each call, for what has to
-// be done with its answer. Default 0; negative means 0.
-func WithDeadlineMargin(d time.Duration) PropagationOption {
-	return propagationOption(func(p *propagation) { p.margin = max(d, 0) })
+// A PropagationConfig configures [UnaryPropagation] and [StreamPropagation]. Its zero value
+// has the defaults.
+type PropagationConfig struct {
+	// DeadlineMargin is taken off the deadline of each call, to leave time for the work
+	// that follows its answer. The default is 0. A negative margin means 0.
+	DeadlineMargin time.Duration
 }
 
 // UnaryPropagation returns an interceptor that tells servers with
@@ -150,8 +145,8 @@ func WithDeadlineMargin(d time.Duration) PropagationOption {
 // a successful call of its method took in the last 10 to 20 seconds is not sent:
 // it fails at once with DEADLINE_EXCEEDED. The time for which calls waited in
 // [UnaryClient] is left out: whether there is time to wait is for the gate to say.
-func UnaryPropagation(opts ...PropagationOption) grpc.UnaryClientInterceptor {
-	p := newPropagation(opts)
+func UnaryPropagation(c PropagationConfig) grpc.UnaryClientInterceptor {
+	p := newPropagation(c)
 	return func(
 		ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
 	) error {
@@ -176,8 +171,8 @@ func UnaryPropagation(opts ...PropagationOption) grpc.UnaryClientInterceptor {
 // StreamPropagation is [UnaryPropagation] for streams. A stream's lifetime is not
 // a latency: a stream is not sent only if its deadline, less the margin, has
 // passed.
-func StreamPropagation(opts ...PropagationOption) grpc.StreamClientInterceptor {
-	p := newPropagation(opts)
+func StreamPropagation(c PropagationConfig) grpc.StreamClientInterceptor {
+	p := newPropagation(c)
 	return func(
 		ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption,
 	) (grpc.ClientStream, error) {
@@ -208,12 +203,8 @@ type propagation struct {
 	floors *places.Table[*latency.Minimum]
 }
 
-func newPropagation(opts []PropagationOption) *propagation {
-	p := &propagation{floors: places.New(latency.NewMinimum)}
-	for _, o := range opts {
-		o.applyPropagation(p)
-	}
-	return p
+func newPropagation(c PropagationConfig) *propagation {
+	return &propagation{margin: max(c.DeadlineMargin, 0), floors: places.New(latency.NewMinimum)}
 }
 
 // depart returns the context with which a call leaves that takes at least so long.

@@ -139,8 +139,8 @@ func (s *shop) guard(c *count) ([]grpc.ServerOption, error) {
 		Gate:    gate,
 	},
 		// What matters is known where customers come in ...
-		interceptors.WithClass(admit.Critical, interceptors.Methods("/weir.demo.v1.StorefrontService/Buy")),
-		interceptors.WithClass(admit.Sheddable, interceptors.Methods("/weir.demo.v1.StorefrontService/Browse")),
+		interceptors.WithClassFor(admit.Critical, interceptors.Methods("/weir.demo.v1.StorefrontService/Buy")),
+		interceptors.WithClassFor(admit.Sheddable, interceptors.Methods("/weir.demo.v1.StorefrontService/Browse")),
 		// ... and travels on.
 		interceptors.WithPropagation(trust),
 		interceptors.WithRetriesBelow(),
@@ -179,7 +179,7 @@ func standBack() ([]grpc.DialOption, error) {
 		return nil, err
 	}
 	return interceptors.Client(interceptors.ClientConfig{
-		Propagation: []interceptors.PropagationOption{interceptors.WithDeadlineMargin(10 * time.Millisecond)},
+		Propagation: &interceptors.PropagationConfig{DeadlineMargin: 10 * time.Millisecond},
 		Throttle:    targets,
 		Breaker:     circuits,
 		Retry:       &retry.Config{},

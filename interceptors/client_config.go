@@ -13,13 +13,12 @@ import (
 // A ClientConfig says how a client stands back. Each zero field leaves that out.
 type ClientConfig struct {
 	// Propagation, if not nil, passes on class, deadline and permits: see
-	// [UnaryPropagation]. An empty slice has the defaults.
-	Propagation []PropagationOption
+	// [UnaryPropagation].
+	Propagation *PropagationConfig
 	// Throttle refuses calls to targets that refuse them.
 	Throttle *throttle.Throttle
-	// Limit bounds how many unary calls are under way, Streams how many streams are
-	// open.
-	Limit, Streams *admit.Gate
+	// Gate bounds how many unary calls are in flight, Streams how many streams are open.
+	Gate, Streams *admit.Gate
 	// Breaker refuses calls to methods that are unwell.
 	Breaker *breaker.Breaker
 	// Retry has gRPC retry.
@@ -37,7 +36,7 @@ type ClientConfig struct {
 // outside, those in later ones between these and gRPC.
 //
 // It returns an error that wraps ErrConfig and names everything that is wrong: nothing
-// is configured, Limit and Streams are one gate (long streams would take the permits of
+// is configured, Gate and Streams are one gate (long streams would take the permits of
 // calls), Streams has a limit that adapts, a part is a zero value, or a wrong option,
 // class or method.
 func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
@@ -58,15 +57,15 @@ func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 		}
 	}
 	if c.Propagation != nil {
-		unary = append(unary, UnaryPropagation(c.Propagation...))
-		stream = append(stream, StreamPropagation(c.Propagation...))
+		unary = append(unary, UnaryPropagation(*c.Propagation))
+		stream = append(stream, StreamPropagation(*c.Propagation))
 	}
 	if c.Throttle != nil {
 		unary = append(unary, throttle.Unary(c.Throttle))
 		stream = append(stream, throttle.Stream(c.Throttle))
 	}
-	if c.Limit != nil {
-		unary = append(unary, UnaryClient(c.Limit, opts...))
+	if c.Gate != nil {
+		unary = append(unary, UnaryClient(c.Gate, opts...))
 	}
 	if c.Streams != nil {
 		stream = append(stream, StreamClient(c.Streams, opts...))
@@ -87,22 +86,23 @@ func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 
 func (c *ClientConfig) validate(opts []ClientOption) error {
 	var bad check.Errors
-	some := c.Retry != nil || c.Propagation != nil || c.Throttle != nil || c.Limit != nil || c.Streams != nil || c.Breaker != nil
+	some := c.Retry != nil || c.Propagation != nil || c.Throttle != nil || c.Gate != nil || c.Streams != nil || c.Breaker != nil
 	bad.That(some, "client: got nothing configured, want at least one part")
-	checkGate(&bad, "client: Limit", c.Limit, false)
+	checkGate(&bad, "client: Gate", c.Gate, false)
 	checkGate(&bad, "client: Streams", c.Streams, true)
-	bad.That(c.Limit == nil || c.Limit != c.Streams, "client: Streams: got the gate of Limit, want one of its own, or nil")
+	bad.That(c.Gate == nil || c.Gate != c.Streams, "client: Streams: got the gate of the calls, want one of its own, or nil")
 	bad.That(c.Throttle == nil || c.Throttle.Name() != "", "client: Throttle: got a zero Throttle, want one from throttle.New")
 	bad.That(c.Breaker == nil || c.Breaker.Name() != "", "client: Breaker: got a zero Breaker, want one from breaker.New")
-	for i, o := range c.Propagation {
-		bad.That(o != nil, "client: Propagation[%d]: got nil, want an option", i)
+	if c.Propagation != nil {
+		margin := c.Propagation.DeadlineMargin
+		bad.That(margin >= 0, "client: Propagation: DeadlineMargin: got %v, want 0 or more", margin)
 	}
 	if c.Retry != nil {
 		_, err := c.Retry.ServiceConfig()
 		bad.From("client: Retry", err, retry.ErrConfig)
 	}
 	cfg := clientConfig(opts)
-	for _, err := range cfg.checkOptions(c.Limit, c.Streams) {
+	for _, err := range cfg.checkOptions(c.Gate, c.Streams) {
 		bad.That(false, "client: %w", err)
 	}
 	return bad.Err(ErrConfig)

@@ -3,11 +3,7 @@ package interceptors
 import (
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
-	"strings"
-
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/interceptors/internal/refusal"
@@ -18,50 +14,6 @@ import (
 // wrong value at once, with what was wanted.
 var ErrConfig = errors.New("interceptors: invalid configuration")
 
-// checkMethod returns an error unless a name is "/service/method" or "/service/".
-func checkMethod(name string) error {
-	service, method, ok := strings.Cut(strings.TrimPrefix(name, "/"), "/")
-	odd := func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune(`*?"'\\,;|{}[]()`, c) }
-	switch {
-	case strings.ContainsFunc(name, odd):
-		return fmt.Errorf(`got %q, want "/service/method" or "/service/": there are no wildcards`, name)
-	case service == "" || strings.Contains(method, "/"):
-		return fmt.Errorf(`got %q, want "/service/method", or "/service/" for all methods of a service`, name)
-	case !ok:
-		return fmt.Errorf(`got %q, want "/%s/" for all methods of a service, or "/%s/" and a method`, name, service, service)
-	case name[0] != '/':
-		return fmt.Errorf(`got %q, want "/%s"`, name, name)
-	}
-	return nil
-}
-
-// checkMatcher returns what is wrong with a matcher. A nil one matches everything.
-func checkMatcher(m selector.Matcher) []error {
-	if m == nil {
-		return nil
-	}
-	if names, ok := m.(*methods); ok && names != nil {
-		return names.wrong
-	}
-	if isNil(reflect.ValueOf(m)) {
-		return []error{fmt.Errorf("got a nil %T, want a matcher, or nil alone for every call", m)}
-	}
-	return nil
-}
-
-// isNil reports whether calling a matcher can only panic. selector.MatchFunc wraps its
-// function in a struct.
-func isNil(v reflect.Value) bool {
-	switch v.Kind() {
-	case reflect.Func, reflect.Pointer:
-		return v.IsNil()
-	case reflect.Struct:
-		return v.NumField() == 1 && v.Field(0).Kind() == reflect.Func && v.Field(0).IsNil()
-	default:
-		return false
-	}
-}
-
 // checkOptions returns what is wrong with the options, as far as the gates tell that are
 // made: a class has to be one of at least one of them.
 func (c *config) checkOptions(gates ...*admit.Gate) []error {
@@ -71,10 +23,10 @@ func (c *config) checkOptions(gates ...*admit.Gate) []error {
 	}
 	for _, rule := range c.classes {
 		for _, err := range checkMatcher(rule.matcher) {
-			errs = append(errs, fmt.Errorf("WithClass(%v): %w", rule.class, err))
+			errs = append(errs, fmt.Errorf("WithClassFor(%v): %w", rule.class, err))
 		}
 		if known := classNames(gates); known != nil && !slices.Contains(known, rule.class) {
-			errs = append(errs, fmt.Errorf("WithClass(%v): got a class that no gate has, want one of %v, or admit.WithClass for it",
+			errs = append(errs, fmt.Errorf("WithClassFor(%v): got a class that no gate has, want one of %v, or admit.WithClass for it",
 				rule.class, known))
 		}
 	}
