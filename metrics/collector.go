@@ -15,7 +15,10 @@ import (
 
 // A Source has numbers that a [Collector] shows. It is an [*admit.Gate], a
 // [*breaker.Breaker], a [*throttle.Throttle] or a [*streamcredit.Meter].
-type Source interface{ Name() string }
+type Source interface {
+	// Name returns the value of the label that the metrics of the source have.
+	Name() string
+}
 
 // Sources returns sources of one type for [NewCollector].
 //
