@@ -10,35 +10,33 @@ import (
 	"github.com/weir-go/weir/internal/check"
 )
 
-// A ClientConfig says how a client stands back. Each zero field leaves that out.
+// A ClientConfig lists the parts of a careful client. A zero field leaves its part out.
 type ClientConfig struct {
-	// Propagation, if not nil, passes on class, deadline and permits: see
-	// [UnaryPropagation].
+	// Propagation passes on the class, the deadline and the permits of a call; see
+	// [UnaryPropagation]. Give it only to clients of your own services.
 	Propagation *PropagationConfig
 	// Throttle refuses calls to targets that refuse them.
 	Throttle *throttle.Throttle
 	// Gate bounds how many unary calls are in flight, Streams how many streams are open.
 	Gate, Streams *admit.Gate
-	// Breaker refuses calls to methods that are unwell.
+	// Breaker refuses calls to methods that fail.
 	Breaker *breaker.Breaker
-	// Retry has gRPC retry.
+	// Retry makes gRPC retry calls.
 	Retry *retry.Config
-	// SecondRetries is told of a method that go-grpc-middleware's interceptor further
-	// out retries as well: see [retry.UnaryGuard]. It is only used with Retry.
+	// SecondRetries is called with a method that go-grpc-middleware's interceptor further
+	// out retries as well; see [retry.UnaryGuard]. It is used only with Retry.
 	SecondRetries func(target, method string)
 }
 
-// Client returns dial options for a client that stands back, in the order in which
-// the parts belong, from the outside to the inside: propagation, throttle, limit,
-// breaker, and gRPC's own retries. So no retry is counted twice, no local wait looks
-// like a slow server, and what is refused here costs no permit and no probe. The
-// options are for the limits. Interceptors in dial options before these stand
-// outside, those in later ones between these and gRPC.
+// Client returns dial options for a careful client. They hold the parts in the right order,
+// from the outside to the inside: propagation, throttle, gate, breaker, gRPC's own retries.
+// Then no retry counts twice, and the wait for a permit does not look like a slow server.
+// The options configure the gates. Interceptors in earlier dial options stand outside of
+// these. Those in later ones stand between these and gRPC.
 //
-// It returns an error that wraps ErrConfig and names everything that is wrong: nothing
-// is configured, Gate and Streams are one gate (long streams would take the permits of
-// calls), Streams has a limit that adapts, a part is a zero value, or a wrong option,
-// class or method.
+// The error wraps ErrConfig and names every mistake: no part, one gate for calls and streams
+// (long streams would take the permits of calls), a gate for streams with a limit that
+// adapts, a zero part, or a wrong option, class or method.
 func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 	if err := c.validate(opts); err != nil {
 		return nil, err

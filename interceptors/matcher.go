@@ -24,10 +24,10 @@ type (
 // MatchFunc returns a matcher that asks f.
 func MatchFunc(f func(ctx context.Context, c CallMeta) bool) Matcher { return selector.MatchFunc(f) }
 
-// Methods matches calls by what they are named, as gRPC writes it: "/shop.Orders/Buy"
-// is a method, "/shop.Orders/" all methods of a service. There are no wildcards. A name
-// of another form is an error of [Server] and [Client], and with an interceptor that was
-// made without them every call fails with INTERNAL.
+// Methods matches calls by name, as gRPC writes it: "/shop.Orders/Buy" is a method, and
+// "/shop.Orders/" is all methods of a service. There are no wildcards. A name of another
+// form is an error of [Server] and [Client]. In an interceptor that was made without them,
+// it fails every call with INTERNAL.
 func Methods(names ...string) Matcher {
 	m := &methods{names: names, parts: make([]methodParts, len(names))}
 	if len(names) == 0 {
@@ -78,7 +78,7 @@ func checkMethod(name string) error {
 	return nil
 }
 
-// checkMatcher returns what is wrong with a matcher. A nil one matches everything.
+// checkMatcher returns the mistakes of a matcher. A nil one matches everything.
 func checkMatcher(m Matcher) []error {
 	if m == nil {
 		return nil
@@ -92,8 +92,8 @@ func checkMatcher(m Matcher) []error {
 	return nil
 }
 
-// isNil reports whether calling a matcher can only panic. selector.MatchFunc wraps its
-// function in a struct.
+// isNil reports whether a call of the matcher would panic on a nil value. selector.MatchFunc
+// wraps its function in a struct.
 func isNil(v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.Func, reflect.Pointer:

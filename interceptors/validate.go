@@ -14,8 +14,8 @@ import (
 // wrong value at once, with what was wanted.
 var ErrConfig = errors.New("interceptors: invalid configuration")
 
-// checkOptions returns what is wrong with the options, as far as the gates tell that are
-// made: a class has to be one of at least one of them.
+// checkOptions returns the mistakes of the options. A class must belong to at least one of
+// the gates. Gates that are not made are left out.
 func (c *config) checkOptions(gates ...*admit.Gate) []error {
 	errs := slices.Clone(c.wrong)
 	for _, err := range checkMatcher(c.matcher) {
@@ -33,7 +33,7 @@ func (c *config) checkOptions(gates ...*admit.Gate) []error {
 	return errs
 }
 
-// classNames returns the classes of gates, nil if none is made.
+// classNames returns the classes of the gates, nil if no gate is made.
 func classNames(gates []*admit.Gate) (known []admit.Class) {
 	for _, g := range gates {
 		if !made(g) {
@@ -48,11 +48,11 @@ func classNames(gates []*admit.Gate) (known []admit.Class) {
 	return known
 }
 
-// made reports whether a gate is one that admit.New has made.
+// made reports whether admit.New made the gate.
 func made(g *admit.Gate) bool { return g != nil && g.Limit() > 0 }
 
-// cannotWork returns the error of every call of an interceptor that was made without a
-// gate, or with wrong options; nil if it can work.
+// cannotWork returns the error of every call of an interceptor that has no gate or wrong
+// options, and nil if the interceptor can work.
 func (c *config) cannotWork(g *admit.Gate) error {
 	if !made(g) {
 		return refusal.ErrNoGate
@@ -63,7 +63,7 @@ func (c *config) cannotWork(g *admit.Gate) error {
 	return nil
 }
 
-// checkGate says what is wrong with a gate that may be nil.
+// checkGate adds the mistakes of a gate. A nil gate is no mistake.
 func checkGate(bad *check.Errors, what string, g *admit.Gate, streams bool) {
 	switch {
 	case g == nil:
