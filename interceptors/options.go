@@ -61,7 +61,7 @@ func WithClassFor(class admit.Class, m Matcher) Option {
 // WithTenant sets the function that returns the tenant of a call. Tenants of a class share
 // it fairly. The function is called before a permit is taken, from many goroutines at once.
 // Take the tenant from the result of authentication, never from metadata that the caller
-// chose. Calls without a tenant, which is the default, and with an empty name share no
+// chose. A call with an empty name belongs to no tenant. Nil, the default, gives no call a
 // tenant.
 func WithTenant(f func(ctx context.Context, c CallMeta) string) Option {
 	return option(func(c *config) { c.tenant = f })
