@@ -11,7 +11,7 @@ import (
 
 const namespace = "weir"
 
-// A reading is one number of what is watched, out of its Stats.
+// A reading is one number of the Stats of a source.
 type reading[Stats any] struct {
 	name, help string
 	kind       prometheus.ValueType
@@ -83,7 +83,7 @@ const (
 	nativeResetAfter = time.Hour
 )
 
-// A gateSeries is all that one gate shows. The gate's name is part of the
+// A gateSeries holds the metrics of one gate. Its name is part of the
 // descriptors, so that a registry notices two gates of one name.
 type gateSeries struct {
 	gate     *admit.Gate
@@ -129,8 +129,8 @@ func newGateSeries(g *admit.Gate) *gateSeries {
 	return s
 }
 
-// hooks returns what feeds the series. The histograms are looked up here, once:
-// in a call there is nothing left that could fail.
+// hooks returns hooks that feed the histogram. Its children are looked up once, so that
+// nothing in a call can fail.
 func (s *gateSeries) hooks() admit.Hooks {
 	admitted := s.waits.WithLabelValues("admitted")
 	refused := s.waits.WithLabelValues("refused")

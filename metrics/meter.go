@@ -81,7 +81,7 @@ var meterReadings = []reading[streamcredit.MeterStats]{
 	},
 }
 
-// reasons is the closed set of streamcredit: whatever else a meter may hold does
+// reasons is the closed set of values of the label reason. Any other reason of a meter does
 // not become a label.
 var reasons = []streamcredit.Reason{
 	streamcredit.InvalidDemand,
@@ -102,7 +102,7 @@ var reasons = []streamcredit.Reason{
 	streamcredit.BudgetExhausted,
 }
 
-// A meterSeries is all that one meter shows. The meter's name is part of the
+// A meterSeries holds the metrics of one meter. Its name is part of the
 // descriptors, so that a registry notices two meters of one name.
 type meterSeries struct {
 	meter      *streamcredit.Meter
