@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 	"github.com/sony/gobreaker/v2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -152,8 +151,8 @@ func BenchmarkUnaryServerNeighbours(b *testing.B) {
 			}
 			i := interceptors.UnaryServer(
 				newGate(b, admit.WithLimit(fixed(1000)), admit.WithClassConfig(admit.Critical, admit.ClassConfig{Share: 0.5})),
-				interceptors.WithClass(admit.Critical, interceptors.Methods(work)),
-				interceptors.WithTenant(func(context.Context, middleware.CallMeta) string { return names[rand.IntN(tenants)] }))
+				interceptors.WithClassFor(admit.Critical, interceptors.Methods(work)),
+				interceptors.WithTenant(func(context.Context, interceptors.CallMeta) string { return names[rand.IntN(tenants)] }))
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				ctx := callContext(b)

@@ -11,10 +11,9 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/callctx"
 )
 
-// serverCall says whether a call on a server is subject to the gate, and what
-// the gate is told of it. It remembers nothing: method names are the caller's,
-// and there is no end of them. req is nil before the message is read, info for
-// unary calls.
+// serverCall reports whether a call on a server is subject to the gate, and describes the
+// call for it. It keeps nothing, because callers choose method names and can invent any
+// number. req is nil before the message is read, and info is nil for unary calls.
 func (c *config) serverCall(ctx context.Context, method string, info *grpc.StreamServerInfo, req any) (admit.Call, bool) {
 	if !c.noExemptions && exempt(method) {
 		return admit.Call{}, false
@@ -25,7 +24,7 @@ func (c *config) serverCall(ctx context.Context, method string, info *grpc.Strea
 	return c.choose(ctx, middleware.NewServerCallMeta(method, info, req))
 }
 
-// clientCall is serverCall for calls that leave; desc is nil for unary ones.
+// clientCall is serverCall for the calls of a client. desc is nil for unary ones.
 func (c *config) clientCall(ctx context.Context, method string, desc *grpc.StreamDesc, req any) (admit.Call, bool) {
 	if c.indifferent() {
 		return admit.Call{Class: callctx.Class(ctx)}, true
@@ -33,12 +32,12 @@ func (c *config) clientCall(ctx context.Context, method string, desc *grpc.Strea
 	return c.choose(ctx, middleware.NewClientCallMeta(method, desc, req))
 }
 
-// indifferent reports that nobody wants to look at calls.
+// indifferent reports whether no option needs to look at the call.
 func (c *config) indifferent() bool {
 	return c.matcher == nil && c.classifier == nil && c.classes == nil && c.tenant == nil && c.cost == nil
 }
 
-func (c *config) choose(ctx context.Context, meta middleware.CallMeta) (call admit.Call, subject bool) {
+func (c *config) choose(ctx context.Context, meta CallMeta) (call admit.Call, subject bool) {
 	if c.matcher != nil && !c.matcher.Match(ctx, meta) {
 		return call, false
 	}
@@ -52,7 +51,7 @@ func (c *config) choose(ctx context.Context, meta middleware.CallMeta) (call adm
 	return call, true
 }
 
-func (c *config) classOf(ctx context.Context, meta middleware.CallMeta) admit.Class {
+func (c *config) classOf(ctx context.Context, meta CallMeta) admit.Class {
 	for _, rule := range c.classes {
 		if rule.matcher.Match(ctx, meta) {
 			return rule.class
@@ -67,8 +66,8 @@ func (c *config) classOf(ctx context.Context, meta middleware.CallMeta) admit.Cl
 	return admit.Default
 }
 
-// exempt reports whether a full method name, as in "/service/method", belongs to
-// a service that has to answer when the server is full.
+// exempt reports whether a full method name, as in "/service/method", belongs to a service
+// that must answer when the server is full.
 func exempt(method string) bool {
 	rest, ours := strings.CutPrefix(method, "/grpc.")
 	if !ours {

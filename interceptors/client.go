@@ -10,14 +10,14 @@ import (
 	"github.com/weir-go/weir/admit"
 )
 
-// UnaryClient returns an interceptor that lets a call go out when it has a
-// permit of the gate. Whether a call waits for it or is refused is the gate's
-// configuration: with admit.Block the caller waits, for as long as its context
-// allows, and is slowed down to what the other side can do. The call's time and
-// end, retries by gRPC included, are a sample for the limit.
+// UnaryClient returns an interceptor that sends a call once it has a permit of the gate. The
+// configuration of the gate decides whether a call waits or is refused. With admit.Block the
+// caller waits for as long as its context allows, and so slows down to the rate of the
+// server. The time and the outcome of the call, retries by gRPC included, are a sample for
+// the limit.
 //
-// With a nil gate, or a wrong option, every call fails with INTERNAL. [Client] finds
-// that at start.
+// With a nil gate, or a wrong option, every call fails with INTERNAL. [Client] reports that
+// at start.
 func UnaryClient(g *admit.Gate, opts ...ClientOption) grpc.UnaryClientInterceptor {
 	cfg := clientConfig(opts)
 	if err := cfg.cannotWork(g); err != nil {
@@ -29,17 +29,16 @@ func UnaryClient(g *admit.Gate, opts ...ClientOption) grpc.UnaryClientIntercepto
 	return c.unary
 }
 
-// StreamClient returns an interceptor that bounds how many streams are open. It
-// takes a permit before it opens the stream. The permit comes free when the
-// stream is over, as gRPC defines that for its own resources: RecvMsg returned
-// an error, io.EOF included, or the only response of a stream that has but one;
-// the context is done; SendMsg or Header failed for good; the connection was
-// closed; or the stream could not be opened. A stream that is dropped without
-// any of that keeps its permit, as it keeps gRPC's buffers. Streams teach the
-// limit nothing.
+// StreamClient returns an interceptor that bounds the number of open streams. It takes a
+// permit before it opens the stream. The permit is released when the stream is over, by
+// gRPC's own definition: RecvMsg returned an error, io.EOF included, or the only response of
+// a stream that has one; the context is done; SendMsg or Header failed for good; the
+// connection was closed; or the stream could not be opened. A stream that is abandoned
+// without any of these keeps its permit, as it keeps gRPC's buffers. Streams teach the limit
+// nothing.
 //
-// With a nil gate, or a wrong option, every call fails with INTERNAL. [Client] finds
-// that at start.
+// With a nil gate, or a wrong option, every call fails with INTERNAL. [Client] reports that
+// at start.
 func StreamClient(g *admit.Gate, opts ...ClientOption) grpc.StreamClientInterceptor {
 	cfg := clientConfig(opts)
 	if err := cfg.cannotWork(g); err != nil {
@@ -85,7 +84,7 @@ func (c *client) unary(
 	return err
 }
 
-// acquire takes a permit, and notes how long that took if somebody wants to know.
+// acquire takes a permit. It records how long that took if propagation asked for it.
 func (c *client) acquire(ctx context.Context, call admit.Call) (admit.Permit, error) {
 	if w := waitingOf(ctx); w != nil {
 		defer w.since(time.Now())
@@ -122,10 +121,9 @@ func (c *client) stream(
 	return s, nil
 }
 
-// A clientStream holds a permit until it is over. That is seen from several
-// sides, so that a streamer that is not gRPC's own will do: the first counts.
-// It never asks for the stream's own context, because gRPC does not retry a
-// stream whose context was asked for.
+// A clientStream holds a permit until it is over. Several events show its end, and the first
+// one counts, so that a streamer other than gRPC's works too. It never asks for the context
+// of the stream, because gRPC does not retry a stream after that.
 type clientStream struct {
 	grpc.ClientStream
 	mark   *mark

@@ -1,110 +1,120 @@
-// Package interceptors brings gRPC calls to a gate of package admit, and turns
-// its refusals into statuses that the caller's machinery understands.
+// Package interceptors connects gRPC to the gates of package admit. A gate decides which
+// calls run. An interceptor asks it for a permit, and turns a refusal into a status that the
+// client's gRPC library understands.
 //
-// [UnaryServer] and [StreamServer] guard a server, [Tap] turns calls away
-// before they are read, [UnaryClient] and [StreamClient] bound what a client
-// has under way. One gate can serve all interceptors of a server. All of them
-// are safe for concurrent use; none starts a goroutine.
+// Use it in a server that can be asked for more than it can do, and in a client that should
+// not send more than its servers can do. Do not use it to protect a server against one slow
+// dependency: put a gate in the client of that dependency. For streams whose messages need
+// flow control, see package streamcredit.
 //
-// Clients stand back with [UnaryThrottle], [UnaryBreaker] and the retry policy of
-// [RetryConfig]. [WithPropagation] and [UnaryPropagation] let what a call is travel
-// from service to service. [Server] and [Client] put all of it together in the right
-// order, and [Shutdown] ends a server.
+//	gate, err := admit.New(admit.WithName("api"))
+//	...
+//	options, err := interceptors.Server(interceptors.ServerConfig{Gate: gate})
+//	...
+//	server := grpc.NewServer(options...)
+//	...
+//	err = interceptors.Shutdown(ctx, server, gate)
+//
+// # Concepts
+//
+// [Server] returns the options of a guarded server and [Client] those of a careful client,
+// with all interceptors in the right order. [UnaryServer], [StreamServer], [UnaryClient] and
+// [StreamClient] are the interceptors alone. [Tap] refuses calls before gRPC reads them.
+// [Shutdown] drains the gates and stops the server.
+//
+// Options tell the gate about a call. [WithClassFor] and [WithClassifier] set its class,
+// [WithTenant] its tenant and [WithCost] its cost. Package admit describes what they mean.
+// A client's call without a class has the class of [ContextWithClass], or of the call that it
+// is made for. [WithPropagation] and [UnaryPropagation] carry the class, the deadline and the
+// permits of a call from service to service.
+//
+// [RefusalFrom] reads a refusal: its reason, its delay, and whether a server or this process
+// made it.
+//
+// The packages below hold the rest of a client. Package breaker refuses calls to methods that
+// fail, package throttle refuses calls to servers that refuse them, and package retry
+// configures gRPC's retries.
+//
+// All interceptors are safe for concurrent use. None starts a goroutine.
 //
 // # Order
 //
-// On a server, from the outside to the inside: the ORCA server option, stats handler,
-// metrics, recovery, authentication, this package, validation, whatever sets
-// headers, the handler. What stands outside sees refusals as errors with a
-// status; what stands inside runs only for calls that were let in.
+// On a server, from the outside to the inside: the ORCA server option, the stats handler,
+// metrics, recovery, authentication, this package, validation, interceptors that set headers,
+// the handler. Outer interceptors see a refusal as an error with a status. Inner ones run
+// only for admitted calls.
 //
-// Two things go wrong in another order. A client obeys the delay in
-// grpc-retry-pushback-ms only if the refusal is the whole answer (Trailers-Only
-// in HTTP/2): an interceptor further out that called grpc.SetHeader or
-// grpc.SendHeader turns it into headers and trailers, and grpc-go then does not
-// retry at all. And recovery must be outside, because a matcher, classifier or
-// handler that panics is not caught here: its permit comes free, the panic goes
-// on.
+// Another order breaks two things. A client obeys grpc-retry-pushback-ms only if the refusal
+// is a Trailers-Only response. An outer interceptor that called grpc.SetHeader or
+// grpc.SendHeader prevents that, and grpc-go then does not retry at all. Recovery must be
+// outside because this package does not recover panics of matchers, classifiers and handlers.
+// It frees the permit and lets the panic continue.
 //
-// On a client: propagation, throttle, limit, breaker, and then gRPC with its own
-// retries. So retries are not counted as calls, the time for which a call waits for a
-// permit is not taken for the server's slowness, and what is refused further out
-// costs no permit and no probe.
-//
-// # Who gets the permits
-//
-// [WithClass] and [WithClassifier] say of what class a call is, [WithTenant] whose it
-// is, [WithCost] what it costs; what that means is described at admit.ClassConfig and
-// admit.Call. On a client, and where no option says otherwise, a call has the class of
-// [ContextWithClass], or of the call for which it is made.
+// On a client: propagation, throttle, gate, breaker, and then gRPC with its own retries. A
+// retry is then not counted as a call. The wait for a permit does not look like a slow server.
+// A call that is refused further out takes no permit and no probe.
 //
 // # Refusals
 //
-// The code says where else the call may go. [WithCode] changes it for a reason.
+// The code tells where else the call may go. [WithCode] changes it for a reason.
 //
-//	who refuses, and why                          code                 another server
-//	a server: full, or the call waited too long   UNAVAILABLE          may take it
-//	a server: it drains                           UNAVAILABLE          may take it, at once
-//	a server: the caller's own share is used up   RESOURCE_EXHAUSTED   will not help
-//	a client's limit is used up                   RESOURCE_EXHAUSTED   was not asked
-//	a client's limit drains                       UNAVAILABLE          was not asked
-//	a throttle, or an open circuit                UNAVAILABLE          was not asked
-//	[UnaryPropagation]: the deadline is too near  DEADLINE_EXCEEDED    was not asked
-//	the deadline ended while the call waited      DEADLINE_EXCEEDED
-//	the caller canceled while the call waited     CANCELED
+//	refused by, and why                            code                 another server
+//	a server that is full, or a wait too long      UNAVAILABLE          may take it
+//	a server that drains                           UNAVAILABLE          may take it, at once
+//	a server: the caller's share is used up        RESOURCE_EXHAUSTED   will not help
+//	a client's gate that is full                   RESOURCE_EXHAUSTED   was not asked
+//	a client's gate that drains                    UNAVAILABLE          was not asked
+//	a throttle, or an open circuit                 UNAVAILABLE          was not asked
+//	[UnaryPropagation]: the deadline is too near   DEADLINE_EXCEEDED    was not asked
+//	the deadline ended while the call waited       DEADLINE_EXCEEDED
+//	the caller canceled while the call waited      CANCELED
 //
-// [RefusalFrom] reads a refusal: its reason, its delay, whether it is local or remote, and
-// the name of the gate. The last two rows are no refusals.
+// The last two rows are not refusals.
 //
-// Each refusal carries the detail errdetails.ErrorInfo, with the reason (such as
-// QUEUE_FULL), the domain "weir" and the gate's name, and, if there is one, the detail
-// errdetails.RetryInfo with the delay after which to come back. Its message says the
-// same to people. What a [Tap] turns away has only the message. Nothing tells the caller
-// about limits, queues or other callers. In the process that refused,
-// errors.Is(err, admit.ErrRefused) is true for the error of a gate's refusal, and
-// errors.As finds the *admit.Refusal in it.
+// Each refusal carries an errdetails.ErrorInfo with the reason (such as QUEUE_FULL), the
+// domain "weir" and the name of the gate. If there is a delay, it also carries an
+// errdetails.RetryInfo. The message says the same to people. A refusal of a [Tap] has the
+// message alone. A refusal tells nothing about limits, queues or other callers. In the process
+// that refused, errors.Is(err, admit.ErrRefused) is true for a refusal by a gate, and
+// errors.As finds the *admit.Refusal.
 //
 // # Retries
 //
-// A server's refusal, except a tap's, also has the trailer grpc-retry-pushback-ms with
-// its delay, which a grpc-go client uses as it is when its retryPolicy lists the code.
-// The delay has its jitter already. It is as long as the gate's queue needs, at most
-// admit.WithMaxRetryAfter, by default a second, and 10 to 20 ms while the gate drains.
-// A call whose deadline is nearer than twice the delay is told not to come back (-1).
-// gRPC would let it wait for its deadline, and its caller would not learn that it was
-// refused.
+// A server's refusal has the trailer grpc-retry-pushback-ms with its delay, unless a tap made
+// it. A grpc-go client sleeps for exactly that delay if its retryPolicy lists the code. The
+// delay already has its jitter. It is as long as the queue of the gate needs, at most
+// admit.WithMaxRetryAfter (a second by default), and 10 to 20 ms while the gate drains. A call
+// whose deadline is nearer than twice the delay is told not to retry (-1). Otherwise gRPC
+// would sleep until the deadline, and the caller would never see the refusal.
 //
-// A client needs the retryThrottling of a service config, or an overload makes it send
-// every call several times; [RetryConfig] has one.
+// A client needs retryThrottling in its service config, or an overload makes it send every
+// call several times. retry.Config sets it.
 //
-// # What a call teaches the limit
+// # Outcomes
 //
 // A unary call that ends with OK is a success. It is an overload if it ends with
 //
-//   - DEADLINE_EXCEEDED, when it had a fair time: twice the mean that its method takes
-//     without congestion, or that mean and four mean deviations, whichever is more; or
-//     the mean alone, once no call of the method went well for a quarter of a second. A
-//     deadline that could not be met says nothing about the server;
-//   - UNAVAILABLE, unless gRPC itself made it because there was no connection;
-//   - RESOURCE_EXHAUSTED of a gate that was full, as its errdetails.ErrorInfo says. All
-//     other RESOURCE_EXHAUSTED are quotas of callers, or made by gRPC of a message that
-//     is too large.
+//   - DEADLINE_EXCEEDED, when it had a fair time: twice the mean time of its method without
+//     congestion, or that mean and four mean deviations, whichever is more. The mean alone is
+//     enough once no call of the method went well for a quarter of a second. A deadline that
+//     could not be met shows nothing about the server;
+//   - UNAVAILABLE, unless gRPC made it because there was no connection;
+//   - RESOURCE_EXHAUSTED of a gate that was full, as its errdetails.ErrorInfo says. Any other
+//     RESOURCE_EXHAUSTED is a caller's quota, or is about a message that is too large.
 //
-// Anything else is ignored ([WithOutcome] changes that). An error that a gate in this
-// process made, in any place of the chain or before a call that the handler wanted to
-// make, is always
-// ignored. The lifetime of a stream is not a latency: streams are always ignored.
+// Every other end is ignored ([WithOutcome] changes that). An error of a gate, throttle or
+// breaker in this process is always ignored. So are streams, because the lifetime of a stream
+// is not a latency.
 //
 // # One gate, one permit
 //
-// A call takes one permit of a gate, even if interceptors of that gate stand in
-// its chain twice; the inner ones let it pass. So does a call that a handler
-// makes, with its own context, through a client whose gate is also its
-// server's. A call that comes back by way of another process does so with
-// [WithPropagation]. Interceptors recognise such calls by a mark in the context, which
-// costs one small allocation. A gate whose unary interceptor was made once,
-// which is the usual case, stops marking when it has seen that it stands alone
-// (and marks one call of a thousand to notice if that changes), so that an
-// admitted call allocates nothing. To give two servers one gate at that price,
-// give both the same interceptor value.
+// A call takes one permit of a gate, even if several interceptors of that gate are in its
+// chain: the inner ones let it pass. The same holds for a call that a handler makes with its
+// own context, through a client that has the gate of its server. A call that comes back
+// through another process needs [WithPropagation].
+//
+// A mark in the context identifies such calls. It costs one small allocation. A gate with one
+// unary interceptor, which is the usual case, stops marking once it has seen that no other one
+// follows. It still marks one call in a thousand, to notice a change. To share one gate
+// between two servers at that price, give both the same interceptor value.
 package interceptors

@@ -49,12 +49,12 @@ func ExampleServer() {
 	}
 	_, err = interceptors.Server(
 		interceptors.ServerConfig{Gate: gate, Streams: gate, MaxConcurrentStreams: 10},
-		interceptors.WithClass(admit.Critical, interceptors.Methods("shop.Checkout/Buy")),
+		interceptors.WithClassFor(admit.Critical, interceptors.Methods("shop.Checkout/Buy")),
 	)
 	fmt.Println(err)
 	// Output:
 	// interceptors: invalid configuration: server: Streams: got gate "default" with a limit that adapts, want a fixed one: it would learn nothing from streams
 	// server: Streams: got the gate of the calls, want one of its own, or nil
 	// server: MaxConcurrentStreams: got 10, want at least 64, which the gates let run and wait, or 0 (1000 here)
-	// server: WithClass(critical): Methods: got "shop.Checkout/Buy", want "/shop.Checkout/Buy"
+	// server: WithClassFor(critical): Methods: got "shop.Checkout/Buy", want "/shop.Checkout/Buy"
 }

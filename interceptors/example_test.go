@@ -7,8 +7,6 @@ import (
 	"log"
 	"time"
 
-	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -198,7 +196,7 @@ func ExampleTap() {
 
 // Only what is expensive is subject to the gate.
 func ExampleWithMatcher() {
-	expensive := selector.MatchFunc(func(_ context.Context, c middleware.CallMeta) bool { return c.Method != "Work" })
+	expensive := interceptors.MatchFunc(func(_ context.Context, c interceptors.CallMeta) bool { return c.Method != "Work" })
 	gate, err := admit.New()
 	if err != nil {
 		log.Fatal(err)
@@ -216,7 +214,7 @@ func ExampleWithMatcher() {
 
 // The class comes from what the server knows, here the method.
 func ExampleWithClassifier() {
-	classify := func(_ context.Context, c middleware.CallMeta) admit.Class {
+	classify := func(_ context.Context, c interceptors.CallMeta) admit.Class {
 		if c.Method == "Work" {
 			return admit.Sheddable
 		}
@@ -303,7 +301,7 @@ type callerKey struct{}
 
 // Protect a method: what the shop lives from comes first, has half of the permits for itself,
 // and reports never have more than a quarter.
-func ExampleWithClass() {
+func ExampleWithClassFor() {
 	gate, err := admit.New(
 		admit.WithClassConfig(admit.Critical, admit.ClassConfig{Share: 0.5}),
 		admit.WithClassConfig(admit.Background, admit.ClassConfig{Max: 0.25}),
@@ -312,8 +310,8 @@ func ExampleWithClass() {
 		log.Fatal(err)
 	}
 	guard := interceptors.UnaryServer(gate,
-		interceptors.WithClass(admit.Critical, interceptors.Methods("/shop.Checkout/")),
-		interceptors.WithClass(admit.Background, interceptors.Methods("/shop.Reports/Monthly")),
+		interceptors.WithClassFor(admit.Critical, interceptors.Methods("/shop.Checkout/")),
+		interceptors.WithClassFor(admit.Background, interceptors.Methods("/shop.Reports/Monthly")),
 	)
 	_ = grpc.NewServer(grpc.ChainUnaryInterceptor(guard))
 	fmt.Println(gate.Stats().Classes[admit.Critical])
@@ -328,7 +326,7 @@ func ExampleWithTenant() {
 		log.Fatal(err)
 	}
 	guard := interceptors.UnaryServer(gate,
-		interceptors.WithTenant(func(ctx context.Context, _ middleware.CallMeta) string {
+		interceptors.WithTenant(func(ctx context.Context, _ interceptors.CallMeta) string {
 			who, _ := ctx.Value(callerKey{}).(caller)
 			return who.name
 		}))
@@ -363,7 +361,7 @@ func ExampleWithPropagation() {
 	}
 	_ = grpc.NewServer(opts...)
 
-	dial, err := interceptors.Client(interceptors.ClientConfig{Propagation: []interceptors.PropagationOption{}})
+	dial, err := interceptors.Client(interceptors.ClientConfig{Propagation: &interceptors.PropagationConfig{}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -391,7 +389,7 @@ func ExampleClient() {
 	}
 	dial, err := interceptors.Client(interceptors.ClientConfig{
 		Throttle: targets,
-		Limit:    limit,
+		Gate:     limit,
 		Breaker:  circuits,
 		Retry:    &retry.Config{},
 	})

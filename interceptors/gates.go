@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/tap"
 
@@ -15,30 +14,29 @@ import (
 	"github.com/weir-go/weir/internal/check"
 )
 
-// A GateRule says which calls a gate is for.
+// A GateRule assigns calls to a gate.
 type GateRule struct {
-	// Gate must not be nil, nor stand in two rules.
+	// Gate must not be nil, and must not be in two rules.
 	Gate *admit.Gate
-	// Match chooses calls; nil is all of them. For methods by name see [Methods]. It is
-	// called before a permit is taken, from many goroutines at once; see [Tap] for what
-	// it is given there.
-	Match selector.Matcher
-	// Streams makes it a gate for streams: unary calls pass by it, as streams pass by
-	// the others.
+	// Match chooses calls; nil chooses all of them. See [Methods] for methods by name. It is
+	// called before a permit is taken, from many goroutines at once. [Tap] describes what it
+	// gets there.
+	Match Matcher
+	// Streams makes this a gate for streams. Unary calls skip it, and streams skip the other
+	// gates.
 	Streams bool
 }
 
 // Gates are the gates of a server whose methods have different bottlenecks. A unary call
-// is for the first of them that matches it and is not for streams, a stream for the
-// first that matches and is. Unary interceptor, stream interceptor and tap go by the
-// same list. A call that none matches is for the Gate of [ServerConfig], a stream for
-// its Streams; where these are nil, it is not limited.
+// goes to the first gate that matches and is not for streams. A stream goes to the first
+// gate that matches and is for streams. Unary interceptor, stream interceptor and tap use
+// the same list. A call without a match goes to the Gate of [ServerConfig], and a stream to
+// its Streams. If that is nil, the call is not limited.
 type Gates []GateRule
 
-// GatesFromJSON makes the gates of a document: see [admit.SectionsFromJSON]. A gate
-// without "methods" is for all calls that the ones before are not for. The options are
-// for each of the gates, before what the document says. The error names everything that
-// is wrong, by line and key.
+// GatesFromJSON makes the gates of a document; see [admit.SectionsFromJSON]. A gate without
+// "methods" is for all calls that no earlier gate matches. The options apply to each gate,
+// before the values of the document. The error names every mistake by line and key.
 func GatesFromJSON(document []byte, opts ...admit.Option) (Gates, error) {
 	sections, err := admit.SectionsFromJSON(document)
 	var bad check.Errors
@@ -72,10 +70,10 @@ func GatesFromJSON(document []byte, opts ...admit.Option) (Gates, error) {
 	return gates, nil
 }
 
-// Update changes the gates that a document names, while calls run: all of them or, with
-// an error, none. What the document does not name stays as it is, a whole gate too. Which
-// gates there are, and which calls they are for, cannot be changed: a gate with a new
-// name, or other methods than at the start, is an error.
+// Update changes the gates that a document names, while calls run. With an error, no gate
+// changes. Values and gates that the document does not name stay as they are. Update cannot
+// add a gate, or change the methods of one: a new name, or other methods than at the start,
+// is an error.
 func (g Gates) Update(document []byte) error {
 	sections, err := admit.SectionsFromJSON(document)
 	if err != nil {
@@ -85,7 +83,7 @@ func (g Gates) Update(document []byte) error {
 	for _, s := range sections {
 		i := slices.IndexFunc(g, func(r GateRule) bool { return made(r.Gate) && r.Gate.Name() == s.Name })
 		if i < 0 {
-			continue // UpdateFromJSON finds that, too
+			continue // UpdateFromJSON reports an unknown name
 		}
 		now, _ := g[i].Match.(*methods)
 		bad.That(s.Methods == nil || now != nil && slices.Equal(now.names, s.Methods),
@@ -101,7 +99,7 @@ func (g Gates) Update(document []byte) error {
 	return nil
 }
 
-// withoutKind returns what an error of package admit says is wrong.
+// withoutKind returns the mistakes in an error of package admit, without its sentinel.
 func withoutKind(err error) string {
 	if err == nil {
 		return ""
@@ -141,7 +139,7 @@ func (g Gates) validate(bad *check.Errors, c *ServerConfig) {
 	}
 }
 
-// after checks a rule against one before it.
+// after checks a rule against an earlier one.
 func (r GateRule) after(bad *check.Errors, what, where string, before GateRule) {
 	if made(before.Gate) {
 		bad.That(r.Gate != before.Gate, "%s: Gate: got the gate of %s, want one of its own, or one rule for both", what, where)
@@ -162,7 +160,7 @@ func (r GateRule) after(bad *check.Errors, what, where string, before GateRule) 
 	}
 }
 
-// covers reports whether whatever a name matches is matched.
+// covers reports whether m matches every call that name matches.
 func (m *methods) covers(name methodParts) bool {
 	return slices.ContainsFunc(m.parts, func(p methodParts) bool {
 		return p.service == name.service && (p.method == "" || p.method == name.method)
@@ -178,12 +176,12 @@ type router struct {
 }
 
 type route struct {
-	match selector.Matcher // nil: everything
+	match Matcher // nil: everything
 	to    *server
 	turn  tap.ServerInHandle
 }
 
-// router returns what sends calls of a kind to their gates, nil if one gate has all.
+// router returns the router for calls of a kind, nil if one gate takes all of them.
 func (c *ServerConfig) router(k kind, rest *admit.Gate, cfg config) *router {
 	r := &router{exempts: !cfg.noExemptions}
 	for _, rule := range c.Gates {
@@ -205,7 +203,7 @@ func (c *config) server(g *admit.Gate, k kind) *server {
 	return &server{config: *c, member: join(g, k)}
 }
 
-// find returns where a call goes; both are nil if it is not limited.
+// find returns where a call goes. Both results are nil if the call is not limited.
 func (r *router) find(ctx context.Context, method string, info *grpc.StreamServerInfo, req any) (*server, tap.ServerInHandle) {
 	if r.exempts && exempt(method) {
 		return nil, nil
@@ -235,7 +233,7 @@ func (r *router) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	return s.stream(srv, ss, info, handler)
 }
 
-// tap is a tap handle for all gates. While none of them is full it looks at no call.
+// tap is the tap handle for all gates. While no gate is full, it does not look at the call.
 func (r *router) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
 	full := r.rest != nil && gateFuncs.Full(r.rest.gate)
 	for i := 0; i < len(r.routes) && !full; i++ {
@@ -250,7 +248,7 @@ func (r *router) tap(ctx context.Context, info *tap.Info) (context.Context, erro
 	return ctx, nil
 }
 
-// findForTap returns nil where a matcher panics: nothing could recover it here.
+// findForTap returns nil if a matcher panics, because a panic in a tap ends the process.
 func (r *router) findForTap(ctx context.Context, method string) (turn tap.ServerInHandle) {
 	defer func() {
 		if recover() != nil {

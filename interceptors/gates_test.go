@@ -11,8 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
@@ -176,7 +174,7 @@ func TestGatesLeaveTheRestAlone(t *testing.T) {
 		wantCode(t, s.open(t.Context(), "/shop.Orders/Watch"), codes.OK)
 		wantCode(t, s.open(t.Context(), "/shop.Orders/Watch"), codes.Unavailable)
 	})
-	all := interceptors.Gates{{Gate: gateNamed(t, "all", 1), Match: selector.MatchFunc(func(context.Context, middleware.CallMeta) bool { panic("boom") })}}
+	all := interceptors.Gates{{Gate: gateNamed(t, "all", 1), Match: interceptors.MatchFunc(func(context.Context, interceptors.CallMeta) bool { panic("boom") })}}
 	fill(t, all[0].Gate)
 	r := startShop(t, serverOptions(t, interceptors.ServerConfig{Gates: all, Tap: true, Outside: []grpc.UnaryServerInterceptor{
 		func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (_ any, err error) {
@@ -212,7 +210,7 @@ func TestGatesFromJSON(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tenant := interceptors.WithTenant(func(context.Context, middleware.CallMeta) string { return "a" })
+		tenant := interceptors.WithTenant(func(context.Context, interceptors.CallMeta) string { return "a" })
 		s := startShop(t, serverOptions(t, interceptors.ServerConfig{Gates: gates}, tenant))
 		buy := gates.All()[0]
 		var running sync.WaitGroup
@@ -298,7 +296,7 @@ func TestServerConfigSaysWhatIsWrong(t *testing.T) {
 		`Gates[0]: Match: Methods: got "shop.Orders/Buy", want "/shop.Orders/Buy"`: {
 			Gates: interceptors.Gates{{Gate: g, Match: interceptors.Methods("shop.Orders/Buy")}},
 		},
-		"Gates[0]: Match: got a nil selector.":                                            {Gates: interceptors.Gates{{Gate: g, Match: selector.MatchFunc(nil)}}},
+		"Gates[0]: Match: got a nil selector.":                                            {Gates: interceptors.Gates{{Gate: g, Match: interceptors.MatchFunc(nil)}}},
 		`server: Streams: got gate "x" with a limit that adapts, want a fixed one`:        {Gate: g, Streams: adaptive(t, "x")},
 		`server: Gates[0]: Gate: got gate "y" with a limit that adapts`:                   {Gates: interceptors.Gates{{Gate: adaptive(t, "y"), Streams: true}}},
 		"server: Tap: got it with Streams, want one of them":                              {Gates: interceptors.Gates{{Gate: g}, {Gate: h, Streams: true}}, Tap: true},
@@ -317,10 +315,10 @@ func TestServerConfigSaysWhatIsWrong(t *testing.T) {
 		Outside: []grpc.UnaryServerInterceptor{nil},
 		Gates:   interceptors.Gates{{Gate: &admit.Gate{}, Match: interceptors.Methods("a b")}, {Gate: g, Streams: true}},
 		Streams: g,
-	}, nil, interceptors.WithClass(6, interceptors.Methods("/shop.Orders")))
+	}, nil, interceptors.WithClassFor(6, interceptors.Methods("/shop.Orders")))
 	for _, says := range []string{
 		"Gates[0]: Gate: got a zero Gate", `Gates[0]: Match: Methods: got "a b"`, "Gates[1]: Gate: got the gate of Gate or Streams", "Outside[0]: got nil",
-		"server: option 0: got nil", `WithClass(class(6)): Methods: got "/shop.Orders", want "/shop.Orders/"`, "WithClass(class(6)): got a class that no gate has",
+		"server: option 0: got nil", `WithClassFor(class(6)): Methods: got "/shop.Orders", want "/shop.Orders/"`, "WithClassFor(class(6)): got a class that no gate has",
 	} {
 		wantConfigError(t, err, says)
 	}
@@ -328,7 +326,7 @@ func TestServerConfigSaysWhatIsWrong(t *testing.T) {
 	own := newGate(t, admit.WithName("own"), admit.WithClassConfig(6, admit.ClassConfig{Name: "six"}))
 	_ = serverOptions(t, interceptors.ServerConfig{
 		Gates: interceptors.Gates{{Gate: g, Match: buy}, {Gate: h, Match: orders, Streams: true}, {Gate: own, Match: orders}}, Gate: adaptive(t, "rest"), MaxConcurrentStreams: 1 << 20,
-	}, interceptors.WithClass(6, nil), interceptors.WithMatcher(nil))
+	}, interceptors.WithClassFor(6, nil), interceptors.WithMatcher(nil))
 }
 
 func TestMethodsSaysWhatIsWrong(t *testing.T) {
@@ -353,13 +351,13 @@ func TestMethodsSaysWhatIsWrong(t *testing.T) {
 		bad := interceptors.Methods("/shop.Checkout/Buy", name)
 		says := fmt.Sprintf("Methods: got %q, ", name)
 		for what, opt := range map[string]interceptors.Option{
-			"WithMatcher: ":         interceptors.WithMatcher(bad),
-			"WithClass(critical): ": interceptors.WithClass(admit.Critical, bad),
+			"WithMatcher: ":            interceptors.WithMatcher(bad),
+			"WithClassFor(critical): ": interceptors.WithClassFor(admit.Critical, bad),
 		} {
 			_, err := interceptors.Server(interceptors.ServerConfig{Gate: g}, opt)
 			wantConfigError(t, err, "server: "+what+says)
 			wantConfigError(t, err, want)
-			_, err = interceptors.Client(interceptors.ClientConfig{Limit: g}, opt)
+			_, err = interceptors.Client(interceptors.ClientConfig{Gate: g}, opt)
 			wantConfigError(t, err, "client: "+what+says)
 			_, err = interceptors.UnaryServer(g, opt)(t.Context(), nil, workInfo, succeed)
 			wantCode(t, err, codes.Internal)
@@ -374,7 +372,7 @@ func TestMethodsSaysWhatIsWrong(t *testing.T) {
 	}
 	_, err := interceptors.Server(interceptors.ServerConfig{Gate: g}, interceptors.WithMatcher(interceptors.Methods()))
 	wantConfigError(t, err, "Methods: got no name")
-	for _, i := range []interceptors.ServerOption{nil, interceptors.WithClass(7, nil), interceptors.WithMatcher(selector.MatchFunc(nil))} {
+	for _, i := range []interceptors.ServerOption{nil, interceptors.WithClassFor(7, nil), interceptors.WithMatcher(interceptors.MatchFunc(nil))} {
 		_, err := interceptors.UnaryServer(g, i)(t.Context(), nil, workInfo, succeed)
 		wantCode(t, err, codes.Internal)
 		wantCode(t, interceptors.StreamServer(g, i)(nil, &serverStream{ctx: t.Context()}, nil, nil), codes.Internal)
@@ -389,17 +387,17 @@ func TestMethodsSaysWhatIsWrong(t *testing.T) {
 
 func TestClientConfigSaysWhatIsWrong(t *testing.T) {
 	_, err := interceptors.Client(interceptors.ClientConfig{
-		Propagation: []interceptors.PropagationOption{nil},
+		Propagation: &interceptors.PropagationConfig{DeadlineMargin: -1},
 		Throttle:    &throttle.Throttle{},
-		Limit:       &admit.Gate{},
+		Gate:        &admit.Gate{},
 		Streams:     adaptive(t, "streams"),
 		Breaker:     &breaker.Breaker{},
 		Retry:       &retry.Config{MaxAttempts: 9, Multiplier: math.NaN()},
-	}, nil, interceptors.WithClass(5, nil))
+	}, nil, interceptors.WithClassFor(5, nil))
 	for _, says := range []string{
-		"client: Propagation[0]: got nil", "client: Throttle: got a zero Throttle, want one from NewThrottle", "client: Limit: got a zero Gate",
+		"client: Propagation: DeadlineMargin: got -1ns", "client: Throttle: got a zero Throttle, want one from throttle.New", "client: Gate: got a zero Gate",
 		`client: Streams: got gate "streams" with a limit that adapts`, "client: Breaker: got a zero Breaker", "client: Retry: MaxAttempts: got 9",
-		"client: Retry: Multiplier: got NaN", "client: option 0: got nil", "client: WithClass(class(5)): got a class that no gate has",
+		"client: Retry: Multiplier: got NaN", "client: option 0: got nil", "client: WithClassFor(class(5)): got a class that no gate has",
 	} {
 		wantConfigError(t, err, says)
 	}
@@ -435,7 +433,7 @@ func TestStreamsLeaveRoomForCalls(t *testing.T) {
 func TestQuotaOverGRPC(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t, admit.WithQuotas(admit.QuotaConfig{Tenant: admit.Rate{PerSecond: 3, Burst: 1}}))
-		tenant := interceptors.WithTenant(func(context.Context, middleware.CallMeta) string { return "acme" })
+		tenant := interceptors.WithTenant(func(context.Context, interceptors.CallMeta) string { return "acme" })
 		unary := interceptors.UnaryServer(g, tenant)
 		call := func() ([]string, error) {
 			s := &callStream{}

@@ -13,7 +13,7 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/latency"
 )
 
-// A kind of interceptor. One chain has interceptors of one kind only.
+// A kind is one of the four kinds of interceptor. A chain has interceptors of one kind only.
 type kind uint8
 
 const (
@@ -27,31 +27,30 @@ const (
 
 func (k kind) client() bool { return k >= unaryClient }
 
-// A family is what the interceptors of one gate share, to recognise a call that
-// another of them has let in already: that one passes, or it would wait for
-// itself.
+// A family is shared by the interceptors of one gate. They use it to recognise a call that
+// another one has admitted already. That call passes, because it would wait for itself
+// otherwise.
 //
-// A mark in the context says so. Streams are always marked. Marking a unary
-// call allocates, so it is done only when it can matter: always, once a gate has
-// a second interceptor of a kind, or interceptors of both sides; and otherwise,
-// since the same value may stand in a chain twice, until a marked call has gone
-// through the whole chain without being recognised. A value may stand twice in
-// the chain of some calls and once in that of others, so one in sampleEvery is
-// marked even then. To recognise one is to mark always.
+// A mark in the context identifies the call. Streams are always marked. To mark a unary call
+// costs an allocation, so it is done only if it can matter. It is always done once a gate
+// has a second interceptor of a kind, or interceptors of both sides. One value can also be
+// in a chain twice. So calls are marked until one has gone through the whole chain
+// unrecognised. After that, one call in sampleEvery is marked, because the value may be
+// twice in the chain of some calls only. Once a call is recognised, all are marked.
 type family struct {
 	members [kinds]atomic.Int32
 	always  atomic.Bool
-	// marked counts the marked calls that run: while there are none, nobody
-	// need look for a mark.
+	// marked counts the marked calls that run. While it is 0, no interceptor looks for a
+	// mark.
 	marked [kinds]atomic.Int64
-	// passes are for calls that come back by way of another process.
+	// passes are for calls that come back through another process.
 	passes passes
 }
 
 const sampleEvery = 1024
 
-// families holds one family for each gate in use, by weak.Pointer[admit.Gate]:
-// it keeps no gate alive.
+// families holds one family for each gate in use, by weak.Pointer[admit.Gate]. It does not
+// keep a gate alive.
 var families sync.Map // of *family
 
 func familyOf(g *admit.Gate) *family {
@@ -85,7 +84,7 @@ func join(g *admit.Gate, k kind) *member {
 	return &member{gate: g, kind: k, key: markKey{g, k}, family: f, paces: latency.NewMethods()}
 }
 
-// inside reports whether the call holds a permit of the gate already.
+// inside reports whether the call already holds a permit of the gate.
 func (m *member) inside(ctx context.Context) bool {
 	f := m.family
 	if !f.always.Load() && f.marked[m.kind].Load() == 0 {
@@ -106,7 +105,7 @@ func (m *member) mark(ctx context.Context) *mark {
 	return &mark{Context: ctx, member: m}
 }
 
-// sometimes marks a unary call if it has to be, and returns nil if not.
+// sometimes returns a marked context for a unary call if it needs one, and nil if not.
 func (m *member) sometimes(ctx context.Context) *mark {
 	if m.alone.Load() && !m.family.always.Load() && rand.Uint32()%sampleEvery != 0 {
 		return nil
@@ -114,9 +113,8 @@ func (m *member) sometimes(ctx context.Context) *mark {
 	return m.mark(ctx)
 }
 
-// A mark is the context of a call that holds a permit. Once the permit is
-// released it marks nothing any more: what a handler has left behind must take
-// its own.
+// A mark is the context of a call that holds a permit. Once the permit is released, it marks
+// nothing: a goroutine that the handler left behind must take its own permit.
 type mark struct {
 	context.Context
 	member   *member
@@ -139,8 +137,8 @@ type mark struct {
 // CallClass implements callctx.Hop.
 func (m *mark) CallClass() admit.Class { return m.class }
 
-// A markKey asks for a mark of a gate, from an interceptor of a kind: it finds
-// those of its own kind, and a client's those of the call that it is made for.
+// A markKey finds the mark of a gate, for an interceptor of a kind. It finds marks of the
+// same kind. A client's key also finds the mark of the call that its call is made for.
 type markKey struct {
 	gate *admit.Gate
 	kind kind
@@ -166,8 +164,7 @@ func (m *mark) answers(k markKey) bool {
 	return seen && m.member.gate == k.gate && !m.released.Load()
 }
 
-// unwind ends a mark with its call: well, if it got to the end of the chain. A
-// nil mark is none.
+// unwind ends a mark with its call. well is true if the call succeeded. A nil mark is none.
 func (m *mark) unwind(well bool) {
 	if m == nil || !m.released.CompareAndSwap(false, true) {
 		return

@@ -2,13 +2,9 @@ package interceptors
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
-	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 	"google.golang.org/grpc/codes"
 
 	"github.com/weir-go/weir/admit"
@@ -36,129 +32,90 @@ type serverOption func(*config)
 
 func (o serverOption) applyServer(c *config) { o(c) }
 
-// WithMatcher makes only those calls subject to the gate that match; others pass
-// as if there were no interceptor. It comes on top of the exemptions of a
-// server. Nil, the default, matches every call. The matcher is called before a
-// permit is taken, from many goroutines at once; see [Tap] for what it is given
-// there.
-func WithMatcher(m selector.Matcher) Option {
+// WithMatcher limits the gate to the calls that match. All others pass as if there were no
+// interceptor. The exemptions of a server still apply. Nil, the default, matches every call.
+// The matcher is called before a permit is taken, from many goroutines at once. [Tap]
+// describes what it gets there.
+func WithMatcher(m Matcher) Option {
 	return option(func(c *config) { c.matcher = m })
 }
 
-// WithClassifier sets what says how important a call is. Nil, the default, makes
-// every call admit.Default. Like a matcher it is called before a permit is
-// taken, from many goroutines at once. Do not trust what an unauthenticated
-// caller says about itself.
-func WithClassifier(f func(ctx context.Context, c middleware.CallMeta) admit.Class) Option {
+// WithClassifier sets the function that returns the class of a call. Nil, the default, makes
+// every call admit.Default. It is called before a permit is taken, from many goroutines at
+// once. Do not trust an unauthenticated caller's word about its own class.
+func WithClassifier(f func(ctx context.Context, c CallMeta) admit.Class) Option {
 	return option(func(c *config) { c.classifier = f })
 }
 
-// WithClass gives calls that match a class. Of several uses the first that
-// matches counts, and before what [WithClassifier] says. A nil matcher matches
-// every call. For methods and services by name see [Methods].
-func WithClass(class admit.Class, m selector.Matcher) Option {
+// WithClassFor assigns a class to the calls that match. If it is used several times, the
+// first match wins, and any match wins over [WithClassifier]. A nil matcher matches every
+// call. See [Methods] for methods and services by name. The class itself is configured with
+// admit.WithClass.
+func WithClassFor(class admit.Class, m Matcher) Option {
 	if m == nil {
-		m = selector.MatchFunc(func(context.Context, middleware.CallMeta) bool { return true })
+		m = MatchFunc(func(context.Context, CallMeta) bool { return true })
 	}
 	return option(func(c *config) { c.classes = append(slices.Clip(c.classes), classRule{m, class}) })
 }
 
-// Methods matches calls by what they are named, as gRPC writes it: "/shop.Orders/Buy"
-// is a method, "/shop.Orders/" all methods of a service. There are no wildcards. A name
-// of another form is an error of [Server] and [Client], and with an interceptor that was
-// made without them every call fails with INTERNAL.
-func Methods(names ...string) selector.Matcher {
-	m := &methods{names: names, parts: make([]methodParts, len(names))}
-	if len(names) == 0 {
-		m.wrong = append(m.wrong, errors.New("Methods: got no name, want one or more"))
-	}
-	for i, name := range names {
-		if err := checkMethod(name); err != nil {
-			m.wrong = append(m.wrong, fmt.Errorf("Methods: %w", err))
-		}
-		m.parts[i].service, m.parts[i].method, _ = strings.Cut(strings.TrimPrefix(name, "/"), "/")
-	}
-	return m
-}
-
-type (
-	methods struct {
-		names []string
-		parts []methodParts
-		wrong []error
-	}
-	methodParts struct{ service, method string }
-)
-
-// Match implements selector.Matcher.
-func (m *methods) Match(_ context.Context, c middleware.CallMeta) bool {
-	for i := range m.parts {
-		if p := &m.parts[i]; p.service == c.Service && (p.method == c.Method || p.method == "") {
-			return true
-		}
-	}
-	return false
-}
-
-// WithTenant sets what says whose a call is, so that tenants of a class share it
-// fairly. Like a classifier it is called before a permit is taken, from many
-// goroutines at once. Take the tenant from what authentication has put into the
-// context, never from metadata that the caller chose. Nil, the default, and the
-// empty name are nobody in particular.
-func WithTenant(f func(ctx context.Context, c middleware.CallMeta) string) Option {
+// WithTenant sets the function that returns the tenant of a call. Tenants of a class share
+// it fairly. The function is called before a permit is taken, from many goroutines at once.
+// Take the tenant from the result of authentication, never from metadata that the caller
+// chose. A call with an empty name belongs to no tenant. Nil, the default, gives no call a
+// tenant.
+func WithTenant(f func(ctx context.Context, c CallMeta) string) Option {
 	return option(func(c *config) { c.tenant = f })
 }
 
-// WithCost sets what says how many permits a call takes; see [admit.Call]. Like a
-// classifier it is called before a permit is taken, from many goroutines at once;
-// the request is in the meta of unary calls. Nil, the default, is one permit each.
-func WithCost(f func(ctx context.Context, c middleware.CallMeta) int) Option {
+// WithCost sets the function that returns how many permits a call takes; see [admit.Call].
+// It is called before a permit is taken, from many goroutines at once. For a unary call,
+// CallMeta has the request. Nil, the default, is one permit for each call.
+func WithCost(f func(ctx context.Context, c CallMeta) int) Option {
 	return option(func(c *config) { c.cost = f })
 }
 
-// WithOutcome sets what the end of a unary call means to the limit. It is called
-// with the handler's or invoker's error, nil included, but not with an error that
-// a gate in this process made, which is never an outcome; when it panics the call
-// is ignored. Nil restores the default, see the package's description.
+// WithOutcome sets the function that maps the error of a unary call to an outcome for the
+// limit. It gets the error of the handler or the invoker, nil included. It never gets an
+// error that a gate in this process made. If it panics, the call is ignored. Nil restores
+// the default, which the package documentation describes.
 func WithOutcome(f func(error) admit.Outcome) Option {
 	return option(func(c *config) { c.outcomeOf = f })
 }
 
-// WithCode sets the status code of refusals for a reason. There is no refusing
-// with codes.OK, which would tell the caller that its call was done: OK stands
-// for codes.Unknown here, as does a number that is no code, just as grpc treats
-// an error that claims to be OK.
+// WithCode sets the status code of refusals for a reason. A call cannot be refused with
+// codes.OK, which would tell the caller that it succeeded. OK and numbers that are not codes
+// become codes.Unknown, as in gRPC.
 func WithCode(why admit.Reason, code codes.Code) Option {
 	return option(func(c *config) { c.refusals.SetCode(why, code) })
 }
 
-// WithoutExemptions makes the health, reflection and channelz services subject
-// to the gate. Without it they always pass: an overloaded server that fails its
-// health checks is restarted by its supervisor, and its load goes to the next.
+// WithoutExemptions makes the health, reflection and channelz services subject to the gate.
+// By default they always pass. A supervisor restarts an overloaded server whose health
+// checks fail, and its load moves to the next server.
 func WithoutExemptions() ServerOption {
 	return serverOption(func(c *config) { c.noExemptions = true })
 }
 
-// config is what the options say.
+// config holds the values of the options.
 type config struct {
-	matcher      selector.Matcher
+	matcher      Matcher
 	classes      []classRule
-	classifier   func(context.Context, middleware.CallMeta) admit.Class
-	tenant       func(context.Context, middleware.CallMeta) string
-	cost         func(context.Context, middleware.CallMeta) int
+	classifier   func(context.Context, CallMeta) admit.Class
+	tenant       func(context.Context, CallMeta) string
+	cost         func(context.Context, CallMeta) int
 	propagates   bool
 	trust        func(context.Context) (admit.Class, bool)
 	shedRetries  bool
 	outcomeOf    func(error) admit.Outcome
 	refusals     *refusal.Maker
 	noExemptions bool
-	leaves       bool // calls leave here: their context may say what they are
+	leaves       bool // a client: the class may come from the context of the call
 	wrong        []error
 }
 
-// A classRule gives calls that match a class.
+// A classRule assigns a class to the calls that match.
 type classRule struct {
-	matcher selector.Matcher
+	matcher Matcher
 	class   admit.Class
 }
 

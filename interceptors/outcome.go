@@ -13,7 +13,7 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/refusal"
 )
 
-// outcome says what the end of a unary call means to the limit. cc is nil on a server.
+// outcome maps the end of a unary call to an outcome for the limit. cc is nil on a server.
 func (m *member) outcome(
 	ctx context.Context, c *config, cc *grpc.ClientConn, method string, permit *admit.Permit, err error,
 ) admit.Outcome {
@@ -49,12 +49,12 @@ func (m *member) outcome(
 	}
 }
 
-// gatePatience is the time without an answer after which a gate takes any deadline for a
-// fair one that is as long as the method's calls usually are, or any at all of a method
-// that never answered.
+// gatePatience is the time without an answer after which a deadline is fair if it is as long
+// as the calls of its method usually take, and any deadline is fair for a method that never
+// answered.
 const gatePatience = 250 * time.Millisecond
 
-// fair reports whether a call that ended with DEADLINE_EXCEEDED had the time that its
+// fair reports whether a call that ended with DEADLINE_EXCEEDED had as much time as its
 // method takes without congestion. A call that the other side ended by itself had.
 func (m *member) fair(ctx context.Context, cc *grpc.ClientConn, method string, had time.Duration) bool {
 	p := m.paces.Of(cc, method)

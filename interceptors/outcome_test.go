@@ -88,7 +88,7 @@ func TestErrorsOfGRPC(t *testing.T) {
 					},
 				}
 				all := interceptors.ClientConfig{
-					Throttle: newThrottle(t, throttle.Config{}), Limit: newGate(t), Breaker: newBreaker(t, breaker.Config{}),
+					Throttle: newThrottle(t, throttle.Config{}), Gate: newGate(t), Breaker: newBreaker(t, breaker.Config{}),
 				}
 				r := start(t, svc, c.server, append(c.dial, standBack(t, all)...)...)
 				ctx := metadata.AppendToOutgoingContext(t.Context(), c.metadata...)
@@ -114,7 +114,7 @@ func TestErrorsOfGRPC(t *testing.T) {
 						t.Errorf("throttle: got %+v, want 30 allowed, and none counted", s)
 					}
 				}
-				if s := all.Limit.Stats(); s.Ended[admit.Overload] != 0 || s.Ended[admit.Ignored] != 30 {
+				if s := all.Gate.Stats(); s.Ended[admit.Overload] != 0 || s.Ended[admit.Ignored] != 30 {
 					t.Errorf("limit: got %v ended, want 30 ignored", s.Ended)
 				}
 			})

@@ -19,61 +19,60 @@ import (
 )
 
 const (
-	// classKey is the metadata in which a call's class travels.
+	// classKey is the metadata that carries the class of a call.
 	classKey = "weir-class"
-	// permitKey is the metadata in which travel the passes for permits that are
-	// held for a call: see pass.
+	// permitKey is the metadata that carries the passes for the permits of a call; see
+	// passes.
 	permitKey = "weir-permit"
-	// mostPermits is how many of them travel: of the last services on the way.
+	// mostPermits is how many of them travel: those of the last services on the way.
 	mostPermits = 8
 )
 
-// WithPropagation lets what a call is travel on: clients with [UnaryPropagation]
-// that the handler calls with its own context pass on the call's class, what is
-// left of its deadline, and that it holds a permit here. A call that comes back
-// here while it does runs under the same permit instead of waiting behind
-// itself: at most 8 such calls for each permit at once, and all together at most
-// as many as the limit.
+// WithPropagation makes a server pass on its calls' context to the clients that a handler
+// uses with it, if these have [UnaryPropagation]: the class, the rest of the deadline, and
+// the permit of the call. A call that comes back to this server while the permit is held
+// runs under that permit. Otherwise it would wait behind itself. At most 8 such calls run
+// under one permit, and altogether at most as many as the limit.
 //
-// trust says whose class to believe: it is asked for a call that names one, and
-// returns whether to believe its caller, and the highest class to believe. It
-// must look at what authentication has put into the context. The class that is
-// believed replaces what a classifier says. A nil trust believes nobody.
+// trust decides whose class to believe. It is called for a call that names a class. It
+// returns the highest class to believe of this caller, and whether to believe it at all. It
+// must look at the result of authentication in the context. A class that is believed
+// replaces the one of a classifier. A nil trust believes nobody.
 //
-// When the handler fails with UNAVAILABLE or RESOURCE_EXHAUSTED after a call of its
-// own did, and none to the same method succeeded since, its caller is told not to
-// retry: the service next to what was overloaded has tried, and if every service
-// on the way tried again the attempts would multiply. A handler that knows better
-// sends a grpc-retry-pushback-ms of its own with grpc.SetTrailer; that stands.
+// If the handler fails with UNAVAILABLE or RESOURCE_EXHAUSTED because one of its own calls
+// did, its caller is told not to retry. This holds until a call to the same method succeeds.
+// The service next to the overload has retried already, and attempts would multiply if each
+// service on the way retried. A handler can override this: it sends its own
+// grpc-retry-pushback-ms with grpc.SetTrailer.
 //
-// It costs some allocations a call.
+// Propagation costs a few allocations for each call.
 func WithPropagation(trust func(ctx context.Context) (highest admit.Class, trusted bool)) ServerOption {
 	return serverOption(func(c *config) { c.propagates, c.trust = true, trust })
 }
 
-// WithRetriesBelow makes a call that is another attempt (grpc-previous-rpc-attempts,
-// see [retry.PreviousAttempts]) one of the class below its own: under overload, first
-// attempts come first.
+// WithRetriesBelow puts a call that is a retry (grpc-previous-rpc-attempts, see
+// [retry.PreviousAttempts]) one class below its own. Under overload, first attempts are
+// served first.
 func WithRetriesBelow() ServerOption {
 	return serverOption(func(c *config) { c.shedRetries = true })
 }
 
 // ContextWithClass returns a context for calls of a class. [UnaryPropagation] and
-// [StreamPropagation] tell the server, and a client's gate uses it where no
-// option says otherwise.
+// [StreamPropagation] send the class to the server. A client's gate uses it if no option
+// sets a class.
 func ContextWithClass(ctx context.Context, c admit.Class) context.Context {
 	return callctx.WithClass(ctx, c)
 }
 
-// hopOf returns the mark of the call that a server with [WithPropagation] runs
-// in this context, or nil.
+// hopOf returns the mark of the call that a server with [WithPropagation] runs in this
+// context, or nil.
 func hopOf(ctx context.Context) *mark {
 	m, _ := ctx.Value(callctx.HopKey{}).(*mark)
 	return m
 }
 
-// arrive reads what a call brought with it: what the gate is told of it then, and
-// the passes.
+// arrive reads the metadata of a call. It returns the description of the call for the gate,
+// and the passes that the call brought.
 func (s *server) arrive(ctx context.Context, call admit.Call) (_ admit.Call, passes []string) {
 	if s.trust != nil {
 		if c, ok := namedClass(metadata.ValueFromIncomingContext(ctx, classKey)); ok {
@@ -92,7 +91,7 @@ func (s *server) arrive(ctx context.Context, call admit.Call) (_ admit.Call, pas
 	return call, passes[max(0, len(passes)-mostPermits):]
 }
 
-// namedClass reads what metadata says of a class.
+// namedClass reads the class in metadata.
 func namedClass(values []string) (admit.Class, bool) {
 	if len(values) != 1 {
 		return 0, false
@@ -105,8 +104,8 @@ func namedClass(values []string) (admit.Class, bool) {
 	return 0, false
 }
 
-// advise tells the caller of a call that failed because of one further on not to
-// retry.
+// advise tells the caller of a failed call not to retry, if the call failed because a
+// service further on did.
 func (s *server) advise(ctx context.Context, ss grpc.ServerStream, m *mark, err error) {
 	if err == nil || m == nil || m.failed.Load() == nil || !retriable(err) {
 		return
@@ -114,44 +113,36 @@ func (s *server) advise(ctx context.Context, ss grpc.ServerStream, m *mark, err 
 	s.sendTrailer(ctx, ss, refusal.DontRetry)
 }
 
-// retriable reports whether an error is one of those that gRPC is usually told to
-// retry.
+// retriable reports whether clients usually retry after such an error.
 func retriable(err error) bool {
 	c := refusal.CodeOf(err)
 	return c == codes.Unavailable || c == codes.ResourceExhausted
 }
 
-// A PropagationOption configures [UnaryPropagation] and [StreamPropagation].
-type PropagationOption interface{ applyPropagation(*propagation) }
-
-type propagationOption func(*propagation)
-
-func (o propagationOption) applyPropagation(p *propagation) { o(p) }
-
-// WithDeadlineMargin takes so much off the deadline of each call, for what has to
-// be done with its answer. Default 0; negative means 0.
-func WithDeadlineMargin(d time.Duration) PropagationOption {
-	return propagationOption(func(p *propagation) { p.margin = max(d, 0) })
+// A PropagationConfig configures [UnaryPropagation] and [StreamPropagation]. Its zero value
+// has the defaults.
+type PropagationConfig struct {
+	// DeadlineMargin is taken off the deadline of each call, to leave time for the work
+	// that follows its answer. The default is 0. A negative margin means 0.
+	DeadlineMargin time.Duration
 }
 
-// UnaryPropagation returns an interceptor that tells servers with
-// [WithPropagation] the class of a call and for which permits of its caller it is
-// made. Give it to clients of services of one's own, and to no others: who is
-// told of a permit may use it as long as it is held. It stands outside of the
-// others.
+// UnaryPropagation returns an interceptor that sends the class of a call, and passes for the
+// permits of the call that it is made for, to servers with [WithPropagation]. Use it only in
+// clients of your own services. A service that gets a pass can use the permit while it is
+// held. The interceptor stands outside of the others.
 //
-// The class is that of [ContextWithClass] or of the call that is being served;
-// and higher than that if calls of a higher class wait for the permit which that
-// one holds: they wait for this call, too, so it must not queue as if nobody did
-// (Sha, Rajkumar and Lehoczky, "Priority Inheritance Protocols", IEEE
-// Transactions on Computers 39(9), 1990, section III).
+// The class is the one of [ContextWithClass], or of the call that is being served. It is
+// higher if calls of a higher class wait for a permit that the served call holds. They wait
+// for this call too, so it inherits their priority (Sha, Rajkumar and Lehoczky, "Priority
+// Inheritance Protocols", IEEE Transactions on Computers 39(9), 1990, section III).
 //
-// A call whose remaining time, less the margin, is not more than the shortest that
-// a successful call of its method took in the last 10 to 20 seconds is not sent:
-// it fails at once with DEADLINE_EXCEEDED. The time for which calls waited in
-// [UnaryClient] is left out: whether there is time to wait is for the gate to say.
-func UnaryPropagation(opts ...PropagationOption) grpc.UnaryClientInterceptor {
-	p := newPropagation(opts)
+// A call fails at once with DEADLINE_EXCEEDED if its remaining time, less the margin, is not
+// more than the shortest time of a successful call of its method in the last 10 to 20
+// seconds. The time for which calls waited in [UnaryClient] is left out, because the gate
+// judges that.
+func UnaryPropagation(c PropagationConfig) grpc.UnaryClientInterceptor {
+	p := newPropagation(c)
 	return func(
 		ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
 	) error {
@@ -173,11 +164,10 @@ func UnaryPropagation(opts ...PropagationOption) grpc.UnaryClientInterceptor {
 	}
 }
 
-// StreamPropagation is [UnaryPropagation] for streams. A stream's lifetime is not
-// a latency: a stream is not sent only if its deadline, less the margin, has
-// passed.
-func StreamPropagation(opts ...PropagationOption) grpc.StreamClientInterceptor {
-	p := newPropagation(opts)
+// StreamPropagation is [UnaryPropagation] for streams. The lifetime of a stream is not a
+// latency, so a stream fails at once only if its deadline, less the margin, has passed.
+func StreamPropagation(c PropagationConfig) grpc.StreamClientInterceptor {
+	p := newPropagation(c)
 	return func(
 		ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption,
 	) (grpc.ClientStream, error) {
@@ -208,15 +198,12 @@ type propagation struct {
 	floors *places.Table[*latency.Minimum]
 }
 
-func newPropagation(opts []PropagationOption) *propagation {
-	p := &propagation{floors: places.New(latency.NewMinimum)}
-	for _, o := range opts {
-		o.applyPropagation(p)
-	}
-	return p
+func newPropagation(c PropagationConfig) *propagation {
+	return &propagation{margin: max(c.DeadlineMargin, 0), floors: places.New(latency.NewMinimum)}
 }
 
-// depart returns the context with which a call leaves that takes at least so long.
+// depart returns the context of a call that leaves. It fails if the call has no more time
+// than shortest.
 func (p *propagation) depart(ctx context.Context, from *mark, shortest time.Duration) (context.Context, context.CancelFunc, error) {
 	cancel := func() {}
 	if deadline, ok := ctx.Deadline(); ok {
@@ -246,7 +233,7 @@ type waiting struct{ ns atomic.Int64 }
 
 type waitingKey struct{}
 
-// waitingOf returns where to note how long a call waited, or nil if nobody wants to know.
+// waitingOf returns where to record how long a call waited, or nil.
 func waitingOf(ctx context.Context) *waiting {
 	w, _ := ctx.Value(waitingKey{}).(*waiting)
 	return w
@@ -256,7 +243,7 @@ func (w *waiting) since(start time.Time) { w.ns.Add(int64(time.Since(start))) }
 
 func (w *waiting) sum() time.Duration { return time.Duration(w.ns.Load()) }
 
-// inherited returns the class of a call that is made for the one that is served.
+// inherited returns the class of a call that is made for the served one.
 func (m *mark) inherited(c admit.Class) admit.Class {
 	for ; m != nil; m = m.outer {
 		if u, ok := gateFuncs.Urgent(m.member.gate); ok && !m.released.Load() {
@@ -266,8 +253,8 @@ func (m *mark) inherited(c admit.Class) admit.Class {
 	return c
 }
 
-// noteEnd remembers that a call which was made for the one that is served failed
-// because something was overloaded. A nil mark is none.
+// noteEnd records how a call ended that was made for the served one: whether it failed
+// because of an overload. A nil mark records nothing.
 func (m *mark) noteEnd(method string, err error) {
 	for ; m != nil; m = m.outer {
 		for {
@@ -279,11 +266,10 @@ func (m *mark) noteEnd(method string, err error) {
 	}
 }
 
-// mostFailed is of how many methods it is remembered that they failed. A handler calls
-// a few.
+// mostFailed bounds the methods that are recorded as failed. A handler calls a few.
 const mostFailed = 16
 
-// failedAfter returns what has failed, nil for nothing, after one more call.
+// failedAfter returns the failed methods after one more call, nil if there are none.
 func failedAfter(was *[]string, method string, err error) *[]string {
 	var methods []string
 	if was != nil {

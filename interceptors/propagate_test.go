@@ -13,7 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -38,8 +37,8 @@ func trustUpTo(c admit.Class) interceptors.ServerOption {
 }
 
 var propagating = []grpc.DialOption{
-	grpc.WithChainUnaryInterceptor(interceptors.UnaryPropagation()),
-	grpc.WithChainStreamInterceptor(interceptors.StreamPropagation()),
+	grpc.WithChainUnaryInterceptor(interceptors.UnaryPropagation(interceptors.PropagationConfig{})),
+	grpc.WithChainStreamInterceptor(interceptors.StreamPropagation(interceptors.PropagationConfig{})),
 }
 
 // asks is a service that calls another.
@@ -404,7 +403,7 @@ func TestRetriesBelow(t *testing.T) {
 func TestDeadlinesShrink(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		dial := []grpc.DialOption{grpc.WithChainUnaryInterceptor(interceptors.UnaryPropagation(interceptors.WithDeadlineMargin(100 * time.Millisecond)))}
+		dial := []grpc.DialOption{grpc.WithChainUnaryInterceptor(interceptors.UnaryPropagation(interceptors.PropagationConfig{DeadlineMargin: 100 * time.Millisecond}))}
 		var left, calls atomic.Int64
 		third := start(t, does(func(ctx context.Context) error {
 			calls.Add(1)
@@ -440,7 +439,7 @@ func TestDeadlinesShrink(t *testing.T) {
 	})
 }
 
-type middlewareMeta = middleware.CallMeta
+type middlewareMeta = interceptors.CallMeta
 
 func expired(t *testing.T) context.Context {
 	t.Helper()
@@ -493,9 +492,9 @@ func TestWhatTheGateIsTold(t *testing.T) {
 	g := newGate(t, admit.WithLimit(fixed(10)), admit.WithClassConfig(admit.Critical, admit.ClassConfig{Share: 0.5}))
 	var during admit.Stats
 	r := start(t, does(func(context.Context) error { during = g.Stats(); return nil }), guarded(g,
-		interceptors.WithClass(admit.Background, interceptors.Methods("/nothing.Like/This")),
-		interceptors.WithClass(admit.Critical, interceptors.Methods("/weir.demo.v1.DemoService/")),
-		interceptors.WithClass(admit.Sheddable, nil),
+		interceptors.WithClassFor(admit.Background, interceptors.Methods("/nothing.Like/This")),
+		interceptors.WithClassFor(admit.Critical, interceptors.Methods("/weir.demo.v1.DemoService/")),
+		interceptors.WithClassFor(admit.Sheddable, nil),
 		interceptors.WithTenant(func(context.Context, middlewareMeta) string { return "acme" }),
 		interceptors.WithCost(func(_ context.Context, c middlewareMeta) int {
 			return len(c.ReqOrNil.(*demopb.WorkRequest).GetName())
@@ -641,7 +640,7 @@ func TestAdviceAfterASecondAttempt(t *testing.T) {
 
 // A failure that was not got over counts, whatever has been got over since.
 func TestAdviceAfterOneOfTwoFailures(t *testing.T) {
-	client := interceptors.UnaryPropagation()
+	client := interceptors.UnaryPropagation(interceptors.PropagationConfig{})
 	server := interceptors.UnaryServer(newGate(t), interceptors.WithPropagation(nil))
 	for calls, want := range map[string][]string{
 		"A!":           {"-1"},
@@ -681,7 +680,7 @@ func TestContextClassBesideRules(t *testing.T) {
 	if err := g.Update(admit.WithHooks(admit.Hooks{Refused: func(c admit.Class, _ admit.Reason, _ time.Duration) { class = c.String() }})); err != nil {
 		t.Fatal(err)
 	}
-	c := interceptors.UnaryClient(g, interceptors.WithClass(admit.Background, interceptors.Methods("/other.Service/")))
+	c := interceptors.UnaryClient(g, interceptors.WithClassFor(admit.Background, interceptors.Methods("/other.Service/")))
 	ctx := interceptors.ContextWithClass(t.Context(), admit.Critical)
 	for method, want := range map[string]string{work: "critical", "/other.Service/Do": "background"} {
 		if _ = c(ctx, method, nil, nil, nil, nil); class != want {
@@ -700,7 +699,7 @@ func TestMarginHidesNoEnd(t *testing.T) {
 				return status.Error(codes.DeadlineExceeded, "my database did not answer")
 			}}
 			r := start(t, svc, nil, standBack(t, interceptors.ClientConfig{
-				Breaker: b, Propagation: []interceptors.PropagationOption{interceptors.WithDeadlineMargin(margin)},
+				Breaker: b, Propagation: &interceptors.PropagationConfig{DeadlineMargin: margin},
 			})...)
 			for range 20 {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -723,7 +722,7 @@ func TestMarginEndsWithItsOpening(t *testing.T) {
 		aside(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 			t.Cleanup(cancel)
-			_, _ = interceptors.StreamPropagation(interceptors.WithDeadlineMargin(time.Second))(ctx, &grpc.StreamDesc{}, nil, work,
+			_, _ = interceptors.StreamPropagation(interceptors.PropagationConfig{DeadlineMargin: time.Second})(ctx, &grpc.StreamDesc{}, nil, work,
 				func(ctx context.Context, _ *grpc.StreamDesc, _ *grpc.ClientConn, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
 					inside = ctx
 					leave()
@@ -741,8 +740,8 @@ func TestMarginEndsWithItsOpening(t *testing.T) {
 func TestShortestTimeIsWithoutWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := interceptors.ClientConfig{
-			Propagation: []interceptors.PropagationOption{},
-			Limit:       newGate(t, admit.WithLimit(fixed(4)), admit.WithQueue(admit.QueueConfig{Policy: admit.Block, Capacity: 1000})),
+			Propagation: &interceptors.PropagationConfig{},
+			Gate:        newGate(t, admit.WithLimit(fixed(4)), admit.WithQueue(admit.QueueConfig{Policy: admit.Block, Capacity: 1000})),
 		}
 		r := start(t, works(10*time.Millisecond), nil, standBack(t, c)...)
 		busy, cancel := context.WithTimeout(t.Context(), 25*time.Second)

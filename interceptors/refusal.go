@@ -6,34 +6,33 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/refusal"
 )
 
-// A Refusal is what [RefusalFrom] finds in the error of a refused call.
+// A Refusal describes a refused call. [RefusalFrom] finds it in an error.
 type Refusal struct {
-	// Reason is why the call was refused: that of an [admit.Reason], as its String
-	// returns it, or "throttled" or "circuit_open". A newer server may know others.
-	// It is never empty, and at most 64 letters, digits and underscores.
+	// Reason is the String of an [admit.Reason], or "throttled" or "circuit_open". A newer
+	// server may send others. It is never empty, and at most 64 letters, digits and
+	// underscores.
 	Reason string
-	// RetryAfter is when to come back; of a remote refusal at most an hour. Zero means
-	// that the refusal does not say.
+	// RetryAfter is the delay before a retry. That of a remote refusal is at most an hour.
+	// Zero means that the refusal has no delay.
 	RetryAfter time.Duration
-	// Remote reports that the refusal has come over the wire. Otherwise a gate,
-	// throttle or breaker of this process made it.
+	// Remote reports whether the refusal came over the wire. Otherwise a gate, throttle or
+	// breaker of this process made it.
 	Remote bool
-	// Gate is the name of the gate, up to 64 bytes. It is empty for a throttle or a
-	// breaker, and where a remote refusal does not say.
+	// Gate is the name of the gate, up to 64 bytes. It is empty for a throttle or a breaker,
+	// and for a remote refusal without a name.
 	Gate string
 }
 
-// RefusalFrom returns what an error says of the refusal that it is, or that it wraps:
-// of a gate's own *[admit.Refusal], of a call that an interceptor of this package did
-// not let in or did not send, or of a status from a server with weir, also after gRPC
-// has retried. For any other error, nil included, ok is false. A call whose context
-// ended while it waited for a permit was not refused.
+// RefusalFrom returns the refusal that an error is, or wraps. It knows a gate's
+// *[admit.Refusal], the errors of this package and the packages below, and the status of a
+// server with weir, also after gRPC has retried. For any other error, nil included, ok is
+// false. A call whose context ended while it waited for a permit was not refused.
 //
 //	if r, ok := interceptors.RefusalFrom(err); ok && r.Remote {
-//		log.Printf("the server's gate %s refuses: %s, retry in %v", r.Gate, r.Reason, r.RetryAfter)
+//	log.Printf("the server's gate %s refuses: %s, retry in %v", r.Gate, r.Reason, r.RetryAfter)
 //	}
 //
-// A remote refusal says what the server says, within the bounds of the fields.
+// The contents of a remote refusal are the server's claim, within the bounds of the fields.
 func RefusalFrom(err error) (r Refusal, ok bool) {
 	is, ok := refusal.From(err)
 	return Refusal(is), ok

@@ -10,13 +10,13 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/refusal"
 )
 
-// unaryRestore returns an interceptor that gives a call back the refusal that gRPC's
-// retries lost. It stands next to gRPC, so that the others see the refusal, too.
+// unaryRestore is an interceptor that restores the refusal that gRPC's retries lost. It
+// stands next to gRPC, so that the other interceptors see the refusal too.
 //
-// gRPC loses the status of the last attempt in two cases. It sleeps before the next one
-// until the deadline ends, and reports DEADLINE_EXCEEDED. Or the attempt was refused
-// before its request was all sent, and the error is io.EOF with the code UNKNOWN. The
-// trailer of that attempt still has the status.
+// gRPC loses the status of the last attempt in two cases. If it sleeps until the deadline,
+// it reports DEADLINE_EXCEEDED. If the attempt was refused before its request was sent in
+// full, the error is io.EOF with the code UNKNOWN. The trailer of that attempt still has the
+// status.
 func unaryRestore(
 	ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
 ) error {

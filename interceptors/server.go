@@ -10,14 +10,14 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/refusal"
 )
 
-// UnaryServer returns an interceptor that lets a call run when it has a permit
-// of the gate. A call may wait for it, as the gate is configured; the time that
-// the handler takes after that, and how it ends, is a sample for the limit. The
-// permit comes free when the handler has returned, panicked or called
-// runtime.Goexit. It runs after gRPC has read and decoded the request.
+// UnaryServer returns an interceptor that runs a call once it has a permit of the gate. The
+// call may wait for the permit, as the gate is configured. The time that the handler takes,
+// and its outcome, are a sample for the limit. The permit is released when the handler
+// returns, panics or calls runtime.Goexit. The interceptor runs after gRPC has decoded the
+// request.
 //
-// With a nil gate, or a wrong option, every call fails with INTERNAL. [Server] finds
-// that at start.
+// With a nil gate, or a wrong option, every call fails with INTERNAL. [Server] reports that
+// at start.
 func UnaryServer(g *admit.Gate, opts ...ServerOption) grpc.UnaryServerInterceptor {
 	c := serverConfig(opts)
 	if err := c.cannotWork(g); err != nil {
@@ -28,14 +28,13 @@ func UnaryServer(g *admit.Gate, opts ...ServerOption) grpc.UnaryServerIntercepto
 	return c.server(g, unaryServer).unary
 }
 
-// StreamServer returns an interceptor that bounds how many streams are open. A
-// stream holds a permit from before its handler is called until it has
-// returned, panicked or called runtime.Goexit; it teaches the limit nothing, so
-// give streams a gate of their own with a fixed limit if their handlers live
-// long.
+// StreamServer returns an interceptor that bounds the number of open streams. A stream holds
+// a permit from before its handler is called until the handler returns, panics or calls
+// runtime.Goexit. A stream teaches the limit nothing, so give streams a gate of their own
+// with a fixed limit.
 //
-// With a nil gate, or a wrong option, every call fails with INTERNAL. [Server] finds
-// that at start.
+// With a nil gate, or a wrong option, every call fails with INTERNAL. [Server] reports that
+// at start.
 func StreamServer(g *admit.Gate, opts ...ServerOption) grpc.StreamServerInterceptor {
 	c := serverConfig(opts)
 	if err := c.cannotWork(g); err != nil {
@@ -73,7 +72,7 @@ func (s *server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		return nil, s.refuse(ctx, nil, err)
 	}
 	var m *mark
-	within := ctx // handed to the handler
+	within := ctx // the context of the handler
 	if s.propagates {
 		m = s.hop(ctx, call, brought)
 	} else {
@@ -128,7 +127,8 @@ func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	return err
 }
 
-// hop returns a marked context from which what a call is can be passed on.
+// hop returns a marked context. Calls that the handler makes with it inherit the class and
+// the permits of this call.
 func (s *server) hop(ctx context.Context, call admit.Call, brought []string) *mark {
 	m := s.mark(ctx)
 	if m.hop = s.propagates; m.hop {
@@ -137,8 +137,8 @@ func (s *server) hop(ctx context.Context, call admit.Call, brought []string) *ma
 	return m
 }
 
-// comeBack lets a call run under the permit of a call for which it is made, if it
-// brought a pass for it; leave is nil if it did not.
+// comeBack admits a call under the permit of the call that it is made for, if it brought a
+// valid pass for that permit. Otherwise leave is nil.
 func (s *server) comeBack(ctx context.Context, call admit.Call, brought []string) (m *mark, leave func()) {
 	out := s.family.passes.enter(brought, s.gate.Limit())
 	if out == nil {
@@ -152,8 +152,8 @@ func (s *server) comeBack(ctx context.Context, call admit.Call, brought []string
 	}
 }
 
-// refuse returns the error for a call that was not let in, and sends the delay
-// that it asks for. The stream is nil for a unary call.
+// refuse returns the error of a call that was not admitted, and sends its delay as a
+// trailer. The stream is nil for a unary call.
 func (s *server) refuse(ctx context.Context, ss grpc.ServerStream, err error) error {
 	refused := s.refusals.Error(err)
 	if refused.Trailer() != nil {
@@ -162,7 +162,7 @@ func (s *server) refuse(ctx context.Context, ss grpc.ServerStream, err error) er
 	return refused
 }
 
-// sendTrailer tells the client when to retry, unless somebody has already.
+// sendTrailer tells the client when to retry, unless an interceptor or handler already has.
 func (s *server) sendTrailer(ctx context.Context, ss grpc.ServerStream, trailer metadata.MD) {
 	// Not grpc.SetTrailer, which makes an error when there is no stream.
 	transport := grpc.ServerTransportStreamFromContext(ctx)
@@ -171,12 +171,12 @@ func (s *server) sendTrailer(ctx context.Context, ss grpc.ServerStream, trailer 
 	case ss != nil:
 		ss.SetTrailer(trailer)
 	case transport != nil:
-		_ = transport.SetTrailer(trailer) // it fails when the call is over: nobody is left to be told
+		_ = transport.SetTrailer(trailer) // it fails only when the call is over
 	}
 }
 
-// pushedBack reports whether somebody has asked this call's client for a delay
-// already. Trailers add up, and a client that finds two delays does not retry.
+// pushedBack reports whether the call already has a delay for its client. Trailers add up,
+// and a client that finds two delays does not retry.
 func pushedBack(s grpc.ServerTransportStream) bool {
 	t, ok := s.(interface{ Trailer() metadata.MD })
 	return ok && len(t.Trailer()[refusal.PushbackKey]) > 0

@@ -14,7 +14,6 @@ import (
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -137,11 +136,11 @@ func TestPanicsAndGoexit(t *testing.T) {
 			},
 			{
 				where: "matcher", handler: succeed,
-				option: interceptors.WithMatcher(selector.MatchFunc(func(context.Context, middleware.CallMeta) bool { end(); return true })),
+				option: interceptors.WithMatcher(interceptors.MatchFunc(func(context.Context, interceptors.CallMeta) bool { end(); return true })),
 			},
 			{
 				where: "classifier", handler: succeed,
-				option: interceptors.WithClassifier(func(context.Context, middleware.CallMeta) admit.Class { end(); return admit.Default }),
+				option: interceptors.WithClassifier(func(context.Context, interceptors.CallMeta) admit.Class { end(); return admit.Default }),
 			},
 		} {
 			option := c.option
@@ -294,16 +293,16 @@ func TestHealthOfFullServer(t *testing.T) {
 
 func TestMatcherAndClassifier(t *testing.T) {
 	t.Parallel()
-	type seen = middleware.CallMeta
+	type seen = interceptors.CallMeta
 	var matched, classified []seen
 	g := strict(t, 1)
 	fill(t, g)
 	opts := []interceptors.Option{
-		interceptors.WithMatcher(selector.MatchFunc(func(_ context.Context, c middleware.CallMeta) bool {
+		interceptors.WithMatcher(interceptors.MatchFunc(func(_ context.Context, c interceptors.CallMeta) bool {
 			matched = append(matched, c)
 			return c.Method == "Work"
 		})),
-		interceptors.WithClassifier(func(_ context.Context, c middleware.CallMeta) admit.Class {
+		interceptors.WithClassifier(func(_ context.Context, c interceptors.CallMeta) admit.Class {
 			classified = append(classified, c)
 			return admit.Sheddable
 		}),
@@ -361,7 +360,7 @@ func TestClassDecides(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t, admit.WithLimit(fixed(1)), admit.WithQueue(admit.QueueConfig{Capacity: 1, Policy: admit.Reject, MaxWait: time.Hour}))
 		r := start(t, works(time.Second), unaryServers(interceptors.UnaryServer(g,
-			interceptors.WithClassifier(func(_ context.Context, c middleware.CallMeta) admit.Class {
+			interceptors.WithClassifier(func(_ context.Context, c interceptors.CallMeta) admit.Class {
 				if c.ReqOrNil.(*demopb.WorkRequest).GetName() == "critical" {
 					return admit.Critical
 				}
@@ -462,7 +461,7 @@ func TestStop(t *testing.T) {
 // Names that callers make up are never kept.
 func TestMadeUpMethods(t *testing.T) {
 	g := newGate(t)
-	stream := interceptors.StreamServer(g, interceptors.WithMatcher(selector.MatchFunc(func(context.Context, middleware.CallMeta) bool { return true })))
+	stream := interceptors.StreamServer(g, interceptors.WithMatcher(interceptors.MatchFunc(func(context.Context, interceptors.CallMeta) bool { return true })))
 	full := strict(t, 1)
 	fill(t, full)
 	refused, early := interceptors.StreamServer(full), interceptors.Tap(full)

@@ -10,25 +10,25 @@ import (
 	"github.com/weir-go/weir/admit"
 )
 
-// Shutdown ends a server in good order. It has the server send its clients away
-// (grpc.Server.GracefulStop), drains the gates, so that the calls that wait go elsewhere
-// at once, and waits for the calls that run. When ctx ends first, it ends what is left
-// (grpc.Server.Stop): the contexts of those calls end, and their clients see UNAVAILABLE.
+// Shutdown stops a server in good order. It sends the clients away
+// (grpc.Server.GracefulStop) and drains the gates, so that waiting calls are refused at once
+// and can go elsewhere. Then it waits for the calls that run. If ctx ends first, it ends the
+// rest (grpc.Server.Stop): their contexts end, and their clients see UNAVAILABLE.
 //
-// It returns nil when every call ended by itself. Otherwise the error says what had to be
-// ended, and wraps the cause of ctx's end. Calls that no gate guards, such as a health
-// watch, which never ends by itself, are waited for as well, so give ctx a deadline.
+// It returns nil if every call ended by itself. Otherwise the error says which calls had to
+// be ended, and wraps the cause of the end of ctx. It also waits for calls without a gate,
+// such as a health watch, which never ends by itself. So give ctx a deadline.
 //
-// A call that runs keeps its permit until its handler returns, so a gate may have calls in
-// flight when Shutdown returns an error. It does not wait for a handler that goes on after
-// its context ended, unless the server has the option grpc.WaitForHandlers.
+// A running call keeps its permit until its handler returns, so a gate may have calls in
+// flight when Shutdown returns an error. Shutdown does not wait for a handler that continues
+// after its context ended, unless the server has the option grpc.WaitForHandlers.
 //
-// Set the health service to NOT_SERVING before, where something else has to learn of it
-// first, such as a load balancer that does not speak gRPC. Do not drain the gates that
-// early: a client that stays with this server would find every call refused.
+// Set the health service to NOT_SERVING first if something else must learn of the shutdown,
+// such as a load balancer that does not speak gRPC. Do not drain the gates that early: every
+// call of a client that stays with this server would be refused.
 //
-// Calling it again, also while it runs, does no harm. A nil server, and nil gates, are
-// left out. Gates of clients may be among them.
+// Shutdown may be called again, also while it runs. A nil server and nil gates are skipped.
+// Gates of clients may be among the gates.
 func Shutdown(ctx context.Context, server *grpc.Server, gates ...*admit.Gate) error {
 	stopped := make(chan struct{})
 	go func() { // ends with the last handler at the latest
@@ -57,7 +57,7 @@ func Shutdown(ctx context.Context, server *grpc.Server, gates ...*admit.Gate) er
 	return fmt.Errorf("interceptors: shutdown: %w: ended %s", context.Cause(ctx), left)
 }
 
-// inFlight says how many calls run, for each gate.
+// inFlight describes the calls that run, for each gate.
 func inFlight(gates []*admit.Gate) string {
 	var running []string
 	for _, g := range gates {

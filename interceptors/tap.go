@@ -8,26 +8,23 @@ import (
 	"github.com/weir-go/weir/admit"
 )
 
-// Tap returns a handle for grpc.InTapHandle that turns calls away which the gate
-// would refuse at once, whatever their deadline, before gRPC reads their message
-// or starts a goroutine for them. It is an addition to the interceptors: they take
-// the permits. What the tap turns away counts as refused. It never waits.
+// Tap returns a handle for grpc.InTapHandle. It refuses calls that the gate would refuse at
+// once, before gRPC reads their message or starts a goroutine
+// for them. Use it in addition to the interceptors, which take the permits. Its refusals
+// count as refusals of the gate. It never waits.
 //
-// gRPC allows a tap little, so it does little. Its status has the code of the
-// reason, with no details and no trailer, hence no delay: the client's own
-// backoff applies. A matcher or classifier finds the metadata in the context, but
-// not the message nor what an interceptor would add, and every call looks unary.
-// One that panics here, where nothing could recover it, lets the call go on to
-// the interceptors.
+// A tap can do less than an interceptor. Its status has the code of the reason, but no
+// details and no trailer. Clients get no delay and use their own backoff. A matcher or
+// classifier gets the metadata of the call in the context, but not the message and not the
+// values that an interceptor would add. Every call looks unary. If a matcher or classifier
+// panics in the tap, the call goes on to the interceptors.
 //
-// A call with a deadline that is turned away keeps its context's timer, some
-// 300 bytes, until that deadline, because grpc-go 1.85 does not cancel it.
+// A refused call with a deadline keeps the timer of its context, about 300 bytes, until that
+// deadline, because grpc-go 1.85 does not cancel it.
 //
-// Use a tap if refusals themselves use up the processor: a refused call then starts
-// no goroutine and its message is not decoded. Do without it if clients rely on the
-// delay that the server asks for, or if deadlines are long (a minute or more) and
-// refusals many. It brings no more goodput and no shorter latency. Compare
-// on two quiet processors:
+// Use a tap if refusals alone use up the processor. Do not use one if clients rely on the
+// delay of the server, or if refusals are many and deadlines long (a minute or more). It
+// improves neither goodput nor latency. Compare on two quiet processors:
 //
 //	WEIR_BENCH_SECONDS=5 go test -run='^$' -bench='OneCore$' -benchtime=1x ./examples/internal/rawload
 //
@@ -57,8 +54,8 @@ func (c *config) tap(g *admit.Gate) tap.ServerInHandle {
 	}
 }
 
-// mayTurnAway says what the gate is told of a call; or that it is not for a tap to
-// decide on: calls that come back must not wait for themselves.
+// mayTurnAway returns the description of a call for the gate. ok is false if a tap must not
+// decide about the call. A call that comes back to this process must not wait for itself.
 func (c *config) mayTurnAway(ctx context.Context, method string) (call admit.Call, ok bool) {
 	defer func() {
 		if recover() != nil {

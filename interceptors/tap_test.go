@@ -8,8 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -81,8 +79,8 @@ func TestTapNeverWaits(t *testing.T) {
 	full := strict(t, 1)
 	fill(t, full)
 	for name, o := range map[string]interceptors.ServerOption{
-		"matcher panics":    interceptors.WithMatcher(selector.MatchFunc(func(context.Context, middleware.CallMeta) bool { panic("boom") })),
-		"classifier panics": interceptors.WithClassifier(func(context.Context, middleware.CallMeta) admit.Class { panic("boom") }),
+		"matcher panics":    interceptors.WithMatcher(interceptors.MatchFunc(func(context.Context, interceptors.CallMeta) bool { panic("boom") })),
+		"classifier panics": interceptors.WithClassifier(func(context.Context, interceptors.CallMeta) admit.Class { panic("boom") }),
 	} {
 		if _, err := interceptors.Tap(full, o)(t.Context(), tapInfo(work)); err != nil {
 			t.Errorf("%s: got %v, want nil: the interceptors decide", name, err)
@@ -126,7 +124,7 @@ func TestTapKnowsClasses(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			go func() { _, _ = g.Acquire(ctx, admit.Call{Class: c.waits}) }()
 			synctest.Wait()
-			_, err := interceptors.Tap(g, interceptors.WithClass(c.class, nil))(t.Context(), tapInfo(work))
+			_, err := interceptors.Tap(g, interceptors.WithClassFor(c.class, nil))(t.Context(), tapInfo(work))
 			if got := status.Code(err); got != c.want {
 				t.Errorf("a call of class %v while one of %v waits: got %v, want %v", c.class, c.waits, got, c.want)
 			}
@@ -147,7 +145,7 @@ func TestTapOverShare(t *testing.T) {
 		}
 		synctest.Wait()
 		for tenant, want := range map[string]codes.Code{"greedy": codes.ResourceExhausted, "polite": codes.OK} {
-			h := interceptors.Tap(g, interceptors.WithTenant(func(context.Context, middleware.CallMeta) string { return tenant }))
+			h := interceptors.Tap(g, interceptors.WithTenant(func(context.Context, interceptors.CallMeta) string { return tenant }))
 			_, err := h(t.Context(), tapInfo(work))
 			wantCode(t, err, want)
 		}

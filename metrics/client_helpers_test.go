@@ -117,18 +117,18 @@ func show(t testing.TB, r *prometheus.Registry, cs ...prometheus.Collector) *pro
 	return r
 }
 
-func breakers(t testing.TB, bs ...*breaker.Breaker) *metrics.BreakerCollector {
+func breakers(t testing.TB, bs ...*breaker.Breaker) *metrics.Collector {
 	t.Helper()
-	c, err := metrics.NewBreakerCollector(bs...)
+	c, err := metrics.NewCollector(metrics.Sources(bs...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-func throttles(t testing.TB, ts ...*throttle.Throttle) *metrics.ThrottleCollector {
+func throttles(t testing.TB, ts ...*throttle.Throttle) *metrics.Collector {
 	t.Helper()
-	c, err := metrics.NewThrottleCollector(ts...)
+	c, err := metrics.NewCollector(metrics.Sources(ts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,7 @@ func wantMistakes(t *testing.T, none bool, err error, want ...string) {
 	}
 }
 
-func TestNewBreakerCollectorNamesEveryMistake(t *testing.T) {
+func TestNewCollectorOfBreakersNamesEveryMistake(t *testing.T) {
 	of := func(name string) *breaker.Breaker {
 		return newBreaker(t, breaker.Config{Name: name})
 	}
@@ -39,7 +39,7 @@ func TestNewBreakerCollectorNamesEveryMistake(t *testing.T) {
 		breakers []*breaker.Breaker
 		want     []string
 	}{
-		"none":     {nil, []string{"breakers: got none, want at least one"}},
+		"none":     {nil, []string{"sources: got none, want at least one"}},
 		"nil":      {[]*breaker.Breaker{nil}, []string{"breaker 1 of 1: got nil, want one from breaker.New"}},
 		"zero":     {[]*breaker.Breaker{{}}, []string{"breaker 1 of 1: got a zero Breaker, want one"}},
 		"not text": {[]*breaker.Breaker{of("a\xff")}, []string{`breaker name: got "a\xff", want valid UTF-8`}},
@@ -50,13 +50,13 @@ func TestNewBreakerCollectorNamesEveryMistake(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, err := metrics.NewBreakerCollector(test.breakers...)
+			c, err := metrics.NewCollector(metrics.Sources(test.breakers...)...)
 			wantMistakes(t, c == nil, err, test.want...)
 		})
 	}
 }
 
-func TestNewThrottleCollectorNamesEveryMistake(t *testing.T) {
+func TestNewCollectorOfThrottlesNamesEveryMistake(t *testing.T) {
 	of := func(name string) *throttle.Throttle {
 		return newThrottle(t, throttle.Config{Name: name})
 	}
@@ -65,7 +65,7 @@ func TestNewThrottleCollectorNamesEveryMistake(t *testing.T) {
 		throttles []*throttle.Throttle
 		want      []string
 	}{
-		"none":     {nil, []string{"throttles: got none, want at least one"}},
+		"none":     {nil, []string{"sources: got none, want at least one"}},
 		"nil":      {[]*throttle.Throttle{nil}, []string{"throttle 1 of 1: got nil, want one from throttle.New"}},
 		"zero":     {[]*throttle.Throttle{{}}, []string{"throttle 1 of 1: got a zero Throttle, want one"}},
 		"not text": {[]*throttle.Throttle{of("a\xff")}, []string{`throttle name: got "a\xff", want valid UTF-8`}},
@@ -76,7 +76,7 @@ func TestNewThrottleCollectorNamesEveryMistake(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, err := metrics.NewThrottleCollector(test.throttles...)
+			c, err := metrics.NewCollector(metrics.Sources(test.throttles...)...)
 			wantMistakes(t, c == nil, err, test.want...)
 		})
 	}

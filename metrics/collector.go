@@ -8,34 +8,72 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/throttle"
+	"github.com/weir-go/weir/streamcredit"
 )
 
-// A Collector exports gates to Prometheus. Register it with a prometheus.Registerer. It is
-// safe for concurrent use. Use [NewCollector]. The zero Collector exports nothing.
-type Collector struct{ gates []*series }
+// A Source has numbers that a [Collector] shows. It is an [*admit.Gate], a
+// [*breaker.Breaker], a [*throttle.Throttle] or a [*streamcredit.Meter].
+type Source interface {
+	// Name returns the value of the label that the metrics of the source have.
+	Name() string
+}
+
+// Sources returns sources of one type for [NewCollector].
+//
+//	collector, err := metrics.NewCollector(metrics.Sources(gates.All()...)...)
+func Sources[S Source](all ...S) []Source {
+	sources := make([]Source, len(all))
+	for i, s := range all {
+		sources[i] = s
+	}
+	return sources
+}
+
+// A Collector shows sources to Prometheus. Register it with a prometheus.Registerer. It is
+// safe for concurrent use. Use [NewCollector]; the zero Collector shows nothing.
+type Collector struct{ all []series }
+
+// A series is all that the collector shows of one source. The name of the source is part of
+// the descriptors, so that a registry notices two sources of one kind and name.
+type series interface {
+	describe(ch chan<- *prometheus.Desc)
+	collect(ch chan<- prometheus.Metric)
+}
 
 var _ prometheus.Collector = (*Collector)(nil)
 
-// NewCollector returns a collector for gates, and adds the hooks that it needs
-// to each with [admit.Gate.Update]. It does not block on calls, and gates may be in use
-// already. Hooks cannot be removed again, so create one collector for a gate and keep it.
+// NewCollector returns a collector for sources. They may be in use already. It adds hooks to
+// each gate with [admit.Gate.Update], and does not change the other sources. Hooks cannot be
+// removed, so make one collector for a gate and keep it, as you would a metric.
 //
-// The error names everything that is wrong with the gates, such as none at all, a nil gate,
-// two of one name, or a name that cannot be a label. No gate is changed in that case. It
-// also returns the errors of Update. Collectors of different gates can share a registry,
-// which refuses a second gate of the same name.
-func NewCollector(gates ...*admit.Gate) (*Collector, error) {
-	if err := validate(aGate, gates); err != nil {
+// The error names everything wrong with the sources: none at all, one that is nil or zero,
+// one of another type, two of one kind and name, a name that is not valid UTF-8. Then no gate
+// was changed. NewCollector also returns the errors of Update. Collectors can share a
+// registry. The registry refuses a second source of one kind and name.
+func NewCollector(sources ...Source) (*Collector, error) {
+	by, err := byKind(sources)
+	if err != nil {
 		return nil, err
 	}
 	c := &Collector{}
 	var errs []error
-	for _, g := range gates {
-		s := newSeries(g)
+	for _, g := range by.gates {
+		s := newGateSeries(g)
 		if err := g.Update(admit.WithHooks(s.hooks())); err != nil {
 			errs = append(errs, fmt.Errorf("metrics: gate %q: %w", g.Name(), err))
 		}
-		c.gates = append(c.gates, s)
+		c.all = append(c.all, s)
+	}
+	for _, b := range by.breakers {
+		c.all = append(c.all, newBreakerSeries(b))
+	}
+	for _, t := range by.throttles {
+		c.all = append(c.all, newThrottleSeries(t))
+	}
+	for _, m := range by.meters {
+		c.all = append(c.all, newMeterSeries(m))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -43,12 +81,46 @@ func NewCollector(gates ...*admit.Gate) (*Collector, error) {
 	return c, nil
 }
 
-// A subject is the kind of thing that a collector exports, in errors of validate.
+// kinds holds sources by their kind.
+type kinds struct {
+	gates     []*admit.Gate
+	breakers  []*breaker.Breaker
+	throttles []*throttle.Throttle
+	meters    []*streamcredit.Meter
+}
+
+func byKind(sources []Source) (by kinds, err error) {
+	var errs []error
+	if len(sources) == 0 {
+		errs = append(errs, errors.New("metrics: sources: got none, want at least one"))
+	}
+	for i, s := range sources {
+		switch s := s.(type) {
+		case *admit.Gate:
+			by.gates = append(by.gates, s)
+		case *breaker.Breaker:
+			by.breakers = append(by.breakers, s)
+		case *throttle.Throttle:
+			by.throttles = append(by.throttles, s)
+		case *streamcredit.Meter:
+			by.meters = append(by.meters, s)
+		default:
+			errs = append(errs, fmt.Errorf(
+				"metrics: source %d of %d: got %T, want a gate, a breaker, a throttle or a meter", i+1, len(sources), s))
+		}
+	}
+	errs = append(errs,
+		validate(subject{"gate", "one from admit.New", "a zero Gate", "admit.WithName"}, by.gates),
+		validate(subject{"breaker", "one from breaker.New", "a zero Breaker", "breaker.Config.Name"}, by.breakers),
+		validate(subject{"throttle", "one from throttle.New", "a zero Throttle", "throttle.Config.Name"}, by.throttles),
+		validate(subject{"meter", "a named one from streamcredit.NewMeter", "one without a name", "streamcredit.NewMeter"}, by.meters))
+	return by, errors.Join(errs...)
+}
+
+// A subject is how errors speak of a kind of source.
 type subject struct{ noun, want, nameless, option string }
 
-var aGate = subject{"gate", "one from admit.New", "a zero Gate", "admit.WithName"}
-
-// validate checks the things that a collector exports. Their names become label values.
+// validate checks the sources of one kind. Their names become label values.
 func validate[T interface {
 	comparable
 	Name() string
@@ -56,9 +128,6 @@ func validate[T interface {
 	var errs []error
 	wrong := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("metrics: "+what.noun+format, args...))
-	}
-	if len(watched) == 0 {
-		wrong("s: got none, want at least one")
 	}
 	var none T
 	uses := make(map[string]int, len(watched))
@@ -83,15 +152,16 @@ func validate[T interface {
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, s := range c.gates {
+	for _, s := range c.all {
 		s.describe(ch)
 	}
 }
 
-// Collect implements prometheus.Collector. It takes each gate's lock for a
-// moment.
+// Collect implements prometheus.Collector. It reads the Stats of each source once, and takes
+// the locks that Stats takes: of a gate, of each target of a throttle, and of each open stream
+// of a meter.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
-	for _, s := range c.gates {
+	for _, s := range c.all {
 		s.collect(ch)
 	}
 }

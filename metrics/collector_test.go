@@ -43,7 +43,7 @@ func newGate(t testing.TB, opts ...admit.Option) *admit.Gate {
 // collect returns a registry that shows the gates.
 func collect(t testing.TB, gates ...*admit.Gate) *prometheus.Registry {
 	t.Helper()
-	c, err := metrics.NewCollector(gates...)
+	c, err := metrics.NewCollector(metrics.Sources(gates...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

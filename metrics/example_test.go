@@ -59,12 +59,12 @@ func ExampleNewCollector() {
 	// weir_utilization_ratio 1
 }
 
-func ExampleNewBreakerCollector() {
+func ExampleNewCollector_breaker() {
 	circuits, err := breaker.New(breaker.Config{Name: "backends", MinCalls: 3})
 	if err != nil {
 		panic(err)
 	}
-	collector, err := metrics.NewBreakerCollector(circuits)
+	collector, err := metrics.NewCollector(circuits)
 	if err != nil {
 		panic(err)
 	}
@@ -125,9 +125,9 @@ func memory(h handlers) (client demopb.StreamServiceClient, stop func()) {
 	}
 }
 
-func ExampleNewStreamCollector() {
+func ExampleNewCollector_meter() {
 	meter := streamcredit.NewMeter("events")
-	collector, err := metrics.NewStreamCollector(meter)
+	collector, err := metrics.NewCollector(meter)
 	if err != nil {
 		panic(err)
 	}

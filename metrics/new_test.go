@@ -39,7 +39,7 @@ func TestNewCollectorNamesEveryMistake(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c, err := metrics.NewCollector(test.gates...)
+			c, err := metrics.NewCollector(metrics.Sources(test.gates...)...)
 			if err == nil || c != nil {
 				t.Fatalf("got %v, %v, want no collector and an error", c, err)
 			}

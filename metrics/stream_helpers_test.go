@@ -70,7 +70,7 @@ func subscribe(
 // collectStreams returns a registry that shows the meters.
 func collectStreams(t testing.TB, meters ...*streamcredit.Meter) *prometheus.Registry {
 	t.Helper()
-	c, err := metrics.NewStreamCollector(meters...)
+	c, err := metrics.NewCollector(metrics.Sources(meters...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

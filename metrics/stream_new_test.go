@@ -11,14 +11,14 @@ import (
 	"github.com/weir-go/weir/streamcredit"
 )
 
-func TestNewStreamCollectorNamesEveryMistake(t *testing.T) {
+func TestNewCollectorOfStreamsNamesEveryMistake(t *testing.T) {
 	feed := streamcredit.NewMeter("feed")
 	for _, test := range []struct {
 		name   string
 		meters []*streamcredit.Meter
 		want   []string
 	}{
-		{"none", nil, []string{"meters: got none, want at least one"}},
+		{"none", nil, []string{"sources: got none, want at least one"}},
 		{"nil", []*streamcredit.Meter{nil}, []string{"meter 1 of 1: got nil"}},
 		{"zero", []*streamcredit.Meter{{}}, []string{"meter 1 of 1: got one without a name"}},
 		{"nameless", []*streamcredit.Meter{streamcredit.NewMeter("")}, []string{"meter 1 of 1: got one without a name"}},
@@ -38,7 +38,7 @@ func TestNewStreamCollectorNamesEveryMistake(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c, err := metrics.NewStreamCollector(test.meters...)
+			c, err := metrics.NewCollector(metrics.Sources(test.meters...)...)
 			if err == nil || c != nil {
 				t.Fatalf("got %v, %v, want no collector and an error", c, err)
 			}
@@ -58,7 +58,7 @@ func TestNewStreamCollectorNamesEveryMistake(t *testing.T) {
 func TestStreamCollectorsShareARegistry(t *testing.T) {
 	r := collect(t, newGate(t)) // with a collector of gates, too
 	register := func(name string) error {
-		c, err := metrics.NewStreamCollector(streamcredit.NewMeter(name))
+		c, err := metrics.NewCollector(streamcredit.NewMeter(name))
 		if err != nil {
 			t.Fatal(err)
 		}

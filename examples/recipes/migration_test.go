@@ -42,7 +42,7 @@ func live() (*grpc.Server, error) {
 		return nil, err
 	}
 	return grpc.NewServer(grpc.UnaryInterceptor(interceptors.UnaryServer(gate,
-		interceptors.WithClass(admit.Critical, interceptors.Methods("/shop.Live/"))))), nil
+		interceptors.WithClassFor(admit.Critical, interceptors.Methods("/shop.Live/"))))), nil
 }
 
 // hundred is a server that serves each tenant 100 calls a second.

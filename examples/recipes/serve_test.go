@@ -5,7 +5,6 @@ import (
 	"net"
 	"testing"
 
-	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -57,7 +56,7 @@ func serve(t *testing.T, gate *admit.Gate, s service) (stop func(), target strin
 }
 
 // caller returns the tenant that authentication has put into the context.
-func caller(ctx context.Context, _ middleware.CallMeta) string {
+func caller(ctx context.Context, _ interceptors.CallMeta) string {
 	name, _ := ctx.Value(callerKey{}).(string)
 	return name
 }

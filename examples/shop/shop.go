@@ -22,23 +22,23 @@ import (
 	"github.com/weir-go/weir/limit"
 )
 
-// These are the two runs.
+// The two runs.
 const (
 	bare     = "bare"
 	withWeir = "weir"
 )
 
-// A network gives a service a listener, and its clients a way to dial it.
+// A network is where a service is to listen, and how to reach it there.
 type network func() (lis net.Listener, dial []grpc.DialOption, err error)
 
-// sockets is the network of this machine.
+// sockets is this machine's.
 func sockets() (net.Listener, []grpc.DialOption, error) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	return lis, nil, err
 }
 
-// A shop is the three services, each with its own listener, and a connection of the
-// customers to the first one.
+// A shop is the three services, each listening at a place of its own, and a customers'
+// connection to the first.
 type shop struct {
 	run                          string
 	network                      network
@@ -80,7 +80,7 @@ func open(run string, seed uint64, n network) (_ *shop, err error) {
 	return s, nil
 }
 
-// start starts a service and returns a connection to it with the options.
+// start starts a service and returns a connection to it, for clients with those options.
 func (s *shop) start(
 	c *count, register func(grpc.ServiceRegistrar), client func() ([]grpc.DialOption, error),
 ) (*grpc.ClientConn, error) {
@@ -108,17 +108,17 @@ func (s *shop) start(
 	return conn, err
 }
 
-// inside is the limit of the storefront and of the orders service. They do little work
-// themselves. The latency of their calls is due to payments, so they cannot learn a limit
-// from it.
+// inside is how many calls the storefront and the orders service hold at most. They
+// do little themselves: how long their calls take is payments' doing, and nothing to
+// learn a limit from.
 const inside = 200
 
-// A guard holds the interceptors of a service.
+// guard is what stands before a service.
 func (s *shop) guard(c *count) ([]grpc.ServerOption, error) {
 	if s.run == bare {
 		return []grpc.ServerOption{grpc.ChainUnaryInterceptor(c.intercept)}, nil
 	}
-	var opts []admit.Option // for payments weir's defaults find the limit
+	var opts []admit.Option // payments: weir's defaults find out what it can do
 	if c != &s.payments {
 		l, err := limit.NewFixed(inside)
 		if err != nil {
@@ -128,7 +128,7 @@ func (s *shop) guard(c *count) ([]grpc.ServerOption, error) {
 	}
 	trust := ourselves
 	if c == &s.storefront {
-		trust = nil // do not believe customers
+		trust = nil // customers are not asked how important they are
 	}
 	gate, err := admit.New(opts...)
 	if err != nil {
@@ -138,23 +138,23 @@ func (s *shop) guard(c *count) ([]grpc.ServerOption, error) {
 		Outside: []grpc.UnaryServerInterceptor{c.intercept},
 		Gate:    gate,
 	},
-		// The class is known where customers come in ...
-		interceptors.WithClass(admit.Critical, interceptors.Methods("/weir.demo.v1.StorefrontService/Buy")),
-		interceptors.WithClass(admit.Sheddable, interceptors.Methods("/weir.demo.v1.StorefrontService/Browse")),
+		// What matters is known where customers come in ...
+		interceptors.WithClassFor(admit.Critical, interceptors.Methods("/weir.demo.v1.StorefrontService/Buy")),
+		interceptors.WithClassFor(admit.Sheddable, interceptors.Methods("/weir.demo.v1.StorefrontService/Browse")),
 		// ... and travels on.
 		interceptors.WithPropagation(trust),
 		interceptors.WithRetriesBelow(),
 	)
 }
 
-// ourselves makes the services behind the storefront believe the class of every call,
-// because only the other services reach them. A real service would check an authenticated
-// identity, such as a client certificate.
+// ourselves is whose class the services behind the storefront believe: only the other
+// services reach them here. A real one would look at what authentication has found out,
+// such as a client certificate.
 func ourselves(context.Context) (admit.Class, bool) { return admit.Critical, true }
 
-// standBack returns a function that returns the options of a client. The bare options are as
-// they are often written, with a timeout for each of three tries. That is right if a packet
-// is lost now and then.
+// standBack returns what makes a client's options. The bare ones are as they are often
+// written: a timeout for each of three tries, which is right for a packet that is
+// lost now and then.
 func (s *shop) standBack(timeout time.Duration) func() ([]grpc.DialOption, error) {
 	if s.run == withWeir {
 		return standBack
@@ -168,7 +168,7 @@ func (s *shop) standBack(timeout time.Duration) func() ([]grpc.DialOption, error
 	}
 }
 
-// standBack returns the options of a client of weir.
+// standBack makes a client of weir's.
 func standBack() ([]grpc.DialOption, error) {
 	targets, err := throttle.New(throttle.Config{})
 	if err != nil {
@@ -179,14 +179,14 @@ func standBack() ([]grpc.DialOption, error) {
 		return nil, err
 	}
 	return interceptors.Client(interceptors.ClientConfig{
-		Propagation: []interceptors.PropagationOption{interceptors.WithDeadlineMargin(10 * time.Millisecond)},
+		Propagation: &interceptors.PropagationConfig{DeadlineMargin: 10 * time.Millisecond},
 		Throttle:    targets,
 		Breaker:     circuits,
 		Retry:       &retry.Config{},
 	})
 }
 
-// close ends the services without waiting for their calls.
+// close ends the services, without waiting for what they do.
 func (s *shop) close() (err error) {
 	s.backend.Close()
 	for _, c := range s.conns {

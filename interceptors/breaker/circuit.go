@@ -15,13 +15,16 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/refusal"
 )
 
-// A circuit is the breaker of one method of one target. gobreaker counts and holds the
-// state; the circuit decides what it leaves open. gobreaker forgets a call that takes
-// longer than its window, so a closed circuit asks it for leave only when a call has
-// ended. It closes after successes in a row, so the circuit judges probes itself and tells
-// gobreaker the verdict. It has one time for which it stays open, so the circuit has its
-// own. And it calls its hook with its lock held, so the circuit keeps changes until
-// nothing is locked.
+// A circuit is the breaker of one method of one target. gobreaker counts calls and holds the
+// state; the circuit decides the rest.
+//
+//   - gobreaker forgets a call that takes longer than its window. So a closed circuit asks
+//     it for leave only when a call has ended.
+//   - gobreaker closes after successes in a row. So the circuit judges the probes and
+//     tells gobreaker the verdict.
+//   - gobreaker has a fixed time for which it stays open. So the circuit keeps its own.
+//   - gobreaker calls its hook with its lock held. So the circuit keeps changes until
+//     nothing is locked.
 type circuit struct {
 	places.Place
 	breaker *Breaker
@@ -48,18 +51,18 @@ type circuit struct {
 	telling   bool          // a goroutine is telling them
 }
 
-// An era is the time between two changes of state: how many changes there were, and
-// the state. A call that began in another era says nothing about this one.
+// An era is the time between two changes of state. It holds the number of changes and the
+// state. A call that began in another era shows nothing about this one.
 type era = uint64
 
 func eraOf(n uint64, s State) era { return n<<2 | uint64(s) }
 func stateOf(e era) State         { return State(e & 3) }
 
-// A probe is a call that was let through a half-open circuit.
+// A probe is a call that a half-open circuit sent.
 type probe struct{ began time.Duration }
 
-// A pass is leave to make one call.
-type pass struct {
+// A ticket is leave to send one call.
+type ticket struct {
 	era     era
 	began   time.Duration
 	probe   *probe
@@ -68,8 +71,8 @@ type pass struct {
 
 type change struct{ from, to State }
 
-// A streak counts calls that failed in a row, in the order in which they began: those that
-// hang end after all others.
+// A streak counts calls that failed in a row, in the order in which they began, because
+// calls that hang end last.
 type streak struct {
 	failed int
 	since  time.Duration // when the first of them ended
@@ -87,7 +90,7 @@ func (s *streak) add(failed bool, began, now time.Duration) {
 	}
 }
 
-// manyChanges is how many changes are kept for a hook that hangs.
+// manyChanges bounds the changes that are kept while a hook hangs.
 const manyChanges = 64
 
 // What gobreaker is told of a call.
@@ -119,8 +122,8 @@ var states = [...]State{
 	gobreaker.StateOpen:     Open,
 }
 
-// tripsLocked reports whether a closed circuit opens. As long as one address serves its
-// calls, refusing would lose them: the interceptor cannot choose the address.
+// tripsLocked reports whether a closed circuit opens. While one address serves its calls,
+// refusing would lose them, because the interceptor cannot choose the address.
 func (c *circuit) tripsLocked(n gobreaker.Counts) bool {
 	cfg := &c.breaker.cfg
 	all := peers.Tally{Calls: int(n.TotalSuccesses + n.TotalFailures), Failed: int(n.TotalFailures)}
@@ -144,11 +147,10 @@ func (c *circuit) tripsLocked(n gobreaker.Counts) bool {
 	return c.peers.AllSick(cfg.FailureRatio, cfg.MinCalls)
 }
 
-// mixed reports whether calls may go to several servers that no address tells apart.
+// mixed reports whether calls may go to several servers with the same address.
 func (c *circuit) mixed() bool { return c.anonymous && c.several }
 
-// patience is the time after which a call that is still under way is not expected to be
-// answered any more.
+// patience is the time after which no answer is expected to a call in flight.
 func (c *circuit) patience() time.Duration {
 	mean, dev := c.pace.Usual()
 	if mean == 0 {
@@ -157,8 +159,8 @@ func (c *circuit) patience() time.Duration {
 	return max(2*mean, mean+4*dev)
 }
 
-// changedLocked is called by gobreaker, within calls that the circuit makes with its
-// own lock held.
+// changedLocked is called by gobreaker during calls that the circuit makes with its own lock
+// held.
 func (c *circuit) changedLocked(from, to State) {
 	if to == Open {
 		c.until.Store(int64(c.breaker.now() + c.breaker.jittered(c.breaker.cfg.OpenFor)))
@@ -181,9 +183,9 @@ func (c *circuit) changedLocked(from, to State) {
 	c.untold.Store(true)
 }
 
-// enter gives leave to make a call, or says why not. The caller returns leave with
-// leave. In either case it calls tell when nothing can get lost.
-func (c *circuit) enter(now time.Duration) (pass, *refusal.Error) {
+// enter returns a ticket for a call, or the error of a refused one. The caller returns the
+// ticket with leave. In both cases it calls tell last and without locks held.
+func (c *circuit) enter(now time.Duration) (ticket, *refusal.Error) {
 	if p, refused, ok := c.decided(now); ok {
 		return p, refused
 	}
@@ -195,15 +197,15 @@ func (c *circuit) enter(now time.Duration) (pass, *refusal.Error) {
 	p := c.probeLocked(now)
 	if p == nil {
 		c.refused.Add(1)
-		return pass{}, circuitOpen.After(c.breaker.cfg.OpenFor / 10) // about when the probes have ended
+		return ticket{}, circuitOpen.After(c.breaker.cfg.OpenFor / 10) // about when the probes have ended
 	}
 	c.allowed.Add(1)
-	return pass{c.era.Load(), now, p, &peers.Witness{}}, nil
+	return ticket{c.era.Load(), now, p, &peers.Witness{}}, nil
 }
 
-// decided lets a call pass or refuses it where that needs no lock: unless the circuit
-// is half-open, or has been open for long enough.
-func (c *circuit) decided(now time.Duration) (p pass, refused *refusal.Error, ok bool) {
+// decided sends or refuses a call if that needs no lock. It needs one if the circuit is
+// half-open, or was open for long enough.
+func (c *circuit) decided(now time.Duration) (p ticket, refused *refusal.Error, ok bool) {
 	e := c.era.Load()
 	left := time.Duration(c.until.Load()) - now
 	switch {
@@ -216,14 +218,14 @@ func (c *circuit) decided(now time.Duration) (p pass, refused *refusal.Error, ok
 		return p, nil, true
 	case stateOf(e) == Open && left > 0:
 		c.refused.Add(1)
-		return pass{}, circuitOpen.After(left), true
+		return ticket{}, circuitOpen.After(left), true
 	default:
-		return pass{}, nil, false
+		return ticket{}, nil, false
 	}
 }
 
-// tellLocked tells gobreaker of a call, and reports whether it took it. That may begin
-// another era.
+// tellLocked reports the result of a call to gobreaker, and returns whether gobreaker took
+// it. A new era may begin.
 func (c *circuit) tellLocked(result error) bool {
 	done, err := c.cb.Allow()
 	if err != nil {
@@ -233,8 +235,8 @@ func (c *circuit) tellLocked(result error) bool {
 	return true
 }
 
-// leave counts a call that has ended. gobreaker is not told of calls of other eras.
-func (c *circuit) leave(p pass, v Verdict) {
+// leave counts a call that has ended. gobreaker does not learn of calls of other eras.
+func (c *circuit) leave(p ticket, v Verdict) {
 	c.ended.Add(1)
 	if v == Excluded && p.probe == nil {
 		return
@@ -262,8 +264,8 @@ func (c *circuit) leave(p pass, v Verdict) {
 	}
 }
 
-// countLocked counts a call through a closed circuit.
-func (c *circuit) countLocked(p pass, failed bool, now time.Duration) {
+// countLocked counts a call of a closed circuit.
+func (c *circuit) countLocked(p ticket, failed bool, now time.Duration) {
 	if p.witness != nil {
 		c.peers.Add(p.witness.Addr(), failed, now, c.breaker.cfg.Window)
 	}
@@ -275,8 +277,8 @@ func (c *circuit) countLocked(p pass, failed bool, now time.Duration) {
 	}
 }
 
-// tell tells the hooks what has changed. It is called without the lock; when another
-// goroutine is telling already, that one goes on.
+// tell delivers changes to the hooks. It is called without the lock. If another goroutine
+// delivers already, that one goes on.
 func (c *circuit) tell() {
 	if !c.untold.Load() {
 		return
@@ -296,15 +298,15 @@ func (c *circuit) tell() {
 	}
 }
 
-// tellOneUnlocked is called with the lock, and has it again when it returns.
+// tellOneUnlocked is called with the lock held, and returns with it held.
 func (c *circuit) tellOneUnlocked(ch change) {
 	c.mu.Unlock()
 	defer c.mu.Lock()
 	c.breaker.changed(c, ch)
 }
 
-// stats takes no lock. What follows from something else is read before it: none has
-// failed that was not allowed, and what is open has opened.
+// stats takes no lock. It reads effects before their causes: a failed call was allowed
+// before, and an open circuit has opened.
 func (c *circuit) stats() CircuitStats {
 	s := CircuitStats{Target: c.Target, Method: c.Method, State: stateOf(c.era.Load()), Failed: c.failed.Load()}
 	s.Opened, s.Allowed, s.Refused = c.opened.Load(), c.allowed.Load(), c.refused.Load()

@@ -1,15 +1,15 @@
 package breaker
 
-// Hooks are called as circuits change. Every field may be nil. They run
-// outside any lock, in the goroutine of a call or of gRPC, and must be quick. The
-// changes of one circuit come one at a time and in order; those of different
-// circuits may come at the same time. A hook that panics harms nothing.
+// Hooks are called when circuits change. Every field may be nil. They run without locks, in
+// the goroutine of a call or of gRPC, and must be quick. Changes of one circuit are reported
+// one at a time and in order. Those of different circuits may be reported at the same time.
+// A hook that panics does no harm.
 type Hooks struct {
-	// StateChanged is called when the circuit of a target and a full method name
-	// has changed. Both are "*" for the circuit that the last ones share.
+	// StateChanged is called when the circuit of a target and a full method name has
+	// changed. Both are "*" for the shared circuit.
 	StateChanged func(target, method string, from, to State)
-	// Panicked is called with what another hook, or the function of WithVerdict,
-	// panicked with.
+	// Panicked is called with the value of a panic of another hook, or of the function of
+	// WithVerdict.
 	Panicked func(value any)
 }
 

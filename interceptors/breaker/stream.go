@@ -14,11 +14,11 @@ import (
 // A stream is the breaker's observer of one stream.
 type stream struct {
 	*circuit
-	pass  pass
-	began time.Duration
-	ctx   context.Context
-	seen  atomic.Bool // headers or a message
-	left  atomic.Bool
+	ticket ticket
+	began  time.Duration
+	ctx    context.Context
+	seen   atomic.Bool // headers or a message
+	left   atomic.Bool
 }
 
 func (s *stream) Answered() {
@@ -27,7 +27,7 @@ func (s *stream) Answered() {
 	}
 	now := s.breaker.now()
 	s.pace.Saw(now-s.began, now)
-	if s.pass.probe != nil {
+	if s.ticket.probe != nil {
 		s.leaveOnce(Healthy, nil)
 	}
 }
@@ -44,7 +44,7 @@ func (s *stream) Ended(err error) {
 	case s.seen.Load() && status.Code(err) == codes.DeadlineExceeded:
 		v = Excluded // it was to last until its deadline
 	}
-	s.leaveOnce(v, s.pass.witness)
+	s.leaveOnce(v, s.ticket.witness)
 }
 
 func (s *stream) Abandoned() { s.leaveOnce(Excluded, nil) }
@@ -54,7 +54,7 @@ func (s *stream) leaveOnce(v Verdict, w *peers.Witness) {
 	if s.left.Swap(true) {
 		return
 	}
-	p := s.pass
+	p := s.ticket
 	p.witness = w
 	s.leave(p, v)
 	s.tell()

@@ -8,13 +8,14 @@ import (
 )
 
 const (
-	// mostProbed is for how many addresses a half-open circuit makes probes.
+	// mostProbed bounds the addresses that a half-open circuit sends probes to.
 	mostProbed = 16
-	// mixedServers is for how many it does where no address tells servers apart.
+	// mixedServers is the number of servers that is assumed where addresses do not tell them
+	// apart.
 	mixedServers = 5
 )
 
-// A trial is what the probes of a half-open circuit have shown, by address.
+// A trial is the result of the probes of a half-open circuit, by address.
 type trial struct {
 	known  int // addresses, as far as they were seen
 	calls  int
@@ -34,9 +35,9 @@ func (t *trial) add(addr string, failed bool) {
 	t.calls++
 }
 
-// judge says what the probes show together: Excluded if they have to go on. One address
-// that serves its calls is enough to close the circuit. It takes all of them to open it
-// again, or as many probes as there are for all.
+// judge returns the verdict of all probes, Excluded if more are needed. One address that
+// serves its calls closes the circuit. To open it again, all addresses must fail, or as many
+// probes as there are for all of them.
 func (t *trial) judge(cfg *Config, mixed bool) Verdict {
 	mayFail := int(cfg.FailureRatio * float64(cfg.Probes)) // of the probes of an address
 	enough, tooMany := max(cfg.Probes-mayFail, 1), min(mayFail+1, cfg.Probes)
@@ -56,8 +57,8 @@ func (t *trial) judge(cfg *Config, mixed bool) Verdict {
 	return Excluded
 }
 
-// probeLocked makes a call a probe, if there is a place for one. A probe that has not
-// ended within OpenFor gives its place to another; it still counts when it ends.
+// probeLocked makes a call a probe if there is room for one. A probe that has not ended
+// within OpenFor makes room for another; it still counts when it ends.
 func (c *circuit) probeLocked(now time.Duration) *probe {
 	if stateOf(c.era.Load()) == Open && !c.tellLocked(errExcluded) { // which makes it half-open
 		return nil
@@ -77,8 +78,8 @@ func (c *circuit) probeLocked(now time.Duration) *probe {
 	return p
 }
 
-// giveUpLocked opens a half-open circuit whose probes failed, unless one is under way that
-// may still be answered.
+// giveUpLocked opens a half-open circuit whose probes failed, unless a probe in flight may
+// still be answered.
 func (c *circuit) giveUpLocked(now time.Duration) {
 	if n := len(c.probes); n == 0 || now-c.probes[n-1].began >= c.patience() {
 		c.tellLocked(errUnwell)
@@ -86,7 +87,7 @@ func (c *circuit) giveUpLocked(now time.Duration) {
 }
 
 // probedLocked counts a probe, which may be one that lost its place.
-func (c *circuit) probedLocked(p pass, v Verdict, now time.Duration) {
+func (c *circuit) probedLocked(p ticket, v Verdict, now time.Duration) {
 	c.probes = slices.DeleteFunc(c.probes, func(o *probe) bool { return o == p.probe })
 	if v != Excluded {
 		c.trial.add(p.witness.Addr(), v == Unwell)

@@ -14,27 +14,27 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/refusal"
 )
 
-// A Verdict is what the end of a call says about the server.
+// A Verdict is what the end of a call shows about the server.
 type Verdict uint8
 
 const (
-	// Excluded says nothing: the call counts neither way.
+	// Excluded shows nothing: the call is not counted.
 	Excluded Verdict = iota
-	// Healthy says that the server did its work, if only to find the call wrong.
+	// Healthy shows that the server did its work, even if it rejected the call.
 	Healthy
-	// Unwell says that the server cannot do its work.
+	// Unwell shows that the server cannot do its work.
 	Unwell
 )
 
-// WithVerdict sets what the end of a call says about the server; nil restores the
-// default, which [Breaker] describes. It is called from many goroutines at once,
-// with nil for a call that went well, but not with errors that a gate, throttle or
-// breaker of this process made. When it panics the call is excluded.
+// WithVerdict sets the function that judges the end of a call. Nil restores the default,
+// which [Breaker] describes. It is called from many goroutines at once, with nil for a
+// successful call. It never gets an error that a gate, throttle or breaker of this process
+// made. If it panics, the call is excluded.
 func WithVerdict(f func(error) Verdict) Option {
 	return option(func(b *Breaker) { b.verdictOf = f })
 }
 
-// verdict says what the end of a call says about the server.
+// verdict judges the end of a call.
 func (c *circuit) verdict(ctx context.Context, began time.Duration, err error) Verdict {
 	b := c.breaker
 	switch {
@@ -60,7 +60,7 @@ func (c *circuit) verdict(ctx context.Context, began time.Duration, err error) V
 	return v
 }
 
-// verdictOfStatus says what a status says of the server that sent it.
+// verdictOfStatus judges the server by the status that it sent.
 func verdictOfStatus(st *status.Status) Verdict {
 	switch st.Code() {
 	case codes.Canceled, codes.ResourceExhausted:
@@ -81,15 +81,15 @@ func verdictOfStatus(st *status.Status) Verdict {
 }
 
 const (
-	// unknownPace is the time in which any method is expected to answer of which nothing
-	// is known.
+	// unknownPace is the time in which a method is expected to answer that has never
+	// answered.
 	unknownPace = time.Second
 	// longDry is the time without an answer after which any caller's deadline counts.
 	longDry = 10 * unknownPace
 )
 
-// lateVerdict says what a call says whose caller gave up: that the server is unwell if
-// the caller waited for longer than the method takes.
+// lateVerdict judges a call whose caller gave up. The server is unwell if the caller waited
+// for longer than the method takes.
 func (c *circuit) lateVerdict(ctx context.Context, began time.Duration) Verdict {
 	now := c.breaker.now()
 	had, dry := now-began, c.pace.Late(now)
@@ -107,8 +107,8 @@ func (c *circuit) lateVerdict(ctx context.Context, began time.Duration) Verdict 
 	return Excluded
 }
 
-// learn notes how long a call took that went well. Where all goes well it does so for
-// some of the calls only, to spare the others the clock.
+// learn records the time of a successful call. While all calls succeed, it does so for some
+// of them only, to spare the others the clock.
 func (c *circuit) learn(began time.Duration) {
 	if c.pace.Known() && rand.Uint32()%(latency.LearnOneIn/2) != 0 {
 		return
@@ -117,7 +117,7 @@ func (c *circuit) learn(began time.Duration) {
 	c.pace.Saw(now-began, now)
 }
 
-// gives notes how long the caller of a call will wait for it.
+// gives records how long the caller of a call will wait.
 func (c *circuit) gives(ctx context.Context) {
 	if c.pace.Learned() {
 		return
@@ -129,7 +129,7 @@ func (c *circuit) gives(ctx context.Context) {
 	c.pace.Gave(wait)
 }
 
-// askedVerdict asks the user's function.
+// askedVerdict calls the user's function.
 func (b *Breaker) askedVerdict(err error) (v Verdict) {
 	b.guard(func() { v = b.verdictOf(err) })
 	if v > Unwell {

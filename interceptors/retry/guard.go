@@ -15,37 +15,34 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/places"
 )
 
-// UnaryGuard returns an interceptor against two layers of retries: an
-// interceptor that retries, such as that of go-grpc-middleware, above the retry policy
-// of a service config ([Config]). Three attempts of three are nine; and what
-// stands above knows neither the delay for which a server asks nor the budget.
+// UnaryGuard returns an interceptor against two layers of retries: an interceptor that
+// retries, such as that of go-grpc-middleware, above the retry policy of a service config
+// ([Config]). Three attempts of three are nine. The outer layer knows neither the delay of a
+// server nor the budget.
 //
 // Put the same interceptor at both ends of the chain:
 //
 //	guard := retry.UnaryGuard(report)
-//	grpc.WithChainUnaryInterceptor(guard, retry.UnaryClientInterceptor(), guard)
+//	grpc.WithChainUnaryInterceptor(guard, middleware.UnaryClientInterceptor(), guard)
 //
-// Its outer place marks the call, so that its inner place sees what calls it more
-// than once. If the last attempt ended with an error after which the method's retry
-// policy lets gRPC itself try again, gRPC has done so as often as it should: then the
-// inner place does not make another attempt, but returns that same error again. What
-// stands above may go on to retry after other errors, methods that have no policy, and
-// calls that gRPC does not retry: those that were answered with headers, and those of
-// which more was sent than it keeps (256 KiB, or what grpc.MaxRetryRPCBufferSize says;
-// the size is taken before compression). A call that is made a second time while the
-// first is under way (hedging) passes.
+// The outer one marks the call, so the inner one sees a second attempt. If the last attempt
+// ended with an error that gRPC's own policy retries, gRPC has already retried it as often
+// as it should. The inner one then returns that error again, and sends nothing. The outer
+// layer may still retry other errors, methods without a policy, and calls that gRPC does not
+// retry. gRPC does not retry calls that were answered with headers, and calls with more data
+// than it keeps (256 KiB, or grpc.MaxRetryRPCBufferSize, before compression). A second call
+// that is made while the first is in flight (hedging) passes.
 //
-// With one place only it can tell a retry only by the metadata that
-// go-grpc-middleware's interceptor adds (x-retry-attempt); it reports that, but lets
-// it pass, because it has not seen the error.
+// If the guard is in the chain only once, it knows a retry only by the metadata of
+// go-grpc-middleware's interceptor (x-retry-attempt). It reports the retry but lets it pass,
+// because it has not seen the error.
 //
-// report is called once for each target and full method name for which two layers
-// were found (1024 of them, and once for all beyond, as "*"), in the goroutine of
-// the call; it may be nil. A panic of it is dropped.
+// report is called once for each target and full method name with two layers (1024 of them,
+// and once for all others, as "*"), in the goroutine of the call. It may be nil. A panic of
+// it is dropped.
 //
-// The guard allocates a little for each call, and computes the size of its messages.
-// It is safe for concurrent use. It
-// cannot see grpc.WithDisableRetry: do not use it with that.
+// The guard allocates a little for each call, and computes the size of its messages. It is
+// safe for concurrent use. It cannot see grpc.WithDisableRetry: do not use it with that.
 func UnaryGuard(report func(target, method string)) grpc.UnaryClientInterceptor {
 	return newGuard(report).unary
 }
@@ -70,9 +67,9 @@ type layered struct {
 	reported atomic.Bool
 }
 
-// A logicalCall is what the outer place knows of a call. Its own address and that of
-// its guard keep it apart from others: a call that an interceptor in between makes
-// with the same context is not this one.
+// A logicalCall is what the outer guard knows of a call. Its own address and that of its
+// guard tell it from others: a call that an interceptor in between makes with the same
+// context is another one.
 type logicalCall struct {
 	cc     *grpc.ClientConn
 	method string
@@ -132,7 +129,7 @@ func (s *guardedStream) SendMsg(m any) error {
 	return s.ClientStream.SendMsg(m)
 }
 
-// An attempt is what the inner place sees of one.
+// An attempt is what the inner guard sees of one.
 type attempt struct {
 	call   *logicalCall
 	header metadata.MD  // nil as long as none has come
@@ -143,7 +140,7 @@ type attempt struct {
 // frameHeader is what gRPC puts before each message.
 const frameHeader = 5
 
-// sends counts a message. Of what is not protobuf it does not know the size.
+// sends counts a message. It does not know the size of a message that is not protobuf.
 func (a *attempt) sends(m any) {
 	switch m := m.(type) {
 	case proto.Message:
@@ -153,7 +150,7 @@ func (a *attempt) sends(m any) {
 	}
 }
 
-// options returns the call options with which gRPC tells what becomes of an attempt.
+// options returns call options that report the end of the attempt.
 func (a *attempt) options(opts []grpc.CallOption) []grpc.CallOption {
 	a.kept = 256 << 10 // of grpc-go 1.85
 	for _, o := range opts {
@@ -164,8 +161,8 @@ func (a *attempt) options(opts []grpc.CallOption) []grpc.CallOption {
 	return append(slices.Clip(opts), grpc.Header(&a.header), grpc.OnFinish(a.finished))
 }
 
-// finished is called by gRPC with the end of an attempt, after what it stored at header.
-// It has retried, as far as it should, what was neither answered nor too much to keep.
+// finished is called by gRPC at the end of an attempt, after it stored the header. gRPC has
+// retried an attempt that was not answered and not too large to keep.
 func (a *attempt) finished(err error) {
 	c := a.call
 	if err == nil || a.header != nil || a.sent.Load() > int64(a.kept) || !retriedByGRPC(c.cc, c.method, err) {
@@ -176,8 +173,8 @@ func (a *attempt) finished(err error) {
 	c.retried = err
 }
 
-// enter returns what the outer place knows of a call, and whether this is the inner one.
-// At the outer place it is in the context that is returned.
+// enter returns the outer guard's record of the call, and whether this is the inner guard.
+// At the outer guard, the returned context holds the record.
 func (g *guard) enter(ctx context.Context, cc *grpc.ClientConn, method string) (context.Context, *logicalCall, bool) {
 	if call, ok := ctx.Value(g).(*logicalCall); ok && call.cc == cc && call.method == method {
 		return ctx, call, true

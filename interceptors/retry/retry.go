@@ -21,51 +21,50 @@ import (
 // ErrConfig is wrapped by the errors of [DialOption] and [Config.ServiceConfig].
 var ErrConfig = errors.New("retry: invalid configuration")
 
-// A Config says how gRPC itself retries calls: after a delay that the server
-// asks for (grpc-retry-pushback-ms; a negative one forbids it) or its own backoff,
-// within a budget, and for unary calls and streams alike as long as nothing but a
-// status has come back (gRFC A6, "gRPC Retry Design"). Every zero field means its
-// default; the zero Config retries every method. Its methods do not change it.
+// A Config configures how gRPC itself retries calls. gRPC waits for the delay that the
+// server asks for (grpc-retry-pushback-ms; a negative one forbids a retry) or for its own
+// backoff. It retries within a budget, unary calls and streams alike, as long as only a
+// status has come back (gRFC A6, "gRPC Retry Design"). Each zero field means its default.
+// The zero Config retries every method. Its methods do not change it.
 //
-// When the last attempt is refused before its request was all sent, grpc-go 1.85 forgets
-// the status: the error wraps io.EOF, and its code is UNKNOWN. It also forgets the status
-// of an attempt when the deadline ends before the next one, and the code is then
-// DEADLINE_EXCEEDED. A client with [interceptors.Client] returns the server's refusal in both cases,
-// so that throttle, limit and breaker count it, too.
+// When the last attempt is refused before its request was sent in full, grpc-go 1.85 forgets
+// the status: the error wraps io.EOF, and its code is UNKNOWN. It also forgets the status of
+// an attempt when the deadline ends before the next one. The code is then DEADLINE_EXCEEDED.
+// A client made with interceptors.Client returns the refusal of the server in both cases.
 //
-// A retried call may have run before it failed. List methods that must not run twice
-// neither in Methods nor in Services, and fill one of the two then.
+// A retried call may have run before it failed. Leave methods that must not run twice out of
+// Methods and Services, and fill at least one of the two then.
 type Config struct {
-	// MaxAttempts is how often a call is tried, the first time included; default 3,
-	// from 2 to 5, which is as often as gRPC tries.
+	// MaxAttempts is how often a call is tried, the first attempt included. The default is
+	// 3; from 2 to 5, which is gRPC's own bound.
 	MaxAttempts int
-	// InitialBackoff is the mean delay before the second attempt; default 50 ms.
-	// gRPC varies each delay by a fifth either way.
+	// InitialBackoff is the mean delay before the second attempt. The default is 50 ms. gRPC
+	// varies each delay by a fifth either way.
 	InitialBackoff time.Duration
-	// MaxBackoff bounds the mean delay, not what servers ask for; default 1 s, or
-	// InitialBackoff if that is more; at most an hour.
+	// MaxBackoff bounds the mean delay, but not the delay that a server asks for. The
+	// default is 1 s, or InitialBackoff if that is more; at most an hour.
 	MaxBackoff time.Duration
-	// Multiplier is the ratio of a delay to the last; default 2, from 1 to 100.
+	// Multiplier is the ratio of a delay to the last one. The default is 2; from 1 to 100.
 	Multiplier float64
-	// Codes are the codes after which a call is tried again; default UNAVAILABLE.
+	// Codes are the codes after which a call is retried. The default is UNAVAILABLE.
 	Codes []codes.Code
-	// BudgetTokens and BudgetRatio bound how much retries add to the load of a server
-	// that fails, for each connection: a budget starts with BudgetTokens; each attempt
-	// that ended with one of Codes, or whose server forbade a retry, takes one; each call
-	// that went well gives BudgetRatio back; and with half of BudgetTokens or less
-	// nothing is retried. Defaults 50, from 3 to 1000 (with fewer there would never be a
-	// retry), and 0.1, from 0.001 (the finest that gRPC knows) to 1000. A server that
-	// shuts down refuses all calls in its queue at once, so half of BudgetTokens should be
-	// more calls than a client has waiting at one server.
+	// BudgetTokens and BudgetRatio bound the extra load of retries on a failing server, for
+	// each connection. A budget starts with BudgetTokens. An attempt that ends with one of
+	// Codes, or whose server forbids a retry, takes one token. A successful call gives back
+	// BudgetRatio. With half of BudgetTokens or less, nothing is retried. The defaults are
+	// 50, from 3 to 1000 (with fewer there would be no retry), and 0.1, from 0.001 (the
+	// finest step of gRPC) to 1000. A server that shuts down refuses all waiting calls at
+	// once. So half of BudgetTokens should be more calls than a client has waiting at one
+	// server.
 	//
-	// grpc-go fills the budget up with each result of the connection's resolver. One
-	// that reports often, such as DNS while addresses change, allows BudgetTokens/2
-	// more retries each time.
+	// grpc-go refills the budget with each result of the resolver. A resolver that reports
+	// often, such as DNS while addresses change, allows BudgetTokens/2 more retries each
+	// time.
 	BudgetTokens int
 	BudgetRatio  float64
-	// Methods are full names, as in "/service/method"; Services names, as in
-	// "package.Service", for all methods that Methods does not have. With neither, the
-	// policy is for every method.
+	// Methods are full names, as in "/service/method". Services are names, as in
+	// "package.Service", and stand for all methods that Methods does not list. If both are
+	// empty, the policy is for every method.
 	Methods, Services []string
 }
 
@@ -119,7 +118,7 @@ func split(full string) (service, method string) {
 	return service, method
 }
 
-// What follows is the form of a service config that gRPC reads.
+// The types of a service config in the form that gRPC reads.
 type (
 	serviceConfig struct {
 		MethodConfig    []methodConfig  `json:"methodConfig"`
@@ -147,10 +146,9 @@ type (
 )
 
 // ServiceConfig returns the policy as a gRPC service config in JSON, for
-// grpc.WithDefaultServiceConfig or for what a resolver returns, also to clients in
-// other languages. A load-balancing policy has to be merged into it by hand: gRPC
-// uses one service config, not the sum of several. It returns an error that wraps
-// ErrConfig and names every field that is wrong.
+// grpc.WithDefaultServiceConfig or for a resolver, and for clients in other languages. gRPC
+// uses one service config. To add a load-balancing policy, merge it by hand. The error wraps
+// ErrConfig and names every wrong field.
 func (c Config) ServiceConfig() (string, error) {
 	c.defaults()
 	if err := c.validate(); err != nil {
@@ -172,9 +170,8 @@ func (c Config) ServiceConfig() (string, error) {
 	return string(data), err
 }
 
-// DialOption returns a dial option with the policy. gRPC heeds it as long as the
-// resolver of the target has no service config of its own. The errors are those of
-// [Config.ServiceConfig].
+// DialOption returns a dial option with the policy. gRPC uses it if the resolver of the
+// target has no service config. The errors are those of [Config.ServiceConfig].
 func DialOption(c Config) (grpc.DialOption, error) {
 	config, err := c.ServiceConfig()
 	if err != nil {
@@ -225,9 +222,9 @@ func wireName(c codes.Code) string {
 // previousAttemptsKey is the metadata in which gRPC's clients count.
 const previousAttemptsKey = "grpc-previous-rpc-attempts"
 
-// PreviousAttempts returns how often the client of a call on a server has tried it
-// before: 0 for a first attempt. It is what the client says, so anything but one
-// number up to 255 is taken for 0. Only retries by gRPC itself are counted there.
+// PreviousAttempts returns how often the client of a call on a server has tried the call
+// before: 0 for a first attempt. The number is the client's claim. Anything but one number
+// up to 255 becomes 0. Only retries by gRPC itself are counted.
 func PreviousAttempts(ctx context.Context) int {
 	values := metadata.ValueFromIncomingContext(ctx, previousAttemptsKey)
 	if len(values) != 1 {

@@ -14,8 +14,8 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/refusal"
 )
 
-// A target counts the calls of one method and class to one target. Calls lock it only
-// while there is less than full credit.
+// A target counts the calls of one method and class to one target. Calls lock it only while
+// there is less than full credit.
 type target struct {
 	places.Place
 	throttle *Throttle
@@ -33,10 +33,10 @@ type target struct {
 	peers  peers.Peers   // of calls that began with less than full credit
 }
 
-// A ticket is leave to make one call.
+// A ticket is leave to send one call.
 type ticket struct{ witness *peers.Witness }
 
-// An answer is what the end of a call says to a throttle.
+// An answer is what the end of a call shows to a throttle.
 type answer uint8
 
 const (
@@ -55,7 +55,7 @@ func (t *Throttle) newTarget(p places.Place) *target {
 // everyCall is the bits of the probability 1.
 var everyCall = math.Float64bits(1)
 
-// enter gives leave to make a call, or says why not.
+// enter returns a ticket for a call, or the error of a refused one.
 func (g *target) enter() (ticket, *refusal.Error) {
 	if g.full.Load() {
 		g.allowed.Add(1)
@@ -70,8 +70,8 @@ func (g *target) enter() (ticket, *refusal.Error) {
 	return ticket{&peers.Witness{}}, nil
 }
 
-// refuse returns the error for a call that is not to be sent, or nil if none was sent for
-// so long that this one is.
+// refuse returns the error of a refused call. It returns nil if no call was sent for so long
+// that this one is sent.
 func (g *target) refuse() *refusal.Error {
 	now := g.throttle.now()
 	g.mu.Lock()
@@ -85,20 +85,20 @@ func (g *target) refuse() *refusal.Error {
 	return throttled.After(g.delayLocked())
 }
 
-// waitLocked sets when to send a call whatever the probability.
+// waitLocked sets the time at which a call is sent at any probability.
 func (g *target) waitLocked(now time.Duration) {
 	g.sendAt = now + g.throttle.jittered(g.throttle.cfg.Window/4)
 }
 
-// usualDelay is the mean delay that a throttle asks for when it refuses few.
+// usualDelay is the mean delay of refusals while few calls are refused.
 const usualDelay = 100 * time.Millisecond
 
-// delayLocked returns the delay that a refusal asks for.
+// delayLocked returns the delay of a refusal.
 func (g *target) delayLocked() time.Duration {
 	return g.throttle.jittered(min(time.Duration(float64(usualDelay)/math.Exp2(g.credit)), g.throttle.cfg.Window))
 }
 
-// ended counts a call that was let through.
+// ended counts a call that was sent.
 func (g *target) ended(t ticket, a answer) {
 	switch a {
 	case taken:
@@ -131,9 +131,9 @@ func (g *target) ended(t ticket, a answer) {
 	g.judgeLocked()
 }
 
-// stepAt returns what a refused call costs. Calls that are sent seldom are worth more, so
-// that a few of them are enough to find the way back. With a low K the credit falls in
-// smaller steps, as it takes many accepted calls to make up for one.
+// stepAt returns the cost of a refused call. The fewer calls are sent, the more each is
+// worth, so that a few of them find the way back. With a low K the credit falls in smaller
+// steps, because it takes many accepted calls to make up for one.
 func (t *Throttle) stepAt(credit float64) float64 {
 	if credit > 0 {
 		return 1
@@ -152,7 +152,7 @@ const (
 	leastSend = -12
 )
 
-// forgetLocked forgets refusals that are long ago.
+// forgetLocked forgets refusals that are a window old.
 func (g *target) forgetLocked(now time.Duration) {
 	if now-g.denied >= g.throttle.cfg.Window && !g.full.Load() {
 		g.credit = float64(g.throttle.cfg.Evidence)
@@ -160,7 +160,7 @@ func (g *target) forgetLocked(now time.Duration) {
 	}
 }
 
-// judgeLocked sets the probability as the credit says.
+// judgeLocked sets the probability that follows from the credit.
 func (g *target) judgeLocked() {
 	most := float64(g.throttle.cfg.Evidence)
 	switch {
@@ -188,7 +188,7 @@ func (g *target) stats() TargetStats {
 	return s
 }
 
-// answerOf says what the end of a call says to a throttle.
+// answerOf returns what the error of a call shows to a throttle.
 func answerOf(err error) answer {
 	switch {
 	case err == nil:
@@ -222,7 +222,7 @@ type stream struct {
 	counted atomic.Bool
 }
 
-// answered counts the stream before the witness knows the address.
+// Answered counts the stream. The witness does not know the address yet.
 func (s *stream) Answered() {
 	if !s.counted.Swap(true) {
 		s.target.ended(ticket{}, taken)

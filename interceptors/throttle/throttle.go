@@ -20,27 +20,26 @@ import (
 // ErrConfig is wrapped by the errors of [New].
 var ErrConfig = errors.New("throttle: invalid configuration")
 
-// ErrThrottled is what errors.Is finds in the error of a call that a throttle
-// refused.
+// ErrThrottled is found by errors.Is in the error of a call that a throttle refused.
 var ErrThrottled = errors.New("weir: this client holds back: the server has refused too many of its calls")
 
-var throttled = refusal.Retreat{Cause: ErrThrottled, Reason: "THROTTLED"}
+var throttled = refusal.Delayed{Cause: ErrThrottled, Reason: "THROTTLED"}
 
-// A Config configures [New]. Every zero field means its default.
+// A Config configures [New]. Each zero field means its default.
 type Config struct {
-	// Name names the throttle in metrics and pages; default "default". Choose it
-	// in the program, never from a call.
+	// Name names the throttle in metrics and pages. The default is "default". It must come
+	// from the program, never from a call.
 	Name string
-	// K is how many calls are sent for each that the target accepts, once it refuses too
-	// many; default 2, from 1 to 100. Lower is more eager. At 1.1 a target has to refuse
-	// a single call for each ten that it accepts.
+	// K is how many calls are sent for each one that the target accepts, once it refuses too
+	// many. The default is 2; from 1 to 100. A lower K is more eager. At 1.1 the throttle
+	// acts if a target refuses more than one call for each ten that it accepts.
 	K float64
-	// Evidence is how many calls in a row the target has to refuse before the throttle
-	// does; default 10, at most a million. Where it accepts some, it takes more.
+	// Evidence is how many calls in a row the target must refuse before the throttle refuses
+	// any. The default is 10; at most a million. It takes more if the target accepts some.
 	Evidence int
-	// Window is the time without a refusal by the target after which all is forgotten;
-	// default 2 s, from 100 ms to an hour. A target that accepts nothing is sent a call
-	// each quarter of it, with jitter.
+	// Window is the time without a refusal by the target after which the throttle forgets
+	// everything. The default is 2 s; from 100 ms to an hour. A target that accepts nothing
+	// is sent a call each quarter of it, with jitter.
 	Window time.Duration
 }
 
@@ -59,43 +58,45 @@ func (c *Config) validate() error {
 	return bad.Err(ErrConfig)
 }
 
-// A Throttle refuses calls to a target that refuses calls, so that refusing costs the
-// target little. It sends about K times what the target accepts, which is the bound of
-// Beyer et al., "Site Reliability Engineering", 2016, chapter 21, "Client-Side
-// Throttling".
+// A Throttle refuses calls to a target that refuses calls, so that refusing costs the target
+// little. It sends about K times the calls that the target accepts. This is the bound of
+// Beyer et al., "Site Reliability Engineering", 2016, chapter 21, "Client-Side Throttling".
 //
-// It gets there by a credit instead of counts over a window. A call that the target
-// refused costs one, a call that it accepted earns K-1, up to Evidence. While there is
-// credit, every call is sent. Beyond, calls are sent with a probability, and an end of a
-// call multiplies that instead. The credit stands still when one of K calls is accepted.
-// So nothing is refused before there is evidence, and the throttle's own refusals are no
-// evidence. A target that accepts nothing is sent some two to four calls a Window / 2,
-// however many there are; a few that it accepts are enough to send all of them again, and
-// Window after the last refusal by the target everything is forgotten.
+// It uses a credit instead of counts over a window. A call that the target refused costs
+// one. A call that it accepted earns K-1, up to Evidence. While there is credit, every call
+// is sent. Without credit, calls are sent with a probability, and each end of a call changes
+// the probability by a factor. The credit is constant when one of K calls is accepted. So
+// nothing is refused without evidence, and the throttle's own refusals are not evidence. A
+// target that accepts nothing is sent two to four calls per Window/2, at any load. A few
+// accepted calls are enough to send all calls again. A Window after the last refusal by the
+// target, everything is forgotten.
 //
 // Refusals are UNAVAILABLE, and RESOURCE_EXHAUSTED of a gate that was full, as its
-// errdetails.ErrorInfo says. Other RESOURCE_EXHAUSTED are quotas: a quota is its caller's,
-// and refusing the calls of others would not help. Anything else is an acceptance,
-// DEADLINE_EXCEEDED too. Not counted at all are quotas; calls that their callers
-// canceled or whose context had ended before; calls that a gate, breaker or throttle
-// of this process refused further in; what gRPC itself makes of messages that are too
-// large and of what it cannot send, as described at [breaker.Breaker]; and errors without a
-// status, which interceptors of this process made.
+// errdetails.ErrorInfo says. Any other RESOURCE_EXHAUSTED is the quota of its caller, and
+// refusing the calls of others would not help. All other ends are acceptances,
+// DEADLINE_EXCEEDED too. Some calls are not counted:
 //
-// Calls are counted for each method and class of calls (see [interceptors.ContextWithClass]). A target
-// that refuses one method, or what matters least, is sent less of that, and no less of
-// the rest. While one address of the target clearly accepts its calls nothing is refused,
-// as a throttle cannot choose the address.
+//   - quotas;
+//   - calls that their callers canceled, or whose context had already ended;
+//   - calls that a gate, breaker or throttle of this process refused further in;
+//   - errors that gRPC itself makes of messages that are too large and of values that it
+//     cannot send;
+//   - errors without a status, which interceptors of this process made.
 //
-// A refused call has UNAVAILABLE, the code of the refusals that it saves the target
-// from, with errdetails.ErrorInfo and the reason THROTTLED, and errdetails.RetryInfo
-// with a delay that grows with the probability.
+// Calls are counted for each method and class (see interceptors.ContextWithClass). A target
+// that refuses one method, or the least important class, is sent less of that and no less of
+// the rest. While one address of the target clearly accepts its calls, nothing is refused,
+// because a throttle cannot choose the address.
+//
+// A refused call has UNAVAILABLE, the code of the refusals that it saves the target from. It
+// has an errdetails.ErrorInfo with the reason THROTTLED, and an errdetails.RetryInfo with a
+// delay that grows with the probability.
 //
 // A Throttle tells 1024 triples of a target (in its canonical form), a method and a class
-// apart; later ones share one more state. It is safe for concurrent use, never blocks and
-// starts no goroutine. A call that goes well takes no lock. Use [New], and one
-// Throttle for the unary and the stream interceptor. A nil and a zero Throttle let every
-// call pass and count nothing.
+// apart. Later ones share one more state. It is safe for concurrent use, never blocks and
+// starts no goroutine. A successful call takes no lock. Use [New], and one Throttle for the
+// unary and the stream interceptor. A nil and a zero Throttle let every call pass and count
+// nothing.
 type Throttle struct {
 	cfg     Config
 	epoch   time.Time
@@ -103,9 +104,8 @@ type Throttle struct {
 	targets *places.Table[*target]
 }
 
-// New returns a throttle that lets everything pass until it has seen
-// refusals. It returns an error that wraps ErrConfig and names every field that is
-// out of range.
+// New returns a throttle that sends all calls until it has seen refusals. The error wraps
+// ErrConfig and names every field that is out of range.
 func New(c Config) (*Throttle, error) {
 	c.defaults()
 	if err := c.validate(); err != nil {
@@ -134,24 +134,24 @@ func (t *Throttle) jittered(d time.Duration) time.Duration {
 
 func (t *Throttle) now() time.Duration { return time.Since(t.epoch) }
 
-// TargetStats is what a throttle does now and has done with the calls of one method
-// and class to one target.
+// TargetStats is a snapshot of the calls of one method and class to one target: current
+// state, and counters since the throttle was created.
 type TargetStats struct {
-	// Target is that of the connections, Method the full method name and Class the class,
-	// as [admit.Class] writes it. They are all "*" for what those share which came when
-	// there were 1024, or whose names are not valid UTF-8.
+	// Target is that of the connections, Method the full method name, and Class the String
+	// of an [admit.Class]. All three are "*" for the shared state: of calls that came when
+	// there were 1024 triples, or whose names are not valid UTF-8.
 	Target, Method, Class string
-	// Probability is that with which calls are refused now, from 0 up to 1.
+	// Probability is the current probability of a refusal, from 0 up to 1.
 	Probability float64
-	// Allowed counts the calls that were let through, Refused those that were not.
+	// Allowed counts the calls that were sent, Refused the calls that were refused.
 	Allowed, Refused uint64
-	// Accepted counts the calls that the target accepted, Rejected those that it
-	// refused. Calls that are not counted are neither.
+	// Accepted counts the calls that the target accepted, Rejected those that it refused.
+	// Calls that are not counted are neither.
 	Accepted, Rejected uint64
 }
 
-// Stats returns the targets, sorted by target, method and class. It is meant for scrapes
-// and pages, not for every call.
+// Stats returns the targets, sorted by target, method and class. Call it for scrapes and
+// pages, not for every call.
 func (t *Throttle) Stats() []TargetStats {
 	if t.inert() {
 		return nil
@@ -169,10 +169,9 @@ func (t *Throttle) Stats() []TargetStats {
 	return all
 }
 
-// Unary returns an interceptor that refuses calls as the throttle says. In a
-// chain it stands outside of [interceptors.UnaryClient] and [breaker.Unary]; retries by gRPC happen
-// inside of it and are one call. A call whose context has ended already passes,
-// uncounted.
+// Unary returns an interceptor that refuses calls with the probability of the throttle. In a
+// chain it stands outside of the gate and the breaker. gRPC's retries happen further in, and
+// are one call. A call whose context has already ended passes, uncounted.
 //
 // With a nil or zero throttle every call passes.
 func Unary(t *Throttle) grpc.UnaryClientInterceptor {
@@ -194,8 +193,8 @@ func Unary(t *Throttle) grpc.UnaryClientInterceptor {
 	}
 }
 
-// Stream is [Unary] for streams. A stream is accepted when its
-// headers or first message are seen, or when it ends with anything but a refusal.
+// Stream is [Unary] for streams. A stream is accepted once its headers or first message are
+// seen, or when it ends with anything but a refusal.
 //
 // With a nil or zero throttle every call passes.
 func Stream(t *Throttle) grpc.StreamClientInterceptor {

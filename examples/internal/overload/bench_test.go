@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
@@ -182,13 +181,13 @@ func recovery(l *overload.Load, from, to time.Duration, capacity float64) time.D
 func BenchmarkNeighbours(b *testing.B) {
 	const key = "x-who" // a benchmark trusts its own metadata
 	who := func(ctx context.Context) string { return metadata.ValueFromIncomingContext(ctx, key)[0] }
-	class := interceptors.WithClassifier(func(ctx context.Context, _ middleware.CallMeta) admit.Class {
+	class := interceptors.WithClassifier(func(ctx context.Context, _ interceptors.CallMeta) admit.Class {
 		if who(ctx) == "critical" {
 			return admit.Critical
 		}
 		return admit.Default
 	})
-	tenant := interceptors.WithTenant(func(ctx context.Context, _ middleware.CallMeta) string { return who(ctx) })
+	tenant := interceptors.WithTenant(func(ctx context.Context, _ interceptors.CallMeta) string { return who(ctx) })
 	for _, c := range []struct {
 		name          string
 		opt           interceptors.ServerOption

@@ -9,16 +9,18 @@ import (
 
 const minimumWindow = 10 * time.Second
 
-// A Minimum is the shortest time that successful calls of a method took of late: a
-// minimum over the present window of time and the one before.
+// A Minimum is the shortest time of a recent successful call of a method. It is a minimum
+// over the current window of time and the one before.
 type Minimum struct {
 	mu        sync.Mutex // guards what follows
 	began     time.Time
 	now, last time.Duration // 0 for none
 }
 
+// NewMinimum returns a Minimum that knows nothing.
 func NewMinimum(places.Place) *Minimum { return &Minimum{} }
 
+// Saw records the time of a successful call.
 func (f *Minimum) Saw(took time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -28,7 +30,7 @@ func (f *Minimum) Saw(took time.Duration) {
 	}
 }
 
-// Shortest returns 0 if nothing is known.
+// Shortest returns the minimum, 0 if nothing is known.
 func (f *Minimum) Shortest() time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()

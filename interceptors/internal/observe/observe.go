@@ -10,21 +10,21 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// An Observer is told what becomes of a stream. Its methods may be called from
-// several goroutines at once.
+// An Observer learns what becomes of a stream. Its methods may be called from several
+// goroutines at once.
 type Observer interface {
 	// Answered is called when the server's headers or a message have come.
 	Answered()
-	// Ended is called with the stream's end, nil when all went well. It may be called
-	// more than once; the first counts.
+	// Ended is called with the end of the stream, nil if it succeeded. It may be called more
+	// than once; the first call counts.
 	Ended(err error)
 	// Abandoned is called instead of Ended when the goroutine that opened the
 	// stream panicked or called runtime.Goexit.
 	Abandoned()
 }
 
-// Stream opens a stream and has it observed. The observer learns of the end from
-// RecvMsg or from gRPC itself, whichever comes first.
+// Stream opens a stream and observes it. RecvMsg or gRPC itself reports the end to the
+// observer, whichever sees it first.
 func Stream(
 	ctx context.Context, o Observer, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
 	streamer grpc.Streamer, opts []grpc.CallOption,
@@ -46,8 +46,8 @@ func Stream(
 	return s, nil
 }
 
-// An stream never asks for the stream's own context: gRPC does not retry
-// a stream whose context was asked for.
+// A stream never asks for the context of the stream it wraps, because gRPC does not retry a
+// stream after that.
 type stream struct {
 	grpc.ClientStream
 	observer Observer
@@ -65,8 +65,8 @@ func (s *stream) RecvMsg(m any) error {
 	return err
 }
 
-// Header returns nothing when the stream has ended without headers, which says
-// nothing about how it ended.
+// Header returns nothing if the stream has ended without headers. That shows nothing about
+// the end.
 func (s *stream) Header() (metadata.MD, error) {
 	md, err := s.ClientStream.Header()
 	if err == nil && md != nil {
@@ -75,7 +75,7 @@ func (s *stream) Header() (metadata.MD, error) {
 	return md, err
 }
 
-// over is told the stream's end, by several who see it.
+// over reports the end of the stream. RecvMsg and gRPC both call it.
 func (s *stream) over(err error) {
 	if errors.Is(err, io.EOF) {
 		err = nil

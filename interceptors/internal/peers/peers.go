@@ -10,10 +10,10 @@ import (
 	"google.golang.org/grpc/peer"
 )
 
-// A Tally counts calls, how many of them failed, and how many went well since the last one
-// that failed.
+// A Tally counts calls, failed calls, and the calls that succeeded since the last failure.
 type Tally struct{ Calls, Failed, run int }
 
+// Add counts a call.
 func (t *Tally) Add(failed bool) {
 	t.Calls++
 	t.run++
@@ -32,8 +32,8 @@ func (t Tally) after(before Tally) Tally {
 	return Tally{t.Calls + before.Calls, t.Failed + before.Failed, run}
 }
 
-// above is the number of standard deviations by which more calls failed than the ratio
-// says; below zero, fewer did.
+// above is by how many standard deviations more calls failed than the ratio predicts. It is
+// negative if fewer did.
 func (t Tally) above(ratio float64) float64 {
 	n := float64(t.Calls)
 	return (float64(t.Failed) - ratio*n) / math.Sqrt(max(ratio*(1-ratio)*n, 1e-9))
@@ -42,22 +42,22 @@ func (t Tally) above(ratio float64) float64 {
 const (
 	// certainty is the number of standard deviations that chance hardly ever explains.
 	certainty = 2
-	// backRun is how many calls to an address go well in a row when it is back.
+	// backRun is how many calls in a row succeed at an address that has recovered.
 	backRun = 5
 )
 
-// Sick reports whether more calls fail than the ratio says, beyond doubt: by more than
-// chance explains, or all of them.
+// Sick reports whether more calls fail than the ratio allows: more than chance explains, or
+// all of them.
 func (t Tally) Sick(ratio float64) bool {
 	return t.Calls > 0 && (t.Failed == t.Calls || t.above(ratio) > certainty)
 }
 
-// mostPeers bounds how many addresses are told apart; later ones share a tally.
+// mostPeers bounds the addresses that are told apart. Later ones share a tally.
 const mostPeers = 256
 
-// Peers holds a tally for each address that calls of a target went to. An interceptor
-// learns the address only afterwards, so it cannot avoid the one that fails. It can see
-// that not all of them do. The zero Peers is empty. Lock it from outside.
+// Peers holds a tally for each address that calls of a target went to. An interceptor learns
+// the address only after the call, so it cannot avoid a failing one. But it can see that
+// others do not fail. The zero Peers is empty. It has no lock of its own.
 type Peers struct {
 	began     time.Duration
 	now, last map[string]Tally // this half of the window and the one before
@@ -78,6 +78,7 @@ func (p *Peers) Add(addr string, failed bool, now, window time.Duration) {
 	p.now[addr] = t
 }
 
+// Turn forgets the calls that are a window old.
 func (p *Peers) Turn(now, window time.Duration) {
 	switch half := window / 2; {
 	case now-p.began >= 2*half:
@@ -90,12 +91,13 @@ func (p *Peers) Turn(now, window time.Duration) {
 const (
 	// fewCalls is how many calls to one address prove nothing, even if all of them fail.
 	fewCalls = 5
-	// fewEach is how many of them it takes on average, if there are many addresses.
+	// fewEach is the mean number of calls that each of many addresses needs to be judged.
 	fewEach = 3
 )
 
-// AllSick reports whether calls fail at each address, and none seems to be back. Addresses
-// with few calls are judged together, once they had enough, unless one never failed.
+// AllSick reports whether calls fail at each address, and none seems to have recovered.
+// Addresses with few calls are judged together, once they had enough, unless one of them
+// never failed.
 func (p *Peers) AllSick(ratio float64, enough int) bool {
 	var few Tally
 	addresses := 0
@@ -120,12 +122,12 @@ func (p *Peers) AllSick(ratio float64, enough int) bool {
 const (
 	// fewProven is the least number of calls that prove that an address accepts them.
 	fewProven = 4
-	// eachProven is how many calls each address should have had before all of them are
-	// said to refuse, and mostProven how many all of them together, however many there are.
+	// eachProven is how many calls each address needs before all are judged to refuse.
+	// mostProven bounds the sum over all addresses.
 	eachProven, mostProven = 6, 40
 )
 
-// Refuse reports whether no address clearly fails less than the ratio says.
+// Refuse reports whether no address clearly fails less often than the ratio.
 func (p *Peers) Refuse(ratio float64) bool {
 	calls, addresses := 0, 0
 	for _, t := range p.all() {
@@ -154,7 +156,7 @@ func (p *Peers) all() iter.Seq2[string, Tally] {
 	}
 }
 
-// Count returns how many addresses there are, at least 1.
+// Count returns the number of addresses, at least 1.
 func (p *Peers) Count() int {
 	n := 0
 	for range p.all() {
@@ -166,7 +168,7 @@ func (p *Peers) Count() int {
 // A Witness learns which address a call went to. A nil Witness learns nothing.
 type Witness struct{ peer peer.Peer }
 
-// Options returns the call options that tell the witness.
+// Options returns the call options with which gRPC informs the witness.
 func (w *Witness) Options(opts []grpc.CallOption) []grpc.CallOption {
 	if w == nil {
 		return opts
@@ -174,9 +176,9 @@ func (w *Witness) Options(opts []grpc.CallOption) []grpc.CallOption {
 	return append(slices.Clip(opts), grpc.Peer(&w.peer))
 }
 
-// Addr names the connection that the call went over, once the call has ended. The local
-// address is part of it: behind one remote address there may be several servers. It is
-// empty for a call that found no connection.
+// Addr names the connection of the call, once the call has ended. It includes the local
+// address, because there may be several servers behind one remote address. It is empty for a
+// call without a connection.
 func (w *Witness) Addr() string {
 	if w == nil || w.peer.Addr == nil {
 		return ""
@@ -187,8 +189,8 @@ func (w *Witness) Addr() string {
 	return w.peer.Addr.String() + " " + w.peer.LocalAddr.String()
 }
 
-// InMemory reports whether the call went over a connection in memory, whose address
-// does not tell it from others.
+// InMemory reports whether the call used a connection in memory. Its address is the same as
+// that of others.
 func (w *Witness) InMemory() bool {
 	if w == nil || w.peer.Addr == nil {
 		return false

@@ -10,27 +10,26 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Max is how many targets, or methods of targets, a table tells apart. A
-// program calls some dozens; one that forwards whatever methods it is asked for
-// must not grow for ever. Each may be spelled in some ways.
+// Max is how many places a table tells apart. A program calls some dozens. Max bounds the
+// memory of a program that forwards any method that it is asked for. The target of a place
+// may have several spellings.
 const (
 	Max       = 1024
 	spellings = 4 * Max
 )
 
-// Rest stands for the targets and methods beyond Max, and for those
-// that cannot be labels because they are not valid UTF-8.
+// Rest is the name of the targets and methods beyond Max, and of those that cannot be labels
+// because they are not valid UTF-8.
 const Rest = "*"
 
-// A Place is a method of a target, of calls of one class if there is one.
+// A Place is a method of a target, for calls of one class if there is one.
 type Place struct{ Target, Method, Class string }
 
-// isText reports whether the names can be labels. The canonical form of a target can
-// be none although the target is.
+// isText reports whether the names can be labels. A target may be valid although its
+// canonical form is not.
 func (p Place) isText() bool { return utf8.ValidString(p.Target) && utf8.ValidString(p.Method) }
 
-// A Table holds a value for each place. Finding one takes no lock and allocates
-// nothing.
+// A Table holds a value for each place. To find one takes no lock and no allocation.
 type Table[V any] struct {
 	make func(Place) V
 	rest V // for Rest
@@ -44,15 +43,16 @@ type Table[V any] struct {
 	ordered   []V // those of canonical, as they came
 }
 
+// New returns a table. It calls mk for the value of a place.
 func New[V any](mk func(Place) V) *Table[V] {
 	t := &Table[V]{make: mk, rest: mk(Place{Rest, Rest, Rest}), canonical: map[Place]V{}}
 	t.found.Store(&map[Place]V{})
 	return t
 }
 
-// At returns the value for a method of a connection's target. Connections whose
-// targets have the same canonical form share it. Without a connection, as in
-// tests of interceptors, the target is empty.
+// At returns the value of a method of a connection's target. Connections share it if their
+// targets have the same canonical form. Without a connection, as in some tests, the target
+// is empty.
 func (t *Table[V]) At(cc *grpc.ClientConn, method string) V { return t.AtClass(cc, method, "") }
 
 // AtClass is At for the calls of one class.
@@ -106,8 +106,7 @@ func (t *Table[V]) canonicalLocked(p Place) V {
 	return v
 }
 
-// All returns the values in the order in which they were first asked for. The one
-// for the rest is last.
+// All returns the values in the order of their first use. The one of the rest is last.
 func (t *Table[V]) All() []V {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -53,9 +53,9 @@ func (m *Maker) Error(err error) *Error {
 	return newError(err, status.FromContextError(err), nil) // a context of the user's own making
 }
 
-// refusal returns the error for a refusal. Each is built once, because a gate shares a
-// few hundred refusals among all its calls, and so the map is bounded. The delays of
-// quotas are not.
+// refusal returns the error for a refusal. Each is built once. A gate shares a few hundred
+// refusals among all its calls, so the map is bounded. Refusals over a quota are not,
+// because of their exact delays.
 func (m *Maker) refusal(r *admit.Refusal) *Error {
 	if r.Reason == admit.OverQuota {
 		return m.overQuota.of(r, m)
@@ -76,8 +76,8 @@ func (m *Maker) refusal(r *admit.Refusal) *Error {
 	return s
 }
 
-// usualErrors holds some of the errors in Maker.built, for a faster way to them. The
-// first that needs a slot keeps it.
+// usualErrors holds some of the errors in Maker.built, for faster access. The first error
+// that needs a slot keeps it.
 type usualErrors [256]atomic.Pointer[Error]
 
 func (u *usualErrors) slot(r *admit.Refusal) *atomic.Pointer[Error] {

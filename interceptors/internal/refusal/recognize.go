@@ -12,16 +12,16 @@ import (
 	"github.com/weir-go/weir/admit"
 )
 
-// Ours reports whether a gate in this process made the error: it says something
-// about that gate, and nothing about the work behind this one. What a gate in
-// another process made has come over the wire and is not ours.
+// Ours reports whether a gate, throttle or breaker in this process made the error. It then
+// tells about that one, and nothing about the work behind this gate. An error of another
+// process came over the wire and is not ours.
 func Ours(err error) bool {
 	_, ok := errors.AsType[*Error](err)
 	return ok || errors.Is(err, admit.ErrRefused)
 }
 
-// FromWeir reports whether a status has come from a weir, of this process or
-// another: somebody refused a call in good health.
+// FromWeir reports whether a weir made the status, of this process or another. Its server
+// was healthy and refused the call.
 func FromWeir(st *status.Status) bool {
 	if _, ok := textRefusal(st.Message()); ok { // of a tap
 		return true
@@ -34,16 +34,16 @@ func FromWeir(st *status.Status) bool {
 	return false
 }
 
-// Full reports whether a RESOURCE_EXHAUSTED says that a server, or a client further on,
-// had no room for the call. Without a word from weir it is taken for a quota: that of its
-// caller, which says nothing about others.
+// Full reports whether a RESOURCE_EXHAUSTED came from a gate that had no room for the call.
+// Without the details of weir it is taken for the quota of the caller, which shows nothing
+// about other calls.
 func Full(st *status.Status) bool {
 	r, ok := FromStatus(st)
 	return ok && slices.Contains(fullReasons, r.Reason)
 }
 
-// fullReasons are those of refusals by a gate that has too much to do; not those for
-// which a caller or tenant is refused.
+// fullReasons are the reasons of a gate with too much to do. A refusal because of a caller
+// or tenant is not among them.
 var fullReasons = func() (names []string) {
 	for _, r := range []admit.Reason{
 		admit.QueueFull, admit.Displaced, admit.DeadlineTooClose, admit.WaitedTooLong, admit.Draining,
@@ -53,16 +53,15 @@ var fullReasons = func() (names []string) {
 	return names
 }()
 
-// Unreached reports whether an UNAVAILABLE was made by gRPC here because it had no
-// connection. Such a call never was on a server, so it was none too many there.
+// Unreached reports whether gRPC made an UNAVAILABLE here because it had no connection. The
+// call never reached a server, so it shows no overload.
 func Unreached(st *status.Status) bool {
 	return slices.ContainsFunc(unconnected, func(text string) bool { return strings.Contains(st.Message(), text) })
 }
 
-// FromGRPC reports whether gRPC made a status, at either end, of what was given to it:
-// a message that is too large, or something that it could not send. This says
-// nothing about the load or the health of a server. There is nothing but the text
-// to tell it by; TestErrorsOfGRPC notices when that changes.
+// FromGRPC reports whether gRPC itself made a status, at either end, for a message that is
+// too large or a value that it cannot send. It shows nothing about the load or the health of
+// a server. Only the text identifies it; TestErrorsOfGRPC notices a change.
 func FromGRPC(st *status.Status) bool {
 	var texts []string
 	switch st.Code() {
@@ -101,8 +100,8 @@ var (
 	}
 )
 
-// StatusOf returns the status that grpc sends for a handler's error: unlike
-// status.Convert it knows the errors of contexts.
+// StatusOf returns the status that gRPC sends for a handler's error. Unlike status.Convert
+// it knows the errors of contexts.
 func StatusOf(err error) *status.Status {
 	if s, ok := status.FromError(err); ok {
 		return s
@@ -110,4 +109,5 @@ func StatusOf(err error) *status.Status {
 	return status.FromContextError(err)
 }
 
+// CodeOf returns the code of StatusOf.
 func CodeOf(err error) codes.Code { return StatusOf(err).Code() }

@@ -14,7 +14,7 @@ import (
 // detailsKey is the trailer in which gRPC sends a status with details.
 const detailsKey = "grpc-status-details-bin"
 
-// Lost reports whether gRPC may have put an error in the place of a refusal.
+// Lost reports whether gRPC may have put the error in the place of a refusal.
 func Lost(err error) bool {
 	switch status.Code(err) {
 	case codes.DeadlineExceeded:
@@ -26,8 +26,8 @@ func Lost(err error) bool {
 	}
 }
 
-// Restore returns the refusal in a trailer, if there is one with another code than the
-// error has, and otherwise the error.
+// Restore returns the refusal in a trailer, if there is one with another code than err has.
+// Otherwise it returns err.
 func Restore(err error, trailer metadata.MD) error {
 	values := trailer[detailsKey]
 	if len(values) != 1 {

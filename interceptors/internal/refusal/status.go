@@ -55,7 +55,7 @@ func (t *codeTable) of(why admit.Reason) codes.Code {
 	return codes.Unavailable
 }
 
-// Sound returns a code with which a call can be refused.
+// Sound returns code, or Unknown if a call cannot be refused with it.
 func Sound(c codes.Code) codes.Code {
 	if c == codes.OK || c > lastCode {
 		return codes.Unknown
@@ -63,8 +63,8 @@ func Sound(c codes.Code) codes.Code {
 	return c
 }
 
-// An Error is the error of a call that was not let in: a refusal, or the end of its
-// context before its turn. It is shared and never changes.
+// An Error is the error of a call that was not admitted or not sent: a refusal, or the end
+// of its context. It is shared and never changes.
 type Error struct {
 	cause   error // a *admit.Refusal, a sentinel, or the context's error
 	status  *status.Status
@@ -81,10 +81,10 @@ func (s *Error) GRPCStatus() *status.Status { return s.status }
 // Unwrap makes the cause visible to errors.Is and errors.As.
 func (s *Error) Unwrap() error { return s.cause }
 
-// TrailerFor returns what the caller of a call with that context is told. gRPC sleeps
-// for the delay even if the deadline comes first, and the caller then never learns of
-// the refusal. It also has little use for an attempt with less time left than it has
-// just waited. So such a call is not retried.
+// TrailerFor returns the trailer for the caller of a call with that context. gRPC sleeps for
+// the delay even if the deadline comes first, and the caller then never sees the refusal. An
+// attempt with less time left than the sleep is of little use. So such a call is not
+// retried.
 func (s *Error) TrailerFor(ctx context.Context) metadata.MD {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < 2*s.refusal.RetryAfter {
 		return DontRetry

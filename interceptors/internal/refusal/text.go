@@ -10,8 +10,8 @@ import (
 	"github.com/weir-go/weir/admit"
 )
 
-// What refusals say to people. A server's begin with the phrase, a client's with the
-// name of its limit.
+// The messages of refusals. serverPhrases are followed by the name of the gate, and
+// clientPhrases contain it.
 var (
 	serverPhrases = [...]string{
 		admit.QueueFull:        "the server is full",
@@ -35,7 +35,7 @@ var (
 
 const prefix = "weir: "
 
-// serverText returns what a server's refusal says, without advice.
+// serverText returns the message of a server's refusal, without advice.
 func serverText(why admit.Reason, gate string) string {
 	phrase := "the server refused the call: " + why.String()
 	if int(why) < len(serverPhrases) {
@@ -52,7 +52,7 @@ func advice(r *admit.Refusal) string {
 	return ": retry in " + rounded(r.RetryAfter).String()
 }
 
-// clientText returns what a client's refusal says.
+// clientText returns the message of a client's refusal.
 func clientText(why admit.Reason, gate string) string {
 	phrase := "this client's limit for %q refused the call: " + why.String()
 	if int(why) < len(clientPhrases) {
@@ -61,7 +61,7 @@ func clientText(why admit.Reason, gate string) string {
 	return prefix + fmt.Sprintf(phrase, gate)
 }
 
-// rounded returns a delay as people say it: 1.2s, 640ms.
+// rounded returns a delay in the precision that people use: 1.2s, 640ms.
 func rounded(d time.Duration) time.Duration {
 	if d < time.Second {
 		return d.Round(time.Millisecond)
@@ -69,10 +69,10 @@ func rounded(d time.Duration) time.Duration {
 	return d.Round(100 * time.Millisecond)
 }
 
-// longestLabel is how many bytes of a gate's name travel.
+// longestLabel bounds the name of a gate on the wire, in bytes.
 const longestLabel = 64
 
-// label returns a gate's name as it can travel: valid UTF-8, and short.
+// label returns the name of a gate for the wire: valid UTF-8, and short.
 func label(name string) string {
 	name = strings.ToValidUTF8(name, "?")
 	for len(name) > longestLabel {
@@ -82,11 +82,11 @@ func label(name string) string {
 	return name
 }
 
-// longestText is how long a text may be in which a refusal is looked for.
+// longestText bounds the message in which a refusal is searched for.
 const longestText = 4 << 10
 
-// textRefusal reads a refusal without details, as a tap sends it. gRPC may have put
-// other words before it.
+// textRefusal reads a refusal without details, as a tap sends it. gRPC may have put other
+// words in front.
 func textRefusal(text string) (Refusal, bool) {
 	if len(text) > longestText {
 		return Refusal{}, false

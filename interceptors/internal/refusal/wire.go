@@ -14,7 +14,7 @@ import (
 	"github.com/weir-go/weir/admit"
 )
 
-// A Refusal is what an error tells of a refused call. Package interceptors describes it.
+// A Refusal describes a refused call. Its fields are those of interceptors.Refusal.
 type Refusal struct {
 	Reason     string
 	RetryAfter time.Duration
@@ -22,7 +22,7 @@ type Refusal struct {
 	Gate       string
 }
 
-// From returns the refusal that an error is, or wraps. Package interceptors describes it.
+// From returns the refusal that an error is, or wraps. See interceptors.RefusalFrom.
 func From(err error) (r Refusal, ok bool) {
 	if s, ok := errors.AsType[*Error](err); ok {
 		if s.refusal == nil {
@@ -48,15 +48,15 @@ func FromStatus(st *status.Status) (r Refusal, ok bool) {
 	return textRefusal(st.Message()) // of a tap
 }
 
-// Local returns a gate's refusal as RefusalFrom does.
+// Local returns a gate's refusal in the form of From.
 func Local(r *admit.Refusal) *Refusal {
 	return &Refusal{Reason: r.Reason.String(), RetryAfter: max(r.RetryAfter, 0), Gate: label(r.Gate)}
 }
 
-// mostDetails is how many details of a status are looked at. Ours has two.
+// mostDetails bounds the details of a status that are read. Ours has two.
 const mostDetails = 16
 
-// fromDetails reads the details of a status. They may be anything.
+// fromDetails reads the details of a status. They are untrusted.
 func fromDetails(st *spb.Status) (r Refusal, ok bool) {
 	details := st.GetDetails()
 	for _, d := range details[:min(len(details), mostDetails)] {
@@ -83,7 +83,7 @@ func fromDetails(st *spb.Status) (r Refusal, ok bool) {
 	return r, true
 }
 
-// bounded returns a delay that can be slept.
+// bounded returns the delay within the bounds of a sleep.
 func bounded(d time.Duration) time.Duration { return min(max(d, 0), time.Hour) }
 
 // isReason reports whether a string has the form of the reasons in ErrorInfo.

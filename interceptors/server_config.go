@@ -11,47 +11,46 @@ import (
 	"github.com/weir-go/weir/internal/check"
 )
 
-// A ServerConfig says what guards a server. Gate alone guards its unary calls. Where
-// methods have different bottlenecks, Gates has a gate for each.
+// A ServerConfig lists the guards of a server. Gate alone guards its unary calls. If methods
+// have different bottlenecks, Gates has a gate for each.
 type ServerConfig struct {
-	// Outside are what stands before the gates, from the outside to the inside:
+	// Outside are the interceptors before the gates, from the outside to the inside:
 	// metrics, recovery, authentication. OutsideStreams are the same for streams.
 	Outside        []grpc.UnaryServerInterceptor
 	OutsideStreams []grpc.StreamServerInterceptor
-	// Gates are for some calls and streams each: see [Gates]. A call that none of them
-	// matches is for Gate, a stream for Streams.
+	// Gates are gates for some of the calls and streams; see [Gates]. A call that matches
+	// none of them goes to Gate, and a stream to Streams.
 	Gates Gates
-	// Gate decides which unary calls run that are not for one of Gates. It may be nil
-	// only if there are Gates. Then these calls are not limited.
+	// Gate admits the unary calls that match none of Gates. It may be nil only if there are
+	// Gates. Then these calls are not limited.
 	Gate *admit.Gate
-	// Streams decides which streams run that are not for one of Gates; nil lets all of
-	// them. Give streams a gate of their own, with a fixed limit.
+	// Streams admits the streams that match none of Gates. Nil admits all of them. Give
+	// streams a gate of their own, with a fixed limit.
 	Streams *admit.Gate
-	// Inside are what calls reach that were let in: validation, whatever sets
-	// headers. InsideStreams are the same for streams.
+	// Inside are the interceptors behind the gates, for admitted calls: validation,
+	// interceptors that set headers. InsideStreams are the same for streams.
 	Inside        []grpc.UnaryServerInterceptor
 	InsideStreams []grpc.StreamServerInterceptor
-	// Tap turns calls away before they are read, too: see [Tap]. It cannot tell
-	// streams from calls, so it must not be used with a gate for streams.
+	// Tap also refuses calls before they are read; see [Tap]. A tap cannot tell streams from
+	// unary calls, so it cannot be used with a gate for streams.
 	Tap bool
 	// MaxConcurrentStreams bounds calls and streams together for each connection. A call
-	// beyond it waits in the client, where no gate sees it. So it must not be less than
-	// what all gates let run and wait. Zero means 1000, and 100 more than that sum if
-	// that is larger. It is not changed when a limit grows. To bound connections more
-	// tightly, because there are many, append grpc.MaxConcurrentStreams to the options.
+	// beyond it waits in the client, where no gate sees it. So it must not be less than the
+	// number of calls that all gates let run and wait. Zero means 1000, or 100 more than
+	// that number if it is larger. It does not change when a limit grows. To bound
+	// connections more tightly, append grpc.MaxConcurrentStreams to the options.
 	MaxConcurrentStreams uint32
 }
 
-// Server returns server options for a guarded server, with all interceptors in the
-// order in which they belong. It returns an error that wraps ErrConfig and names
-// everything that is wrong at once:
+// Server returns server options for a guarded server, with all interceptors in the right
+// order. It returns an error that wraps ErrConfig and names every mistake:
 //
 //   - no gate, a zero Gate, or a nil interceptor or option;
 //   - one gate in two places (long streams would take the permits of calls), two gates
 //     with one name, or a gate that no call can reach;
-//   - a gate for streams with a limit that adapts: how long streams are open teaches it
-//     nothing, so it would stay where it starts;
-//   - a class that no gate has, or a name of a method that is none (see [Methods]);
+//   - a gate for streams with a limit that adapts: it would learn nothing from streams,
+//     and stay where it starts;
+//   - a class that no gate has, or a wrong method name (see [Methods]);
 //   - a MaxConcurrentStreams that is too small for the gates.
 func Server(c ServerConfig, opts ...ServerOption) ([]grpc.ServerOption, error) {
 	if err := c.validate(opts); err != nil {
@@ -83,17 +82,17 @@ func Server(c ServerConfig, opts ...ServerOption) ([]grpc.ServerOption, error) {
 
 const (
 	usualStreams = 1000
-	// spareStreams lets calls come on that the gates refuse.
+	// spareStreams is room for the calls that the gates refuse.
 	spareStreams = 100
 )
 
-// roomy returns a MaxConcurrentStreams with which gates refuse before calls wait in a
-// client.
+// roomy returns a MaxConcurrentStreams at which the gates refuse calls before clients hold
+// them.
 func (c *ServerConfig) roomy() uint32 {
 	return uint32(min(max(usualStreams, c.needed()+spareStreams), math.MaxInt32))
 }
 
-// needed returns how many calls the gates let run and wait, all together.
+// needed returns how many calls all gates together let run and wait.
 func (c *ServerConfig) needed() (n int) {
 	for _, g := range c.gates() {
 		if made(g) {

@@ -29,7 +29,7 @@ var throttleReadings = []reading[throttle.TargetStats]{
 	},
 }
 
-// A throttleSeries holds the metrics of one throttle. The throttle's name is part of the
+// A throttleSeries holds the metrics of one throttle. Its name is part of the
 // descriptors, so that a registry notices two throttles of one name.
 type throttleSeries struct {
 	throttle *throttle.Throttle

@@ -25,12 +25,12 @@ var circuitReadings = []reading[breaker.CircuitStats]{
 	},
 }
 
-// breakerStates is the closed set of interceptors.
+// breakerStates is the closed set of values of the label state.
 var breakerStates = []breaker.State{
 	breaker.Closed, breaker.HalfOpen, breaker.Open,
 }
 
-// A breakerSeries holds the metrics of one breaker. The breaker's name is part of the
+// A breakerSeries holds the metrics of one breaker. Its name is part of the
 // descriptors, so that a registry notices two breakers of one name.
 type breakerSeries struct {
 	breaker  *breaker.Breaker

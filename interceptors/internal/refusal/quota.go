@@ -6,9 +6,9 @@ import (
 	"github.com/weir-go/weir/admit"
 )
 
-// quotaErrors holds the errors of calls over their quota that were built last. Their
-// delays are exact, so there is no end of them. Calls that are refused in the same
-// millisecond share one.
+// quotaErrors holds the latest errors of calls over their quota. Their delays are exact, so
+// their number is not bounded. Calls that are refused in the same millisecond share one
+// error.
 type quotaErrors [256]atomic.Pointer[Error]
 
 // of returns the error for a call over its quota.

@@ -8,29 +8,27 @@ import (
 	"sync/atomic"
 )
 
-// passLength is how long a pass is: crypto/rand's Text, more than 128 bits.
+// passLength is the length of a pass: the Text of crypto/rand, more than 128 bits.
 const passLength = 26
 
-// mostNested is how many calls at once may run under one permit.
+// mostNested bounds the calls that run under one permit at once.
 const mostNested = 8
 
-// A pass is a secret that stands for a permit which a call holds in this process.
-// It goes out with the calls that are made for it. A call that comes back with it
-// runs under that permit: if it had to wait for one of its own, and all were held
-// by calls that wait for such calls, none would ever end.
+// passes are secrets, each for a permit that a call of this process holds. A pass travels
+// with the calls that are made for that call. A call that comes back with it runs under the
+// permit. Otherwise a cycle could deadlock: all permits held by calls that wait for such
+// calls.
 //
-// Who knows a pass can run a bounded number of calls while that one permit is
-// held. It is made when it is first needed, and worthless when the permit is
-// released.
+// A pass lets its holder run a bounded number of calls while that one permit is held. It is
+// made when it is first needed, and is worthless once the permit is released.
 type passes struct {
 	mu     sync.Mutex // guards what follows
 	held   map[string]*mark
 	nested int // calls that run under somebody else's permit
 }
 
-// passes returns the passes that calls made for this one carry: those that it
-// brought, and those for its permits, one for each gate in its chain; of more
-// than may travel the last.
+// passes returns the passes for the calls that are made for this one: those that it brought,
+// and one for each of its own permits. If there are too many, the last ones travel.
 func (m *mark) passes() []string {
 	all := slices.Clone(m.brought)
 	for ; m != nil; m = m.outer {
@@ -56,16 +54,15 @@ func (m *mark) ownPass() string {
 	return m.pass
 }
 
-// couldBePass reports whether a string looks like a pass. What a caller sends may
-// be anything, and not everything can be sent on.
+// couldBePass reports whether a string has the form of a pass. A caller can send anything,
+// and not everything can be sent on.
 func couldBePass(s string) bool {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567" // of rand.Text
 	return len(s) == passLength && strings.Trim(s, alphabet) == ""
 }
 
-// enter lets a call in that brought a pass for a permit which is held, if no more
-// than limit do. What it returns ends that; nil means that the call needs a permit
-// of its own.
+// enter admits a call that brought a pass for a permit that is held, if fewer than limit
+// such calls run. leave ends that. It is nil if the call needs a permit of its own.
 func (p *passes) enter(brought []string, limit int) (leave func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -90,7 +87,7 @@ func (p *passes) enter(brought []string, limit int) (leave func()) {
 	return nil
 }
 
-// revoke makes the pass of a permit that is released worthless.
+// revoke makes the pass of a released permit worthless.
 func (p *passes) revoke(m *mark) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -10,36 +10,33 @@ import (
 	"github.com/weir-go/weir/internal/check"
 )
 
-// A ClientConfig says how a client stands back. Each zero field leaves that out.
+// A ClientConfig lists the parts of a careful client. A zero field leaves its part out.
 type ClientConfig struct {
-	// Propagation, if not nil, passes on class, deadline and permits: see
-	// [UnaryPropagation]. An empty slice has the defaults.
-	Propagation []PropagationOption
+	// Propagation passes on the class, the deadline and the permits of a call; see
+	// [UnaryPropagation]. Give it only to clients of your own services.
+	Propagation *PropagationConfig
 	// Throttle refuses calls to targets that refuse them.
 	Throttle *throttle.Throttle
-	// Limit bounds how many unary calls are under way, Streams how many streams are
-	// open.
-	Limit, Streams *admit.Gate
-	// Breaker refuses calls to methods that are unwell.
+	// Gate bounds how many unary calls are in flight, Streams how many streams are open.
+	Gate, Streams *admit.Gate
+	// Breaker refuses calls to methods that fail.
 	Breaker *breaker.Breaker
-	// Retry has gRPC retry.
+	// Retry makes gRPC retry calls.
 	Retry *retry.Config
-	// SecondRetries is told of a method that go-grpc-middleware's interceptor further
-	// out retries as well: see [retry.UnaryGuard]. It is only used with Retry.
+	// SecondRetries is called with a method that go-grpc-middleware's interceptor further
+	// out retries as well; see [retry.UnaryGuard]. It is used only with Retry.
 	SecondRetries func(target, method string)
 }
 
-// Client returns dial options for a client that stands back, in the order in which
-// the parts belong, from the outside to the inside: propagation, throttle, limit,
-// breaker, and gRPC's own retries. So no retry is counted twice, no local wait looks
-// like a slow server, and what is refused here costs no permit and no probe. The
-// options are for the limits. Interceptors in dial options before these stand
-// outside, those in later ones between these and gRPC.
+// Client returns dial options for a careful client. They hold the parts in the right order,
+// from the outside to the inside: propagation, throttle, gate, breaker, gRPC's own retries.
+// Then no retry counts twice, and the wait for a permit does not look like a slow server.
+// The options configure the gates. Interceptors in earlier dial options stand outside of
+// these. Those in later ones stand between these and gRPC.
 //
-// It returns an error that wraps ErrConfig and names everything that is wrong: nothing
-// is configured, Limit and Streams are one gate (long streams would take the permits of
-// calls), Streams has a limit that adapts, a part is a zero value, or a wrong option,
-// class or method.
+// The error wraps ErrConfig and names every mistake: no part, one gate for calls and streams
+// (long streams would take the permits of calls), a gate for streams with a limit that
+// adapts, a zero part, or a wrong option, class or method.
 func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 	if err := c.validate(opts); err != nil {
 		return nil, err
@@ -58,15 +55,15 @@ func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 		}
 	}
 	if c.Propagation != nil {
-		unary = append(unary, UnaryPropagation(c.Propagation...))
-		stream = append(stream, StreamPropagation(c.Propagation...))
+		unary = append(unary, UnaryPropagation(*c.Propagation))
+		stream = append(stream, StreamPropagation(*c.Propagation))
 	}
 	if c.Throttle != nil {
 		unary = append(unary, throttle.Unary(c.Throttle))
 		stream = append(stream, throttle.Stream(c.Throttle))
 	}
-	if c.Limit != nil {
-		unary = append(unary, UnaryClient(c.Limit, opts...))
+	if c.Gate != nil {
+		unary = append(unary, UnaryClient(c.Gate, opts...))
 	}
 	if c.Streams != nil {
 		stream = append(stream, StreamClient(c.Streams, opts...))
@@ -87,22 +84,23 @@ func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 
 func (c *ClientConfig) validate(opts []ClientOption) error {
 	var bad check.Errors
-	some := c.Retry != nil || c.Propagation != nil || c.Throttle != nil || c.Limit != nil || c.Streams != nil || c.Breaker != nil
+	some := c.Retry != nil || c.Propagation != nil || c.Throttle != nil || c.Gate != nil || c.Streams != nil || c.Breaker != nil
 	bad.That(some, "client: got nothing configured, want at least one part")
-	checkGate(&bad, "client: Limit", c.Limit, false)
+	checkGate(&bad, "client: Gate", c.Gate, false)
 	checkGate(&bad, "client: Streams", c.Streams, true)
-	bad.That(c.Limit == nil || c.Limit != c.Streams, "client: Streams: got the gate of Limit, want one of its own, or nil")
+	bad.That(c.Gate == nil || c.Gate != c.Streams, "client: Streams: got the gate of the calls, want one of its own, or nil")
 	bad.That(c.Throttle == nil || c.Throttle.Name() != "", "client: Throttle: got a zero Throttle, want one from throttle.New")
 	bad.That(c.Breaker == nil || c.Breaker.Name() != "", "client: Breaker: got a zero Breaker, want one from breaker.New")
-	for i, o := range c.Propagation {
-		bad.That(o != nil, "client: Propagation[%d]: got nil, want an option", i)
+	if c.Propagation != nil {
+		margin := c.Propagation.DeadlineMargin
+		bad.That(margin >= 0, "client: Propagation: DeadlineMargin: got %v, want 0 or more", margin)
 	}
 	if c.Retry != nil {
 		_, err := c.Retry.ServiceConfig()
 		bad.From("client: Retry", err, retry.ErrConfig)
 	}
 	cfg := clientConfig(opts)
-	for _, err := range cfg.checkOptions(c.Limit, c.Streams) {
+	for _, err := range cfg.checkOptions(c.Gate, c.Streams) {
 		bad.That(false, "client: %w", err)
 	}
 	return bad.Err(ErrConfig)

@@ -11,14 +11,14 @@ import (
 
 const namespace = "weir"
 
-// A reading is one number out of Stats.
+// A reading is one number of the Stats of a source.
 type reading[Stats any] struct {
 	name, help string
 	kind       prometheus.ValueType
 	value      func(*Stats) float64
 }
 
-var readings = []reading[admit.Stats]{
+var gateReadings = []reading[admit.Stats]{
 	{
 		"left_total", "Calls whose caller gave up before their turn.",
 		prometheus.CounterValue, func(s *admit.Stats) float64 { return float64(s.Left) },
@@ -75,35 +75,35 @@ func oneIf(b bool) float64 {
 // waitBuckets reach beyond a queue's default bound of one second.
 var waitBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}
 
-// The bounds of the native histogram limit its memory and the size of a scrape. To stay
-// within them, it may forget old observations after the minimum time.
+// Bounds of the native histogram: what its memory and its scrapes cost at most,
+// and how soon an odd hour may be forgotten to stay within them.
 const (
 	nativeFactor     = 1.1
 	nativeBuckets    = 160
 	nativeResetAfter = time.Hour
 )
 
-// A series holds the metrics of one gate. The gate's name is part of the
+// A gateSeries holds the metrics of one gate. Its name is part of the
 // descriptors, so that a registry notices two gates of one name.
-type series struct {
+type gateSeries struct {
 	gate     *admit.Gate
 	calls    *prometheus.Desc
 	refusals *prometheus.Desc
 	waiting  *prometheus.Desc
 	held     *prometheus.Desc
 	changes  *prometheus.Desc
-	readings []*prometheus.Desc // in the order of readings
+	readings []*prometheus.Desc // in the order of gateReadings
 
 	waits        *prometheus.HistogramVec
 	limitChanges atomic.Uint64
 }
 
-func newSeries(g *admit.Gate) *series {
+func newGateSeries(g *admit.Gate) *gateSeries {
 	gate := prometheus.Labels{"gate": g.Name()}
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, gate)
 	}
-	s := &series{
+	s := &gateSeries{
 		gate:  g,
 		calls: desc("calls_total", "Calls that ran and have ended, by how they ended.", "outcome"),
 		refusals: desc("refusals_total",
@@ -123,15 +123,15 @@ func newSeries(g *admit.Gate) *series {
 			NativeHistogramMinResetDuration: nativeResetAfter,
 		}, []string{"result"}),
 	}
-	for _, r := range readings {
+	for _, r := range gateReadings {
 		s.readings = append(s.readings, desc(r.name, r.help))
 	}
 	return s
 }
 
-// hooks returns the hooks that feed the series. The histograms are looked up here once, so
-// that nothing can fail in a call.
-func (s *series) hooks() admit.Hooks {
+// hooks returns hooks that feed the histogram. Its children are looked up once, so that
+// nothing in a call can fail.
+func (s *gateSeries) hooks() admit.Hooks {
 	admitted := s.waits.WithLabelValues("admitted")
 	refused := s.waits.WithLabelValues("refused")
 	left := s.waits.WithLabelValues("left")
@@ -151,7 +151,7 @@ func (s *series) hooks() admit.Hooks {
 	}
 }
 
-func (s *series) describe(ch chan<- *prometheus.Desc) {
+func (s *gateSeries) describe(ch chan<- *prometheus.Desc) {
 	ch <- s.calls
 	ch <- s.refusals
 	ch <- s.waiting
@@ -163,7 +163,7 @@ func (s *series) describe(ch chan<- *prometheus.Desc) {
 	s.waits.Describe(ch)
 }
 
-func (s *series) collect(ch chan<- prometheus.Metric) {
+func (s *gateSeries) collect(ch chan<- prometheus.Metric) {
 	now := s.gate.Stats()
 	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
@@ -182,7 +182,7 @@ func (s *series) collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(s.held, prometheus.GaugeValue, float64(now.Held[c]), name)
 	}
 	counter(s.changes, s.limitChanges.Load())
-	for i, r := range readings {
+	for i, r := range gateReadings {
 		ch <- prometheus.MustNewConstMetric(s.readings[i], r.kind, r.value(&now))
 	}
 	s.waits.Collect(ch)

@@ -43,9 +43,9 @@ func everything(t *testing.T) interceptors.ClientConfig {
 		t.Fatal(err)
 	}
 	return interceptors.ClientConfig{
-		Propagation:   []interceptors.PropagationOption{},
+		Propagation:   &interceptors.PropagationConfig{},
 		Throttle:      targets,
-		Limit:         newGate(t, admit.WithLimit(fixed(1000)), admit.WithQueue(admit.QueueConfig{Policy: admit.Block})),
+		Gate:          newGate(t, admit.WithLimit(fixed(1000)), admit.WithQueue(admit.QueueConfig{Policy: admit.Block})),
 		Streams:       newGate(t, admit.WithLimit(fixed(1000))),
 		Breaker:       circuits,
 		Retry:         &retry.Config{},
@@ -91,7 +91,7 @@ func TestAttemptsDoNotMultiply(t *testing.T) {
 // layer starts a service with a gate, and a client that retries, or has everything.
 func layer(t *testing.T, svc *service, all bool) *rig {
 	t.Helper()
-	c := interceptors.ClientConfig{Propagation: []interceptors.PropagationOption{}, Retry: &retry.Config{}}
+	c := interceptors.ClientConfig{Propagation: &interceptors.PropagationConfig{}, Retry: &retry.Config{}}
 	if all {
 		c = everything(t)
 	}
@@ -120,7 +120,7 @@ func TestTheOrderOfAClient(t *testing.T) {
 		if s := c.Throttle.Stats(); len(s) != 1 || s[0].Probability != 0 {
 			t.Errorf("throttle: got %+v, want it to refuse nothing because of the breaker", s)
 		}
-		if s := c.Limit.Stats(); s.InFlight != 0 || s.Ended[admit.Overload] != 0 {
+		if s := c.Gate.Stats(); s.InFlight != 0 || s.Ended[admit.Overload] != 0 {
 			t.Errorf("limit: got %+v, want nothing in flight, and no overload because of the breaker", s)
 		}
 		_, err = r.Exchange(t.Context())
@@ -137,8 +137,8 @@ func TestClientSaysWhatIsWrong(t *testing.T) {
 	_, err = interceptors.Client(interceptors.ClientConfig{Retry: &retry.Config{MaxAttempts: 9}})
 	wantConfigError(t, err, "MaxAttempts: got 9")
 	g := newGate(t)
-	_, err = interceptors.Client(interceptors.ClientConfig{Limit: g, Streams: g})
-	wantConfigError(t, err, "Streams: got the gate of Limit")
+	_, err = interceptors.Client(interceptors.ClientConfig{Gate: g, Streams: g})
+	wantConfigError(t, err, "Streams: got the gate of the calls")
 	_, err = interceptors.Client(interceptors.ClientConfig{Throttle: &throttle.Throttle{}, Breaker: &breaker.Breaker{}})
 	wantConfigError(t, err, "Throttle: got a zero Throttle", "Breaker: got a zero Breaker")
 	if _, err := interceptors.Client(interceptors.ClientConfig{Retry: &retry.Config{}}); err != nil {
@@ -216,7 +216,7 @@ func TestEverythingConcurrently(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := everything(t)
-		c.Propagation = []interceptors.PropagationOption{interceptors.WithDeadlineMargin(time.Millisecond)}
+		c.Propagation = &interceptors.PropagationConfig{DeadlineMargin: time.Millisecond}
 		c.Throttle = newThrottle(t, throttle.Config{Window: time.Second})
 		c.Breaker = newBreaker(t, breaker.Config{
 			Window: 50 * time.Millisecond, OpenFor: 5 * time.Millisecond, MinCalls: 5, SlowCall: time.Millisecond,
@@ -239,7 +239,7 @@ func TestEverythingConcurrently(t *testing.T) {
 		}
 		callers.Wait()
 		synctest.Wait()
-		atRest(t, c.Limit)
+		atRest(t, c.Gate)
 		atRest(t, c.Streams)
 
 		time.Sleep(time.Minute) // all that was bad is forgotten

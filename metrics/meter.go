@@ -10,7 +10,7 @@ import (
 
 const streams = "stream"
 
-var streamReadings = []reading[streamcredit.MeterStats]{
+var meterReadings = []reading[streamcredit.MeterStats]{
 	{
 		"open", "Streams that are open.",
 		prometheus.GaugeValue, func(s *streamcredit.MeterStats) float64 { return float64(s.Streams) },
@@ -81,7 +81,8 @@ var streamReadings = []reading[streamcredit.MeterStats]{
 	},
 }
 
-// reasons is the closed set of streamcredit. No other reason becomes a label.
+// reasons is the closed set of values of the label reason. Any other reason of a meter does
+// not become a label.
 var reasons = []streamcredit.Reason{
 	streamcredit.InvalidDemand,
 	streamcredit.DemandTooLarge,
@@ -101,44 +102,44 @@ var reasons = []streamcredit.Reason{
 	streamcredit.BudgetExhausted,
 }
 
-// A streamSeries holds the metrics of one meter. The meter's name is part of the
+// A meterSeries holds the metrics of one meter. Its name is part of the
 // descriptors, so that a registry notices two meters of one name.
-type streamSeries struct {
+type meterSeries struct {
 	meter      *streamcredit.Meter
 	violations *prometheus.Desc
-	readings   []*prometheus.Desc // in the order of streamReadings
+	readings   []*prometheus.Desc // in the order of meterReadings
 }
 
-func newStreamSeries(m *streamcredit.Meter) *streamSeries {
+func newMeterSeries(m *streamcredit.Meter) *meterSeries {
 	meter := prometheus.Labels{"meter": m.Name()}
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(prometheus.BuildFQName(namespace, streams, name), help, labels, meter)
 	}
-	s := &streamSeries{
+	s := &meterSeries{
 		meter: m,
 		violations: desc("violations_total",
 			"Streams that ended because the peer broke the protocol or a time limit passed.", "reason"),
 	}
-	for _, r := range streamReadings {
+	for _, r := range meterReadings {
 		s.readings = append(s.readings, desc(r.name, r.help))
 	}
 	return s
 }
 
-func (s *streamSeries) describe(ch chan<- *prometheus.Desc) {
+func (s *meterSeries) describe(ch chan<- *prometheus.Desc) {
 	ch <- s.violations
 	for _, d := range s.readings {
 		ch <- d
 	}
 }
 
-func (s *streamSeries) collect(ch chan<- prometheus.Metric) {
+func (s *meterSeries) collect(ch chan<- prometheus.Metric) {
 	now := s.meter.Stats()
 	for _, why := range reasons {
 		ch <- prometheus.MustNewConstMetric(s.violations, prometheus.CounterValue,
 			float64(now.Violations[why]), strings.ToLower(string(why)))
 	}
-	for i, r := range streamReadings {
+	for i, r := range meterReadings {
 		ch <- prometheus.MustNewConstMetric(s.readings[i], r.kind, r.value(&now))
 	}
 }

@@ -1,0 +1,2 @@
+// Package observe reports what becomes of a client's stream.
+package observe

@@ -1,0 +1,2 @@
+// Package peers counts the calls of a client by the address that they went to.
+package peers

@@ -1,0 +1,2 @@
+// Package places keeps a value for each method of each target, within bounds.
+package places
