@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/weir-go/weir/conformance/conformancepb"
-	"github.com/weir-go/weir/conformance/rules"
+	"github.com/weir-go/weir/conformance/internal/rules"
 	"github.com/weir-go/weir/internal/grpctest"
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/weir-go/weir/conformance/internal/program"
-	"github.com/weir-go/weir/conformance/rules"
+	"github.com/weir-go/weir/conformance/internal/rules"
 	"github.com/weir-go/weir/internal/racetest"
 )
 

@@ -10,7 +10,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/weir-go/weir/conformance/internal/goend"
-	"github.com/weir-go/weir/conformance/rules"
+	"github.com/weir-go/weir/conformance/internal/rules"
 	"github.com/weir-go/weir/internal/grpctest"
 )
 

@@ -11,7 +11,7 @@ import (
 
 	"github.com/weir-go/weir/conformance/conformancepb"
 	"github.com/weir-go/weir/conformance/internal/goend"
-	"github.com/weir-go/weir/conformance/rules"
+	"github.com/weir-go/weir/conformance/internal/rules"
 	"github.com/weir-go/weir/internal/grpctest"
 	"github.com/weir-go/weir/internal/racetest"
 	"github.com/weir-go/weir/streamcredit"

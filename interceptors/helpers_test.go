@@ -22,12 +22,11 @@ const work = calltest.Work
 
 // The tests share these with those of the packages below.
 type (
-	service  = calltest.Service
-	rig      = calltest.Rig
-	fixed    = calltest.Fixed
-	deaf     = calltest.Deaf
-	instance = calltest.Instance
-	client   = calltest.Caller
+	service = calltest.Service
+	rig     = calltest.Rig
+	fixed   = calltest.Fixed
+	deaf    = calltest.Deaf
+	client  = calltest.Caller
 )
 
 var (
@@ -44,22 +43,10 @@ var (
 	hold        = calltest.Hold
 	atRest      = calltest.AtRest
 	wantCode    = calltest.WantCode
-	wantDetails = calltest.WantDetails
-	golden      = calltest.Golden
 	fails       = calltest.Fails
-	ends        = calltest.Ends
 	aside       = calltest.Aside
 	detailed    = calltest.Detailed
 	errDown     = calltest.ErrDown
-	takes       = calltest.Takes
-	down        = calltest.Down
-	hang        = calltest.Hang
-	half        = calltest.Half
-	until       = calltest.Until
-	inMemory    = calltest.InMemory
-	fleet       = calltest.Fleet
-	offer       = calltest.Offer
-	sum         = calltest.Sum
 	always      = calltest.Always
 	callers     = calltest.Callers
 )

@@ -40,9 +40,9 @@ type breakerSeries struct {
 }
 
 func newBreakerSeries(b *breaker.Breaker) *breakerSeries {
-	breaker := prometheus.Labels{"breaker": b.Name()}
-	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "breaker", name), help, labels, breaker)
+	name := prometheus.Labels{"breaker": b.Name()}
+	desc := func(series, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "breaker", series), help, labels, name)
 	}
 	s := &breakerSeries{
 		breaker:  b,

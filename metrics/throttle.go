@@ -38,9 +38,9 @@ type throttleSeries struct {
 }
 
 func newThrottleSeries(t *throttle.Throttle) *throttleSeries {
-	throttle := prometheus.Labels{"throttle": t.Name()}
-	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "throttle", name), help, labels, throttle)
+	name := prometheus.Labels{"throttle": t.Name()}
+	desc := func(series, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "throttle", series), help, labels, name)
 	}
 	s := &throttleSeries{
 		throttle: t,

@@ -29,13 +29,11 @@ var (
 	exponential = calltest.Exponential
 	strict      = calltest.Strict
 	fill        = calltest.Fill
-	hold        = calltest.Hold
 	wantCode    = calltest.WantCode
 	wantDetails = calltest.WantDetails
 	golden      = calltest.Golden
 	fails       = calltest.Fails
 	aside       = calltest.Aside
-	detailed    = calltest.Detailed
 	takes       = calltest.Takes
 	down        = calltest.Down
 	hang        = calltest.Hang

@@ -177,7 +177,7 @@ func (g *target) judgeLocked() {
 
 func (g *target) stats() TargetStats {
 	s := TargetStats{
-		Target: g.Place.Target, Method: g.Place.Method, Class: g.Place.Class,
+		Target: g.Target, Method: g.Method, Class: g.Class,
 		Accepted: g.accepted.Load(), Rejected: g.rejected.Load(),
 	}
 	s.Allowed, s.Refused = g.allowed.Load(), g.refused.Load()

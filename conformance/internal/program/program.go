@@ -16,7 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/weir-go/weir/conformance/internal/goend"
-	"github.com/weir-go/weir/conformance/rules"
+	"github.com/weir-go/weir/conformance/internal/rules"
 )
 
 // What the program exits with.

@@ -31,7 +31,7 @@ func Golden(t *testing.T, file, got string) {
 			t.Fatal(err)
 		}
 	}
-	want, err := os.ReadFile(path)
+	want, err := os.ReadFile(path) //nolint:gosec // the name comes from a test
 	if err != nil {
 		t.Fatal(err)
 	}

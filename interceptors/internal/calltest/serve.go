@@ -16,8 +16,11 @@ import (
 func Serve(server *grpc.Server, opts ...grpc.DialOption) (client demopb.DemoServiceClient, stop func()) {
 	demopb.RegisterDemoServiceServer(server, &Service{})
 	lis := bufconn.Listen(1 << 16)
-	served := make(chan error)
-	go func() { served <- server.Serve(lis) }()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(lis) // it ends with the server
+	}()
 	conn, err := grpc.NewClient("passthrough:///memory", append(opts,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))...)
