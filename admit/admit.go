@@ -79,14 +79,17 @@ const (
 	// OverQuota: the calls of this class or tenant are bounded to a rate, and so many
 	// have run already: see [WithQuotas]. The delay is exact.
 	OverQuota
+	// TooManyOpen: as many calls are open as there may be: see [WithMaxOpen].
+	TooManyOpen
 
-	reasons = 7
+	reasons = 8
 )
 
 // String returns the reason in lower case with underscores, as metrics name it.
 func (r Reason) String() string {
 	return name("reason", int(r),
-		"queue_full", "displaced", "deadline_too_close", "waited_too_long", "draining", "over_share", "over_quota")
+		"queue_full", "displaced", "deadline_too_close", "waited_too_long", "draining", "over_share", "over_quota",
+		"too_many_open")
 }
 
 func name(what string, i int, names ...string) string {

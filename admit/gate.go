@@ -39,6 +39,7 @@ type Gate struct {
 	yields  atomic.Bool
 	epoch   time.Time
 	quotas  atomic.Pointer[quotas]
+	ready   atomic.Int64 // calls that go on without a permit: see Permit.Ready
 	shards  []shard
 	mark    atomic.Int64 // of the algorithm: see limit.Prober
 	foldAt  atomic.Int64 // when to look at the shards again, on the gate's clock
@@ -167,6 +168,12 @@ func (g *Gate) acquireSlow(ctx context.Context, call Call) (Permit, error) {
 	if why, refuses := g.toldToRefuseLocked(); refuses {
 		return g.refuseAndUnlock(class, why)
 	}
+	if g.crowdedLocked() {
+		if g.cfg.dryRun {
+			return g.passCrowdedAndUnlock(c, call.quota == wouldFail)
+		}
+		return g.refuseAndUnlock(class, TooManyOpen)
+	}
 	if s.inFlight()+c.Cost > s.limit() && !g.turns.Counted() && !g.cfg.dryRun { // the shortest way: it reads no clock
 		if why, shut := g.turns.Shut(c, s.limit()); shut {
 			g.window.pressed++
@@ -285,7 +292,7 @@ func (g *Gate) giveBackLocked(c claim, now time.Duration) {
 
 // settleLocked lets calls past the lock again if nothing needs them at it.
 func (g *Gate) settleLocked() {
-	slow := g.turns.Len() > 0 || g.draining || g.cfg.dryRun || g.turns.Counted() || g.cfg.refuses != nil
+	slow := g.turns.Len() > 0 || g.draining || g.cfg.dryRun || g.turns.Counted() || g.cfg.refuses != nil || g.cfg.maxOpen > 0
 	for {
 		s := g.load()
 		if s.slow() == slow || g.swap(s, s.withSlow(slow)) {
@@ -295,8 +302,8 @@ func (g *Gate) settleLocked() {
 }
 
 // Full reports whether a call that came now would be refused or take another's
-// place: the gate is draining, or every permit is taken and so are the places in
-// the queue. It is a cheap early check, for a tap handle; [Gate.TurnAway] knows
+// place: the gate is draining, too many calls are open, or every permit is taken and
+// so are the places in the queue. It is a cheap early check, for a tap handle; [Gate.TurnAway] knows
 // more.
 func (g *Gate) Full() bool {
 	s := g.load()
@@ -306,7 +313,7 @@ func (g *Gate) Full() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s = g.load()
-	return g.draining || !g.cfg.dryRun && g.shards != nil && !s.free() && g.turns.Full(s.limit())
+	return g.draining || !g.cfg.dryRun && g.shards != nil && (g.crowdedLocked() || !s.free() && g.turns.Full(s.limit()))
 }
 
 // TurnAway refuses a call, and counts that, if the gate is [Gate.Full] and
@@ -323,6 +330,12 @@ func (g *Gate) TurnAway(call Call) (why Reason, away bool) {
 	switch {
 	case g.draining:
 		why, away = Draining, true
+	case !g.cfg.dryRun && g.shards != nil && g.crowdedLocked():
+		g.totals.refused[class][TooManyOpen]++
+		hooks := g.cfg.hooks
+		g.mu.Unlock()
+		g.tellRefused(hooks, class, TooManyOpen, 0)
+		return TooManyOpen, true
 	case !g.cfg.dryRun && g.shards != nil && !s.free():
 		c := turn.Call{Class: int(class), Tenant: call.Tenant, Cost: min(max(call.Cost, 1), s.limit())}
 		var because turn.Reason

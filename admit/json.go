@@ -29,7 +29,8 @@ import (
 //	    "max_tenants": 100000
 //	  },
 //	  "dry_run": false,
-//	  "max_retry_after": "1s"
+//	  "max_retry_after": "1s",
+//	  "max_open": 5000
 //	}
 //
 // The algorithm is adaptive unless "algorithm" names another. Each has the fields of
@@ -40,7 +41,8 @@ import (
 //	{"algorithm": "vegas", "initial": 20, "min": 1, "max": 1000, "alpha": 3, "beta": 6, "probe_windows": 1000}
 //	{"algorithm": "gradient", "initial": 20, "min": 1, "max": 1000, "tolerance": 1.5, "smoothing": 0.2, "long_windows": 600}
 //
-// "queue": null means no queue, and null for "quotas", or for one of them, no quota. A
+// "queue": null means no queue, null for "quotas", or for one of them, no quota, and null for
+// "max_open" no bound. A
 // policy is reject or block. Classes beyond the first four say which [Class] they are.
 // A limit in the document is a new one each time it is used: it begins anew.
 func FromJSON(document []byte) (Option, error) {
@@ -58,12 +60,12 @@ func FromJSON(document []byte) (Option, error) {
 
 // gate reads what there is of one gate.
 func (r *reader) gate(n *node, more ...string) Option {
-	if !r.object(n, append(more, "limit", "queue?", "classes", "quotas?", "dry_run", "max_retry_after")...) {
+	if !r.object(n, append(more, "limit", "queue?", "classes", "quotas?", "dry_run", "max_retry_after", "max_open?")...) {
 		return nil
 	}
 	var opts []Option
 	add := func(key string, read func(*node) Option) {
-		if v := n.get(key); v != nil && (v.token != nil || key == "queue" || key == "quotas") {
+		if v := n.get(key); v != nil && (v.token != nil || key == "queue" || key == "quotas" || key == "max_open") {
 			if o := read(v); o != nil {
 				opts = append(opts, o)
 			}
@@ -81,6 +83,7 @@ func (r *reader) gate(n *node, more ...string) Option {
 		return WithDryRun(on)
 	})
 	add("max_retry_after", r.maxRetryAfter)
+	add("max_open", r.maxOpen)
 	return option(func(c *config) { c.take(opts) })
 }
 
@@ -94,6 +97,18 @@ func (r *reader) maxRetryAfter(n *node) Option {
 		return nil
 	}
 	return WithMaxRetryAfter(d)
+}
+
+// maxOpen reads how many calls may be open.
+func (r *reader) maxOpen(n *node) Option {
+	if n.token == nil {
+		return WithMaxOpen(0)
+	}
+	most, ok := r.integer(n, 1, maxOpen)
+	if !ok {
+		return nil
+	}
+	return WithMaxOpen(most)
 }
 
 // A maker makes the limit that an object describes.

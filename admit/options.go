@@ -128,6 +128,7 @@ type config struct {
 	hooks         []Hooks
 	dryRun        bool
 	maxRetryAfter time.Duration
+	maxOpen       int
 	classes       classTable
 	quotas        QuotaConfig
 	refuses       func() (reason uint8, refuse bool) // in tests; see package weirtest
@@ -158,6 +159,7 @@ func (c *config) validate() (errs []error) {
 		"queue capacity: got %d, want 0 (automatic) to %d", q.Capacity, maxQueue)
 	check(q.MaxWait >= 0, "queue MaxWait: got %v, want 0 (default) or more", q.MaxWait)
 	check(c.validRetryAfter(), "WithMaxRetryAfter: got %v, want 0 (default) or %v to %v", c.maxRetryAfter, shortestDelay, longestDelay)
+	check(c.maxOpen >= 0 && c.maxOpen <= maxOpen, "WithMaxOpen: got %d, want 0 (no bound) or 1 to %d", c.maxOpen, maxOpen)
 	check(q.Policy < policies, "queue policy: got %d, want Reject or Block", q.Policy)
 	if c.algorithmSet {
 		if err := c.askLimit(); err != nil {

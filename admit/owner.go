@@ -134,12 +134,14 @@ func (g *Gate) Adapts() bool {
 
 // Room returns how many calls the gate is for at a time: those that its limit lets run
 // now, and those that may wait. A queue without a Capacity counts as long as the limit,
-// and at least 32.
+// and at least 32. Where open calls are bounded it is that bound: see [WithMaxOpen].
 func (g *Gate) Room() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	n := g.load().limit()
 	switch {
+	case g.cfg.maxOpen > 0:
+		return g.cfg.maxOpen
 	case g.cfg.noQueue:
 		return n
 	case g.cfg.queue.Capacity > 0:

@@ -34,6 +34,9 @@ type Stats struct {
 	Waiting, Held [MaxClasses]int
 	// Tenants is how many tenants have calls that run or wait.
 	Tenants int
+	// Ready is how many calls go on that gave their permits back with Permit.Ready. MaxOpen
+	// is how many calls may be open, 0 if any number.
+	Ready, MaxOpen int
 	// QuotaTenants is how many tenants have not all of their quota.
 	QuotaTenants int
 	// Draining reports whether Drain was called, DryRun whether nothing is refused.
@@ -64,6 +67,10 @@ func (s Stats) Utilization() float64 {
 	return float64(s.InFlight) / float64(s.Limit)
 }
 
+// Open is how many calls are open: those that run with a permit, wait, or have given
+// theirs back. A call that costs more than one permit counts for what it costs.
+func (s Stats) Open() int { return s.InFlight + s.Queue + s.Ready }
+
 // Stats returns a consistent snapshot. It takes the gate's lock for a moment;
 // it is meant for scrapes and pages, not for every call.
 func (g *Gate) Stats() Stats {
@@ -90,6 +97,8 @@ func (g *Gate) Stats() Stats {
 		Waiting:        waiting,
 		Held:           held,
 		Tenants:        g.turns.Tenants(),
+		Ready:          g.readyCalls(),
+		MaxOpen:        g.cfg.maxOpen,
 		QuotaTenants:   g.quotas.Load().tenants(),
 		Draining:       g.draining,
 		DryRun:         g.cfg.dryRun,

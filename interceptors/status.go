@@ -29,7 +29,7 @@ const (
 )
 
 // codeTable holds the code of refusals for each reason.
-type codeTable [admit.OverQuota + 1]codes.Code
+type codeTable [admit.TooManyOpen + 1]codes.Code
 
 var (
 	serverCodes = codeTable{
@@ -40,6 +40,7 @@ var (
 		admit.Draining:         codes.Unavailable,
 		admit.OverShare:        codes.ResourceExhausted,
 		admit.OverQuota:        codes.ResourceExhausted,
+		admit.TooManyOpen:      codes.ResourceExhausted,
 	}
 	clientCodes = codeTable{
 		admit.QueueFull:        codes.ResourceExhausted,
@@ -49,6 +50,7 @@ var (
 		admit.Draining:         codes.Unavailable,
 		admit.OverShare:        codes.ResourceExhausted,
 		admit.OverQuota:        codes.ResourceExhausted,
+		admit.TooManyOpen:      codes.ResourceExhausted,
 	}
 )
 

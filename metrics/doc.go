@@ -42,6 +42,10 @@
 //	                                                    what matters most has to wait.
 //	weir_class_permits        gauge      class          How many permits a class has, where classes have shares or calls
 //	                                                    have tenants. At its share while its calls wait: it wants more.
+//	weir_open                 gauge                     How many calls run or wait, and how many streams go on after they
+//	                                                    gave their permits back. Near weir_max_open: the next streams
+//	                                                    are refused with too_many_open.
+//	weir_max_open             gauge                     How many may be open; 0: any number.
 //	weir_tenants              gauge                     How many tenants have calls. With refusals for over_share: few
 //	                                                    of them want more than all others leave.
 //	weir_wait_seconds         histogram  result         How long calls waited that were let in ("admitted"), that
@@ -60,7 +64,7 @@
 // outcome is success, overload or ignored ([admit.Outcome]); class is default,
 // critical, sheddable, background or a name from [admit.WithClass]; reason is
 // queue_full, displaced, deadline_too_close, waited_too_long, draining,
-// over_share or over_quota ([admit.Reason]). Tenants are counted and never named: a label that
+// over_share, over_quota or too_many_open ([admit.Reason]). Tenants are counted and never named: a label that
 // callers choose is a series for each of them.
 //
 // weir_wait_seconds is a classic histogram and a native one at once: a server

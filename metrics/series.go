@@ -44,6 +44,14 @@ var readings = []reading[admit.Stats]{
 		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.QueueCapacity) },
 	},
 	{
+		"open", "Calls that run or wait, and those that go on without a permit.",
+		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.Open()) },
+	},
+	{
+		"max_open", "Calls that may be open at once, 0 if any number.",
+		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.MaxOpen) },
+	},
+	{
 		"tenants", "Tenants that have calls which run or wait.",
 		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.Tenants) },
 	},
