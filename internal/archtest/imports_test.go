@@ -34,12 +34,12 @@ var rules = []rule{
 	{dir: "admit", may: []string{"limit", "internal/refuse", "admit/internal/turn", "golang.org/x/time/rate"}},
 	{dir: "admit/internal/turn", not: []string{"context", "sync/..."}, pure: true},
 	{dir: "streamcredit", may: []string{
-		"proto/...", protobuf + "/...",
+		"internal/stall", "proto/...", protobuf + "/...",
 		grpc, grpc + "/codes", grpc + "/metadata", grpc + "/status",
 		"google.golang.org/genproto/googleapis/rpc/errdetails",
 	}},
 	{dir: "interceptors", may: []string{
-		"admit", "limit", grpc + "/...",
+		"admit", "limit", "internal/stall", grpc + "/...",
 		"github.com/grpc-ecosystem/go-grpc-middleware/v2/...", "github.com/sony/gobreaker/v2",
 		protobuf + "/types/known/durationpb", protobuf + "/types/known/anypb", protobuf + "/protoadapt", protobuf + "/proto",
 		"google.golang.org/genproto/googleapis/rpc/errdetails", "google.golang.org/genproto/googleapis/rpc/status",
@@ -51,6 +51,7 @@ var rules = []rule{
 	{dir: "conformance/...", may: []string{"..."}},
 	{dir: "internal/grpctest", may: []string{grpc + "/..."}},
 	{dir: "internal/refuse"},
+	{dir: "internal/stall", may: []string{grpc, grpc + "/status"}},
 	{dir: "internal/archtest"},
 	{dir: "examples/...", may: []string{"..."}},
 }
