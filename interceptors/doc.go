@@ -46,6 +46,8 @@
 //	a server: full, or the call waited too long   UNAVAILABLE          may take it
 //	a server: it drains                           UNAVAILABLE          may take it, at once
 //	a server: the caller's own share is used up   RESOURCE_EXHAUSTED   will not help
+//	a server: too many streams are open           RESOURCE_EXHAUSTED   may take it
+//	a server: the client takes nothing            RESOURCE_EXHAUSTED   will not help
 //	a client's limit is used up                   RESOURCE_EXHAUSTED   was not asked
 //	a client's limit drains                       UNAVAILABLE          was not asked
 //	a throttle, or an open circuit                UNAVAILABLE          was not asked
@@ -93,7 +95,17 @@
 // Anything else is ignored ([WithOutcome] changes that). An error that a gate in this
 // process made, in any place of the chain or before a call that the handler wanted to
 // make, is always
-// ignored. The lifetime of a stream is not a latency: streams are always ignored.
+// ignored. The lifetime of a stream is not a latency: streams are always ignored, except for
+// the time until [StreamReady] or the end of their [StreamSetup].
+//
+// # Streams
+//
+// By default a stream holds its permit until its handler returns. A watch is expensive to begin
+// and cheap to keep: [StreamReady] and [WithStreamSetup] give its permit back when it is set up,
+// and admit.WithMaxOpen bounds how many are open.
+//
+// A Send that the transport does not take for two minutes ends the stream: see [WithSendStall].
+// To slow a handler down to its client's pace use package streamcredit.
 //
 // # One gate, one permit
 //

@@ -119,11 +119,12 @@ func (g Gates) All() []*admit.Gate {
 	return all
 }
 
-func (g Gates) validate(bad *checks, c *ServerConfig) {
+// validate checks the gates. Streams that last teach a limit nothing.
+func (g Gates) validate(bad *checks, c *ServerConfig, lasting bool) {
 	for i, r := range g {
 		what := fmt.Sprintf("server: Gates[%d]", i)
 		bad.that(r.Gate != nil, "%s: Gate: got nil, want a gate", what)
-		bad.gate(what+": Gate", r.Gate, r.Streams)
+		bad.gate(what+": Gate", r.Gate, r.Streams && lasting)
 		for _, err := range checkMatcher(r.Match) {
 			bad.that(false, "%s: Match: %w", what, err)
 		}
@@ -170,6 +171,7 @@ func (m *methods) covers(name methodParts) bool {
 
 // A router sends each call to its gate.
 type router struct {
+	config  *config
 	exempts bool
 	routes  []route
 	rest    *server // nil: what no route matches is not limited
@@ -184,7 +186,7 @@ type route struct {
 
 // router returns what sends calls of a kind to their gates, nil if one gate has all.
 func (c *ServerConfig) router(k kind, rest *admit.Gate, cfg config) *router {
-	r := &router{exempts: !cfg.noExemptions}
+	r := &router{config: &cfg, exempts: !cfg.noExemptions}
 	for _, rule := range c.Gates {
 		if rule.Streams == (k == streamServer) {
 			r.routes = append(r.routes, route{rule.Match, cfg.server(rule.Gate, k), cfg.tap(rule.Gate)})
@@ -229,7 +231,7 @@ func (r *router) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 func (r *router) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	s, _ := r.find(ss.Context(), info.FullMethod, info, nil)
 	if s == nil {
-		return handler(srv, ss)
+		return r.config.watched(srv, ss, info, handler)
 	}
 	return s.stream(srv, ss, info, handler)
 }

@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
@@ -18,8 +17,6 @@ import (
 	"github.com/weir-go/weir/internal/grpctest"
 	"github.com/weir-go/weir/limit"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const work = demopb.DemoService_Work_FullMethodName
 

@@ -119,7 +119,8 @@ func WithCost(f func(ctx context.Context, c middleware.CallMeta) int) Option {
 // WithOutcome sets what the end of a unary call means to the limit. It is called
 // with the handler's or invoker's error, nil included, but not with an error that
 // a gate in this process made, which is never an outcome; when it panics the call
-// is ignored. Nil restores the default, see the package's description.
+// is ignored. With [WithStreamSetup] it is also asked about the set-up of a stream, with nil when
+// that is over. Nil restores the default, see the package's description.
 func WithOutcome(f func(error) admit.Outcome) Option {
 	return option(func(c *config) { c.outcomeOf = f })
 }
@@ -153,6 +154,7 @@ type config struct {
 	propagates   bool
 	trust        func(context.Context) (admit.Class, bool)
 	shedRetries  bool
+	streams      streamRules
 	outcomeOf    func(error) admit.Outcome
 	codes        codeTable
 	built        *sync.Map // the errors of refusals: of *stopped, by *admit.Refusal

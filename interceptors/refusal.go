@@ -17,7 +17,8 @@ import (
 // A Refusal is what [RefusalFrom] finds in the error of a refused call.
 type Refusal struct {
 	// Reason is why the call was refused: that of an [admit.Reason], as its String
-	// returns it, or "throttled" or "circuit_open". A newer server may know others.
+	// returns it, or "throttled" or "circuit_open". It is "send_stalled" for a stream that
+	// the server had let in, and ended: see [WithSendStall]. A newer server may know others.
 	// It is never empty, and at most 64 letters, digits and underscores.
 	Reason string
 	// RetryAfter is when to come back; of a remote refusal at most an hour. Zero means

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -24,8 +25,14 @@ type ServerConfig struct {
 	// only if there are Gates. Then these calls are not limited.
 	Gate *admit.Gate
 	// Streams decides which streams run that are not for one of Gates; nil lets all of
-	// them. Give streams a gate of their own, with a fixed limit.
+	// them. Give streams a gate of their own, with a fixed limit. Its permits are for whole
+	// streams, or with [WithStreamSetup] and [StreamReady] for their set-up.
 	Streams *admit.Gate
+	// SendStall is for how long a Send of a stream may be stuck in the transport before the
+	// stream ends: see [WithSendStall], which says it for some methods. It is for all streams,
+	// also for those without a gate, but for no exempt ones. Zero means two minutes, a negative
+	// duration no bound.
+	SendStall time.Duration
 	// Inside are what calls reach that were let in: validation, whatever sets
 	// headers. InsideStreams are the same for streams.
 	Inside        []grpc.UnaryServerInterceptor
@@ -49,14 +56,14 @@ type ServerConfig struct {
 //   - one gate in two places (long streams would take the permits of calls), two gates
 //     with one name, or a gate that no call can reach;
 //   - a gate for streams with a limit that adapts: how long streams are open teaches it
-//     nothing, so it would stay where it starts;
+//     nothing, so it would stay where it starts. With [WithStreamSetup] it learns from set-ups;
 //   - a class that no gate has, or a name of a method that is none (see [Methods]);
 //   - a MaxConcurrentStreams that is too small for the gates.
 func Server(c ServerConfig, opts ...ServerOption) ([]grpc.ServerOption, error) {
 	if err := c.validate(opts); err != nil {
 		return nil, err
 	}
-	cfg := serverConfig(opts)
+	cfg := c.config(opts)
 	var tap grpc.ServerOption = grpc.EmptyServerOption{}
 	unary, stream := slices.Clone(c.Outside), slices.Clone(c.OutsideStreams)
 	if r := c.router(unaryServer, c.Gate, cfg); r != nil {
@@ -68,6 +75,8 @@ func Server(c ServerConfig, opts ...ServerOption) ([]grpc.ServerOption, error) {
 		stream = append(stream, r.stream)
 	} else if c.Streams != nil {
 		stream = append(stream, cfg.server(c.Streams, streamServer).stream)
+	} else {
+		stream = append(stream, cfg.watched)
 	}
 	server := []grpc.ServerOption{
 		grpc.MaxConcurrentStreams(cmp.Or(c.MaxConcurrentStreams, c.roomy())),
@@ -78,6 +87,15 @@ func Server(c ServerConfig, opts ...ServerOption) ([]grpc.ServerOption, error) {
 		server = append(server, tap)
 	}
 	return server, nil
+}
+
+// config returns what the options say, with the fields that are options, too.
+func (c *ServerConfig) config(opts []ServerOption) config {
+	cfg := serverConfig(opts)
+	if c.SendStall != 0 {
+		cfg.streams.addStall(c.SendStall, nil)
+	}
+	return cfg
 }
 
 const (
@@ -114,11 +132,13 @@ func (c *ServerConfig) gates() (all []*admit.Gate) {
 
 func (c *ServerConfig) validate(opts []ServerOption) error {
 	var bad checks
+	cfg := c.config(opts)
+	lasting := len(cfg.streams.setups) == 0 // a stream has its permit for as long as it is open
 	bad.that(c.Gate != nil || len(c.Gates) > 0, "server: Gate: got nil, want a gate, or Gates")
 	bad.gate("server: Gate", c.Gate, false)
-	bad.gate("server: Streams", c.Streams, true)
+	bad.gate("server: Streams", c.Streams, lasting)
 	bad.that(c.Gate == nil || c.Gate != c.Streams, "server: Streams: got the gate of the calls, want one of its own, or nil")
-	c.Gates.validate(&bad, c)
+	c.Gates.validate(&bad, c, lasting)
 	streams := c.Streams != nil || slices.ContainsFunc(c.Gates, func(r GateRule) bool { return r.Streams })
 	bad.that(!c.Tap || !streams, "server: Tap: got it with Streams, want one of them")
 	calls := c.Gate != nil || slices.ContainsFunc(c.Gates, func(r GateRule) bool { return !r.Streams })
@@ -132,7 +152,6 @@ func (c *ServerConfig) validate(opts []ServerOption) error {
 			"server: MaxConcurrentStreams: got %d, want at least %d, which the gates let run and wait, or 0 (%d here)",
 			most, need, c.roomy())
 	}
-	cfg := serverConfig(opts)
 	for _, err := range cfg.checkOptions(c.gates()...) {
 		bad.that(false, "server: %w", err)
 	}

@@ -31,7 +31,10 @@ func UnaryServer(g *admit.Gate, opts ...ServerOption) grpc.UnaryServerIntercepto
 // stream holds a permit from before its handler is called until it has
 // returned, panicked or called runtime.Goexit; it teaches the limit nothing, so
 // give streams a gate of their own with a fixed limit if their handlers live
-// long.
+// long. With [WithStreamSetup] or [StreamReady] a stream has its permit only until it is set up.
+//
+// A stream whose client takes nothing of what is sent for two minutes ends: see
+// [WithSendStall].
 //
 // With a nil gate, or a wrong option, every call fails with INTERNAL. [Server] finds
 // that at start.
@@ -105,10 +108,12 @@ func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	if s.propagates || s.shedRetries {
 		call, brought = s.arrive(ctx, call)
 	}
+	p := s.streams.plan(ctx, info)
 	if len(brought) > 0 {
 		if m, leave := s.comeBack(ctx, call, brought); leave != nil {
-			defer leave()
-			err := handler(srv, &serverStream{ServerStream: ss, ctx: m})
+			st := s.newStream(ss, m, info, p)
+			st.guest = leave
+			err := st.run(srv, handler)
 			s.advise(ctx, ss, m, err)
 			return err
 		}
@@ -118,11 +123,9 @@ func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		return s.refuse(ctx, ss, err)
 	}
 	m := s.hop(ctx, call, brought)
-	defer func() {
-		m.unwind(false)
-		permit.Release(admit.Ignored)
-	}()
-	err = handler(srv, &serverStream{ServerStream: ss, ctx: m})
+	st := s.newStream(ss, m, info, p)
+	permit.MoveTo(&st.permit)
+	err = st.run(srv, handler)
 	s.advise(ctx, ss, m, err)
 	return err
 }
@@ -180,11 +183,3 @@ func pushedBack(s grpc.ServerTransportStream) bool {
 	t, ok := s.(interface{ Trailer() metadata.MD })
 	return ok && len(t.Trailer()[pushbackKey]) > 0
 }
-
-// A serverStream is a stream whose context is marked.
-type serverStream struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (s *serverStream) Context() context.Context { return s.ctx }

@@ -19,6 +19,11 @@ import (
 // ended, and wraps the cause of ctx's end. Calls that no gate guards, such as a health
 // watch, which never ends by itself, are waited for as well, so give ctx a deadline.
 //
+// A stream that has given its permit back ([StreamReady]) is waited for like any other, and
+// ends with ctx at the latest. A watch that can end earlier should do so when its program begins
+// to shut down: gRPC does not tell it. A client that does not read the end of its stream holds
+// its connection until ctx ends.
+//
 // A call that runs keeps its permit until its handler returns, so a gate may have calls in
 // flight when Shutdown returns an error. It does not wait for a handler that goes on after
 // its context ended, unless the server has the option grpc.WaitForHandlers.
@@ -64,8 +69,11 @@ func inFlight(gates []*admit.Gate) string {
 		if g == nil {
 			continue
 		}
-		if n := g.Stats().InFlight; n > 0 {
-			running = append(running, fmt.Sprintf("%d in flight (gate %q)", n, g.Name()))
+		switch s := g.Stats(); {
+		case s.Ready > 0:
+			running = append(running, fmt.Sprintf("%d open (gate %q)", s.InFlight+s.Ready, s.Name))
+		case s.InFlight > 0:
+			running = append(running, fmt.Sprintf("%d in flight (gate %q)", s.InFlight, s.Name))
 		}
 	}
 	if len(running) == 0 {

@@ -46,6 +46,9 @@
 //	                                                    gave their permits back. Near weir_max_open: the next streams
 //	                                                    are refused with too_many_open.
 //	weir_max_open             gauge                     How many may be open; 0: any number.
+//	weir_send_stalls_total    counter                   Streams that were ended because their clients took nothing of
+//	                                                    what was sent (interceptors.WithSendStall): clients that hang, or
+//	                                                    take longer for each message than the bound.
 //	weir_tenants              gauge                     How many tenants have calls. With refusals for over_share: few
 //	                                                    of them want more than all others leave.
 //	weir_wait_seconds         histogram  result         How long calls waited that were let in ("admitted"), that

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors"
 )
 
 const namespace = "weir"
@@ -100,6 +101,7 @@ type series struct {
 	waiting  *prometheus.Desc
 	held     *prometheus.Desc
 	changes  *prometheus.Desc
+	stalls   *prometheus.Desc
 	readings []*prometheus.Desc // in the order of readings
 
 	waits        *prometheus.HistogramVec
@@ -120,6 +122,7 @@ func newSeries(g *admit.Gate) *series {
 		held: desc("class_permits",
 			"Permits that a class has now, of calls whose class or tenant is counted.", "class"),
 		changes: desc("limit_changes_total", "Changes of the limit, by its algorithm or by Update."),
+		stalls:  desc("send_stalls_total", "Streams that were ended because their clients did not take what was sent."),
 		waits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace:                       namespace,
 			Name:                            "wait_seconds",
@@ -165,6 +168,7 @@ func (s *series) describe(ch chan<- *prometheus.Desc) {
 	ch <- s.waiting
 	ch <- s.held
 	ch <- s.changes
+	ch <- s.stalls
 	for _, d := range s.readings {
 		ch <- d
 	}
@@ -190,6 +194,7 @@ func (s *series) collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(s.held, prometheus.GaugeValue, float64(now.Held[c]), name)
 	}
 	counter(s.changes, s.limitChanges.Load())
+	counter(s.stalls, interceptors.SendStalls(s.gate))
 	for i, r := range readings {
 		ch <- prometheus.MustNewConstMetric(s.readings[i], r.kind, r.value(&now))
 	}
