@@ -2,6 +2,7 @@ package admit_test
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -249,7 +250,7 @@ func TestOpenCallsAreBounded(t *testing.T) {
 					going, holding = append(going, holding[0]), holding[1:]
 				}
 			case 3:
-				if all := append(going, holding...); len(all) > 0 {
+				if all := slices.Concat(going, holding); len(all) > 0 {
 					i := rapid.IntRange(0, len(all)-1).Draw(t, "which")
 					all[i].Release(admit.Ignored)
 					if i < len(going) {

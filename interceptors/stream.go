@@ -28,7 +28,7 @@ type serverStream struct {
 }
 
 // newStream returns a stream whose context is parent.
-func newStream(ss grpc.ServerStream, parent context.Context, info *grpc.StreamServerInfo, p plan) *serverStream {
+func newStream(parent context.Context, ss grpc.ServerStream, info *grpc.StreamServerInfo, p plan) *serverStream {
 	s := &serverStream{ServerStream: ss, plan: p, method: info.FullMethod}
 	s.ctx = streamContext{parent, s}
 	if outer := streamOf(ss.Context()); outer == nil || outer.sends.bound <= 0 { // one watch is enough
@@ -39,7 +39,7 @@ func newStream(ss grpc.ServerStream, parent context.Context, info *grpc.StreamSe
 
 // newStream returns a stream that this gate has let in. It has yet to get its permit.
 func (s *server) newStream(ss grpc.ServerStream, m *mark, info *grpc.StreamServerInfo, p plan) *serverStream {
-	st := newStream(ss, m, info, p)
+	st := newStream(m, ss, info, p)
 	st.server, st.mark, st.sends.member = s, m, s.member
 	return st
 }
@@ -126,5 +126,5 @@ func (c *config) watched(srv any, ss grpc.ServerStream, info *grpc.StreamServerI
 		return handler(srv, ss)
 	}
 	p.setup = StreamSetup{} // there is no permit
-	return newStream(ss, ctx, info, p).run(srv, handler)
+	return newStream(ctx, ss, info, p).run(srv, handler)
 }

@@ -9,8 +9,8 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weir-go/weir/examples/demopb"
-	"github.com/weir-go/weir/internal/grpctest"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/internal/grpctest"
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 	"github.com/weir-go/weir/streamcredit"
 )
@@ -20,7 +20,9 @@ type subscriptions struct {
 	serve func(demopb.StreamService_SubscribeServer) error
 }
 
-func (s *subscriptions) Subscribe(stream demopb.StreamService_SubscribeServer) error { return s.serve(stream) }
+func (s *subscriptions) Subscribe(stream demopb.StreamService_SubscribeServer) error {
+	return s.serve(stream)
+}
 
 // A stream with credit whose client asks for much and reads nothing ends like any other, without
 // a heartbeat, and says why.

@@ -162,8 +162,12 @@ func (r *rawPeer) open(id uint32, method string) {
 	r.write(func() error {
 		r.headers.Reset()
 		for _, h := range [][2]string{
-			{":method", "POST"}, {":scheme", "http"}, {":path", method}, {":authority", "test"},
-			{"content-type", "application/grpc"}, {"te", "trailers"},
+			{":method", "POST"},
+			{":scheme", "http"},
+			{":path", method},
+			{":authority", "test"},
+			{"content-type", "application/grpc"},
+			{"te", "trailers"},
 		} {
 			if err := r.encoder.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}); err != nil {
 				return err

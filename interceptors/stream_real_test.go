@@ -57,7 +57,7 @@ func TestAStoppedProcess(t *testing.T) {
 		wantStalled(t, <-ended)
 	}
 	for g.Stats().InFlight > 0 { // the handlers return
-		time.Sleep(time.Millisecond) //nolint:forbidigo // a real process has no virtual time
+		time.Sleep(time.Millisecond) // a real process has no virtual time
 	}
 	if got := interceptors.SendStalls(g); got != stoppedStreams {
 		t.Errorf("stalls: got %d, want %d", got, stoppedStreams)
@@ -83,20 +83,20 @@ func TestServeHTTPHasNoBound(t *testing.T) {
 	web.EnableHTTP2 = true
 	web.StartTLS()
 	defer web.Close()
-	roots := web.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs //nolint:forcetypeassert // httptest's own
+	roots := web.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	conn, err := grpc.NewClient(strings.TrimPrefix(web.URL, "https://"),
 		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12})),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(2<<20)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // nothing is left of it
+	defer conn.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	stream := startStream(ctx, t, conn, downMethod)
 	<-sent
 	for range 3 { // the handler sends on, and each time is stuck for longer than the bound
-		time.Sleep(100 * time.Millisecond) //nolint:forbidigo // a real network has no virtual time
+		time.Sleep(100 * time.Millisecond) // a real network has none either
 		if err := receive(stream); err != nil {
 			t.Fatalf("after a pause: got %v, want that the stream goes on", err)
 		}

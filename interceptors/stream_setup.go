@@ -2,6 +2,7 @@ package interceptors
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
@@ -33,7 +34,7 @@ type StreamSetup struct {
 // The limit does not bound how many streams are open then. Use admit.WithMaxOpen for that.
 func WithStreamSetup(s StreamSetup, m selector.Matcher) ServerOption {
 	return serverOption(func(c *config) {
-		c.streams.setups = append(c.streams.setups[:len(c.streams.setups):len(c.streams.setups)], streamRule[StreamSetup]{m, s})
+		c.streams.setups = append(slices.Clip(c.streams.setups), streamRule[StreamSetup]{m, s})
 	})
 }
 

@@ -122,14 +122,16 @@ func TestStreamsWithoutAGateAreWatched(t *testing.T) {
 		"off":                    {interceptors.ServerConfig{Gate: newGate(t), SendStall: -1}, nil, false},
 		"off for the method": {
 			interceptors.ServerConfig{Gate: newGate(t)},
-			[]interceptors.ServerOption{interceptors.WithSendStall(-1, interceptors.Methods(downMethod))}, false,
+			[]interceptors.ServerOption{interceptors.WithSendStall(-1, interceptors.Methods(downMethod))},
+			false,
 		},
 		"off for another method": {
 			interceptors.ServerConfig{Gate: newGate(t)}, []interceptors.ServerOption{interceptors.WithSendStall(-1, other)}, true,
 		},
 		"on for the method": {
 			interceptors.ServerConfig{Gate: newGate(t), SendStall: -1},
-			[]interceptors.ServerOption{interceptors.WithSendStall(0, interceptors.Methods(downMethod))}, true,
+			[]interceptors.ServerOption{interceptors.WithSendStall(0, interceptors.Methods(downMethod))},
+			true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
