@@ -33,6 +33,15 @@
 // bytes needs no message of its own: [ServeFrames] and [DialFrames] use the service
 // weir.credit.v1.CreditStream, and put small elements together.
 //
+// # A method that streams in one direction only
+//
+// Credit travels against the elements, so the method has to be bidirectional. A
+// server-streaming or client-streaming method cannot simply become one: the code that is generated
+// for it changes, in every client too. Keep it, and add a bidirectional method with the same
+// messages beside it. One function can serve both, as the example of the second method shows.
+// Until its clients have moved, a server protects the old method with a bound for Sends that
+// are stuck (interceptors.WithSendStall) and one for open streams (admit.WithMaxOpen).
+//
 // # How much is asked for
 //
 // By default a receiver finds its window by itself ([WithAutoWindow]). [WithWindow] fixes

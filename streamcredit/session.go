@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/weir-go/weir/internal/stall"
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 	"github.com/weir-go/weir/streamcredit/internal/ledger"
 )
@@ -121,7 +122,6 @@ type session[O, I any] struct {
 	mu     sync.Mutex // guards what follows
 	err    error      // why the session is over; io.EOF: in peace
 	timers []*time.Timer
-	stuck  *time.Timer // looks after the writes of a server's session that has failed
 	soon   *time.Timer // has pending control written; nil: not yet used
 	set    bool        // it is
 
@@ -129,6 +129,7 @@ type session[O, I any] struct {
 	alone   bool           // under mu: no more of them
 	writing atomic.Bool    // one that writes is about to
 	done    chan struct{}  // closed when the read loop has ended
+	stuck   stall.Watch    // looks after the writes of a server's session that has failed
 	broken  atomic.Bool    // the stream was ended for a message that could not be read, or by guard, while the handler ran
 
 	notifying atomic.Bool // a goroutine calls the hook
