@@ -27,7 +27,7 @@ type course struct {
 }
 
 // run has count elements arrive at the sink, within a minute.
-func (p course) run(t *testing.T, count int64) {
+func (p *course) run(t *testing.T, count int64) {
 	t.Helper()
 	keep := max(1, p.keep)
 	if p.budget {

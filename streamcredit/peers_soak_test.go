@@ -201,7 +201,7 @@ func account(t *testing.T, name string, from, to *peer) {
 		t.Errorf("%s: got %d elements, want at most the %d that Send accepted", name, to.received, from.accepted)
 	case errors.Is(to.end, io.EOF) && to.received < from.accepted:
 		t.Errorf("%s: got io.EOF after %d elements, want the %d that Send accepted", name, to.received, from.accepted)
-	case from.finish == nil && to.end != errLeft && to.received != from.accepted: //nolint:errorlint // this very one
+	case from.finish == nil && to.end != errLeft && to.received != from.accepted:
 		t.Errorf("%s: Finish returned no error, and %d of %d elements were received, and then %v", name, to.received, from.accepted, to.end)
 	case from.finish == nil && to.received < from.accepted && (to.name == "client" || from.accepted <= 16):
 		// beyond 16 a server that leaves early may have consumed more than it could report

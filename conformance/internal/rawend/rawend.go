@@ -11,8 +11,6 @@ import (
 	"net"
 	"sync"
 	"time"
-
-	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // A Fault is one thing that an end does wrong.
@@ -101,7 +99,7 @@ func (s *Server) outcome(st *stream) {
 		return
 	}
 	var id string
-	_ = eachField(b, func(num protowire.Number, _ uint64, f []byte) {
+	_ = eachField(b, func(num int, _ uint64, f []byte) {
 		if num == 1 {
 			id = string(f)
 		}
@@ -295,7 +293,7 @@ func (c *conn) loop(fault Fault) error {
 		}
 		var raw []byte
 		var framed, done bool
-		if err := eachField(b, func(num protowire.Number, v uint64, f []byte) {
+		if err := eachField(b, func(num int, v uint64, f []byte) {
 			switch num {
 			case 1:
 				raw = f

@@ -17,7 +17,7 @@ const (
 type script struct {
 	raw           []byte // as it came
 	id            string
-	send, receive map[protowire.Number]int64 // by field number; nil: absent
+	send, receive map[int]int64 // by field number; nil: absent
 	requests      []int64
 	message       string // of the error at the end
 	lockstep      bool
@@ -29,20 +29,20 @@ type script struct {
 func decodeScript(b []byte) (*script, error) {
 	s := &script{raw: b}
 	var inner error
-	err := eachField(b, func(num protowire.Number, v uint64, f []byte) {
+	err := eachField(b, func(num int, v uint64, f []byte) {
 		var err error
 		switch num {
 		case 1:
 			s.id = string(f)
 		case 2:
-			s.send = map[protowire.Number]int64{}
-			err = eachField(f, func(num protowire.Number, v uint64, f []byte) {
+			s.send = map[int]int64{}
+			err = eachField(f, func(num int, v uint64, f []byte) {
 				if s.send[num] = int64(v); num == 7 {
 					s.message = string(f)
 				}
 			})
 		case 3:
-			s.receive = map[protowire.Number]int64{}
+			s.receive = map[int]int64{}
 			err = eachField(f, s.decodeReceive)
 		case 4:
 			s.lockstep = v != 0
@@ -63,7 +63,7 @@ func decodeScript(b []byte) (*script, error) {
 	return s, err
 }
 
-func (s *script) decodeReceive(num protowire.Number, v uint64, f []byte) {
+func (s *script) decodeReceive(num int, v uint64, f []byte) {
 	if num != 2 {
 		s.receive[num] = int64(v)
 		return
@@ -84,15 +84,15 @@ func (s *script) decodeReceive(num protowire.Number, v uint64, f []byte) {
 // orDefault is the script that the empty one stands for.
 func (s *script) orDefault() *script {
 	if s.send == nil && s.receive == nil {
-		s.send = map[protowire.Number]int64{5: endNothing}
-		s.receive = map[protowire.Number]int64{1: 16}
+		s.send = map[int]int64{5: endNothing}
+		s.receive = map[int]int64{1: 16}
 	}
 	return s
 }
 
 // The fields of Send and Receive.
 const (
-	sendCount protowire.Number = 1 + iota
+	sendCount int = 1 + iota
 	sendPayload
 	sendSenders
 	sendPace
@@ -109,8 +109,8 @@ const (
 )
 
 const (
-	receiveWindow protowire.Number = 1 + iota
-	_                              // requests
+	receiveWindow int = 1 + iota
+	_                 // requests
 	receiveBytes
 	receiveMaxMessage
 	receiveTake
@@ -124,7 +124,7 @@ const (
 )
 
 // at reports whether an optional field is there, and says n.
-func (s *script) at(field protowire.Number, n int64) bool {
+func (s *script) at(field int, n int64) bool {
 	v, ok := s.receive[field]
 	return ok && v == n
 }
@@ -150,13 +150,13 @@ type report struct {
 func (r *report) encode() []byte {
 	b := putBytes(nil, 1, []byte(r.id))
 	for i, v := range []int64{r.sent, r.tooLarge, r.givenUp} {
-		b = putVarint(b, protowire.Number(2+i), uint64(v))
+		b = putVarint(b, int(2+i), uint64(v))
 	}
 	if r.sends {
 		b = putBytes(b, 5, encodeEnd(r.sending))
 	}
 	for i, v := range []int64{r.received, r.outOfOrder, r.burned} {
-		b = putVarint(b, protowire.Number(6+i), uint64(v))
+		b = putVarint(b, int(6+i), uint64(v))
 	}
 	if r.receives {
 		b = putBytes(b, 9, encodeEnd(r.receiving))

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"golang.org/x/net/http2"
-	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Codes of gRPC.
@@ -254,11 +253,11 @@ func statusOf(trailer map[string][]string) error {
 
 // reasonIn returns the reason of an ErrorInfo in a google.rpc.Status.
 func reasonIn(status []byte) (reason string) {
-	_ = eachField(status, func(num protowire.Number, _ uint64, detail []byte) {
+	_ = eachField(status, func(num int, _ uint64, detail []byte) {
 		if num == 3 {
-			_ = eachField(detail, func(num protowire.Number, _ uint64, info []byte) {
+			_ = eachField(detail, func(num int, _ uint64, info []byte) {
 				if num == 2 {
-					_ = eachField(info, func(num protowire.Number, _ uint64, text []byte) {
+					_ = eachField(info, func(num int, _ uint64, text []byte) {
 						if num == 1 {
 							reason = string(text)
 						}

@@ -5,7 +5,7 @@ import (
 )
 
 // eachField calls f for each field of a message: v is a number, or b are bytes.
-func eachField(m []byte, f func(num protowire.Number, v uint64, b []byte)) error {
+func eachField(m []byte, f func(num int, v uint64, b []byte)) error {
 	for len(m) > 0 {
 		num, typ, n := protowire.ConsumeTag(m)
 		if n < 0 {
@@ -28,21 +28,21 @@ func eachField(m []byte, f func(num protowire.Number, v uint64, b []byte)) error
 		if n < 0 {
 			return protowire.ParseError(n)
 		}
-		f(num, v, b)
+		f(int(num), v, b)
 		m = m[n:]
 	}
 	return nil
 }
 
 // putVarint appends a number, nothing where it is zero.
-func putVarint(m []byte, num protowire.Number, v uint64) []byte {
+func putVarint(m []byte, num int, v uint64) []byte {
 	if v == 0 {
 		return m
 	}
-	return protowire.AppendVarint(protowire.AppendTag(m, num, protowire.VarintType), v)
+	return protowire.AppendVarint(protowire.AppendTag(m, protowire.Number(num), protowire.VarintType), v)
 }
 
-func putBool(m []byte, num protowire.Number, v bool) []byte {
+func putBool(m []byte, num int, v bool) []byte {
 	if v {
 		return putVarint(m, num, 1)
 	}
@@ -50,13 +50,13 @@ func putBool(m []byte, num protowire.Number, v bool) []byte {
 }
 
 // putBytes appends bytes, or a message.
-func putBytes(m []byte, num protowire.Number, b []byte) []byte {
-	return protowire.AppendBytes(protowire.AppendTag(m, num, protowire.BytesType), b)
+func putBytes(m []byte, num int, b []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(m, protowire.Number(num), protowire.BytesType), b)
 }
 
 // The kinds of Control, by their field numbers. Zero is one that is not known.
 const (
-	kindOpen protowire.Number = 1 + iota
+	kindOpen int = 1 + iota
 	kindRequest
 	kindCancel
 	kindComplete
@@ -76,7 +76,7 @@ const (
 
 // A control is a Control with the fields of all kinds.
 type control struct {
-	kind     protowire.Number
+	kind     int
 	withData bool
 
 	open      open
@@ -107,7 +107,7 @@ type open struct {
 func decodeControl(b []byte) (*control, error) {
 	c := &control{}
 	var inner error
-	err := eachField(b, func(num protowire.Number, v uint64, b []byte) {
+	err := eachField(b, func(num int, v uint64, b []byte) {
 		switch {
 		case num == 15:
 			c.withData = v != 0
@@ -126,7 +126,7 @@ func decodeControl(b []byte) (*control, error) {
 
 func (c *control) decodeKind(b []byte) error {
 	var inner error
-	err := eachField(b, func(num protowire.Number, v uint64, b []byte) {
+	err := eachField(b, func(num int, v uint64, b []byte) {
 		switch c.kind {
 		case kindOpen:
 			inner = c.open.decode(num, v, b)
@@ -163,7 +163,7 @@ func (c *control) decodeKind(b []byte) error {
 	return err
 }
 
-func (c *control) decodeRequest(num protowire.Number, v uint64) {
+func (c *control) decodeRequest(num int, v uint64) {
 	switch num {
 	case 1:
 		c.n = int64(v)
@@ -174,7 +174,7 @@ func (c *control) decodeRequest(num protowire.Number, v uint64) {
 	}
 }
 
-func (c *control) decodeHeartbeat(num protowire.Number, v uint64) {
+func (c *control) decodeHeartbeat(num int, v uint64) {
 	switch num {
 	case 1:
 		c.echo = v != 0
@@ -187,7 +187,7 @@ func (c *control) decodeHeartbeat(num protowire.Number, v uint64) {
 	}
 }
 
-func (o *open) decode(num protowire.Number, v uint64, b []byte) error {
+func (o *open) decode(num int, v uint64, b []byte) error {
 	switch num {
 	case 1:
 		o.minVersion = v
@@ -207,7 +207,7 @@ func (o *open) decode(num protowire.Number, v uint64, b []byte) error {
 	case 8:
 		o.maxBuffered = int64(v)
 	case 9:
-		return eachField(b, func(num protowire.Number, v uint64, _ []byte) {
+		return eachField(b, func(num int, v uint64, _ []byte) {
 			if num == 1 {
 				o.heartbeatNanos += int64(v) * 1e9
 			} else if num == 2 {
@@ -296,7 +296,7 @@ func encodeElement(number int64, payload []byte) []byte {
 }
 
 func decodeElement(b []byte) (e element, err error) {
-	err = eachField(b, func(num protowire.Number, v uint64, b []byte) {
+	err = eachField(b, func(num int, v uint64, b []byte) {
 		if num == 1 {
 			e.number = int64(v)
 		}
@@ -317,7 +317,7 @@ type message struct {
 func decodeEmbedded(b []byte) (m message, err error) {
 	var e element
 	var inner error
-	err = eachField(b, func(num protowire.Number, v uint64, f []byte) {
+	err = eachField(b, func(num int, v uint64, f []byte) {
 		switch {
 		case num == 1:
 			e.number = int64(v)
@@ -347,7 +347,7 @@ func decodeFrame(b []byte) (m message, err error) {
 			inner = err
 		}
 	}
-	err = eachField(b, func(num protowire.Number, _ uint64, f []byte) {
+	err = eachField(b, func(num int, _ uint64, f []byte) {
 		var err error
 		switch num {
 		case 1, 4:
@@ -356,7 +356,7 @@ func decodeFrame(b []byte) (m message, err error) {
 			data = append(data, f)
 		case 3:
 			m.batch = true
-			err = eachField(f, func(num protowire.Number, _ uint64, f []byte) {
+			err = eachField(f, func(num int, _ uint64, f []byte) {
 				if num == 1 {
 					data = append(data, f)
 				}
