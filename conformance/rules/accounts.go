@@ -196,8 +196,12 @@ var accounts = []Rule{{
 			silent   bool // it does not list FEATURE_CONSUMED
 			ok       bool
 		}{
-			{consumed: 0}, {consumed: 3}, {consumed: count, ok: true},
-			{consumed: 3, doubt: []string{"unsure"}, ok: true}, {consumed: 3, doubt: []string{"unsure", "sure"}}, {silent: true, ok: true},
+			{consumed: 0},
+			{consumed: 3},
+			{consumed: count, ok: true},
+			{consumed: 3, doubt: []string{"unsure"}, ok: true},
+			{consumed: 3, doubt: []string{"unsure", "sure"}},
+			{silent: true, ok: true},
 		} {
 			o := initial(count, allFeatures...)
 			if c.silent {

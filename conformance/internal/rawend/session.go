@@ -204,7 +204,8 @@ func (s *session) fail(err error) {
 // greet is the Open of this end.
 func (s *session) greet() *control {
 	o := open{
-		minVersion: 1, maxVersion: 1, features: map[uint64]bool{featureConsumed: true, featureDrain: true, featureHeartbeat: true, featureBatch: true},
+		minVersion: 1, maxVersion: 1,
+		features: map[uint64]bool{featureConsumed: true, featureDrain: true, featureHeartbeat: true, featureBatch: true},
 		willSend: s.script.send != nil, willReceive: s.script.receive != nil,
 		maxMessage: s.script.receive[receiveMaxMessage], maxBuffered: s.script.receive[receiveBytes],
 		heartbeatNanos: s.script.heartbeatMs * int64(time.Millisecond),
@@ -612,7 +613,8 @@ func (s *session) ended(err error) {
 // settleLocked half-closes a client's stream once it has nothing more to write.
 func (s *session) settleLocked() {
 	out := s.script.send == nil || s.terminal || s.outEnd != nil
-	in := s.script.receive == nil || s.quit || s.complete && len(s.buffer) == 0 && (!s.features[featureConsumed] || s.reported == s.received)
+	reported := !s.features[featureConsumed] || s.reported == s.received
+	in := s.script.receive == nil || s.quit || s.complete && len(s.buffer) == 0 && reported
 	if s.server || !out || !in || s.over != nil {
 		return
 	}
