@@ -261,10 +261,14 @@ func TestElementsAfterHandlers(t *testing.T) {
 		_, err = in.Recv(stream.Context())
 		return err
 	}}.start(t)
+	calls := 50
+	if raceEnabled {
+		calls = 15
+	}
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			for range 50 {
+			for range calls {
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				out, err := streamcredit.DialSend(ctx, client.Upload)
 				if err == nil {

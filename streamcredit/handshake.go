@@ -192,7 +192,7 @@ func (s *session[O, I]) announce(size int64) {
 		return
 	}
 	b := s.beat()
-	b.Sent, b.Credit = b.Sent-1, saturate(b.Credit, 1) // take has counted it, and it comes after this
+	b.Sent, b.Credit = b.GetSent()-1, saturate(b.GetCredit(), 1) // take has counted it, and it comes after this
 	b.NextBytes = size
 	_ = s.put(&creditpb.Control{Kind: &creditpb.Control_Heartbeat{Heartbeat: b}}) // if it fails, so does the element
 }
