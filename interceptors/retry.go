@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 )
@@ -61,6 +62,11 @@ type RetryConfig struct {
 	// "package.Service", for all methods that Methods does not have. With neither, the
 	// policy is for every method.
 	Methods, Services []string
+	// Balancer is the name of a load-balancing policy that is registered with gRPC, such
+	// as "round_robin"; default gRPC's own, pick_first. It stands here because a client
+	// has one service config: a grpc.WithDefaultServiceConfig that follows replaces the
+	// retries, and one that came before is replaced by them.
+	Balancer string
 }
 
 func (c *RetryConfig) defaults() {
@@ -88,6 +94,8 @@ func (c *RetryConfig) validate() error {
 	}
 	between(&bad, "BudgetTokens", c.BudgetTokens, 3, 1000)
 	between(&bad, "BudgetRatio", c.BudgetRatio, 0.001, 1000)
+	bad.that(c.Balancer == "" || balancer.Get(c.Balancer) != nil,
+		"Balancer: got %q, want the name of a policy that is registered with gRPC, as round_robin is", c.Balancer)
 	for i, m := range c.Methods {
 		service, method := split(m)
 		bad.that(service != "" && method != "", "Methods: got %q, want a full name, as in /service/method", m)
@@ -116,8 +124,9 @@ func split(full string) (service, method string) {
 // What follows is the form of a service config that gRPC reads.
 type (
 	serviceConfig struct {
-		MethodConfig    []methodConfig  `json:"methodConfig"`
-		RetryThrottling retryThrottling `json:"retryThrottling"`
+		Balancers       []map[string]struct{} `json:"loadBalancingConfig,omitempty"`
+		MethodConfig    []methodConfig        `json:"methodConfig"`
+		RetryThrottling retryThrottling       `json:"retryThrottling"`
 	}
 	methodConfig struct {
 		Name        []methodName `json:"name"`
@@ -142,9 +151,8 @@ type (
 
 // ServiceConfig returns the policy as a gRPC service config in JSON, for
 // grpc.WithDefaultServiceConfig or for what a resolver returns, also to clients in
-// other languages. A load-balancing policy has to be merged into it by hand: gRPC
-// uses one service config, not the sum of several. It returns an error that wraps
-// ErrConfig and names every field that is wrong.
+// other languages. It returns an error that wraps ErrConfig and names every field that
+// is wrong.
 func (c RetryConfig) ServiceConfig() (string, error) {
 	c.defaults()
 	if err := c.validate(); err != nil {
@@ -159,10 +167,14 @@ func (c RetryConfig) ServiceConfig() (string, error) {
 	for _, code := range c.Codes {
 		policy.RetryableStatusCodes = append(policy.RetryableStatusCodes, wireName(code))
 	}
-	data, err := json.Marshal(serviceConfig{
+	config := serviceConfig{
 		MethodConfig:    []methodConfig{{Name: c.names(), RetryPolicy: policy}},
 		RetryThrottling: retryThrottling{c.BudgetTokens, c.BudgetRatio},
-	})
+	}
+	if c.Balancer != "" {
+		config.Balancers = []map[string]struct{}{{c.Balancer: {}}}
+	}
+	data, err := json.Marshal(config)
 	return string(data), err
 }
 
