@@ -87,7 +87,7 @@ func TestAWholeClientBesideAQuota(t *testing.T) {
 					r := start(t, &service{work: c.work}, server, standBack(t, client)...)
 					var reads, served atomic.Int64
 					var calls sync.WaitGroup
-					for i := range 10_000 { // 400 reads and 600 writes a second
+					for i := range 4000 { // 400 reads and 600 writes a second
 						time.Sleep(time.Millisecond)
 						calls.Go(func() {
 							ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -129,7 +129,7 @@ func TestAWholeClientAmongImpatientCallers(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					c := wholes(t)[how]
 					r := start(t, asDeadline(works(50*ms)), nil, standBack(t, c)...)
-					if made, served := callers(t, r.DemoServiceClient, 15*time.Second, patient, others); served != made {
+					if made, served := callers(t, r.DemoServiceClient, 8*time.Second, patient, others); served != made {
 						t.Errorf("patient callers: got %d of %d served, want all", served, made)
 					}
 					wantIdle(t, c)
@@ -194,7 +194,7 @@ func TestThrottleOfAFullGate(t *testing.T) {
 }
 
 func throttleOfAFullGate(t *testing.T, kind string, part int, retries bool) {
-	const rate = 100
+	const rate = 50
 	full := strict(t, 1)
 	fill(t, full)
 	var busy atomic.Bool
@@ -242,7 +242,7 @@ func throttleOfAFullGate(t *testing.T, kind string, part int, retries bool) {
 		calls.Wait()
 		return int(stats(th).Refused - before), lost
 	}
-	if held, lost := load(10 * time.Second); held > 0 || lost > 0 {
+	if held, lost := load(5 * time.Second); held > 0 || lost > 0 {
 		t.Errorf("a healthy server: got %d refused here and %d lost, want none", held, lost)
 	}
 	busy.Store(true)
