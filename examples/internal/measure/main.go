@@ -16,9 +16,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"regexp"
-	"runtime"
 	"time"
 )
 
@@ -38,6 +36,7 @@ type options struct {
 	seconds float64
 	only    *regexp.Regexp
 	write   string
+	busy    bool
 }
 
 func parse(args []string, usage io.Writer) (options, error) {
@@ -49,6 +48,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	flags.Float64Var(&o.seconds, "seconds", 1.5, "how long a benchmark measures, where it can choose")
 	flags.StringVar(&only, "only", "", "a regular expression: run these tables alone")
 	flags.StringVar(&o.write, "write", "", "the file whose tables are replaced; none: standard output")
+	flags.BoolVar(&o.busy, "busy", false, "measure although other programs use the machine")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -89,7 +89,11 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		}
 		document = string(data)
 	}
-	machine := describe(o, time.Now())
+	share, known := busy(ctx, time.Second)
+	machine, err := describe(o, share, known)
+	if err != nil {
+		return fmt.Errorf("measure: %w", err)
+	}
 	if err := measure(ctx, o, chosen, progress); err != nil {
 		return fmt.Errorf("measure: %w", err)
 	}
@@ -139,23 +143,4 @@ func measure(ctx context.Context, o options, chosen []*table, progress io.Writer
 		}
 	}
 	return nil
-}
-
-// describe says on what and when the figures were measured.
-func describe(o options, at time.Time) string {
-	return fmt.Sprintf("%s, %s, %s/%s, %d processors%s. Rounds: %d, of %g s.\n",
-		at.UTC().Format(time.DateOnly), runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), load(), o.rounds, o.seconds)
-}
-
-// load says how busy the machine was, where that is known.
-func load() string {
-	data, err := os.ReadFile(filepath.Join("/", "proc", "loadavg"))
-	var one float64
-	if err != nil {
-		return ""
-	}
-	if _, err := fmt.Sscan(string(data), &one); err != nil {
-		return ""
-	}
-	return fmt.Sprintf(", load average %.1f before the run", one)
 }

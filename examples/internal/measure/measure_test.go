@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 func read(t *testing.T, args ...string) options {
@@ -71,6 +72,43 @@ func TestCollect(t *testing.T) {
 	cost.collect("BenchmarkA/no_queue     \t   10\t  101.4 ns/op\t  0 B/op\nBenchmarkA/no_queue-2   \t   10\t  140 ns/op\n")
 	if got, want := cost.markdown(read(t)), "| no queue, 1 processor | 101 |\n| no queue, 2 processors | 140 |\n"; !strings.HasSuffix(got, want) {
 		t.Errorf("table: got\n%s\nwant the rows\n%s", got, want)
+	}
+}
+
+// The first line of /proc/stat counts guests twice.
+func TestTimesOf(t *testing.T) {
+	got, ok := timesOf("cpu  100 10 40 800 50 0 5 5 90 9\ncpu0 1 1 1 1 1\n")
+	if want := (times{idle: 850, all: 1010}); !ok || got != want {
+		t.Errorf("times: got %v and %v, want %v", got, ok, want)
+	}
+	for _, bad := range []string{"", "cpu 1 2 3", "cpu 1 2 x 4 5 6 7 8", "intr 1 2 3 4 5 6 7 8"} {
+		if _, ok := timesOf(bad); ok {
+			t.Errorf("times of %q: got some, want none", bad)
+		}
+	}
+}
+
+// A machine that others use is refused before anything is measured.
+func TestBusyMachine(t *testing.T) {
+	if _, err := describe(read(t), 0.5, true); err == nil || !strings.Contains(err.Error(), "the machine is busy: 50 %") {
+		t.Errorf("on a busy machine: got %v, want an error", err)
+	}
+	for _, c := range []struct {
+		o     options
+		share float64
+		known bool
+		says  string
+	}{
+		{read(t, "-busy"), 0.5, true, ", 50 % of them in use by others"},
+		{read(t), 0.1, true, ", 10 % of them in use by others"},
+		{read(t), 0, false, " processors. Rounds: 5, of 1.5 s."},
+	} {
+		if got, err := describe(c.o, c.share, c.known); err != nil || !strings.Contains(got, c.says) {
+			t.Errorf("machine: got %q and %v, want it to say %q", got, err, c.says)
+		}
+	}
+	if share, known := busy(t.Context(), 20*time.Millisecond); known && (share < 0 || share > 1) {
+		t.Errorf("share of the processors in use: got %v, want 0 to 1", share)
 	}
 }
 
