@@ -76,10 +76,12 @@ func BenchmarkSchedulerWaits(b *testing.B) {
 				b.Run(fmt.Sprintf("goroutines=%d/procs=%d/gates=%d", goroutines, procs, gates), func(b *testing.B) {
 					defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(procs))
 					stop := make(chan struct{})
-					var idle sync.WaitGroup
+					var begun, idle sync.WaitGroup
+					begun.Add(goroutines)
 					for range goroutines {
-						idle.Go(func() { <-stop })
+						idle.Go(func() { begun.Done(); <-stop })
 					}
+					begun.Wait()
 					defer idle.Wait()
 					defer close(stop)
 					waits := make([]admit.SchedulerWaits, gates)

@@ -73,9 +73,17 @@ func tables() []*table {
 			name: "metastable", pkg: load, bench: "Metastable", benchtime: "1x",
 			columns: []column{{"lost-before-%", "lost before %", 2}, {"back-s", "99 % served again after, s", 1}},
 		},
+		{
+			name: "metastable-simulated", pkg: load, test: "TestMetastable", once: true,
+			columns: []column{{"lost-before-%", "lost before %", 2}, {"back-s", "99 % served again after, s", 1}},
+		},
 		{name: "burst", pkg: load, bench: "Burst", benchtime: "1x", columns: []column{served}},
 		{
 			name: "surge", pkg: load, bench: "Surge", benchtime: "1x",
+			columns: []column{{"critical-before", "critical before", 3}, {"critical-during", "during", 3}, {"critical-after", "after", 3}, goodput},
+		},
+		{
+			name: "surge-simulated", pkg: load, test: "TestSurge", once: true,
 			columns: []column{{"critical-before", "critical before", 3}, {"critical-during", "during", 3}, {"critical-after", "after", 3}, goodput},
 		},
 		{

@@ -198,7 +198,9 @@ func BenchmarkMetastable(b *testing.B) {
 				server := serve(b, service.Serve, gate)
 				third := max(2*seconds(), 2*time.Second)
 				l := &overload.Load{Rate: 1300, Patience: 1600 * time.Millisecond, Seed: seed()}
-				l.Call = func(ctx context.Context) error { return insist(ctx, server, l.Arrived.Load()) }
+				l.Call = func(ctx context.Context) error {
+					return insist(ctx, func(ctx context.Context) error { return server.Call(ctx, l.Arrived.Load()) })
+				}
 				time.AfterFunc(third, func() { service.SetWorkers(3) })
 				time.AfterFunc(2*third, func() { service.SetWorkers(8) })
 				l.Run(b.Context(), 3*third)
@@ -213,10 +215,10 @@ func BenchmarkMetastable(b *testing.B) {
 }
 
 // insist makes up to five attempts, one as soon as the one before has failed.
-func insist(ctx context.Context, server *overload.Server, n int64) (err error) {
+func insist(ctx context.Context, call func(context.Context) error) (err error) {
 	for range 5 {
 		attempt, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-		err = server.Call(attempt, n)
+		err = call(attempt)
 		cancel()
 		if code := status.Code(err); code != codes.Unavailable && code != codes.DeadlineExceeded {
 			return err
