@@ -73,6 +73,7 @@ func describe(o options, share float64, known bool) (string, error) {
 	if known {
 		others = fmt.Sprintf(", %.0f %% of them in use by others before the run", 100*share)
 	}
-	return fmt.Sprintf("%s, %s, %s/%s, %d processors%s. Rounds: %d, of %g s.\n",
-		time.Now().UTC().Format(time.DateOnly), runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), others, o.rounds, o.seconds), nil
+	today, system := time.Now().UTC().Format(time.DateOnly), runtime.GOOS+"/"+runtime.GOARCH
+	return fmt.Sprintf("%s, %s, %s, %d processors%s. Rounds: %d, of %g s.\n",
+		today, runtime.Version(), system, runtime.NumCPU(), others, o.rounds, o.seconds), nil
 }

@@ -108,7 +108,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if document, err = fill(document, chosen, machine, o); err != nil {
 		return fmt.Errorf("measure: %s: %w", o.write, err)
 	}
-	return os.WriteFile(o.write, []byte(document), 0o644) //nolint:gosec // documentation is for everybody
+	return os.WriteFile(o.write, []byte(document), 0o644)
 }
 
 // measure runs the commands of the tables and gives each table its samples.

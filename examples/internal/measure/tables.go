@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // A table is what one command measures: some benchmarks of a package, or some tests that
 // report figures as attributes (see testing.T.Attr).
 type table struct {
@@ -37,9 +39,14 @@ var (
 	highest = column{"ratio-max", "highest", 2}
 )
 
+const load, raw = "examples/internal/overload", "examples/internal/rawload"
+
 // tables returns all tables, in the order of the document.
 func tables() []*table {
-	const load, raw = "examples/internal/overload", "examples/internal/rawload"
+	return slices.Concat(harmAndGoodput(), changes(), fairness(), costs())
+}
+
+func harmAndGoodput() []*table {
 	return []*table{
 		{
 			name: "harm-simulated", pkg: "limit", test: "TestAdaptiveHarmless", once: true,
@@ -59,12 +66,22 @@ func tables() []*table {
 		},
 		{
 			name: "one-core", pkg: raw, bench: "OneCore$/load=(4|8|12)/guard=(semaphore|weir|tap)", benchtime: "1x",
-			columns: []column{goodput, p50, p99, {"server-cpu-%", "server CPU %", 0}, {"cpu/semaphore", "CPU / semaphore", 2}, {"sender-late-ms", "sender late ms", 1}},
+			columns: []column{
+				goodput, p50, p99, {"server-cpu-%", "server CPU %", 0}, {"cpu/semaphore", "CPU / semaphore", 2},
+				{"sender-late-ms", "sender late ms", 1},
+			},
 		},
 		{
 			name: "one-core-computing", pkg: raw, bench: "OneCoreComputing/load=.*/guard=(none|weir)", benchtime: "1x",
 			columns: []column{{"goodput/left", "goodput / what refusals leave", 2}, p50, p99, {"sender-late-ms", "sender late ms", 1}},
 		},
+	}
+}
+
+// changes are tables of loads and capacities that change.
+func changes() []*table {
+	critical := []column{{"critical-before", "critical before", 3}, {"critical-during", "during", 3}, {"critical-after", "after", 3}, goodput}
+	return []*table{
 		{
 			name: "steps", pkg: load, bench: "Step$", benchtime: "1x",
 			columns: []column{{"down-s", "after the fall, s", 1}, {"up-s", "after the rise, s", 1}},
@@ -80,24 +97,35 @@ func tables() []*table {
 		{name: "burst", pkg: load, bench: "Burst", benchtime: "1x", columns: []column{served}},
 		{
 			name: "surge", pkg: load, bench: "Surge", benchtime: "1x",
-			columns: []column{{"critical-before", "critical before", 3}, {"critical-during", "during", 3}, {"critical-after", "after", 3}, goodput},
+			columns: critical,
 		},
 		{
 			name: "surge-simulated", pkg: load, test: "TestSurge", once: true,
-			columns: []column{{"critical-before", "critical before", 3}, {"critical-during", "during", 3}, {"critical-after", "after", 3}, goodput},
+			columns: critical,
 		},
+	}
+}
+
+func fairness() []*table {
+	return []*table{
 		{
 			name: "neighbours", pkg: load, bench: "Neighbours", benchtime: "1x",
 			columns: []column{{"protected/asked", "protected / asked", 3}, {"others/asked", "others / asked", 3}, goodput},
 		},
 		{
 			name: "fairness-simulated", pkg: "admit",
-			test:    "^(TestATenantWithLongCalls|TestAShareBesideLongCalls|TestCallsThatCostTheWholeLimit|TestADeadlineIsMeasuredByItsKind|TestABurstIsAbsorbed)$",
+			test: "^Test(ATenantWithLongCalls|AShareBesideLongCalls|CallsThatCostTheWholeLimit|" +
+				"ADeadlineIsMeasuredByItsKind|ABurstIsAbsorbed)$",
 			columns: []column{served, {"beside", "beside it", 3}}, once: true, many: true,
 		},
+	}
+}
+
+func costs() []*table {
+	return []*table{
 		{
 			name: "cost", pkg: "interceptors", benchtime: "100ms", cpu: "1,2",
-			bench:   "^Benchmark(UnaryServerAdmitted|UnaryServerAdmittedParallel|UnaryServerRefused|UnaryServerNeighbours|UnaryBreaker|UnaryThrottle)$",
+			bench:   "^BenchmarkUnary(ServerAdmitted|ServerAdmittedParallel|ServerRefused|ServerNeighbours|Breaker|Throttle)$",
 			columns: []column{ns, allocs}, many: true,
 		},
 		{
