@@ -32,6 +32,8 @@ var (
 	goodput = column{"goodput/capacity", "goodput / capacity", 3}
 	p50     = column{"p50-ms", "p50 ms", 1}
 	p99     = column{"p99-ms", "p99 ms", 1}
+	cpu     = column{"server-cpu-%", "server CPU %", 0}
+	late    = column{"sender-late-ms", "sender late ms", 1}
 	ns      = column{"ns/op", "ns", 0}
 	allocs  = column{"allocs/op", "allocations", 0}
 	ratio   = column{"ratio", "ratio to bare gRPC", 2}
@@ -66,21 +68,19 @@ func harmAndGoodput() []*table {
 		},
 		{
 			name: "one-core", pkg: raw, bench: "OneCore$/load=(4|8|12)/guard=(semaphore|weir|tap)", benchtime: "1x",
-			columns: []column{
-				goodput, p50, p99, {"server-cpu-%", "server CPU %", 0}, {"cpu/semaphore", "CPU / semaphore", 2},
-				{"sender-late-ms", "sender late ms", 1},
-			},
+			columns: []column{goodput, p50, p99, cpu, {"cpu/semaphore", "CPU / semaphore", 2}, late},
 		},
 		{
 			name: "one-core-computing", pkg: raw, bench: "OneCoreComputing/load=.*/guard=(none|weir)", benchtime: "1x",
-			columns: []column{{"goodput/left", "goodput / what refusals leave", 2}, p50, p99, {"sender-late-ms", "sender late ms", 1}},
+			columns: []column{{"goodput/left", "goodput / what refusals leave", 2}, p50, p99, late},
 		},
 	}
 }
 
 // changes are tables of loads and capacities that change.
 func changes() []*table {
-	critical := []column{{"critical-before", "critical before", 3}, {"critical-during", "during", 3}, {"critical-after", "after", 3}, goodput}
+	before := column{"critical-before", "critical before", 3}
+	during, after := column{"critical-during", "during", 3}, column{"critical-after", "after", 3}
 	return []*table{
 		{
 			name: "steps", pkg: load, bench: "Step$", benchtime: "1x",
@@ -97,11 +97,11 @@ func changes() []*table {
 		{name: "burst", pkg: load, bench: "Burst", benchtime: "1x", columns: []column{served}},
 		{
 			name: "surge", pkg: load, bench: "Surge", benchtime: "1x",
-			columns: critical,
+			columns: []column{before, during, after, goodput},
 		},
 		{
 			name: "surge-simulated", pkg: load, test: "TestSurge", once: true,
-			columns: critical,
+			columns: []column{before, during, after, goodput},
 		},
 	}
 }
