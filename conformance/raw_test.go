@@ -14,8 +14,9 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/weir-go/weir/conformance/internal/rawend"
-	"github.com/weir-go/weir/conformance/rules"
+	"github.com/weir-go/weir/conformance/internal/rules"
 	"github.com/weir-go/weir/internal/grpctest"
+	"github.com/weir-go/weir/internal/racetest"
 )
 
 // rawEnds are the four kinds of ends of an implementation that shares no code with weir.
@@ -151,7 +152,7 @@ func TestEssentialRulesOnSeveralProcessors(t *testing.T) {
 			for i, number := range essential {
 				r := rule(t, number)
 				for j, e := range allEnds {
-					if raceEnabled && (i+j+procs)%2 == 1 {
+					if racetest.Enabled && (i+j+procs)%2 == 1 {
 						continue // half of them, as it is slow there
 					}
 					if result := checkInBubble(t, r, e, 200); result.Err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/weir-go/weir/internal/racetest"
 	"math"
 	"math/rand/v2"
 	"sync"
@@ -385,7 +386,7 @@ func TestBudgetIsGivenBack(t *testing.T) {
 func TestBudgetOfManyStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		streams, bound := 200, int64(1000)
-		if raceEnabled {
+		if racetest.Enabled {
 			streams, bound = 60, 300
 		}
 		b := newBudget(t, streamcredit.BudgetConfig{Messages: bound})

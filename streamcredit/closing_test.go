@@ -3,6 +3,7 @@ package streamcredit_test
 import (
 	"context"
 	"errors"
+	"github.com/weir-go/weir/internal/racetest"
 	"io"
 	"runtime"
 	"sync"
@@ -262,7 +263,7 @@ func TestElementsAfterHandlers(t *testing.T) {
 		return err
 	}}.start(t)
 	calls := 50
-	if raceEnabled {
+	if racetest.Enabled {
 		calls = 15
 	}
 	var wg sync.WaitGroup

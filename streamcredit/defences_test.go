@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/weir-go/weir/internal/racetest"
 	"math"
 	"runtime"
 	"sync/atomic"
@@ -146,7 +147,7 @@ func (r refusing) Send(m *demopb.SubscribeResponse) error {
 // Demand that an application issues one by one adds up before it would be a flood.
 func TestRequestsAddUp(t *testing.T) {
 	n := 5000
-	if raceEnabled {
+	if racetest.Enabled {
 		n = 2500 // at 200 a second that is still a flood
 	}
 	for _, pause := range []time.Duration{0, 5 * time.Millisecond} { // at once, or twice as often as the flood rule allows for
@@ -459,7 +460,7 @@ func (s *slowOpen) Send(m *demopb.SubscribeRequest) error {
 // A receiver that bounds bytes and never says what it has consumed costs its sender no memory that
 // grows: the sender waits.
 func TestSizesAreBounded(t *testing.T) {
-	if raceEnabled {
+	if racetest.Enabled {
 		t.Skip("a count of a million, by one goroutine")
 	}
 	const most = 1 << 20

@@ -3,6 +3,7 @@ package streamcredit_test
 import (
 	"context"
 	"errors"
+	"github.com/weir-go/weir/internal/racetest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,7 +39,7 @@ func askAndDrain(t *testing.T, in inlet, rounds int, patience time.Duration) {
 // What a receiver asks for is never a flood, whether elements flow or not.
 func TestAskingAndDrainingIsNoFlood(t *testing.T) {
 	rounds := 1_000
-	if raceEnabled {
+	if racetest.Enabled {
 		rounds = 800 // 500 at once, without an element, would be a flood
 	}
 	for name, c := range map[string]struct {

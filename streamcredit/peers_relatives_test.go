@@ -3,6 +3,7 @@ package streamcredit_test
 import (
 	"context"
 	"errors"
+	"github.com/weir-go/weir/internal/racetest"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -139,7 +140,7 @@ func TestPipelinesFlow(t *testing.T) {
 		}}, 300},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if raceEnabled && c.keep == 0 && c.source == nil {
+			if racetest.Enabled && c.keep == 0 && c.source == nil {
 				t.Skip("the race detector sees the same in the others")
 			}
 			synctest.Test(t, func(t *testing.T) { c.run(t, c.count) })

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/weir-go/weir/internal/racetest"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -294,7 +296,7 @@ func (s *soak) serve(rng *rand.Rand, register func(grpc.ServiceRegistrar)) (conn
 	register(server)
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = server.Serve(l) }()
-	p := &proxy{how: severing(rng.IntN(3)), up: rng.IntN(2) == 0, left: 1 << 40}
+	p := &proxy{how: severing(rng.IntN(3)), up: rng.IntN(2) == 0, left: math.MaxInt}
 	if rng.IntN(3) == 0 {
 		p.left = 1 + rng.IntN(3000)
 	}
@@ -392,7 +394,7 @@ func TestSoak(t *testing.T) {
 		return otherwise
 	}
 	minutes := uint64(10)
-	if raceEnabled || testing.Short() {
+	if racetest.Enabled || testing.Short() {
 		minutes = 1
 	}
 	length := time.Duration(number("WEIR_SOAK_MINUTES", minutes)) * time.Minute

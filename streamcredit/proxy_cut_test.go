@@ -3,6 +3,7 @@ package streamcredit_test
 import (
 	"context"
 	"errors"
+	"github.com/weir-go/weir/internal/racetest"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -196,7 +197,7 @@ func closeSide(s side) {
 // A connection that is lost after any byte, in any way, leaves nothing behind, and no element without a reason.
 func TestACutAtEveryByte(t *testing.T) {
 	step := 1
-	if raceEnabled || testing.Short() {
+	if racetest.Enabled || testing.Short() {
 		step = 7 // time is dear there
 	}
 	for _, k := range []kind{subscribes, uploads, converts, framesBoth} {
