@@ -26,6 +26,7 @@ func NewScripted(ctx context.Context, then func(*creditpb.Control)) (*Scripted, 
 	}
 	w := &noted{then: then}
 	s := newSession(ctx, w, func() {}, c)
+	s.w.state = writerOpen
 	close(s.done)
 	return &Scripted{s, w}, nil
 }
@@ -37,7 +38,7 @@ func (p *Scripted) Wrote() []string { return p.w.wrote }
 func (p *Scripted) Sender() *Sender[int] { return &Sender[int]{p.s} }
 
 // Beat leaves an answer to a heartbeat to be written.
-func (p *Scripted) Beat() { p.s.pending.heartbeat(p.s.beat()) }
+func (p *Scripted) Beat() { p.s.w.pending.heartbeat(p.s.w.beat()) }
 
 // Canceled has the server want no more.
 func (p *Scripted) Canceled() { p.s.out.end(ledger.OutCancel, &canceled{}) }
@@ -59,7 +60,7 @@ type noted struct {
 	then  func(*creditpb.Control)
 }
 
-func (w *noted) control(c *creditpb.Control) error {
+func (w *noted) writeControl(c *creditpb.Control) error {
 	if slices.Contains(w.wrote, "half-close") {
 		return errors.New("SendMsg called after CloseSend")
 	}
@@ -68,7 +69,7 @@ func (w *noted) control(c *creditpb.Control) error {
 	return nil
 }
 
-func (w *noted) half() error {
+func (w *noted) writeHalfClose() error {
 	w.wrote = append(w.wrote, "half-close")
 	return nil
 }

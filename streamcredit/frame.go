@@ -125,7 +125,7 @@ func (w *framed) batch(largest int64) {
 	}
 }
 
-func (w *framed) control(c *creditpb.Control) error {
+func (w *framed) writeControl(c *creditpb.Control) error {
 	return w.enqueue(&creditpb.Frame{Body: &creditpb.Frame_Control{Control: c}})
 }
 
@@ -142,7 +142,7 @@ func (w *framed) carried() (writing bool, messages uint64) {
 	return w.idle != nil, w.messages
 }
 
-func (w *framed) half() error { return w.enqueue(nil) }
+func (w *framed) writeHalfClose() error { return w.enqueue(nil) }
 
 func (w *framed) enqueue(f *creditpb.Frame) error {
 	w.mu.Lock()
@@ -156,7 +156,7 @@ func (w *framed) enqueue(f *creditpb.Frame) error {
 	return nil
 }
 
-func (w *framed) element(e []byte, c *creditpb.Control) error {
+func (w *framed) writeElement(e []byte, c *creditpb.Control) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.awaitRoomLocked(); err != nil {
@@ -220,7 +220,7 @@ func (w *framed) enqueueLocked(f *outFrame) {
 	w.queued += f.size
 	if w.idle == nil {
 		w.idle = make(chan struct{})
-		go w.drain(w.idle) // flush waits for it; the end of the stream ends it
+		go w.writeQueue(w.idle) // flush waits for it; the end of the stream ends it
 	}
 }
 
@@ -238,8 +238,8 @@ func (w *framed) awaitRoomLocked() error {
 	return w.err
 }
 
-// drain writes what waits, until nothing does.
-func (w *framed) drain(idle chan struct{}) {
+// writeQueue writes the messages in the queue until it is empty.
+func (w *framed) writeQueue(idle chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	defer close(idle)
