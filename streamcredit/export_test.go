@@ -79,3 +79,40 @@ func (*noted) sizeIn(int) int              { return 0 }
 func (*noted) bind(func(error), func())    {}
 func (*noted) crowded() bool               { return false }
 func (*noted) flush(context.Context) error { return nil }
+
+// WriterAllows returns the frames that a writer may write, by the name of its state, while the
+// direction in which it sends has gone through events. There is no direction without events.
+func WriterAllows(events ...ledger.OutEvent) map[string][]string {
+	allowed := map[string][]string{}
+	for state := writerOpening; state <= writerHalfClosed; state++ {
+		w := &writer[int]{state: state}
+		if len(events) > 0 {
+			w.out = newOutgoing(&config{})
+			w.out.ledger.Request(2, 0)
+			w.out.play(events)
+		}
+		for f, name := range []string{"Open", "control", "element", "terminal", "half-close"} {
+			if w.mayWrite(frame(f)) {
+				allowed[state.String()] = append(allowed[state.String()], name)
+			}
+		}
+	}
+	return allowed
+}
+
+func (o *outgoing) play(events []ledger.OutEvent) {
+	for _, e := range events {
+		switch e {
+		case ledger.OutTerminal:
+			o.close()
+		case ledger.OutHalfClose:
+			o.halfClosed()
+		case ledger.OutBurn:
+			o.burn()
+		case ledger.OutCancel, ledger.OutReturn, ledger.OutFail:
+			o.end(e, errPeace)
+		default:
+			o.take(func() int { return 0 })
+		}
+	}
+}

@@ -4,8 +4,7 @@ import (
 	"time"
 )
 
-// beats starts the heartbeats: those that the peer asked for every d, and the watch on
-// its own.
+// beats starts the heartbeats that the peer asked for every d, and the watch on the peer's own.
 func (s *session[O, I]) beats(d time.Duration) {
 	if !s.pulse {
 		return
@@ -18,8 +17,8 @@ func (s *session[O, I]) beats(d time.Duration) {
 	}
 }
 
-// pace writes a heartbeat whenever nothing was written for three quarters of d: the rest is
-// for the way and for a processor that is busy.
+// pace writes a heartbeat whenever nothing was written for three quarters of d. The rest of d is
+// for the way to the peer and for a busy processor.
 func (s *session[O, I]) pace(d time.Duration) {
 	due := d - d/4
 	if s.out != nil {
@@ -38,13 +37,13 @@ func (s *session[O, I]) pace(d time.Duration) {
 	})
 }
 
-// slowestRate is how many bytes a second a message makes at least that is on its way.
+// slowestRate is the least rate, in bytes a second, at which a message on its way is taken to move.
 const slowestRate = 64 << 10
 
-// watch ends the session when the peer is silent for too long, and could be heard: not
-// after its half-close, nor while the read loop waits for the application, nor before a large
-// element that the peer has announced can have arrived. It counts intervals and no time: a
-// pause of this process is one.
+// watch ends the session when the peer is silent for too long. Silence does not count after the
+// peer's half-close, while the read loop waits for the application, or before a large element
+// that the peer has announced can have arrived. watch counts intervals rather than time, so that a
+// pause of this process is one interval.
 func (s *session[O, I]) watch() {
 	last, silent := s.read.Load(), 0
 	s.every(s.cfg.heartbeat, func() time.Duration {
@@ -70,8 +69,8 @@ func (s *session[O, I]) watch() {
 	})
 }
 
-// every calls f after d, and then after what it returns, until that is 0 or the session has
-// ended.
+// every calls f after d, and then after each duration that f returns, until that is 0 or the
+// session is over.
 func (s *session[O, I]) every(d time.Duration, f func() time.Duration) {
 	var again *time.Timer
 	s.mu.Lock() // so that again is set before it is used

@@ -78,8 +78,8 @@ func (s *session[O, I]) cancelIn(reason string) {
 	s.w.writePending()
 }
 
-// closeGrace is how long an end waits for what should come at once: a client for a server
-// to end a call that is all received, and whoever closes for another that writes.
+// closeGrace is how long an end waits for something that should come at once: a client for the
+// server to end a call whose elements are all received, and Close for another write.
 const closeGrace = time.Second
 
 func (s *session[O, I]) closeIn() error {
@@ -95,21 +95,21 @@ func (s *session[O, I]) closeIn() error {
 	return s.closeCall(complete, ended)
 }
 
-// endSoon ends a client's call in a moment, and with it a write that is stuck, unless what it
-// returns is called before.
+// endSoon ends a client's call in a moment, and with it a write that is stuck. Stop prevents that.
 func (s *session[O, I]) endSoon() (stop func() bool) {
 	return time.AfterFunc(closeGrace, func() { s.fail(ErrClosed) }).Stop
 }
 
-// closeCall ends a client's call: not at once if both directions had ended before, since what
-// was sent may still be on its way. If they were complete, it returns the call's status.
+// closeCall ends a client's call. If both directions had ended before, it first waits for the
+// server to end the call, since elements may still be on their way. If they were complete, it
+// returns the call's status.
 func (s *session[O, I]) closeCall(complete, ended bool) error {
 	if ended {
 		<-s.done // endSoon sees to it
 	}
 	s.fail(ErrClosed)
 	s.await()
-	if err := s.cause(); complete && err != errPeace && !errors.Is(err, ErrClosed) { //nolint:errorlint // this very one
+	if err := s.failure(); complete && !errors.Is(err, ErrClosed) {
 		return err
 	}
 	return nil

@@ -16,6 +16,7 @@ func (s *session[O, I]) drop(n int) {
 	}
 }
 
+// send waits for demand and for other writes, and writes e.
 func (s *session[O, I]) send(ctx context.Context, e O) error {
 	if err := ctx.Err(); err != nil {
 		return s.because(ctx, err)
@@ -53,8 +54,8 @@ func (s *session[O, I]) ready(ctx context.Context) error {
 	return err
 }
 
-// delivered returns err. If it is that the receiver wants no more, a handler is likely to
-// return now, and so what was sent before is given to the transport first.
+// delivered returns err. If the receiver wants no more, a handler is likely to return now, so the
+// elements that were sent before are given to the transport first.
 func (s *session[O, I]) delivered(ctx context.Context, err error) error {
 	if err != nil && errors.Is(err, ErrCanceled) {
 		_ = s.wire.flush(ctx) // err is what matters
@@ -62,13 +63,14 @@ func (s *session[O, I]) delivered(ctx context.Context, err error) error {
 	return err
 }
 
-// starvedToo ends the session if err is that a Send has waited for too long.
+// starvedToo ends the session if err says that a Send has waited for too long.
 func (s *session[O, I]) starvedToo(err error) {
 	if v, ok := errors.AsType[*ProtocolError](err); ok && v.Reason == CreditStarved {
 		s.fail(err)
 	}
 }
 
+// try sends e if it need not wait for demand or for another write.
 func (s *session[O, I]) try(e O) (bool, error) {
 	if err := s.wire.check(e); err != nil {
 		return false, err
@@ -79,8 +81,8 @@ func (s *session[O, I]) try(e O) (bool, error) {
 	return s.w.writeElement(e)
 }
 
-// terminate ends the outgoing direction. The end of ctx or of the stream ends the wait for
-// other writes.
+// terminate ends the outgoing direction. The end of ctx or of the stream ends its wait for other
+// writes.
 func (s *session[O, I]) terminate(ctx context.Context, terminal func(sent uint64) *creditpb.Control) error {
 	if err := s.w.lockUntil(ctx); err != nil {
 		return s.because(ctx, err)
@@ -117,8 +119,8 @@ func (s *session[O, I]) rest(ctx context.Context) error {
 	return s.because(ctx, s.out.awaitAllConsumed(ctx))
 }
 
-// whyCanceled returns why the receiver has canceled: on a client that only sends, what
-// the handler returned says more than that it did.
+// whyCanceled returns why the receiver has canceled. On a client that only sends, the status of
+// the handler says more than err, which only says that it has.
 func (s *session[O, I]) whyCanceled(ctx context.Context, err error) error {
 	if s.role.server || s.in != nil {
 		return err
@@ -137,8 +139,5 @@ func (s *session[O, I]) restOfCall(ctx context.Context) error {
 		return ctx.Err()
 	}
 	s.await()
-	if err := s.cause(); err != errPeace { //nolint:errorlint // this very one
-		return err
-	}
-	return nil
+	return s.failure()
 }
