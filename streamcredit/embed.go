@@ -75,6 +75,7 @@ func (w *embedded[Out, In]) call() any { return w.stream }
 
 // What is written here is in the transport's hands at once, one by one.
 func (*embedded[Out, In]) flush(context.Context) error { return nil }
+func (*embedded[Out, In]) join()                       {}
 func (*embedded[Out, In]) batch(int64)                 {}
 func (*embedded[Out, In]) warns()                      {}
 func (*embedded[Out, In]) bind(func(error), func())    {}

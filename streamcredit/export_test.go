@@ -77,6 +77,7 @@ func (w *noted) writeHalfClose() error {
 func (*noted) check(int) error             { return nil }
 func (*noted) sizeIn(int) int              { return 0 }
 func (*noted) bind(func(error), func())    {}
+func (*noted) join()                       {}
 func (*noted) crowded() bool               { return false }
 func (*noted) flush(context.Context) error { return nil }
 

@@ -57,6 +57,7 @@ type framed struct {
 	controls int           // messages of control alone
 	held     bool          // the wire is crowded until eased
 	tail     *outFrame     // the last one in the queue, if it can take more
+	last     *outFrame     // the last message that is not written; nil: none
 	err      error         // of the first write that failed
 	idle     chan struct{} // closed when the goroutine has ended; nil: none runs
 	room     chan struct{} // closed when there is room; nil: no Send waits
@@ -194,10 +195,11 @@ func (w *framed) joinLocked(e []byte, c *creditpb.Control) bool {
 
 func (w *framed) enqueueLocked(f *outFrame) {
 	w.queue.Push(f)
+	w.last = f
 	w.queued += f.size
 	if w.idle == nil {
 		w.idle = make(chan struct{})
-		go w.writeQueue(w.idle) // flush waits for it; the end of the stream ends it
+		go w.writeQueue(w.idle) // join waits for it; the end of the stream ends it
 	}
 }
 
@@ -233,9 +235,7 @@ func (w *framed) writeQueue(idle chan struct{}) {
 		if err != nil {
 			w.err = io.EOF
 		}
-		if f.gone != nil {
-			close(f.gone)
-		}
+		w.goneLocked(f)
 		if w.room != nil && (w.queued < queuedBytes || w.err != nil) {
 			close(w.room)
 			w.room = nil
@@ -258,13 +258,22 @@ func (w *framed) writeQueue(idle chan struct{}) {
 		w.mu.Lock()
 	}
 	for w.err != nil && w.queue.Len() > 0 {
-		if f := w.queue.Pop(); f.gone != nil {
-			close(f.gone) // its writer looks at err
-		}
+		w.goneLocked(w.queue.Pop()) // a goroutine that waits for it looks at err
 	}
 	w.idle = nil
 }
 
+// goneLocked takes in that f was written, or never will be.
+func (w *framed) goneLocked(f *outFrame) {
+	if f == w.last {
+		w.last = nil
+	}
+	if f.gone != nil {
+		close(f.gone)
+	}
+}
+
+// write writes f.
 func (w *framed) write(f *outFrame) error {
 	if f.frame == nil {
 		return w.closeSend()
@@ -272,21 +281,37 @@ func (w *framed) write(f *outFrame) error {
 	return w.stream.Send(f.frame)
 }
 
+// flush waits for the last message that is queued now. Messages that follow it do not matter.
 func (w *framed) flush(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if idle := w.idle; idle != nil {
-		w.mu.Unlock()
-		select {
-		case <-idle:
-		case <-ctx.Done():
-		}
-		w.mu.Lock()
-		if w.idle == idle {
-			return ctx.Err()
-		}
+	last := w.last
+	if last == nil {
+		return w.err
+	}
+	if last.gone == nil {
+		last.gone = make(chan struct{})
+	}
+	w.mu.Unlock()
+	select {
+	case <-last.gone:
+	case <-ctx.Done():
+	}
+	w.mu.Lock()
+	if w.last == last {
+		return ctx.Err()
 	}
 	return w.err
+}
+
+// join waits until the goroutine that writes has ended.
+func (w *framed) join() {
+	w.mu.Lock()
+	idle := w.idle
+	w.mu.Unlock()
+	if idle != nil {
+		<-idle
+	}
 }
 
 func (w *framed) read(into [][]byte) (*creditpb.Control, [][]byte, error) {

@@ -265,5 +265,5 @@ func (s *session[O, I]) await() {
 	s.life = alone
 	s.mu.Unlock()
 	s.helpers.Wait()
-	_ = s.wire.flush(context.Background()) // a write that waits fails now
+	s.wire.join() // a write that waits fails now
 }

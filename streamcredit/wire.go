@@ -46,6 +46,8 @@ type queues interface {
 	// carried reports whether a goroutine of the wire is writing, and how many messages such
 	// goroutines have written.
 	carried() (writing bool, messages uint64)
+	// join waits for such goroutines after the end of the stream.
+	join()
 	// crowded reports whether much control waits for the transport. More control had better add
 	// up in pending.
 	crowded() bool
