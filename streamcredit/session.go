@@ -1,6 +1,7 @@
 package streamcredit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -218,7 +219,7 @@ func (s *session[O, I]) left() {
 		s.cfg.meter.leave(s)
 	}
 	if s.role.server && s.in != nil { // the handler has returned, the client has gone, or a message could not be read
-		s.in.abandon(!s.broken.Load())
+		s.in.abandon(!s.broken.Load(), cmp.Or(s.failure(), ErrClosed))
 	}
 }
 
