@@ -89,6 +89,10 @@ bench: ## Run every benchmark BENCHCOUNT times, interleaved, and summarise (out/
 	@BENCH='$(BENCH)' BENCHTIME='$(BENCHTIME)' BENCHCOUNT='$(BENCHCOUNT)' tools/benchall $(PKGS) | tee $(OUT)/bench.txt
 	@if grep -q '^Benchmark' $(OUT)/bench.txt; then $(BENCHSTAT) $(OUT)/bench.txt; else echo 'bench: there are no benchmarks'; fi
 
+.PHONY: measure
+measure: ## Measure what docs/measurements.md says, and write it there (a quiet machine, 15 minutes)
+	@$(GO) run ./examples/internal/measure -write docs/measurements.md $(ARGS)
+
 .PHONY: fuzz
 fuzz: ## Fuzz every target for FUZZTIME
 	@FUZZTIME='$(FUZZTIME)' tools/fuzzall $(PKGS)

@@ -52,6 +52,7 @@ func TestABurstIsAbsorbed(t *testing.T) {
 					streams = append(streams, stream{rate: tt.steady, lasts: always(service), deadline: tt.deadline})
 				}
 				got, _ := world{gate: limited(limit), workers: workers, lasts: 10 * time.Second, streams: streams}.run(t)
+				measured(t, got...)
 				for i, c := range got {
 					if share := c.share(); share < 0.99 {
 						t.Errorf("stream %d: got %.4f of %d served, want at least 0.99; refused %v, left %d", i, share, c.calls, c.refused, c.left)

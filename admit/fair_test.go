@@ -43,6 +43,7 @@ func TestATenantWithLongCalls(t *testing.T) {
 				{call: admit.Call{Tenant: "short"}, rate: 100, lasts: exponential(10 * ms), from: tt.from},
 			}}.run(t)
 			long, short := got[0], got[1]
+			measured(t, short)
 			if share := short.share(); share < tt.want {
 				t.Errorf("the other tenant: got %.4f served, want at least %v; refused %v", share, tt.want, short.refused)
 			}
@@ -109,6 +110,7 @@ func TestAShareBesideLongCalls(t *testing.T) {
 						{call: admit.Call{Class: tt.borrower}, rate: 2 * permits / tt.theirs.Seconds(), lasts: exponential(tt.theirs)},
 					},
 				}.run(t)
+				measured(t, got[0])
 				if c := got[0]; c.share() < 0.99 {
 					t.Errorf("the class with the share: got %.4f served, want at least 0.99; refused %v, left %d", c.share(), c.refused, c.left)
 				}
@@ -158,6 +160,7 @@ func TestCallsThatCostTheWholeLimit(t *testing.T) {
 				{call: admit.Call{Cost: tt.cost, Tenant: tt.big}, rate: 1, lasts: always(tt.lasts), deadline: tt.bigDeadline},
 				{call: admit.Call{Tenant: tt.small}, rate: tt.load * 16 / tt.lasts.Seconds(), lasts: exponential(tt.lasts)},
 			}}.run(t)
+			measured(t, got[0], got[1])
 			if big := got[0]; big.share() < tt.wantBig {
 				t.Errorf("calls that cost %d: got %.3f served, want at least %v; refused %v", tt.cost, big.share(), tt.wantBig, big.refused)
 			}
@@ -189,6 +192,7 @@ func TestADeadlineIsMeasuredByItsKind(t *testing.T) {
 				streams = append(streams, stream{call: admit.Call{Class: admit.Background}, loop: 1, lasts: always(tt.slow), from: time.Duration(i) * gap})
 			}
 			got, _ := world{gate: limited(tt.limit), lasts: 110 * time.Second, streams: streams}.run(t)
+			measured(t, got[0])
 			if c := got[0]; c.share() < 0.95 {
 				t.Errorf("quick calls: got %.3f served, want at least 0.95; refused %v, left %d", c.share(), c.refused, c.left)
 			}

@@ -41,6 +41,20 @@ var benchmarkGates = []struct {
 			return h(ctx, req)
 		}
 	}},
+	{"semaphore", func(testing.TB) grpc.UnaryServerInterceptor {
+		free := make(chan struct{}, 1000)
+		return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+			free <- struct{}{}
+			defer func() { <-free }()
+			return h(ctx, req)
+		}
+	}},
+	{"gobreaker closed", func(testing.TB) grpc.UnaryServerInterceptor {
+		circuit := gobreaker.NewCircuitBreaker[any](gobreaker.Settings{})
+		return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+			return circuit.Execute(func() (any, error) { return h(ctx, req) })
+		}
+	}},
 	{"adaptive", func(tb testing.TB) grpc.UnaryServerInterceptor { return interceptors.UnaryServer(newGate(tb)) }},
 	{"fixed", func(tb testing.TB) grpc.UnaryServerInterceptor {
 		return interceptors.UnaryServer(newGate(tb, admit.WithLimit(fixed(1000))))
@@ -154,6 +168,7 @@ func BenchmarkUnaryServerNeighbours(b *testing.B) {
 				interceptors.WithClassFor(admit.Critical, interceptors.Methods(work)),
 				interceptors.WithTenant(func(context.Context, interceptors.CallMeta) string { return names[rand.IntN(tenants)] }))
 			b.ReportAllocs()
+			b.ResetTimer() // making the names takes longer than the calls
 			b.RunParallel(func(pb *testing.PB) {
 				ctx := callContext(b)
 				for pb.Next() {

@@ -33,6 +33,7 @@ type deployment struct {
 	service *service
 	gate    func() *admit.Gate // nil for none
 	socket  bool
+	whole   bool // clients have all parts that stand back
 
 	mu        sync.Mutex // guards what follows
 	listeners map[string]*bufconn.Listener
@@ -105,6 +106,9 @@ func (f *deployment) dial(balancer string, of []*replica) *grpc.ClientConn {
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1, MaxDelay: 50 * time.Millisecond}}),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"` + balancer + `": {}}], ` + policy[1:]),
 	}
+	if f.whole {
+		opts = append(standBack(f.t, wholes(f.t)["with retries"]), opts...)
+	}
 	if !f.socket {
 		opts = append(opts, grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			f.mu.Lock()
@@ -130,6 +134,7 @@ type rolling struct {
 	deadline time.Duration
 	stop     func(*testing.T, *replica)
 	socket   bool
+	whole    bool // clients have all parts that stand back
 }
 
 const rollingCallers, restarts = 12, 4
@@ -183,7 +188,7 @@ func shutDown(t *testing.T, i *replica) {
 
 // run restarts the replicas while the callers call, and checks that no call is lost.
 func (c rolling) run(t *testing.T, pause func(*tally)) {
-	f := &deployment{t: t, service: works(c.takes), socket: c.socket, listeners: map[string]*bufconn.Listener{}}
+	f := &deployment{t: t, service: works(c.takes), socket: c.socket, whole: c.whole, listeners: map[string]*bufconn.Listener{}}
 	f.gate = func() *admit.Gate {
 		if c.limit == 0 {
 			return newGate(t)
@@ -267,16 +272,18 @@ func TestRollingRestartLosesNothing(t *testing.T) {
 		for _, balancer := range []string{"round_robin", "pick_first"} {
 			for _, limit := range []int{0, 2} { // with 2 there is always a queue
 				for _, conns := range []int{1, rollingCallers} {
-					name := fmt.Sprintf("%s, %s, limit %d, %d clients", how, balancer, limit, conns)
-					t.Run(name, func(t *testing.T) {
-						synctest.Test(t, func(t *testing.T) {
-							c := rolling{
-								balancer: balancer, conns: conns, limit: limit, stop: stop,
-								takes: 20 * time.Millisecond, deadline: 300 * time.Millisecond,
-							}
-							c.run(t, func(*tally) { time.Sleep(500*time.Millisecond + rand.N(20*time.Millisecond)) })
+					for _, whole := range []bool{false, true}[:2-min(limit, 1)] {
+						name := fmt.Sprintf("%s, %s, limit %d, %d clients, whole %v", how, balancer, limit, conns, whole)
+						t.Run(name, func(t *testing.T) {
+							synctest.Test(t, func(t *testing.T) {
+								c := rolling{
+									balancer: balancer, conns: conns, limit: limit, stop: stop, whole: whole,
+									takes: 20 * time.Millisecond, deadline: 300 * time.Millisecond,
+								}
+								c.run(t, func(*tally) { time.Sleep(500*time.Millisecond + rand.N(20*time.Millisecond)) })
+							})
 						})
-					})
+					}
 				}
 			}
 		}

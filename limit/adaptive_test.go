@@ -82,6 +82,7 @@ func TestAdaptiveGoodput(t *testing.T) {
 			for i, load := range []float64{1, 2, 4, 8} {
 				goodput, p50, p99, limits := average(t, w.sim, load*w.capacity)
 				goodput /= w.capacity
+				t.Attr(fmt.Sprintf("%gx", load), fmt.Sprintf("%.3f", goodput))
 				t.Logf("%gx: goodput %.3f, p50 %.1f ms, p99 %.1f ms, limits %s", load, goodput, p50, p99, limits)
 				if goodput < w.want[i] {
 					t.Errorf("goodput at %gx: got %.3f of capacity, want at least %.3f", load, goodput, w.want[i])

@@ -137,6 +137,9 @@ func TestAdaptiveHarmless(t *testing.T) {
 			}
 			msg := fmt.Sprintf("lost %d of %d (%.3f %%, worst seed %.3f %%), limits %d to %d", lost, all, 100*float64(lost)/float64(all), 100*worst, lo, hi)
 			t.Log(msg)
+			t.Attr("lost-%", fmt.Sprintf("%.3f", 100*float64(lost)/float64(all)))
+			t.Attr("worst-seed-%", fmt.Sprintf("%.3f", 100*worst))
+			t.Attr("limits", fmt.Sprintf("%d to %d", lo, hi))
 			if float64(lost) > w.most*float64(all) {
 				t.Errorf("%s, want at most %.2f %%", msg, 100*w.most)
 			}

@@ -3,6 +3,7 @@ package streamcredit_test
 import (
 	"context"
 	"errors"
+	"github.com/weir-go/weir/internal/racetest"
 	"io"
 	"runtime"
 	"sync"
@@ -261,10 +262,14 @@ func TestElementsAfterHandlers(t *testing.T) {
 		_, err = in.Recv(stream.Context())
 		return err
 	}}.start(t)
+	calls := 50
+	if racetest.Enabled {
+		calls = 15
+	}
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			for range 50 {
+			for range calls {
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				out, err := streamcredit.DialSend(ctx, client.Upload)
 				if err == nil {

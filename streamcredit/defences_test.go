@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/weir-go/weir/internal/racetest"
 	"math"
 	"runtime"
 	"sync/atomic"
@@ -145,7 +146,10 @@ func (r refusing) Send(m *demopb.SubscribeResponse) error {
 
 // Demand that an application issues one by one adds up before it would be a flood.
 func TestRequestsAddUp(t *testing.T) {
-	const n = 5000
+	n := 5000
+	if racetest.Enabled {
+		n = 2500 // at 200 a second that is still a flood
+	}
 	for _, pause := range []time.Duration{0, 5 * time.Millisecond} { // at once, or twice as often as the flood rule allows for
 		synctest.Test(t, func(t *testing.T) {
 			client := handlers{subscribe: func(stream subscribeServer) error {
@@ -153,7 +157,7 @@ func TestRequestsAddUp(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				time.Sleep(n*pause + time.Second) // the source is not ready yet
+				time.Sleep(time.Duration(n)*pause + time.Second) // the source is not ready yet
 				for i := range n {
 					if err := out.Send(stream.Context(), event(i+1)); err != nil {
 						return err
@@ -456,6 +460,9 @@ func (s *slowOpen) Send(m *demopb.SubscribeRequest) error {
 // A receiver that bounds bytes and never says what it has consumed costs its sender no memory that
 // grows: the sender waits.
 func TestSizesAreBounded(t *testing.T) {
+	if racetest.Enabled {
+		t.Skip("a count of a million, by one goroutine")
+	}
 	const most = 1 << 20
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

@@ -30,20 +30,21 @@ func newEmbedded[Out, In any](stream Stream[Out, In]) (*embedded[Out, In], error
 	return &embedded[Out, In]{stream: stream, out: out, in: in}, nil
 }
 
-func (w *embedded[Out, In]) control(c *creditpb.Control) error {
-	return w.carry(c, reflected(new(Out)))
+func (w *embedded[Out, In]) writeControl(c *creditpb.Control) error {
+	return w.writeWith(c, reflected(new(Out)))
 }
 
-// element does not change m, which others may be reading.
-func (w *embedded[Out, In]) element(m *Out, c *creditpb.Control) error {
+// writeElement does not change m, which other goroutines may be reading.
+func (w *embedded[Out, In]) writeElement(m *Out, c *creditpb.Control) error {
 	if c == nil {
 		return w.stream.Send(m)
 	}
 	c.WithData = true
-	return w.carry(c, shallow(reflected(m)))
+	return w.writeWith(c, shallow(reflected(m)))
 }
 
-func (w *embedded[Out, In]) carry(c *creditpb.Control, m protoreflect.Message) error {
+// writeWith writes m with c in it.
+func (w *embedded[Out, In]) writeWith(c *creditpb.Control, m protoreflect.Message) error {
 	m.Set(w.out, protoreflect.ValueOfMessage(c.ProtoReflect()))
 	return w.stream.Send(any(m.Interface()).(*Out)) //nolint:forcetypeassert // it was made from one
 }
@@ -68,12 +69,13 @@ func (w *embedded[Out, In]) read(into []*In) (*creditpb.Control, []*In, error) {
 	return c, append(into, m), nil
 }
 
-func (w *embedded[Out, In]) half() error { return w.closeSend() }
+func (w *embedded[Out, In]) writeHalfClose() error { return w.closeSend() }
 
 func (w *embedded[Out, In]) call() any { return w.stream }
 
 // What is written here is in the transport's hands at once, one by one.
 func (*embedded[Out, In]) flush(context.Context) error { return nil }
+func (*embedded[Out, In]) join()                       {}
 func (*embedded[Out, In]) batch(int64)                 {}
 func (*embedded[Out, In]) warns()                      {}
 func (*embedded[Out, In]) bind(func(error), func())    {}

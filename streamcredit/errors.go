@@ -37,9 +37,10 @@ var (
 )
 
 // An UnconsumedError is the error of Finish when the receiver has ended the stream in order,
-// and has not reported all elements as consumed. It wraps [ErrCanceled]. A weir server whose
-// handler returns nil before it has the sender's end may have consumed more than it could
-// report, if elements followed each other closely. Finish returns nil then.
+// and has not reported all elements as consumed. It wraps [ErrCanceled]. A weir server reports
+// the first 16 elements one by one, then whenever it has none left, and otherwise at most every
+// 100 µs: a handler that consumes faster and returns while elements wait may have consumed a few
+// more than Consumed. If a report could not be written in time, Finish returns nil.
 type UnconsumedError struct {
 	Sent     uint64 // elements
 	Consumed uint64 // elements that the receiver has reported, the first ones

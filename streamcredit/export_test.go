@@ -26,6 +26,7 @@ func NewScripted(ctx context.Context, then func(*creditpb.Control)) (*Scripted, 
 	}
 	w := &noted{then: then}
 	s := newSession(ctx, w, func() {}, c)
+	s.w.state = writerOpen
 	close(s.done)
 	return &Scripted{s, w}, nil
 }
@@ -37,7 +38,7 @@ func (p *Scripted) Wrote() []string { return p.w.wrote }
 func (p *Scripted) Sender() *Sender[int] { return &Sender[int]{p.s} }
 
 // Beat leaves an answer to a heartbeat to be written.
-func (p *Scripted) Beat() { p.s.pending.heartbeat(p.s.beat()) }
+func (p *Scripted) Beat() { p.s.w.pending.heartbeat(p.s.w.beat()) }
 
 // Canceled has the server want no more.
 func (p *Scripted) Canceled() { p.s.out.end(ledger.OutCancel, &canceled{}) }
@@ -59,7 +60,7 @@ type noted struct {
 	then  func(*creditpb.Control)
 }
 
-func (w *noted) control(c *creditpb.Control) error {
+func (w *noted) writeControl(c *creditpb.Control) error {
 	if slices.Contains(w.wrote, "half-close") {
 		return errors.New("SendMsg called after CloseSend")
 	}
@@ -68,7 +69,7 @@ func (w *noted) control(c *creditpb.Control) error {
 	return nil
 }
 
-func (w *noted) half() error {
+func (w *noted) writeHalfClose() error {
 	w.wrote = append(w.wrote, "half-close")
 	return nil
 }
@@ -76,5 +77,43 @@ func (w *noted) half() error {
 func (*noted) check(int) error             { return nil }
 func (*noted) sizeIn(int) int              { return 0 }
 func (*noted) bind(func(error), func())    {}
+func (*noted) join()                       {}
 func (*noted) crowded() bool               { return false }
 func (*noted) flush(context.Context) error { return nil }
+
+// WriterAllows returns the frames that a writer may write, by the name of its state, while the
+// direction in which it sends has gone through events. There is no direction without events.
+func WriterAllows(events ...ledger.OutEvent) map[string][]string {
+	allowed := map[string][]string{}
+	for state := writerOpening; state <= writerHalfClosed; state++ {
+		w := &writer[int]{state: state}
+		if len(events) > 0 {
+			w.out = newOutgoing(&config{})
+			w.out.ledger.Request(2, 0)
+			w.out.play(events)
+		}
+		for f, name := range []string{"Open", "control", "element", "terminal", "half-close"} {
+			if w.mayWrite(frame(f)) {
+				allowed[state.String()] = append(allowed[state.String()], name)
+			}
+		}
+	}
+	return allowed
+}
+
+func (o *outgoing) play(events []ledger.OutEvent) {
+	for _, e := range events {
+		switch e {
+		case ledger.OutTerminal:
+			o.close()
+		case ledger.OutHalfClose:
+			o.halfClosed()
+		case ledger.OutBurn:
+			o.burn()
+		case ledger.OutCancel, ledger.OutReturn, ledger.OutFail:
+			o.end(e, errPeace)
+		default:
+			o.take(func() int { return 0 })
+		}
+	}
+}

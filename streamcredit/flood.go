@@ -6,6 +6,8 @@ import "time"
 const (
 	floodBurst = 1000
 	floodRate  = 100 // a second
+	// moment is the time in which the bucket earns a token.
+	moment = time.Second / floodRate
 )
 
 // bucket is the flood rule. A control message costs a token. Each element of either direction

@@ -15,64 +15,66 @@ import (
 )
 
 const (
-	// batchElement is the size up to which elements share a message. Larger ones cost
-	// more to copy than a message of their own.
+	// batchElement is the size up to which elements share a message. Larger elements cost more
+	// to copy than a message of their own.
 	batchElement = 1 << 10
-	// batchBytes is the most that a message of several elements takes, where its receiver
-	// has announced that it takes so large an element. Otherwise it is safeBatch: the
-	// receiver's gRPC has a bound for messages, which the sender does not know.
+	// batchBytes bounds a message of several elements, if the receiver has announced that it
+	// takes so large an element. Otherwise safeBatch is the bound, since the sender does not
+	// know the largest message that the receiver's gRPC takes.
 	batchBytes = 32 << 10
 	safeBatch  = 8 << 10
-	// batchCost is what an element adds to a message besides its bytes, and frameCost what
-	// a message has besides elements and control.
+	// batchCost is the size that an element adds to a message besides its bytes. frameCost is
+	// the size of a message without elements and control.
 	batchCost, frameCost = 4, 8
-	// queuedBytes is how much waits for the transport before writers do.
+	// queuedBytes is how many bytes wait for the transport before Send waits.
 	queuedBytes = 128 << 10
-	// queuedControls is how many messages of control alone wait for the transport before
-	// more of it adds up.
+	// queuedControls is how many messages of control alone wait for the transport before the
+	// wire is crowded.
 	queuedControls = 64
-	// writtenFirst is how many elements of a server are accepted once they are written. A
-	// handler that sends a few and returns loses none. One that sends many gets batches.
+	// writtenFirst is how many elements of a server are accepted only once they are written. A
+	// handler that sends a few elements and returns loses none. A handler that sends many gets
+	// batches.
 	writtenFirst = 64
 )
 
-// framed is the wire of a stream of Frames. Its elements are bytes. A goroutine of its
-// own writes, while there is something to write: what is written meanwhile shares the
-// next message. It never waits for more.
+// framed is the wire of a stream of Frames. Its elements are bytes. While there is something to
+// write a goroutine of its own writes it, and elements that come meanwhile share the next
+// message. It never waits for more elements.
 type framed struct {
 	stream     Stream[creditpb.Frame, creditpb.Frame]
 	closeSend  func() error      // nil on a server
 	setTrailer func(metadata.MD) // nil on a client
-	broke      func(error)       // told of an error that the read loop does not learn of
-	eased      func()            // told that not much control waits any more
+	broke      func(error)       // called with an error that the read loop does not learn of
+	eased      func()            // called when the wire is no longer crowded
 
-	mu       sync.Mutex // guards what follows
-	batched  int        // the largest batch in bytes; 0: the peer takes none
-	written  int        // so many elements more are accepted once they are written
+	mu       sync.Mutex // guards the fields below
+	batched  int        // largest batch in bytes; 0: the peer takes none
+	written  int        // number of further elements that are accepted only once they are written
 	warned   bool       // the client was told not to take OK alone for the end
 	queue    queue.FIFO[*outFrame]
 	queued   int           // bytes
 	messages uint64        // written so far
 	controls int           // messages of control alone
-	held     bool          // more of them wait for eased
+	held     bool          // the wire is crowded until eased
 	tail     *outFrame     // the last one in the queue, if it can take more
+	last     *outFrame     // the last message that is not written; nil: none
 	err      error         // of the first write that failed
 	idle     chan struct{} // closed when the goroutine has ended; nil: none runs
-	room     chan struct{} // closed when there is room; nil: nobody waits
+	room     chan struct{} // closed when there is room; nil: no Send waits
 }
 
 // An outFrame is a Frame that is being filled.
 type outFrame struct {
 	frame *creditpb.Frame // nil: half-close
 	size  int             // of its elements; 0: there are none
-	gone  chan struct{}   // closed when it was written or never will be; nil: nobody waits
+	gone  chan struct{}   // closed when it was written or never will be; nil: no Send waits
 }
 
 func newFramed(stream Stream[creditpb.Frame, creditpb.Frame]) *framed { return &framed{stream: stream} }
 
-// newServedFramed returns the wire of a server. Until warns is called it accepts no element
-// before that is written: nothing of this end runs when the handler has returned, and what waits
-// then is lost.
+// newServedFramed returns the wire of a server. Until warns is called it accepts an element only
+// once it is written. Nothing of this end runs after the handler has returned, and an element
+// that waits then is lost.
 func newServedFramed(stream Stream[creditpb.Frame, creditpb.Frame]) *framed {
 	return &framed{stream: stream, written: math.MaxInt, setTrailer: trailerSetterOf(stream)}
 }
@@ -90,30 +92,6 @@ func (w *framed) warns() {
 
 func (w *framed) call() any { return w.stream }
 
-// trailerOf returns the trailer of a client's stream, which has ended.
-func trailerOf(stream any) metadata.MD {
-	if t, ok := stream.(interface{ Trailer() metadata.MD }); ok {
-		return t.Trailer()
-	}
-	return nil
-}
-
-// trailerSetterOf returns how to set a trailer on a server's stream; nil: not at all.
-func trailerSetterOf(stream any) func(metadata.MD) {
-	if t, ok := stream.(interface{ SetTrailer(md metadata.MD) }); ok {
-		return t.SetTrailer
-	}
-	return nil
-}
-
-// last returns the last of some values, nothing if there are none.
-func last(values []string) string {
-	if len(values) == 0 {
-		return ""
-	}
-	return values[len(values)-1]
-}
-
 func (w *framed) bind(broke func(error), eased func()) { w.broke, w.eased = broke, eased }
 
 func (w *framed) batch(largest int64) {
@@ -125,7 +103,7 @@ func (w *framed) batch(largest int64) {
 	}
 }
 
-func (w *framed) control(c *creditpb.Control) error {
+func (w *framed) writeControl(c *creditpb.Control) error {
 	return w.enqueue(&creditpb.Frame{Body: &creditpb.Frame_Control{Control: c}})
 }
 
@@ -142,7 +120,7 @@ func (w *framed) carried() (writing bool, messages uint64) {
 	return w.idle != nil, w.messages
 }
 
-func (w *framed) half() error { return w.enqueue(nil) }
+func (w *framed) writeHalfClose() error { return w.enqueue(nil) }
 
 func (w *framed) enqueue(f *creditpb.Frame) error {
 	w.mu.Lock()
@@ -156,7 +134,7 @@ func (w *framed) enqueue(f *creditpb.Frame) error {
 	return nil
 }
 
-func (w *framed) element(e []byte, c *creditpb.Control) error {
+func (w *framed) writeElement(e []byte, c *creditpb.Control) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.awaitRoomLocked(); err != nil {
@@ -186,7 +164,7 @@ func (w *framed) element(e []byte, c *creditpb.Control) error {
 	return nil
 }
 
-// joinLocked puts e into the last message that waits, if it may.
+// joinLocked puts e into the last message of the queue, if it may, and reports whether it did.
 func (w *framed) joinLocked(e []byte, c *creditpb.Control) bool {
 	f := w.tail
 	if f == nil || len(e) > batchElement || c != nil && f.frame.GetPiggyback() != nil {
@@ -217,14 +195,15 @@ func (w *framed) joinLocked(e []byte, c *creditpb.Control) bool {
 
 func (w *framed) enqueueLocked(f *outFrame) {
 	w.queue.Push(f)
+	w.last = f
 	w.queued += f.size
 	if w.idle == nil {
 		w.idle = make(chan struct{})
-		go w.drain(w.idle) // flush waits for it; the end of the stream ends it
+		go w.writeQueue(w.idle) // join waits for it; the end of the stream ends it
 	}
 }
 
-// awaitRoomLocked waits while too much waits for the transport.
+// awaitRoomLocked waits while too many bytes wait for the transport.
 func (w *framed) awaitRoomLocked() error {
 	for w.err == nil && w.queued >= queuedBytes {
 		if w.room == nil {
@@ -238,8 +217,8 @@ func (w *framed) awaitRoomLocked() error {
 	return w.err
 }
 
-// drain writes what waits, until nothing does.
-func (w *framed) drain(idle chan struct{}) {
+// writeQueue writes the messages in the queue until it is empty.
+func (w *framed) writeQueue(idle chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	defer close(idle)
@@ -256,9 +235,7 @@ func (w *framed) drain(idle chan struct{}) {
 		if err != nil {
 			w.err = io.EOF
 		}
-		if f.gone != nil {
-			close(f.gone)
-		}
+		w.goneLocked(f)
 		if w.room != nil && (w.queued < queuedBytes || w.err != nil) {
 			close(w.room)
 			w.room = nil
@@ -281,13 +258,22 @@ func (w *framed) drain(idle chan struct{}) {
 		w.mu.Lock()
 	}
 	for w.err != nil && w.queue.Len() > 0 {
-		if f := w.queue.Pop(); f.gone != nil {
-			close(f.gone) // its writer looks at err
-		}
+		w.goneLocked(w.queue.Pop()) // a goroutine that waits for it looks at err
 	}
 	w.idle = nil
 }
 
+// goneLocked takes in that f was written, or never will be.
+func (w *framed) goneLocked(f *outFrame) {
+	if f == w.last {
+		w.last = nil
+	}
+	if f.gone != nil {
+		close(f.gone)
+	}
+}
+
+// write writes f.
 func (w *framed) write(f *outFrame) error {
 	if f.frame == nil {
 		return w.closeSend()
@@ -295,21 +281,37 @@ func (w *framed) write(f *outFrame) error {
 	return w.stream.Send(f.frame)
 }
 
+// flush waits for the last message that is queued now. Messages that follow it do not matter.
 func (w *framed) flush(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if idle := w.idle; idle != nil {
-		w.mu.Unlock()
-		select {
-		case <-idle:
-		case <-ctx.Done():
-		}
-		w.mu.Lock()
-		if w.idle == idle {
-			return ctx.Err()
-		}
+	last := w.last
+	if last == nil {
+		return w.err
+	}
+	if last.gone == nil {
+		last.gone = make(chan struct{})
+	}
+	w.mu.Unlock()
+	select {
+	case <-last.gone:
+	case <-ctx.Done():
+	}
+	w.mu.Lock()
+	if w.last == last {
+		return ctx.Err()
 	}
 	return w.err
+}
+
+// join waits until the goroutine that writes has ended.
+func (w *framed) join() {
+	w.mu.Lock()
+	idle := w.idle
+	w.mu.Unlock()
+	if idle != nil {
+		<-idle
+	}
 }
 
 func (w *framed) read(into [][]byte) (*creditpb.Control, [][]byte, error) {
@@ -344,44 +346,4 @@ func (*framed) setup(m any) ([]byte, error) {
 		return nil, invalid("got a setup element of type %T, want []byte", m)
 	}
 	return e, nil
-}
-
-// ServeFrames makes a handler of CreditStream.Channel sender and receiver of bytes.
-// Small elements share messages, as many as there are when one can be written. With
-// [SendOnly] or [ReceiveOnly] it does one of the two, and the other field is nil. An
-// element must not be changed after Send. Send does not wait for the transport, but for
-// the elements before it; Finish, Close and the like wait until all are in its hands. A
-// handler that has sent must call one of them: when it just returns, gRPC ends the stream at
-// once and drops what waits. Its client then gets what was written and, where the handler
-// returned nil, a [*ProtocolError] with [CountMismatch]. The first 64 elements are never
-// lost so: for them Send waits for the transport. For clients that would take that end for
-// the proper one (FEATURE_UNFINISHED is theirs to list), it does so for all elements, which
-// then share no messages. Otherwise ServeFrames is like [ServeSend].
-func ServeFrames(stream Stream[creditpb.Frame, creditpb.Frame], opts ...DuplexOption) (*Duplex[[]byte, []byte], []byte, error) {
-	c, err := newConfig(role{server: true, sends: true, receives: true}, opts)
-	if err != nil {
-		return nil, nil, err
-	}
-	s, err := serve(stream.Context(), newServedFramed(stream), headerOf(stream), c)
-	if err != nil {
-		return nil, nil, err
-	}
-	return newDuplex(s), s.setup, nil
-}
-
-// DialFrames opens a stream of bytes; open is the method Channel of a client of
-// CreditStream. It is to [ServeFrames] what [Dial] is to [Serve].
-func DialFrames[CallOption any, S ClientStream[creditpb.Frame, creditpb.Frame]](
-	ctx context.Context, open func(context.Context, ...CallOption) (S, error), opts ...DuplexOption,
-) (*Duplex[[]byte, []byte], error) {
-	c, err := newConfig(role{sends: true, receives: true}, opts)
-	if err != nil {
-		return nil, err
-	}
-	w := newFramed(nil)
-	s, err := dial(ctx, open, c, w, func(stream S) { w.stream, w.closeSend = stream, stream.CloseSend })
-	if err != nil {
-		return nil, err
-	}
-	return newDuplex(s), nil
 }

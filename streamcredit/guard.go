@@ -11,30 +11,37 @@ import (
 // stuckGrace is how long a write of a server's session that has failed may make no progress.
 const stuckGrace = 100 * time.Millisecond
 
+// stuck is the guard against writes that the transport does not take.
+type stuck struct {
+	end   func(*status.Status) error // ends a server's stream with a status; nil: only its handler can
+	watch stall.Watch
+}
+
 // guard ends the stream of a server's session that has failed with err, if a write is stuck in
 // the transport. The handler waits for that write, or will when it closes, and so cannot return
-// the status itself. guard looks until the stream has ended.
-func (s *session[O, I]) guard(err error) {
-	if s.end != nil && s.ctx.Err() == nil {
-		s.stuck.Start(&failed[O, I]{s, err})
+// the status itself. guard looks until the handler has returned. It calls before first.
+func (w *writer[O]) guard(err error, before func()) {
+	if w.stuck.end != nil && w.ctx.Err() == nil {
+		w.stuck.watch.Start(&guarded[O]{w, err, before})
 	}
 }
 
-// unguard stops guard: the stream has ended.
-func (s *session[O, I]) unguard() { s.stuck.Stop() }
+// unguard stops guard. The stream has ended.
+func (w *writer[O]) unguard() { w.stuck.watch.Stop() }
 
-// A failed is a session that has failed with err, for its watch.
-type failed[O, I any] struct {
-	session *session[O, I]
-	err     error
+// A guarded is the writer of a session that has failed with err, as its watch sees it.
+type guarded[O any] struct {
+	*writer[O]
+
+	err    error
+	before func()
 }
 
 // Look implements stall.Stream.
-func (f *failed[O, I]) Look() stall.Sight {
-	s := f.session
-	writing, carried := s.wire.carried()
+func (g *guarded[O]) Look() stall.Sight {
+	writing, carried := g.wire.carried()
 	sight := stall.Sight{
-		Writing: writing || s.w.held.Load(), Done: s.wrote.Load() + carried,
+		Writing: writing || g.held.Load(), Done: g.messages.Load() + carried,
 		Patience: stuckGrace, Again: closeGrace,
 	}
 	if sight.Writing {
@@ -44,11 +51,10 @@ func (f *failed[O, I]) Look() stall.Sight {
 }
 
 // Stalled implements stall.Stream.
-func (f *failed[O, I]) Stalled() {
-	s := f.session
-	if s.ctx.Err() != nil {
+func (g *guarded[O]) Stalled() {
+	if g.ctx.Err() != nil {
 		return
 	}
-	s.broken.Store(true)             // the handler may still receive the elements that have arrived
-	_ = s.end(status.Convert(f.err)) // if it fails, the stream has ended
+	g.before()
+	_ = g.stuck.end(status.Convert(g.err)) // if it fails, the stream has ended
 }

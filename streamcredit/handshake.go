@@ -55,7 +55,7 @@ func (s *session[O, I]) hello() *creditpb.Control {
 func (s *session[O, I]) open(c *creditpb.Control, elements []I) error {
 	o := c.GetOpen()
 	if c != nil {
-		s.controls.in.Add(1)
+		s.controls.Add(1)
 	}
 	switch {
 	case o == nil && s.role.server && s.cfg.unaware && c == nil && len(elements) > 0:
@@ -123,7 +123,8 @@ func (s *session[O, I]) agree(o *creditpb.Open) *ProtocolError {
 // openUnaware begins a session with a client that knows nothing of the protocol, whose
 // first message has an element.
 func (s *session[O, I]) openUnaware(elements []I) error {
-	s.quiet, s.peerReceives = true, true
+	s.w.unaware()
+	s.peerReceives = true
 	if s.out != nil {
 		_, _ = s.out.demand(&creditpb.Request{N: unbounded})
 	}
@@ -138,106 +139,4 @@ func (s *session[O, I]) openUnaware(elements []I) error {
 		return v
 	}
 	return nil
-}
-
-// beats starts the heartbeats: those that the peer asked for every d, and the watch on
-// its own.
-func (s *session[O, I]) beats(d time.Duration) {
-	if !s.pulse {
-		return
-	}
-	if d > 0 {
-		s.pace(max(d, minHeartbeat))
-	}
-	if s.cfg.heartbeat > 0 {
-		s.watch()
-	}
-}
-
-// pace writes a heartbeat whenever nothing was written for three quarters of d: the rest is
-// for the way and for a processor that is busy.
-func (s *session[O, I]) pace(d time.Duration) {
-	due := d - d/4
-	if s.out != nil {
-		s.out.weigh()
-	}
-	s.large.Store(int64(d.Seconds() * slowestRate))
-	s.wroteAt.Store(int64(time.Since(s.began)))
-	s.every(due, func() time.Duration {
-		left := due - (time.Since(s.began) - time.Duration(s.wroteAt.Load()))
-		if left > 0 {
-			return left
-		}
-		s.pending.heartbeat(s.beat())
-		s.write()
-		return due
-	})
-}
-
-// slowestRate is how many bytes a second a message makes at least that is on its way.
-const slowestRate = 64 << 10
-
-// noteWrite notes that something is written now.
-func (s *session[O, I]) noteWrite() {
-	s.wrote.Add(1)
-	if s.wroteAt.Load() != 0 {
-		s.wroteAt.Store(int64(time.Since(s.began)))
-	}
-}
-
-// announce tells a peer that listens for heartbeats of an element that none can overtake, if
-// it is large. s.w is held.
-func (s *session[O, I]) announce(size int64) {
-	if large := s.large.Load(); large == 0 || size <= large {
-		return
-	}
-	b := s.beat()
-	b.Sent, b.Credit = b.Sent-1, saturate(b.Credit, 1) // take has counted it, and it comes after this
-	b.NextBytes = size
-	_ = s.put(&creditpb.Control{Kind: &creditpb.Control_Heartbeat{Heartbeat: b}}) // if it fails, so does the element
-}
-
-// watch ends the session when the peer is silent for too long, and could be heard: not
-// after its half-close, nor while the read loop waits for the application, nor before a large
-// element that the peer has announced can have arrived. It counts intervals and no time: a
-// pause of this process is one.
-func (s *session[O, I]) watch() {
-	last, silent := s.read.Load(), 0
-	s.every(s.cfg.heartbeat, func() time.Duration {
-		select {
-		case <-s.done:
-			return 0
-		default:
-		}
-		if now := s.read.Load(); now != last || s.in != nil && s.in.full.Load() {
-			last, silent = now, 0
-		} else {
-			silent++
-		}
-		patience := missedHeartbeats
-		if next := s.next.Load(); next > 0 {
-			patience += int(time.Duration(next/slowestRate+1) * time.Second / s.cfg.heartbeat)
-		}
-		if silent >= patience {
-			s.fail(violation(PeerStalled, "a message or a heartbeat every "+s.cfg.heartbeat.String(),
-				"nothing for %d times that", silent))
-		}
-		return s.cfg.heartbeat
-	})
-}
-
-// every calls f after d, and then after what it returns, until that is 0 or the session has
-// ended.
-func (s *session[O, I]) every(d time.Duration, f func() time.Duration) {
-	var again *time.Timer
-	s.mu.Lock() // so that again is set before it is used
-	defer s.mu.Unlock()
-	again = s.afterLocked(d, func() {
-		d := f()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.err == nil && d > 0 {
-			again.Reset(d)
-		}
-	})
 }

@@ -64,10 +64,9 @@ type incoming[I any] struct {
 	waited  time.Duration // total time in which a Recv waited, without the wait in progress
 	born    time.Time
 
-	prompts int64       // reports that may still be written at once, where exact is set
-	earned  time.Time   // when prompts was last filled
-	idle    *time.Timer // reports what is consumed
-	idleAt  int64       // number of received elements when it was set
+	prompted time.Time   // when a report was last due at once
+	idle     *time.Timer // reports what is consumed
+	idleAt   int64       // number of received elements when it was set
 }
 
 func newIncoming[I any](c *config, p *pending, size func(I) int) *incoming[I] {
@@ -102,7 +101,6 @@ func (r *incoming[I]) agree(reports, drains bool, maxCredit int64) {
 	defer r.mu.Unlock()
 	r.ledger.Agree(reports, maxCredit)
 	r.drains = drains
-	r.prompts, r.earned = prompts, time.Now()
 	r.exact.Store(reports && r.lapse != nil)
 	r.aimLocked()
 }

@@ -84,14 +84,15 @@ func (r *incoming[I]) cancel() (tell bool) {
 }
 
 // abandon gives back to the budget what is not consumed. If drop is set and the sender had not
-// ended, it drops that as well.
-func (r *incoming[I]) abandon(drop bool) {
+// ended, it drops that as well, and Recv returns err unless it had a reason before: the failure of
+// the session may not have come as far as this direction yet.
+func (r *incoming[I]) abandon(drop bool, err error) {
 	r.takeMu.Lock()
 	defer r.takeMu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if state := r.ledger.State(); drop && !state.Terminated() {
-		r.ledger.Cancel(ErrClosed)
+		r.ledger.Cancel(err)
 		r.endedLocked(state.Live())
 		r.dropLocked()
 	}

@@ -17,7 +17,8 @@ func newLock() *lock { return &lock{free: make(chan struct{}, 1)} }
 
 func (l *lock) tryLock() bool { return l.held.CompareAndSwap(false, true) }
 
-func (l *lock) lock(ctx context.Context) error {
+// lockUntil waits for the lock until ctx ends.
+func (l *lock) lockUntil(ctx context.Context) error {
 	if l.tryLock() {
 		return nil
 	}

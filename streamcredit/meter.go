@@ -129,23 +129,14 @@ func (m *MeterStats) forgetState() {
 	m.Credit, m.Unbounded, m.Starving, m.Demand, m.Lag, m.Window = 0, 0, 0, 0, 0, 0
 }
 
-// control counts control messages.
-type control struct{ in, out atomic.Uint64 }
-
-// sent counts what was written.
-type sent struct {
-	elements atomic.Uint64
-	bytes    atomic.Int64
-}
-
 // measure adds what the session has counted, and its state.
 func (s *session[O, I]) measure(m *MeterStats) {
-	m.ControlReceived += s.controls.in.Load()
-	m.ControlSent += s.controls.out.Load()
+	m.ControlReceived += s.controls.Load()
+	m.ControlSent += s.w.controls.Load()
 	if s.out != nil {
 		o := s.out.stats()
-		m.Sent += s.sent.elements.Load()
-		m.SentBytes += s.sent.bytes.Load()
+		m.Sent += s.w.elements.Load()
+		m.SentBytes += s.w.bytes.Load()
 		m.Starved += o.Starved
 		if o.Waiting > 0 {
 			m.Starving++

@@ -5,9 +5,10 @@ import "time"
 const (
 	// idleReport is how soon a receiver that has nothing to do reports what it is done with.
 	idleReport = 100 * time.Millisecond
-	// promptFirst is how many elements a server reports one by one. prompts is how many reports
-	// it writes at once, besides one each idleReport: see promptLocked.
-	promptFirst, prompts = 16, 64
+	// promptFirst is how many elements a server reports one by one, and promptEvery how often it
+	// reports while more elements wait: see promptLocked. A report costs a few microseconds.
+	promptFirst = 16
+	promptEvery = 100 * time.Microsecond
 )
 
 // armLocked has consumed elements reported soon, if nothing arrives before.
@@ -34,40 +35,40 @@ func (r *incoming[I]) fire() {
 	}
 }
 
-// promptLocked reports whether a report is due at once, because the handler may return now:
-// on a server nothing can be written after that. The first elements are reported one by one,
-// and then whenever there are no more. That is too dear where elements follow each other
-// closely: when the reports for it are used up, the sender is told not to be sure.
+// promptLocked reports whether a report is due at once, because the handler may return now. On a
+// server nothing can be written after that. The first elements are reported one by one. Then a
+// report is due whenever no element is left, so that a client can tell a handler that has consumed
+// everything from one that has not, and every promptEvery, so that a handler that takes its time is
+// reported to the last element. There are no more reports than elements, so they are no flood.
 func (r *incoming[I]) promptLocked() bool {
 	consumed, l := r.consumed.Load(), &r.ledger
-	if !r.exact.Load() || l.State().Drops() || consumed <= l.Reported() || consumed > promptFirst && l.Received() != r.seen.Load() {
+	if !r.exact.Load() || l.State().Drops() || consumed <= l.Reported() {
 		return false
 	}
-	if r.prompts == 0 {
-		r.prompts = min(int64(time.Since(r.earned)/idleReport), prompts)
-		r.earned = time.Now()
-	}
-	if r.prompts == 0 {
-		if !l.State().Terminated() { // else the last report is written in time
-			r.lapseLocked()
-		}
+	if consumed > promptFirst && l.Received() != r.seen.Load() && time.Since(r.prompted) < promptEvery {
 		return false
 	}
-	r.prompts--
+	r.prompted = time.Now()
 	return true
 }
 
-// lapseLocked has the sender know that more may be consumed than was reported.
-func (r *incoming[I]) lapseLocked() {
+// waver tells the sender that more may be consumed than was reported.
+func (r *incoming[I]) waver() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.exact.Swap(false) {
 		r.lapse()
 		r.aimLocked()
 	}
 }
 
-// waver is lapseLocked for a report that may not be written in time.
-func (r *incoming[I]) waver() {
+// steady makes the sender rely on reports again.
+func (r *incoming[I]) steady() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lapseLocked()
+	r.exact.Store(true)
+	r.aimLocked()
+	if r.consumed.Load() > r.ledger.Reported() {
+		r.askLocked(0, false)
+	}
 }

@@ -119,7 +119,7 @@ func headerOf(stream any) func(metadata.MD) error {
 // serve begins a session on a server.
 func serve[O, I any](ctx context.Context, w wire[O, I], setHeader func(metadata.MD) error, c *config) (*session[O, I], error) {
 	s := newSession(ctx, w, nil, c)
-	s.end = stall.EndOf(ctx)
+	s.w.stuck.end = stall.EndOf(ctx)
 	if s.trailer = trailerSetterOf(w.call()); s.in != nil && s.trailer != nil {
 		s.in.lapse = s.lapse
 	}
@@ -128,8 +128,8 @@ func serve[O, I any](ctx context.Context, w wire[O, I], setHeader func(metadata.
 		s.fail(err)
 		return nil, err
 	}
-	_ = s.w.lock(ctx) // free: nothing is written before Open
-	go s.loop()       // ends with the stream, which the handler's return ends
+	_ = s.w.lockUntil(ctx) // free: nothing is written before Open
+	go s.loop()            // ends with the stream, which the handler's return ends
 	if err := s.awaitOpen(); err != nil {
 		s.w.unlock()
 		s.fail(err)
@@ -140,9 +140,8 @@ func serve[O, I any](ctx context.Context, w wire[O, I], setHeader func(metadata.
 		s.fail(err)
 		return nil, err
 	}
-	s.w.unlock()
-	s.flush() // what has become pending meanwhile
-	if s.out != nil && !s.quiet && c.firstRequest > 0 {
+	s.w.opened()
+	if s.out != nil && s.w.mayWrite(frameTerminal) && c.firstRequest > 0 {
 		s.awaitDemand()
 	}
 	return s, nil
@@ -173,13 +172,13 @@ func (s *session[O, I]) lateOpen() error {
 
 // answer writes the server's Open. s.w is held.
 func (s *session[O, I]) answer(setHeader func(metadata.MD) error) error {
-	if s.quiet {
+	if !s.w.mayWrite(frameOpen) {
 		return nil
 	}
 	if setHeader != nil {
 		_ = setHeader(metadata.Pairs(header, strconv.Itoa(version))) // too late if an interceptor has sent headers: Open says it, too
 	}
-	if err := s.put(s.hello()); err != nil {
+	if err := s.w.writeOpenLocked(s.hello(), nil); err != nil {
 		return err
 	}
 	return s.wire.flush(s.ctx) // the handler may return at once
@@ -228,14 +227,14 @@ func dial[O, I, CallOption any, S any](
 	}
 	carry(stream)
 	s := newSession(ctx, w, cancel, c)
-	_ = s.w.lock(ctx) // free: nothing is written before Open
+	_ = s.w.lockUntil(ctx) // free: nothing is written before Open
 	if err := s.join(); err != nil {
 		close(s.done) // there is no read loop
 		s.w.unlock()
 		s.fail(err)
 		return nil, err
 	}
-	s.greet(setup)
+	_ = s.w.writeOpenLocked(s.hello(), setup) // an error is left to the read loop, which learns the call's status
 	s.after(c.handshake, func() {
 		select {
 		case <-s.opened:
@@ -247,20 +246,21 @@ func dial[O, I, CallOption any, S any](
 		s.awaitDemand()
 	}
 	go s.loop() // ends with the call, which Close and Finish wait for
-	s.w.unlock()
-	s.flush() // what has become pending meanwhile
+	s.w.opened()
 	return s, nil
 }
 
-// setupOf returns the client's first element, and an error if it cannot be one.
-func setupOf[O, I any](w wire[O, I], c *config) (e O, err error) {
+// setupOf returns the client's setup element, or nil if there is none, and an error if it cannot
+// be an element.
+func setupOf[O, I any](w wire[O, I], c *config) (*O, error) {
 	if c.setup == nil {
-		return e, nil
+		return nil, nil //nolint:nilnil // there is none
 	}
-	if e, err = w.setup(c.setup); err != nil {
-		return e, err
+	e, err := w.setup(c.setup)
+	if err != nil {
+		return nil, err
 	}
-	return e, w.check(e)
+	return &e, w.check(e)
 }
 
 // callOptions returns the options of the call as its method takes them.
@@ -275,34 +275,15 @@ func callOptions[CallOption any](c *config) (opts []CallOption, err error) {
 	return opts, nil
 }
 
-// greet writes the client's Open, with the setup element if there is one. s.w is held. An
-// error of the transport is left to the read loop, which learns the call's status.
-func (s *session[O, I]) greet(setup O) {
-	if s.cfg.setup == nil {
-		_ = s.put(s.hello())
-		return
-	}
-	s.noteWrite()
-	s.controls.out.Add(1)
-	_ = s.wire.element(setup, s.hello())
-}
-
 // join opens the receiver's account of the budget, which must not wait for this stream's
 // transport: others share it.
 func (s *session[O, I]) join() (err error) {
 	if s.in == nil || s.cfg.budget == nil {
 		return nil
 	}
-	a, err := s.cfg.budget.open(s.in.retry(s.write), s.in.reclaim(s.write))
+	a, err := s.cfg.budget.open(s.in.retry(s.w.writeSoon), s.in.reclaim(s.w.writeSoon))
 	if err == nil {
 		s.in.join(a)
 	}
 	return err
-}
-
-// cause returns why the session is over.
-func (s *session[O, I]) cause() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.err
 }

@@ -12,6 +12,7 @@ import (
 	"unicode"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
@@ -66,6 +67,11 @@ type Config struct {
 	// "package.Service", and stand for all methods that Methods does not list. If both are
 	// empty, the policy is for every method.
 	Methods, Services []string
+	// Balancer is the name of a load-balancing policy that is registered with gRPC, such as
+	// "round_robin". The default is gRPC's own, pick_first. It is a field of the retries
+	// because a client has one service config: a later grpc.WithDefaultServiceConfig
+	// replaces the retries, and an earlier one is replaced by them.
+	Balancer string
 }
 
 func (c *Config) defaults() {
@@ -93,6 +99,8 @@ func (c *Config) validate() error {
 	}
 	check.Between(&bad, "BudgetTokens", c.BudgetTokens, 3, 1000)
 	check.Between(&bad, "BudgetRatio", c.BudgetRatio, 0.001, 1000)
+	bad.That(c.Balancer == "" || balancer.Get(c.Balancer) != nil,
+		"Balancer: got %q, want the name of a policy that is registered with gRPC, as round_robin is", c.Balancer)
 	for i, m := range c.Methods {
 		service, method := split(m)
 		bad.That(service != "" && method != "", "Methods: got %q, want a full name, as in /service/method", m)
@@ -121,8 +129,9 @@ func split(full string) (service, method string) {
 // The types of a service config in the form that gRPC reads.
 type (
 	serviceConfig struct {
-		MethodConfig    []methodConfig  `json:"methodConfig"`
-		RetryThrottling retryThrottling `json:"retryThrottling"`
+		Balancers       []map[string]struct{} `json:"loadBalancingConfig,omitempty"`
+		MethodConfig    []methodConfig        `json:"methodConfig"`
+		RetryThrottling retryThrottling       `json:"retryThrottling"`
 	}
 	methodConfig struct {
 		Name        []methodName `json:"name"`
@@ -146,9 +155,8 @@ type (
 )
 
 // ServiceConfig returns the policy as a gRPC service config in JSON, for
-// grpc.WithDefaultServiceConfig or for a resolver, and for clients in other languages. gRPC
-// uses one service config. To add a load-balancing policy, merge it by hand. The error wraps
-// ErrConfig and names every wrong field.
+// grpc.WithDefaultServiceConfig or for a resolver, and for clients in other languages. The
+// error wraps ErrConfig and names every wrong field.
 func (c Config) ServiceConfig() (string, error) {
 	c.defaults()
 	if err := c.validate(); err != nil {
@@ -163,10 +171,14 @@ func (c Config) ServiceConfig() (string, error) {
 	for _, code := range c.Codes {
 		policy.RetryableStatusCodes = append(policy.RetryableStatusCodes, wireName(code))
 	}
-	data, err := json.Marshal(serviceConfig{
+	config := serviceConfig{
 		MethodConfig:    []methodConfig{{Name: c.names(), RetryPolicy: policy}},
 		RetryThrottling: retryThrottling{c.BudgetTokens, c.BudgetRatio},
-	})
+	}
+	if c.Balancer != "" {
+		config.Balancers = []map[string]struct{}{{c.Balancer: {}}}
+	}
+	data, err := json.Marshal(config)
 	return string(data), err
 }
 

@@ -43,6 +43,11 @@ func TestServiceConfig(t *testing.T) {
 				`"retryableStatusCodes":["CANCELLED","RESOURCE_EXHAUSTED","DATA_LOSS"]}}],` +
 				`"retryThrottling":{"maxTokens":1000,"tokenRatio":0.001}}`,
 		},
+		"a balancer": {
+			config: retry.Config{Balancer: "round_robin"},
+			want: `{"loadBalancingConfig":[{"round_robin":{}}],"methodConfig":[{"name":[{}],"retryPolicy":{"maxAttempts":3,"initialBackoff":"0.05s",` +
+				`"maxBackoff":"1s","backoffMultiplier":2,"retryableStatusCodes":["UNAVAILABLE"]}}],"retryThrottling":{"maxTokens":50,"tokenRatio":0.1}}`,
+		},
 		"a long first backoff": {
 			config: retry.Config{InitialBackoff: time.Minute},
 			want: `{"methodConfig":[{"name":[{}],"retryPolicy":{"maxAttempts":3,"initialBackoff":"60s","maxBackoff":"60s",` +
@@ -131,13 +136,13 @@ func TestRetryConfigBad(t *testing.T) {
 		MaxAttempts: 6, InitialBackoff: 2 * time.Second, MaxBackoff: time.Second, Multiplier: math.NaN(),
 		Codes: []codes.Code{codes.OK, 99, codes.Aborted, codes.Aborted}, BudgetTokens: 1001, BudgetRatio: 0.0001,
 		Methods:  []string{"Work", "/a/b/c", "/a/", "//b", "/a/b", "/a/b"},
-		Services: []string{"", "/a/b", "a", "a"},
+		Services: []string{"", "/a/b", "a", "a"}, Balancer: "no_such_policy",
 	})
 	wantConfigError(t, err,
 		"MaxAttempts: got 6, want 2 to 5", "MaxBackoff: got 1s, want InitialBackoff (2s) to 1h0m0s", "Multiplier: got NaN",
 		"Codes: got OK (0)", "Codes: got Code(99) (99)", "Codes: got Aborted twice", "BudgetTokens: got 1001, want 3 to 1000",
 		"BudgetRatio: got 0.0001, want 0.001 to 1000", `Methods: got "Work"`, `Methods: got "/a/b/c"`, `Methods: got "/a/"`,
-		`Methods: got "//b"`, `Methods: got "/a/b" twice`, `Services: got ""`, `Services: got "/a/b"`, `Services: got "a" twice`)
+		`Methods: got "//b"`, `Methods: got "/a/b" twice`, `Services: got ""`, `Services: got "/a/b"`, `Services: got "a" twice`, `Balancer: got "no_such_policy", want the name of a policy`)
 	_, err = retry.Config{MaxAttempts: 1, InitialBackoff: -1}.ServiceConfig()
 	wantConfigError(t, err, "MaxAttempts: got 1", "InitialBackoff: got -1ns")
 }

@@ -58,6 +58,13 @@ mtype = { OPEN, REQUEST, CANCEL, COMPLETE, ERROR, DRAINED, DATA, EOF };
 mtype = { ENDED, FAILED, LOST, CANCELED, NO_ROLE };
 
 /*
+ * The states of a direction at its two ends, as DESIGN.md and streamcredit/internal/ledger
+ * name them. README.md says which of their states are not modelled.
+ */
+mtype = { OutOpen, OutClosed, OutCanceled };
+mtype = { InOpen, InDraining, InEnded, InFailed, InCanceled, InClosed };
+
+/*
  * wire[e] holds what e wrote: a frame, and two numbers.
  *   OPEN n, REQUEST n drain, COMPLETE total, ERROR total, DRAINED sent burned,
  *   DATA n (the grant that rides on it).
@@ -78,12 +85,11 @@ byte credit[2];
 byte sent[2];
 byte burned[2];
 bool drainedDue[2];
-bool canceled[2];
-bool terminated[2]; /* nothing follows */
+mtype out[2];
 bool doneSending[2];
 byte sending[2];    /* Sends that run at most */
 bool wants[2];      /* a Send is under way */
-#define STOPPED(e) (canceled[e] || DOWN(e))
+#define STOPPED(e) (out[e] == OutCanceled || DOWN(e))
 
 /* The receiving half of an end. */
 byte asked[2];    /* what was requested, less what was burned */
@@ -92,15 +98,18 @@ byte used[2];     /* elements that the application is done with */
 byte due[2];      /* grants that add up until someone writes them */
 byte held[2];     /* elements in the buffer */
 bool late[2];     /* an element is handed over, but does not count as consumed */
-bool drainDue[2], draining[2], cancelDue[2];
-bool final[2];    /* Complete, Error or the end of the stream was read */
+bool drainDue[2], cancelDue[2];
+mtype in[2];
 mtype end[2];     /* the terminal for the application */
 byte ends[2];     /* how many of them were made */
+
+/* Complete, Error or the end of the stream was read. */
+#define TERMINATED(e) (in[e] == InEnded || in[e] == InClosed)
 
 #ifdef MUTANT_GRANT_DURING_DRAIN
 #define MAY_ASK(e) true
 #else
-#define MAY_ASK(e) !draining[e]
+#define MAY_ASK(e) (in[e] != InDraining)
 #endif
 #define ASK_DUE(e) ((due[e] > 0 || drainDue[e]) && MAY_ASK(e))
 #define CONTROL_DUE(e) (opened[e] && (cancelDue[e] || ASK_DUE(e) || drainedDue[e]))
@@ -160,7 +169,7 @@ inline flush() {
 		takeGrants(n);
 		x = drainDue[me];
 		if
-		:: x -> drainDue[me] = false; draining[me] = true
+		:: x -> drainDue[me] = false; in[me] = InDraining
 		:: else
 		fi;
 		put(REQUEST, n, x);
@@ -286,22 +295,26 @@ inline send() {
 inline terminate() {
 	atomic { acquire(); flush() };
 	atomic {
-		terminated[me] = true;
-		credit[me] = 0;
 #ifndef MUTANT_DRAINED_AFTER_COMPLETE
 		/* A drain that came after the flush: the terminal answers it. */
 		drainedDue[me] = false;
 		burned[me] = 0;
 #endif
 		if
-		:: put(COMPLETE, sent[me], 0)
+		:: out[me] == OutOpen ->
+			out[me] = OutClosed;
+			credit[me] = 0;
+			if
+			:: put(COMPLETE, sent[me], 0)
 #ifdef ERRORS
-		:: put(ERROR, sent[me], 0)
+			:: put(ERROR, sent[me], 0)
 #endif
-		fi;
+			fi;
 #ifdef MUTANT_SECOND_TERMINAL
-		put(ERROR, sent[me], 0);
+			put(ERROR, sent[me], 0);
 #endif
+		:: else /* canceled meanwhile: no terminal */
+		fi;
 		release()
 	}
 }
@@ -328,7 +341,11 @@ inline finish() {
 	:: end[me] != 0
 #endif
 	fi;
-	d_step { terminated[me] = true; credit[me] = 0; doneSending[me] = true }
+	d_step {
+		out[me] = (out[me] == OutOpen -> OutClosed : out[me]);
+		credit[me] = 0;
+		doneSending[me] = true
+	}
 }
 
 proctype Sender(bit me) {
@@ -359,7 +376,8 @@ inline post(t) {
 		ends[me]++;
 		assert(ends[me] == 1);
 		if
-		:: t == CANCELED || t == LOST -> used[me] = 0
+		:: t == CANCELED -> used[me] = 0; in[me] = InCanceled
+		:: t == LOST -> used[me] = 0; in[me] = InFailed
 		:: else
 		fi
 	:: else
@@ -462,16 +480,16 @@ stop:	skip
 /* ---- The read loop: no step of it waits for anything but a frame ---- */
 
 inline terminal(t) {
-	assert(!final[me]);
-	final[me] = true;
+	assert(!TERMINATED(me));
 	asked[me] = 0;
 	got[me] = 0;
-	post(t)
+	post(t);
+	in[me] = (in[me] == InCanceled -> InClosed : InEnded)
 }
 
 inline granted(n) {
 	if
-	:: !terminated[me] && !canceled[me] -> credit[me] = credit[me] + n
+	:: out[me] == OutOpen -> credit[me] = credit[me] + n
 	:: else
 	fi
 }
@@ -496,7 +514,7 @@ proctype Reader(bit me) {
 		:: kind == REQUEST ->
 			granted(n);
 			if
-			:: x && !terminated[me] ->
+			:: x && out[me] == OutOpen ->
 				assert(!drainedDue[me]);
 				burned[me] = credit[me];
 #ifndef MUTANT_DRAIN_KEEPS_CREDIT
@@ -512,11 +530,13 @@ proctype Reader(bit me) {
 			:: else
 			fi
 		:: kind == CANCEL ->
-			canceled[me] = true;
+			out[me] = OutCanceled;
+			drainedDue[me] = false;
+			burned[me] = 0;
 			credit[me] = 0
 		:: kind == DATA ->
 			granted(n);
-			assert(!final[me]);
+			assert(!TERMINATED(me));
 			assert(DIFF(asked[me], got[me]) > 0);
 			ADD(got[me], 1);
 			if
@@ -529,16 +549,16 @@ proctype Reader(bit me) {
 		:: kind == COMPLETE -> assert(n == got[me]); terminal(ENDED)
 		:: kind == ERROR -> assert(n == got[me]); terminal(FAILED)
 		:: kind == DRAINED ->
-			assert(!final[me] && draining[me]);
+			assert(!TERMINATED(me) && in[me] != InOpen);
 			assert(n == got[me]);
 			assert((n + x) % MOD == asked[me]);
 			ADD(asked[me], MOD - x);
-			draining[me] = false;
+			in[me] = (in[me] == InDraining -> InOpen : in[me]);
 			replenish()
 		:: kind == EOF ->
 			if
 #ifndef MUTANT_EOF_IS_SILENT
-			:: !final[me] && SENDS(PEER) -> terminal(ENDED)
+			:: !TERMINATED(me) && SENDS(PEER) -> terminal(ENDED)
 #endif
 			:: else
 			fi;
@@ -563,7 +583,7 @@ inline cancel() {
 }
 
 /* Drain is a call that returns with the answer, or with the end. */
-#define DRAINED_CAME(e) (!drainDue[e] && !draining[e])
+#define DRAINED_CAME(e) (!drainDue[e] && in[e] == InOpen)
 #ifdef MUTANT_DRAIN_AWAITS_DRAINED
 #define ANSWERED(e) DRAINED_CAME(e)
 #else
@@ -604,6 +624,8 @@ inline start(e) {
 	:: SENDS(1 - e) -> due[e] = W
 	:: else -> end[e] = NO_ROLE
 	fi;
+	out[e] = OutOpen;
+	in[e] = InOpen;
 	sending[e] = (SENDS(e) -> SENDERS : 0);
 	doneSending[e] = !SENDS(e);
 	run Reader(e);

@@ -1,0 +1,19 @@
+package admit
+
+import "time"
+
+// SchedulerWaits is what one gate knows of the waits for a processor.
+type SchedulerWaits = schedulerWaits
+
+// Mean returns the mean wait since the last call.
+func (s *schedulerWaits) Mean() time.Duration { return s.mean() }
+
+// Counted returns how many waits of the process the last reading counted.
+func (s *schedulerWaits) Counted() float64 { return s.last.count }
+
+// ForgetReading has the next gate that asks read the histogram.
+func ForgetReading() {
+	processWaits.mu.Lock()
+	defer processWaits.mu.Unlock()
+	processWaits.at = time.Time{}
+}

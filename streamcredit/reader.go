@@ -1,0 +1,214 @@
+package streamcredit
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
+	"github.com/weir-go/weir/streamcredit/internal/ledger"
+)
+
+// loop is the read loop.
+func (s *session[O, I]) loop() {
+	defer close(s.done)
+	var scratch [1]I
+	for {
+		c, elements, err := s.wire.read(scratch[:0])
+		if err == nil {
+			s.read.Add(1)
+			s.next.Store(0)
+			err = s.take(c, elements)
+		}
+		clear(elements) // the buffer alone holds them
+		if err != nil {
+			s.ended(err)
+			return
+		}
+	}
+}
+
+// take acts on one message: control first, then elements.
+func (s *session[O, I]) take(c *creditpb.Control, elements []I) error {
+	if !s.started {
+		s.started = true
+		return s.open(c, elements)
+	}
+	if c != nil || len(elements) == 0 {
+		if err := s.steer(c, len(elements) > 0); err != nil {
+			return err
+		}
+	}
+	if len(elements) == 0 {
+		return nil
+	}
+	if s.in == nil {
+		return violation(UnexpectedFrame, "no elements: Open did not say will_receive", "an element")
+	}
+	if v := s.in.push(elements); v != nil {
+		return v
+	}
+	s.w.writeSoon() // demand that had waited for room
+	return nil
+}
+
+// steer acts on control. Control that rides on an element is free for the flood rule. The element
+// has paid for it.
+func (s *session[O, I]) steer(c *creditpb.Control, riding bool) error {
+	if !riding && !s.flood.spend(s.elements) {
+		return violation(ControlFlood,
+			fmt.Sprintf("at most %d at once, and then one for each element and %d a second", floodBurst, floodRate),
+			"more control messages")
+	}
+	s.controls.Add(1)
+	if v := s.dispatch(c); v != nil {
+		return v
+	}
+	return nil
+}
+
+func (s *session[O, I]) dispatch(c *creditpb.Control) *ProtocolError {
+	switch k := c.GetKind().(type) {
+	case *creditpb.Control_Request:
+		return s.request(k.Request, false)
+	case *creditpb.Control_Cancel:
+		if s.out == nil {
+			return violation(UnexpectedFrame, "none: Open did not say will_send", "Cancel")
+		}
+		s.out.end(ledger.OutCancel, &canceled{reason: clip(k.Cancel.GetReason())})
+		s.settle()
+		s.w.writeSoon()
+	case *creditpb.Control_Complete:
+		end := io.EOF
+		if k.Complete.GetGoingAway() {
+			end = ErrGoingAway
+		}
+		return s.finish(end, k.Complete.GetTotal())
+	case *creditpb.Control_Error:
+		return s.finish(remoteError(k.Error), k.Error.GetTotal())
+	case *creditpb.Control_Drained:
+		if s.in == nil {
+			return violation(UnexpectedFrame, "none: Open did not say will_receive", "Drained")
+		}
+		v := s.in.drained(k.Drained)
+		s.w.writeSoon()
+		return v
+	case *creditpb.Control_Heartbeat:
+		if s.in != nil { // else no element can follow
+			s.next.Store(min(max(0, k.Heartbeat.GetNextBytes()), math.MaxUint32)) // more than gRPC has
+		}
+		if k.Heartbeat.GetEcho() {
+			s.w.pending.heartbeat(s.w.beat())
+			s.w.writeSoon()
+		}
+	case *creditpb.Control_Open:
+		return violation(UnexpectedFrame, "Open as the first message only", "a second Open")
+	}
+	return nil // the kind is not known, or all is well
+}
+
+// clip shortens a text of the peer, which is for people and must not fill logs.
+func clip(s string) string {
+	const most = 200
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "..."
+}
+
+// request acts on demand. The first demand of a client is never too large, since the client does
+// not know the bound yet.
+func (s *session[O, I]) request(r *creditpb.Request, first bool) *ProtocolError {
+	switch {
+	case s.out == nil:
+		return violation(UnexpectedFrame, "none: Open did not say will_send", "Request")
+	case !s.peerReceives:
+		return violation(UnexpectedFrame, "none: the peer's Open did not say will_receive", "Request")
+	case r.GetN() < 0:
+		return violation(InvalidDemand, "n of at least 1", "n %d", r.GetN())
+	case r.GetN() == 0 && !r.GetDrain() && r.GetConsumed() == 0:
+		return violation(InvalidDemand, "n of at least 1, drain or consumed", "none of them")
+	case r.GetDrain() && !s.drains:
+		return violation(UnexpectedFrame, "none: FEATURE_DRAIN is not used", "Request with drain")
+	}
+	clamped, v := s.out.demand(r)
+	if v != nil {
+		return v
+	}
+	if clamped && s.cfg.rejectCredit && (!first || !s.role.server) {
+		return violation(DemandTooLarge, fmt.Sprintf("at most %d outstanding", s.cfg.maxCredit), "demand for %d more", r.GetN())
+	}
+	if r.GetDrain() {
+		s.w.pending.oweDrained()
+		s.w.writeSoon()
+	}
+	s.notifyConsumed(r.GetConsumed())
+	return nil
+}
+
+// finish acts on the peer's terminal.
+func (s *session[O, I]) finish(end error, total uint64) *ProtocolError {
+	if s.in == nil {
+		return violation(UnexpectedFrame, "none: Open did not say will_receive", "Complete or Error")
+	}
+	v := s.in.terminal(end, total)
+	s.settle()
+	s.w.writeSoon()
+	if s.lapsed.Load() {
+		s.help(s.assure)
+	}
+	return v
+}
+
+// remoteError is what Recv returns for an Error.
+func remoteError(e *creditpb.Error) error {
+	code := codes.Code(e.GetCode())
+	if code == codes.OK || code > codes.Unauthenticated {
+		code = codes.Unknown
+	}
+	p := status.New(code, e.GetMessage()).Proto()
+	p.Details = e.GetDetails()
+	return status.FromProto(p).Err()
+}
+
+// ended ends the session as the read loop has found it to end. A server may go on sending after
+// a client's half-close.
+func (s *session[O, I]) ended(err error) {
+	switch {
+	case !isEOF(err):
+		if !endsContext(status.Code(err)) {
+			s.broken.Store(true)
+		}
+		s.fail(err)
+	case !s.started:
+		s.fail(violation(UnexpectedFrame, "Open", "the end of the stream"))
+	default:
+		if s.in != nil && s.in.state().Live() && !s.role.server && len(trailerOf(s.wire.call()).Get(unfinishedTrailer)) > 0 {
+			s.fail(violation(CountMismatch, "Complete or Error after the elements", "the end of the call without it"))
+		}
+		if s.in != nil {
+			s.in.halfClosed()
+		}
+		if !s.role.server {
+			if s.out != nil && last(trailerOf(s.wire.call()).Get(doubtTrailer)) == "unsure" {
+				s.out.doubt()
+			}
+			s.over(returned, errPeace)
+		} else if s.out != nil {
+			s.out.halfClosed()
+		}
+	}
+}
+
+// endsContext reports whether code is that of a read after the stream's context has ended.
+func endsContext(code codes.Code) bool {
+	return code == codes.Canceled || code == codes.DeadlineExceeded
+}
+
+// isEOF reports whether err says only that the stream is over.
+func isEOF(err error) bool { return errors.Is(err, io.EOF) }

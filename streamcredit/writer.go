@@ -1,0 +1,263 @@
+package streamcredit
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
+)
+
+// A writerState says what may be written on a stream. It goes forward only.
+type writerState uint8
+
+const (
+	writerOpening    writerState = iota // this end's Open
+	writerOpen                          // control, and elements and a terminal as the outgoing ledger says
+	writerUnaware                       // elements, to a peer that knows nothing of the protocol
+	writerHalfClosed                    // nothing: a client has half-closed its stream
+)
+
+// String returns the name of the state as it stands in DESIGN.md.
+func (s writerState) String() string {
+	return [...]string{"Opening", "Open", "Unaware", "HalfClosed"}[s]
+}
+
+// A frame is what may be written.
+type frame uint8
+
+const (
+	frameOpen frame = iota
+	frameControl
+	frameElement
+	frameTerminal
+	frameHalfClose
+)
+
+// A writer is the half of a session that writes. Everything that goes out passes through it, in
+// the order of its lock. mayWrite says what may still be written. The holder of the lock writes
+// pending control first. A goroutine that leaves control in pending and does not get the lock
+// can go: the holder looks again after it has released the lock.
+type writer[O any] struct {
+	ctx  context.Context // of the stream
+	wire writes[O]
+	out  *outgoing // nil: this end does not send elements
+	host host
+
+	pending pending
+
+	*lock              // guards state and bucket, and is held while anything is written
+	state  writerState // what may be written
+	bucket bucket      // the peer's, as this end counts, with a margin
+
+	scheduled atomic.Bool // a goroutine is about to write pending control
+
+	pacer struct {
+		sync.Mutex             // guards the fields below
+		timer      *time.Timer // writes pending control that would be a flood now; nil: not used yet
+		set        bool
+		stopped    bool
+	}
+
+	began    time.Time
+	messages atomic.Uint64 // messages written
+	lastAt   atomic.Int64  // when the last one was, since began, if the peer listens for heartbeats; else 0
+	large    atomic.Int64  // size in bytes from which on an element is announced to it; else 0
+
+	stuck stuck // the guard against writes that the transport does not take
+
+	controls atomic.Uint64 // for the meter, as the next two
+	elements atomic.Uint64
+	bytes    atomic.Int64
+	metered  bool
+}
+
+// A host is the session of a writer.
+type host interface {
+	// help runs f in a goroutine that the session waits for.
+	help(f func())
+	// elements returns how many elements have passed, both ways.
+	elements() uint64
+	// reasonFor returns why a write failed with err.
+	reasonFor(err error) error
+}
+
+func newWriter[O any](ctx context.Context, wire writes[O], out *outgoing, h host, metered bool) *writer[O] {
+	return &writer[O]{
+		ctx: ctx, wire: wire, out: out, host: h, lock: newLock(), bucket: newBucket(floodBurst / 2),
+		began: time.Now().Add(-1), metered: metered,
+	}
+}
+
+// mayWrite reports whether f may be written now. The caller holds the lock, or the answer may be
+// out of date. Credit, the byte window and the peer's largest element bound elements further:
+// see [outgoing.take].
+func (w *writer[O]) mayWrite(f frame) bool {
+	switch f {
+	case frameOpen:
+		return w.state == writerOpening
+	case frameControl:
+		return w.state == writerOpen
+	case frameElement:
+		return w.out != nil && (w.state == writerOpen || w.state == writerUnaware) && w.out.state().Sends()
+	case frameTerminal:
+		return w.out != nil && w.state == writerOpen && w.out.state().Terminates()
+	case frameHalfClose:
+		return w.state == writerOpen && (w.out == nil || !w.out.state().Terminates())
+	}
+	return false
+}
+
+// unaware makes the writer write elements alone. It is called before anything is written.
+func (w *writer[O]) unaware() { w.state = writerUnaware }
+
+// opened takes in that this end's Open is written, and releases the lock.
+func (w *writer[O]) opened() {
+	if w.state == writerOpening {
+		w.state = writerOpen
+	}
+	w.unlock()
+	w.writePending()
+}
+
+// writeSoon writes pending control in another goroutine. It is for the read loop and for timers,
+// which must not wait.
+func (w *writer[O]) writeSoon() {
+	if !w.pending.waits.Load() || !w.scheduled.CompareAndSwap(false, true) {
+		return
+	}
+	w.host.help(func() {
+		w.scheduled.Store(false) // before it looks: later control schedules another goroutine
+		w.writePending()
+	})
+}
+
+// writePending writes pending control. It leaves control to the holder of the lock, to a wire
+// that is crowded, or to a timer where more would be a flood.
+func (w *writer[O]) writePending() {
+	for w.pending.waits.Load() && !w.wire.crowded() && w.tryLock() {
+		paced, err := w.writePendingLocked(false)
+		w.unlock()
+		if err != nil {
+			return // the read loop learns why
+		}
+		if paced {
+			w.writePaced()
+			return
+		}
+	}
+}
+
+// errPaced is why writeNow has not written: more control would be a flood now.
+var errPaced = errors.New("streamcredit: control is paced")
+
+// writeNow writes pending control, and waits until the transport has it. Unless it is urgent, it
+// does not write where more control would be a flood, and returns errPaced.
+func (w *writer[O]) writeNow(ctx context.Context, urgent bool) error {
+	for {
+		if err := w.lockUntil(ctx); err != nil {
+			return err
+		}
+		paced, err := w.writePendingLocked(urgent)
+		w.unlock()
+		w.writePending()
+		switch err = errors.Join(err, w.wire.flush(ctx)); {
+		case err != nil || !w.pending.waits.Load():
+			return err
+		case paced:
+			return errPaced
+		case ctx.Err() != nil:
+			return ctx.Err()
+		} // the wire was crowded, and is not after the flush
+	}
+}
+
+// writePendingLocked writes pending control. It leaves some where the wire is crowded and, unless
+// it is urgent, where the peer would take more for a flood: paced is set then. What is left adds
+// up.
+func (w *writer[O]) writePendingLocked(urgent bool) (paced bool, err error) {
+	for w.pending.waits.Load() && !w.wire.crowded() {
+		if !urgent && !w.bucket.fill(w.host.elements) {
+			return true, nil
+		}
+		c, half := w.pending.take(w.out)
+		switch {
+		case !w.mayWrite(frameControl): // dropped: nobody would read it
+		case half:
+			w.state = writerHalfClosed
+			return false, w.wire.writeHalfClose()
+		case c != nil:
+			if err := w.writeControlLocked(c); err != nil {
+				return false, err
+			}
+		}
+		if c == nil {
+			break
+		}
+	}
+	return false, nil
+}
+
+// writePaced writes pending control in a moment, as often as the flood rule allows.
+func (w *writer[O]) writePaced() {
+	p := &w.pacer
+	p.Lock()
+	defer p.Unlock()
+	switch {
+	case p.stopped || p.set:
+		return
+	case p.timer == nil:
+		p.timer = time.AfterFunc(moment, func() {
+			p.Lock()
+			p.set = false
+			p.Unlock()
+			w.writeSoon()
+		})
+	default:
+		p.timer.Reset(moment)
+	}
+	p.set = true
+}
+
+// stop stops the writer's timer. Writes fail with the stream.
+func (w *writer[O]) stop() {
+	w.pacer.Lock()
+	defer w.pacer.Unlock()
+	w.pacer.stopped = true
+	if w.pacer.timer != nil {
+		w.pacer.timer.Stop()
+	}
+}
+
+// writeControlLocked writes c alone.
+func (w *writer[O]) writeControlLocked(c *creditpb.Control) error {
+	w.bucket.spend(w.host.elements)
+	w.noteWrite()
+	w.controls.Add(1)
+	return w.wire.writeControl(c)
+}
+
+// writeOpenLocked writes this end's Open, with the setup element if there is one.
+func (w *writer[O]) writeOpenLocked(open *creditpb.Control, setup *O) error {
+	if setup == nil {
+		return w.writeControlLocked(open)
+	}
+	w.noteWrite()
+	w.controls.Add(1)
+	return w.wire.writeElement(*setup, open)
+}
+
+// writeTerminalLocked writes the terminal that of makes, after pending control. It reports
+// whether this was the call that ended the direction.
+func (w *writer[O]) writeTerminalLocked(of func(sent uint64) *creditpb.Control) (first bool, err error) {
+	if w.out.state().Terminates() {
+		_, err = w.writePendingLocked(false) // the rest waits behind the terminal, and a Drained need not follow it
+	}
+	sent, first := w.out.close() // from here on there may be a half-close to write: after the terminal
+	if first && w.state == writerOpen && err == nil {
+		err = w.writeControlLocked(of(sent))
+	}
+	return first, err
+}
