@@ -34,8 +34,9 @@ package admit
 //	{"algorithm": "gradient", "initial": 20, "min": 1, "max": 1000, "tolerance": 1.5, "smoothing": 0.2, "long_windows": 600}
 //
 // A policy is reject or block. A queue of null means no queue. A null for "quotas", or for
-// one of them, removes the quota, and a null for "max_open" the bound. A class beyond the first four needs its number as
-// "class". Each use of the option creates a new limit, which learns from scratch.
+// one of them, removes the quota, and a null for "max_open" the bound. A class beyond the
+// first four needs its number as "class". Each use of the option creates a new limit, which
+// learns from scratch.
 func FromJSON(document []byte) (Option, error) {
 	var r reader
 	root := r.read(document)

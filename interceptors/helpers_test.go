@@ -31,6 +31,7 @@ var (
 	drainStream = calltest.DrainStream
 	echo        = calltest.Echo
 	serve       = calltest.Serve
+	serveWith   = calltest.ServeWith
 	works       = calltest.Works
 	exponential = calltest.Exponential
 	does        = calltest.Does

@@ -36,11 +36,11 @@
 // # A method that streams in one direction only
 //
 // Credit travels against the elements, so the method has to be bidirectional. A
-// server-streaming or client-streaming method cannot simply become one: the code that is generated
-// for it changes, in every client too. Keep it, and add a bidirectional method with the same
-// messages beside it. One function can serve both, as the example of the second method shows.
-// Until its clients have moved, a server protects the old method with a bound for Sends that
-// are stuck (interceptors.WithSendStall) and one for open streams (admit.WithMaxOpen).
+// server-streaming or client-streaming method cannot become bidirectional in place, because its
+// generated code would change in every client. Keep it, and add a bidirectional method with the
+// same messages. One function can serve both; see the example of the second method. Until the
+// clients have moved, protect the old method with interceptors.WithSendStall, which ends streams
+// whose clients read nothing, and with admit.WithMaxOpen, which bounds the number of streams.
 //
 // # How much is asked for
 //

@@ -11,15 +11,15 @@ import (
 	"github.com/weir-go/weir/streamcredit"
 )
 
-// A feed serves one function by two methods:
+// A feed has two methods for one function:
 //
 //	rpc Watch(SubscribeRequest) returns (stream SubscribeResponse);             // as it was
 //	rpc WatchPaced(stream SubscribeRequest) returns (stream SubscribeResponse); // with credit
 //
-// Both have the same messages. Clients that do not know the field credit are not sent it.
+// Both have the same messages. Old clients are never sent the field credit.
 type feed struct{}
 
-// events is the work of both methods. send blocks until an event may be sent.
+// events does the work of both methods. send blocks until an event may be sent.
 func (feed) events(
 	ctx context.Context, query *demopb.SubscribeRequest, send func(context.Context, *demopb.SubscribeResponse) error,
 ) error {
@@ -31,12 +31,12 @@ func (feed) events(
 	return nil
 }
 
-// Watch is for clients without credit: HTTP/2 alone slows it down.
+// Watch is for clients without credit. Only HTTP/2 slows it down.
 func (f feed) Watch(query *demopb.SubscribeRequest, stream grpc.ServerStreamingServer[demopb.SubscribeResponse]) error {
 	return f.events(stream.Context(), query, func(_ context.Context, e *demopb.SubscribeResponse) error { return stream.Send(e) })
 }
 
-// WatchPaced sends what its client asks for.
+// WatchPaced sends an event when its client asks for one.
 func (f feed) WatchPaced(stream grpc.BidiStreamingServer[demopb.SubscribeRequest, demopb.SubscribeResponse]) error {
 	out, query, err := streamcredit.ServeSend(stream)
 	if err != nil {
@@ -48,9 +48,8 @@ func (f feed) WatchPaced(stream grpc.BidiStreamingServer[demopb.SubscribeRequest
 	return out.Finish(stream.Context())
 }
 
-// A method with a stream of responses only has no way for credit to come. It stays, for the
-// clients that there are, and a bidirectional one beside it has credit. One function does the
-// work of both.
+// Credit cannot reach a server-streaming method. The method stays for old clients, and a
+// bidirectional method beside it has credit. One function does the work of both.
 func Example_secondMethod() {
 	conn, stop := serve(registerFeed)
 	defer stop()
@@ -82,7 +81,7 @@ func Example_secondMethod() {
 	// with credit: 2
 }
 
-// What follows is what protoc generates.
+// protoc generates the rest.
 
 const feedService = "weir.test.Feed"
 
