@@ -33,8 +33,6 @@ var ceilings = map[string]density{
 	"conformance":  {vague: 23.3, colons: 16.6},
 	"interceptors": {vague: 14.2, colons: 8.8},
 	"limit":        {vague: 6.3, colons: 9.5},
-	"proto":        {vague: 12.7, colons: 15.5},
-	"streamcredit": {vague: 19.3, colons: 14.5},
 }
 
 // prose is the text of one part of the tree: the comments of its Go and proto files, or
