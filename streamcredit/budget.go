@@ -15,7 +15,7 @@ type BudgetConfig struct {
 	// no bound.
 	Messages int64
 	// ElementBytes is the assumed size of an element of a stream before one has arrived, and the
-	// size reserved for a stream that holds nothing. Default 16 KiB. Larger elements may exceed
+	// size reserved for a stream that holds nothing. Default 16 KiB, or Bytes if that is less. Larger elements may exceed
 	// Bytes, by one element of each stream. If elements suddenly become larger, Bytes may also be
 	// exceeded by the elements that were requested while they were small. A byte window bounds
 	// that.
@@ -52,6 +52,9 @@ func NewBudget(c BudgetConfig) (*Budget, error) {
 	}
 	if c.ElementBytes == 0 {
 		c.ElementBytes = 16 << 10
+		if c.Bytes > 0 {
+			c.ElementBytes = min(c.ElementBytes, c.Bytes)
+		}
 	}
 	if c.ReclaimAfter == 0 {
 		c.ReclaimAfter = time.Second

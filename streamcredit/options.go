@@ -275,8 +275,11 @@ func (c *config) validate() error {
 	want(!c.unaware || r.server, "got AllowUnaware on a client, want it on the server")
 	want(c.windows <= 1, "got %d options that set the window, want one", c.windows)
 	want(c.mode != fixedWindow || c.size >= 1 && c.size <= largestWindow, "got a window of %d, want 1 to %d", c.size, largestWindow)
-	want(c.low == nil || c.mode == fixedWindow && *c.low >= 0 && *c.low < c.size,
-		"got a low-water mark, want it with a fixed window, and below it")
+	if c.low != nil {
+		want(c.mode == fixedWindow, "got a low-water mark of %d without a fixed window, want WithWindow beside it", *c.low)
+		want(c.mode != fixedWindow || *c.low >= 0 && *c.low < c.size, "got a low-water mark of %d, want 0 to %d, which is below the window",
+			*c.low, c.size-1)
+	}
 	a := c.auto.defaults()
 	want(a.Min >= 1 && a.Min <= a.Max && a.Max <= largestWindow && a.Bytes > 0,
 		"got an automatic window %+v, want 1 <= Min <= Max <= %d and Bytes positive", c.auto, largestWindow)

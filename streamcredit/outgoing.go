@@ -76,7 +76,7 @@ func (o *outgoing) demand(r *creditpb.Request) (clamped bool, err *ProtocolError
 }
 
 // take uses one credit for an element, and returns its size if that is needed. Without credit it
-// returns no error and false.
+// returns no error and false. The caller holds the write lock, and calls wrote or restore next.
 func (o *outgoing) take(sizeOf func() int) (size int64, ok bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -89,12 +89,20 @@ func (o *outgoing) take(sizeOf func() int) (size int64, ok bool, err error) {
 	case ledger.Ended:
 		return 0, false, o.ledger.Why()
 	}
-	if !o.ledger.State().Sends() { // that was the last one
+	return size, true, nil
+}
+
+// wrote records that the element of the last take is written.
+func (o *outgoing) wrote() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	sending := o.ledger.State().Sends()
+	o.ledger.Wrote()
+	if sending && !o.ledger.State().Sends() { // that was the last one
 		o.endedLocked(true)
 	} else if o.wakeAt > 0 && o.ledger.Sent() >= o.wakeAt {
 		o.wakeLocked()
 	}
-	return size, true, nil
 }
 
 // restore undoes the last take.

@@ -37,6 +37,7 @@ func (w *writer[O]) writeElementLocked(e O) (sent bool, err error) {
 	if err := w.wire.writeElement(e, ride); err != nil {
 		return false, w.notWritten(err, ride, size)
 	}
+	w.out.wrote()
 	w.noteWrite()
 	if ride != nil {
 		w.controls.Add(1)

@@ -23,6 +23,7 @@ type Out struct {
 	granted int64  // all demand that was requested and not burned; saturates
 	sent    uint64 // elements
 	asked   bool   // there was demand
+	writing bool   // the last element taken is neither Wrote nor Restored
 	total   int64  // bytes sent
 
 	consumed  uint64 // elements that the receiver has reported as consumed
@@ -154,7 +155,7 @@ const (
 )
 
 // Take uses one credit for an element. It calls sizeOf if the size is needed, and returns the
-// size.
+// size. Call Wrote or Restore before the next Take.
 func (o *Out) Take(sizeOf func() int) (size int64, v Verdict) {
 	switch {
 	case !o.state.Sends():
@@ -167,17 +168,22 @@ func (o *Out) Take(sizeOf func() int) (size int64, v Verdict) {
 			return size, TooLarge
 		}
 	}
-	o.sent++
+	o.sent, o.writing = o.sent+1, true
 	o.total += size
 	o.refill()
 	if o.byteWindow > 0 {
 		o.sizes = append(o.sizes, size)
 		o.bytes += size
 	}
+	return size, Taken
+}
+
+// Wrote records that the element of the last Take is written.
+func (o *Out) Wrote() {
+	o.writing = false
 	if o.state == OutLastCredit {
 		o.spent()
 	}
-	return size, Taken
 }
 
 // MaxMessage returns the size of the largest element that the receiver takes, or 0 for no bound.
@@ -186,7 +192,7 @@ func (o *Out) MaxMessage() int64 { return o.maxMessage }
 // Restore undoes the last Take. The element was not written, so a report that the receiver has
 // consumed it cannot be true.
 func (o *Out) Restore(size int64) {
-	o.sent--
+	o.sent, o.writing = o.sent-1, false
 	o.total -= size
 	o.refill()
 	o.consumed = min(o.consumed, o.sent)
@@ -205,9 +211,10 @@ func (o *Out) Burn() (sent uint64, burned int64) {
 	return o.sent, burned
 }
 
-// spent enters OutExhausted if no demand can follow and no element may be sent.
+// spent enters OutExhausted if no demand can follow and no element may be sent. An element that is
+// being written may still be restored, and its credit with it, so it is too early then.
 func (o *Out) spent() {
-	if !o.Free() {
+	if !o.writing && !o.Free() {
 		o.enter(OutSpent, o.Left)
 	}
 }
