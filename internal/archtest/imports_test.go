@@ -32,6 +32,7 @@ const grpc, protobuf = "google.golang.org/grpc", "google.golang.org/protobuf"
 var rules = []rule{
 	{dir: "limit", not: []string{"context", "sync/..."}, pure: true},
 	{dir: "admit", may: []string{"limit", "internal/refuse", "admit/internal/turn", "golang.org/x/time/rate"}},
+	{dir: "pressure"}, // the standard library alone
 	{dir: "admit/internal/turn", not: []string{"context", "sync/..."}, pure: true},
 	{dir: "streamcredit", may: []string{
 		"proto/...", protobuf + "/...",
@@ -58,7 +59,7 @@ var rules = []rule{
 // watchers is what the packages may import that only watch. Nobody may import
 // them back, which the other rows see to.
 var watchers = []string{
-	"admit", "interceptors", "limit", "streamcredit",
+	"admit", "interceptors", "limit", "pressure", "streamcredit",
 	"github.com/prometheus/client_golang/...",
 }
 
