@@ -79,15 +79,27 @@ const (
 	// OverQuota: the calls of this class or tenant are bounded to a rate, and so many
 	// have run already: see [WithQuotas]. The delay is exact.
 	OverQuota
+	// MemoryPressure: the process is close to its memory limit: see [WithPressure].
+	MemoryPressure
+	// GCPressure: the garbage collector takes the processors.
+	GCPressure
+	// ProcessorPressure: everything in the process waits for a processor.
+	ProcessorPressure
+	// UnderPressure: a signal of the program's own says that a resource runs out.
+	UnderPressure
 
-	reasons = 7
+	reasons = 11
 )
 
 // String returns the reason in lower case with underscores, as metrics name it.
 func (r Reason) String() string {
 	return name("reason", int(r),
-		"queue_full", "displaced", "deadline_too_close", "waited_too_long", "draining", "over_share", "over_quota")
+		"queue_full", "displaced", "deadline_too_close", "waited_too_long", "draining", "over_share", "over_quota",
+		"memory_pressure", "gc_pressure", "processor_pressure", "under_pressure")
 }
+
+// ofPressure reports whether the process, not the gate, has no room.
+func (r Reason) ofPressure() bool { return r >= MemoryPressure && r <= UnderPressure }
 
 func name(what string, i int, names ...string) string {
 	if i < len(names) {

@@ -39,6 +39,7 @@ type Gate struct {
 	yields  atomic.Bool
 	epoch   time.Time
 	quotas  atomic.Pointer[quotas]
+	sheds   atomic.Pointer[sheds] // nil without pressure
 	shards  []shard
 	mark    atomic.Int64 // of the algorithm: see limit.Prober
 	foldAt  atomic.Int64 // when to look at the shards again, on the gate's clock
@@ -86,6 +87,7 @@ func New(opts ...Option) (*Gate, error) {
 	g.mu.Lock()
 	g.settleLocked()
 	g.settleQuotasLocked()
+	g.settlePressureLocked()
 	g.mu.Unlock()
 	return g, nil
 }
@@ -118,6 +120,12 @@ func (g *Gate) now() time.Duration { return time.Since(g.epoch) }
 func (g *Gate) Acquire(ctx context.Context, c Call) (Permit, error) {
 	if err := ctx.Err(); err != nil {
 		return Permit{}, g.left(c.Class, 0, err)
+	}
+	if s := g.sheds.Load(); s != nil && c.quota == notAsked {
+		var refusal *Refusal
+		if c.quota, refusal = g.shed(s, c); refusal != nil {
+			return Permit{}, refusal
+		}
 	}
 	if q := g.quotas.Load(); q != nil && c.quota == notAsked {
 		return g.acquireWithin(ctx, c, q)
@@ -296,9 +304,12 @@ func (g *Gate) settleLocked() {
 
 // Full reports whether a call that came now would be refused or take another's
 // place: the gate is draining, or every permit is taken and so are the places in
-// the queue. It is a cheap early check, for a tap handle; [Gate.TurnAway] knows
-// more.
+// the queue. So does pressure that refuses calls of some class. It is a cheap early
+// check, for a tap handle; [Gate.TurnAway] knows more.
 func (g *Gate) Full() bool {
+	if g.shedding() {
+		return true
+	}
 	s := g.load()
 	if !s.slow() && s.free() {
 		return false
@@ -313,6 +324,9 @@ func (g *Gate) Full() bool {
 // Acquire would refuse the call at once, whatever its deadline. It never blocks.
 // A call that it does not turn away has to ask Acquire.
 func (g *Gate) TurnAway(call Call) (why Reason, away bool) {
+	if why, away = g.shedEarly(call); away {
+		return why, true
+	}
 	if q := g.quotas.Load(); q != nil && g.Full() && q.over(call, time.Now()) {
 		why, _, _ = g.overQuota(call)
 		return why, true

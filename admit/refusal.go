@@ -108,7 +108,10 @@ func (r *refusals) learn(turns int, pace, wait time.Duration, arrived, ended int
 func (r *refusals) get(why Reason, d *dice) *Refusal {
 	delay := shortestDelay + d.below(shortestDelay-time.Millisecond)
 	if why != Draining {
-		mean := min(r.mean, r.most*2/3)
+		mean := r.most * 2 / 3
+		if !why.ofPressure() {
+			mean = min(mean, r.mean)
+		}
 		delay = mean/2 + d.below(mean)
 	}
 	i := int(firstDelay[bits.Len64(uint64(delay))])

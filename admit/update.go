@@ -34,6 +34,7 @@ func (g *Gate) updateLocked(opts []Option) error {
 	g.cfg = next
 	g.refusals.bound(&next)
 	g.settleQuotasLocked()
+	g.settlePressureLocked()
 	g.turns.Configure(next.turns())
 	if next.algorithmSet {
 		g.markLocked(next.algorithm)

@@ -156,6 +156,10 @@ func (g *Gate) dispatchLocked(now time.Duration) {
 			break
 		}
 		w := waiterOf(next)
+		if why, sheds := g.shedsLocked(classOf(w.Class)); sheds {
+			g.refuseLocked(w, why, now)
+			continue
+		}
 		switch {
 		case g.turns.TooLate(next, g.least.of(classOf(w.Class), now), r):
 			g.refuseLocked(w, DeadlineTooClose, now)
