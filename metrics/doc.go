@@ -60,7 +60,8 @@
 // outcome is success, overload or ignored ([admit.Outcome]); class is default,
 // critical, sheddable, background or a name from [admit.WithClass]; reason is
 // queue_full, displaced, deadline_too_close, waited_too_long, draining,
-// over_share or over_quota ([admit.Reason]). Tenants are counted and never named: a label that
+// over_share, over_quota, memory_pressure, gc_pressure, processor_pressure or
+// under_pressure ([admit.Reason]). Tenants are counted and never named: a label that
 // callers choose is a series for each of them.
 //
 // weir_wait_seconds is a classic histogram and a native one at once: a server
@@ -145,6 +146,31 @@
 // control_flood, handshake_timeout, first_request_timeout, credit_starved,
 // peer_stalled or budget_exhausted. It is counted where it was found: the peer
 // sees an error of its stream.
+//
+// # Pressure
+//
+// A monitor of package pressure is read from [pressure.Monitor.Stats] when somebody
+// scrapes. A process has one.
+//
+//	collector, err := metrics.NewPressureCollector(monitor)
+//	...
+//	err = prometheus.Register(collector)
+//
+// signal is memory, gc, processors, or the name of a signal of the program's own.
+//
+//	name                         type     labels  what it tells
+//	weir_pressure_ratio          gauge    signal  How much of the resource is used up: 1 is the end. Climbing for hours:
+//	                                              a leak, and this is how long it still takes.
+//	weir_pressure_level          gauge            0 calm, 1 elevated, 2 high, 3 extreme. Not 0: gates refuse classes, with
+//	                                              the reasons in weir_refusals_total that end in _pressure.
+//	weir_pressure_level_changes_total
+//	                             counter          Its rate is high where the level comes and goes: refusals help, and not
+//	                                              for long. The process is too small for its load.
+//	weir_pressure_signal_failing gauge    signal  1 while the signal has no value and counts as 0: see the log, or the
+//	                                              Err of its SignalStats. memory fails where there is no limit to see.
+//	weir_pressure_signal_failures_total
+//	                             counter  signal  Samples that the signal failed.
+//	weir_pressure_panics_total   counter          Panics of hooks, all survived.
 //
 // # Clients
 //
