@@ -34,7 +34,7 @@ func TestBudgetFollowsPressure(t *testing.T) {
 		// drain consumes what has arrived, round after round, and returns what is left of
 		// what was asked for.
 		drain := func() int64 {
-			for range 200 {
+			for range 40 {
 				for _, in := range ins {
 					for range in.Stats().Buffered {
 						if _, err := in.Recv(t.Context()); err != nil {
