@@ -130,7 +130,7 @@ type config struct {
 	maxRetryAfter time.Duration
 	classes       classTable
 	quotas        QuotaConfig
-	pressure      Pressure
+	pressure      []Pressure
 	refuses       func() (reason uint8, refuse bool) // in tests; see package weirtest
 	wrong         []error                            // of options, found when they were applied
 }

@@ -1,5 +1,10 @@
 package admit
 
+import (
+	"fmt"
+	"slices"
+)
+
 // A Pressure tells gates how close the process is to its end. The Monitor of package
 // pressure is one.
 type Pressure interface {
@@ -13,34 +18,44 @@ type Pressure interface {
 }
 
 // WithPressure has the gate refuse calls while the process is close to its end, by class:
-// see [Pressure]. Such a call takes neither a permit nor a place in the queue, and one that
+// see [Pressure]. Of several the highest level counts, and of those the first. Such a call takes neither a permit nor a place in the queue, and one that
 // waits is refused when its turn comes. The reason is MemoryPressure, GCPressure,
 // ProcessorPressure or, for any other signal, UnderPressure. The delay is up to
 // [WithMaxRetryAfter], because an end that is close does not pass with the queue. A
-// Pressure that panics refuses nothing and counts in Stats.Panics. Nil, the default, is no
-// pressure.
+// Pressure that panics refuses nothing and counts in Stats.Panics. None is the default, and
+// in [Gate.Update] takes away those that there were.
 //
 // A [Gate.TurnAway] in a tap refuses such calls before they are read. To a gate for streams
 // it means that no new streams are opened; those that are open go on.
-func WithPressure(p Pressure) Option { return option(func(c *config) { c.pressure = p }) }
+func WithPressure(ps ...Pressure) Option {
+	ps = slices.Clone(ps)
+	return option(func(c *config) {
+		c.pressure = ps
+		for i, p := range ps {
+			if p == nil {
+				c.wrong = append(c.wrong, fmt.Errorf("pressure %d: got nil, want one, or none at all", i))
+			}
+		}
+	})
+}
 
 // pressureLevels is how many levels are told apart.
 const pressureLevels = 4
 
 // sheds is what calls need to know of the pressure. It never changes.
 type sheds struct {
-	source  Pressure
+	sources []Pressure
 	dryRun  bool
 	classes [pressureLevels][MaxClasses]bool // that are refused, by level
 }
 
 // settlePressureLocked makes sheds what the configuration says.
 func (g *Gate) settlePressureLocked() {
-	if g.cfg.pressure == nil {
+	if len(g.cfg.pressure) == 0 {
 		g.sheds.Store(nil)
 		return
 	}
-	s := &sheds{source: g.cfg.pressure, dryRun: g.cfg.dryRun}
+	s := &sheds{sources: g.cfg.pressure, dryRun: g.cfg.dryRun}
 	usual, critical := g.cfg.classes.priority(Default), g.cfg.classes.priority(Critical)
 	for c := range s.classes[0] {
 		p := g.cfg.classes.priority(Class(c))
@@ -51,22 +66,30 @@ func (g *Gate) settlePressureLocked() {
 	g.sheds.Store(s)
 }
 
-// ask returns the level, at most the highest that is told apart.
+// ask returns the highest level, at most the highest that is told apart.
 func (s *sheds) ask(g *Gate) (level uint8, signal string) {
+	for _, p := range s.sources {
+		if l, name := askOne(p, g); l > level {
+			level, signal = l, name
+		}
+	}
+	return min(level, pressureLevels-1), signal
+}
+
+func askOne(p Pressure, g *Gate) (level uint8, signal string) {
 	defer func() {
 		if recover() != nil {
 			g.panics.Add(1)
 			level = 0
 		}
 	}()
-	level, signal = s.source.Pressure()
-	return min(level, pressureLevels-1), signal
+	return p.Pressure()
 }
 
 // pressureReason returns the reason for a signal of package pressure, by its name.
 func pressureReason(signal string) Reason {
 	switch signal {
-	case "memory":
+	case "memory", "bytes":
 		return MemoryPressure
 	case "gc":
 		return GCPressure

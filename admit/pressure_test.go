@@ -64,6 +64,11 @@ func TestPressureRefusesByClass(t *testing.T) {
 
 // The reason says what is scarce, and the delay is not that of the queue.
 func TestPressureReasons(t *testing.T) {
+	calm, bytes, pool := &strain{signal: "memory"}, &strain{signal: "bytes"}, &strain{signal: "pool"}
+	bytes.level.Store(2)
+	pool.level.Store(1)
+	_, err := newGate(t, 9, admit.WithPressure(calm, pool, bytes)).Acquire(t.Context(), admit.Call{})
+	isRefusal(t, err, admit.MemoryPressure) // the worst of several
 	for signal, want := range map[string]admit.Reason{
 		"memory": admit.MemoryPressure, "gc": admit.GCPressure, "processors": admit.ProcessorPressure, "pool": admit.UnderPressure, "": admit.UnderPressure,
 	} {
@@ -201,7 +206,9 @@ func TestPressureOfOthers(t *testing.T) {
 	update(t, g, admit.WithPressure(s))
 	_, err := g.Acquire(t.Context(), admit.Call{Class: admit.Critical})
 	isRefusal(t, err, admit.UnderPressure)
-	update(t, g, admit.WithPressure(nil))
+	update(t, g, admit.WithPressure())
+	passes(t, g, admit.Call{})
+	wantError(t, g.Update(admit.WithPressure(s, nil)), admit.ErrConfig, "pressure 1: got nil, want one")
 	passes(t, g, admit.Call{})
 	var none *strain
 	update(t, g, admit.WithPressure(none))
