@@ -16,8 +16,8 @@ type Sizes struct {
 	MaxRecvMsgSize int
 	// MaxConcurrentStreams is how many calls and streams a connection may have.
 	MaxConcurrentStreams uint32
-	// StreamWindow and ConnWindow are how many bytes may arrive on a stream and on a
-	// connection before a handler has read them.
+	// StreamWindow is how many bytes may arrive on a stream before its handler has read
+	// them. ConnWindow is how many may be on their way on a connection.
 	StreamWindow, ConnWindow int32
 	// Bytes is a limit for [NewBytes].
 	Bytes int64
@@ -37,8 +37,10 @@ const (
 // wraps ErrConfig for less.
 //
 //	MaxRecvMsgSize        memory / 64, at most gRPC's 4 MiB
-//	StreamWindow          memory / 1024, from 64 KiB to 1 MiB, and fixed
-//	ConnWindow            4 * StreamWindow: 64 connections hold a quarter of the memory
+//	StreamWindow          memory / 1024, from 64 KiB to 1 MiB, and fixed: 256 streams that
+//	                      nobody reads hold a quarter of the memory
+//	ConnWindow            4 * StreamWindow; it bounds no memory, because gRPC gives it back
+//	                      when bytes arrive
 //	MaxConcurrentStreams  memory / 256 KiB, from 100 to 1000
 //	Bytes                 memory / 4: encoded and decoded, half of the memory
 //

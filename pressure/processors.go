@@ -16,6 +16,9 @@ import (
 //     of 100 ms;
 //   - on Linux the share of time for which the cgroup took all processors away, because its
 //     CPU quota was used up.
+//
+// It is at most 0.95, so that with the usual marks critical calls run: nothing kills a
+// process that waits.
 func Processors() Signal {
 	return &processors{sys: &thisSystem, latencies: readLatencies}
 }
@@ -23,6 +26,7 @@ func Processors() Signal {
 const (
 	// worstLatency is a wait for a processor at which no call is served in time.
 	worstLatency = 100 * time.Millisecond
+	mostProcessors = 0.95
 	// fewest is how many waits there must be: a few say more of the machine than of the
 	// process.
 	fewest = 50
@@ -53,7 +57,7 @@ func (p *processors) Read() (float64, error) {
 	if !ok {
 		p.past.clear()
 	}
-	return max(median/worstLatency.Seconds(), p.throttling()), nil
+	return min(max(median/worstLatency.Seconds(), p.throttling()), mostProcessors), nil
 }
 
 // medianOf returns the median of what was counted since then. It is not ok if a counter

@@ -100,6 +100,15 @@ func (p *Process) Kill() error {
 	return nil
 }
 
+// ExitCode returns how a child has ended, after Wait: as a shell has it, 128 and the
+// number of the signal that killed it, so 137 for SIGKILL.
+func (p *Process) ExitCode() int {
+	if code := p.cmd.ProcessState.ExitCode(); code >= 0 {
+		return code
+	}
+	return signaled(p.cmd.ProcessState)
+}
+
 // Wait waits until a child that was killed is gone. Nobody may read Lines any more.
 func (p *Process) Wait() error {
 	var exit *exec.ExitError
