@@ -19,8 +19,8 @@ import (
 // is in memory for as long as the client does not read.
 //
 // It is an [admit.Pressure] for [admit.WithPressure]: gates refuse classes below Default
-// at 0.85 of the limit, Default at 0.92, and every call at 1.25, so that large answers of
-// other classes leave room for critical calls. It is exact at every moment. While there is one message or none it refuses nothing, so that one call may
+// at 0.85 of the limit, Default at 0.92, and every call at twice the limit: the answers of
+// calls that ran already can exceed the limit, and must not shut out critical calls. It is exact at every moment. While there is one message or none it refuses nothing, so that one call may
 // always run, whatever its size. It is a signal of package pressure, too, for its metrics.
 //
 // Messages up to 1 KiB are not counted as answers, and of a compressed answer only the
@@ -69,7 +69,7 @@ func (b *Bytes) Pressure() (level uint8, signal string) {
 	}
 	share, _ := b.Read()
 	switch {
-	case share >= 1.25:
+	case share >= 2:
 		level = 3
 	case share >= 0.92:
 		level = 2

@@ -62,7 +62,7 @@ func startBlobs(t *testing.T, b *interceptors.Bytes, get func(context.Context, *
 	t.Helper()
 	gate := newGate(t, admit.WithLimit(fixed(1000)), admit.WithPressure(b))
 	opts, err := interceptors.Server(interceptors.ServerConfig{Gate: gate, Bytes: b, Memory: 256 << 20},
-		interceptors.WithClass(admit.Critical, nil))
+		interceptors.WithClass(admit.Critical, interceptors.Methods("/weirtest.Vital/")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,6 +189,17 @@ func TestBytesLevels(t *testing.T) {
 	if level, _ := new(interceptors.Bytes).Pressure(); level != 0 {
 		t.Errorf("zero: got level %d, want 0", level)
 	}
+	b := newBytes(t, 1)
+	for held, want := range []uint8{0, 0, 3} { // one may always run, and two of a byte are twice the limit
+		if level, signal := interceptors.Hold(b, int64(held)).Pressure(); level != want || signal != "bytes" {
+			t.Errorf("%d messages: got level %d of %q, want %d of bytes", held, level, signal, want)
+		}
+	}
+	for share, want := range map[int64]uint8{84: 0, 85: 1, 91: 1, 92: 2, 199: 2, 200: 3} {
+		if level, _ := interceptors.Hold(newBytes(t, 100), share).Pressure(); level != want {
+			t.Errorf("%d %%: got level %d, want %d", share, level, want)
+		}
+	}
 	_, err := interceptors.NewBytes(0)
 	wantSaid(t, err, "bytes: got a limit of 0")
 	_, err = interceptors.Server(interceptors.ServerConfig{Gate: newGate(t), Memory: 1 << 20, Bytes: new(interceptors.Bytes)})
@@ -199,10 +210,10 @@ func TestBytesLevels(t *testing.T) {
 // The sizes follow from the memory, hold their bounds, and are said.
 func TestSizes(t *testing.T) {
 	for mib, want := range map[int64]string{
-		16:    "memory 16 MiB: requests up to 256 KiB, 100 streams a connection, windows of 64 KiB a stream and 256 KiB a connection, 4 MiB of messages",
-		256:   "memory 256 MiB: requests up to 4 MiB, 1000 streams a connection, windows of 256 KiB a stream and 1 MiB a connection, 64 MiB of messages",
-		4096:  "memory 4 GiB: requests up to 4 MiB, 1000 streams a connection, windows of 1 MiB a stream and 4 MiB a connection, 1 GiB of messages",
-		1<<22: "memory 4 TiB: requests up to 4 MiB, 1000 streams a connection, windows of 1 MiB a stream and 4 MiB a connection, 1 TiB of messages",
+		16:      "memory 16 MiB: requests up to 256 KiB, 100 streams a connection, windows of 64 KiB a stream and 256 KiB a connection, 4 MiB of messages",
+		256:     "memory 256 MiB: requests up to 4 MiB, 1000 streams a connection, windows of 256 KiB a stream and 1 MiB a connection, 64 MiB of messages",
+		4096:    "memory 4 GiB: requests up to 4 MiB, 1000 streams a connection, windows of 1 MiB a stream and 4 MiB a connection, 1 GiB of messages",
+		1 << 22: "memory 4 TiB: requests up to 4 MiB, 1000 streams a connection, windows of 1 MiB a stream and 4 MiB a connection, 1 TiB of messages",
 	} {
 		s, err := interceptors.SizesFor(mib << 20)
 		if err != nil || s.String() != want {
