@@ -18,7 +18,8 @@ type Pressure interface {
 }
 
 // WithPressure has the gate refuse calls while the process is close to its end, by class:
-// see [Pressure]. Of several the highest level counts, and of those the first. Such a call takes neither a permit nor a place in the queue, and one that
+// see [Pressure]. Of several the highest level counts, and of those the first. Such a
+// call takes neither a permit nor a place in the queue, and one that
 // waits is refused when its turn comes. The reason is MemoryPressure, GCPressure,
 // ProcessorPressure or, for any other signal, UnderPressure. The delay is up to
 // [WithMaxRetryAfter], because an end that is close does not pass with the queue. A

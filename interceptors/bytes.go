@@ -20,7 +20,9 @@ import (
 //
 // It is an [admit.Pressure] for [admit.WithPressure]: gates refuse classes below Default
 // at 0.85 of the limit, Default at 0.92, and every call at twice the limit: the answers of
-// calls that ran already can exceed the limit, and must not shut out critical calls. It is exact at every moment. While there is one message or none it refuses nothing, so that one call may
+// calls that ran already can exceed the limit, and must not shut out critical calls.
+// It is exact at every moment. While there is one message or none it refuses nothing,
+// so that one call may
 // always run, whatever its size. It is a signal of package pressure, too, for its metrics.
 //
 // Messages up to 1 KiB are not counted as answers, and of a compressed answer only the
