@@ -25,6 +25,7 @@ type config struct {
 	maxRetryAfter time.Duration
 	classes       classTable
 	quotas        QuotaConfig
+	pressure      []Pressure
 	refuseIf      func() (why Reason, refuse bool) // for package weirtest
 	bad           check.Errors                     // found while options were applied
 }

@@ -203,7 +203,9 @@ func TestNames(t *testing.T) {
 		"class(4)": admit.Class(4), "class(255)": admit.Class(255),
 		"ignored": admit.Ignored, "success": admit.Success, "overload": admit.Overload, "outcome(3)": admit.Outcome(3),
 		"queue_full": admit.QueueFull, "displaced": admit.Displaced, "deadline_too_close": admit.DeadlineTooClose,
-		"waited_too_long": admit.WaitedTooLong, "draining": admit.Draining, "over_share": admit.OverShare, "over_quota": admit.OverQuota, "reason(7)": admit.Reason(7),
+		"waited_too_long": admit.WaitedTooLong, "draining": admit.Draining, "over_share": admit.OverShare, "over_quota": admit.OverQuota,
+		"memory_pressure": admit.MemoryPressure, "gc_pressure": admit.GCPressure, "processor_pressure": admit.ProcessorPressure,
+		"under_pressure": admit.UnderPressure, "reason(11)": admit.Reason(11),
 	} {
 		if got.String() != want {
 			t.Errorf("String: got %q, want %q", got, want)

@@ -16,3 +16,9 @@ var UnaryRestore = unaryRestore
 func UnaryOf(c ServerConfig) grpc.UnaryServerInterceptor {
 	return c.router(unaryServer, c.Gate, serverConfig(nil)).unary
 }
+
+// Hold has b hold n messages of one byte, instead of those that it held.
+func Hold(b *Bytes, n int64) *Bytes {
+	b.add(n-b.messages.Load(), n-b.used.Load())
+	return b
+}

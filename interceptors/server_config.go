@@ -40,6 +40,15 @@ type ServerConfig struct {
 	// that number if it is larger. It does not change when a limit grows. To bound
 	// connections more tightly, append grpc.MaxConcurrentStreams to the options.
 	MaxConcurrentStreams uint32
+	// Memory is how many bytes of memory the process may use, at least 16 MiB. The largest
+	// request, the windows and, if MaxConcurrentStreams is zero, the streams of a
+	// connection follow from it: see [SizesFor]. Zero leaves gRPC's defaults.
+	Memory int64
+	// Chose, if not nil, is called with what followed from Memory, to log it.
+	Chose func(Sizes)
+	// Bytes, if not nil, counts the bytes of messages that the server holds. Give it to the
+	// gates as well: admit.WithPressure(monitor, bytes).
+	Bytes *Bytes
 }
 
 // Server returns server options for a guarded server, with all interceptors in the right
@@ -77,7 +86,7 @@ func Server(c ServerConfig, opts ...ServerOption) ([]grpc.ServerOption, error) {
 	if c.Tap {
 		server = append(server, tap)
 	}
-	return server, nil
+	return append(server, c.remember()...), nil
 }
 
 const (
@@ -132,6 +141,7 @@ func (c *ServerConfig) validate(opts []ServerOption) error {
 			"server: MaxConcurrentStreams: got %d, want at least %d, which the gates let run and wait, or 0 (%d here)",
 			most, need, c.roomy())
 	}
+	c.validateMemory(&bad)
 	cfg := serverConfig(opts)
 	for _, err := range cfg.checkOptions(c.gates()...) {
 		bad.That(false, "server: %w", err)

@@ -23,6 +23,10 @@ type BudgetConfig struct {
 	// ReclaimAfter is how long credit may lie unused while others want some,
 	// before it is taken back. Default 1 s. The sender must know FEATURE_DRAIN.
 	ReclaimAfter time.Duration
+	// Pressure, if not nil, makes the budget smaller while the process is close to its end:
+	// half at level 1, a quarter at level 2, and one element for each stream at level 3.
+	// What was asked for before stays asked for. It grows back within 100 ms.
+	Pressure Pressure
 }
 
 // A Budget is one bound for the memory of many receivers; see [WithBudget]. Every stream
@@ -35,14 +39,15 @@ type BudgetConfig struct {
 type Budget struct {
 	config BudgetConfig
 
-	mu       sync.Mutex // guards what follows; a receiver's lock may be held around it
-	accounts map[*account]struct{}
-	bytes    int64 // of all accounts
-	messages int64
-	idle     int64 // accounts that have nothing, and may have one element at any time
-	wanting  int   // accounts that want more than they got
-	retrying bool  // those who want more will be asked soon
-	sweeping bool  // idle credit will be looked for
+	mu        sync.Mutex // guards what follows; a receiver's lock may be held around it
+	accounts  map[*account]struct{}
+	bytes     int64 // of all accounts
+	messages  int64
+	idle      int64 // accounts that have nothing, and may have one element at any time
+	wanting   int   // accounts that want more than they got
+	retrying  bool  // those who want more will be asked soon
+	relieving bool  // and when there may be less pressure
+	sweeping  bool  // idle credit will be looked for
 }
 
 // NewBudget returns a budget, and an error that says what is wrong with c.
@@ -158,11 +163,12 @@ func (a *account) Take(n int64) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	got := n
-	if b.config.Messages > 0 {
-		got = min(got, (b.config.Messages-kept(b.config.Messages)-b.messages-a.credit-a.held)/2)
+	bytes, messages, pressed := b.boundsLocked()
+	if messages > 0 {
+		got = min(got, (messages-kept(messages)-b.messages-a.credit-a.held)/2)
 	}
-	if b.config.Bytes > 0 {
-		got = min(got, (b.config.Bytes-kept(b.config.Bytes)-b.bytes-a.loadLocked())/(2*a.weight))
+	if bytes > 0 {
+		got = min(got, (bytes-kept(bytes)-b.bytes-a.loadLocked())/(2*a.weight))
 	}
 	if got < 1 && a.credit+a.held == 0 {
 		got = 1
@@ -170,6 +176,9 @@ func (a *account) Take(n int64) int64 {
 	got = max(0, got)
 	a.wantLocked(got < n)
 	a.addLocked(got, 0, 0)
+	if pressed {
+		b.relieveLocked()
+	}
 	return got
 }
 

@@ -25,7 +25,7 @@ const (
 )
 
 // codeTable holds the code of refusals for each reason.
-type codeTable [admit.OverQuota + 1]codes.Code
+type codeTable [admit.UnderPressure + 1]codes.Code
 
 var (
 	serverCodes = codeTable{
@@ -36,6 +36,11 @@ var (
 		admit.Draining:         codes.Unavailable,
 		admit.OverShare:        codes.ResourceExhausted,
 		admit.OverQuota:        codes.ResourceExhausted,
+
+		admit.MemoryPressure:    codes.Unavailable,
+		admit.GCPressure:        codes.Unavailable,
+		admit.ProcessorPressure: codes.Unavailable,
+		admit.UnderPressure:     codes.Unavailable,
 	}
 	clientCodes = codeTable{
 		admit.QueueFull:        codes.ResourceExhausted,
@@ -45,6 +50,11 @@ var (
 		admit.Draining:         codes.Unavailable,
 		admit.OverShare:        codes.ResourceExhausted,
 		admit.OverQuota:        codes.ResourceExhausted,
+
+		admit.MemoryPressure:    codes.ResourceExhausted,
+		admit.GCPressure:        codes.ResourceExhausted,
+		admit.ProcessorPressure: codes.ResourceExhausted,
+		admit.UnderPressure:     codes.ResourceExhausted,
 	}
 )
 

@@ -21,6 +21,11 @@ var (
 		admit.Draining:         "the server is shutting down",
 		admit.OverShare:        "the caller's share of the server is used up",
 		admit.OverQuota:        "the caller's quota is used up",
+
+		admit.MemoryPressure:    "the server is short of memory",
+		admit.GCPressure:        "the server is short of memory and busy with collecting garbage",
+		admit.ProcessorPressure: "the server is short of processors",
+		admit.UnderPressure:     "the server is under pressure",
 	}
 	clientPhrases = [...]string{
 		admit.QueueFull:        "this client's limit for %q is used up",
@@ -30,6 +35,11 @@ var (
 		admit.Draining:         "this client is shutting down its calls for %q",
 		admit.OverShare:        "the caller's share of this client's limit for %q is used up",
 		admit.OverQuota:        "the caller's quota at this client's limit for %q is used up",
+
+		admit.MemoryPressure:    "this client's limit for %q is closed: its process is short of memory",
+		admit.GCPressure:        "this client's limit for %q is closed: its process is busy with collecting garbage",
+		admit.ProcessorPressure: "this client's limit for %q is closed: its process is short of processors",
+		admit.UnderPressure:     "this client's limit for %q is closed: its process is under pressure",
 	}
 )
 
