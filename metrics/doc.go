@@ -12,8 +12,9 @@
 // # Concepts
 //
 // A [Source] is a gate, a breaker, a throttle, a meter of streams or a monitor of pressure. A
-// [Collector] shows one or more of them. It reads their Stats when Prometheus scrapes, so a call that does not wait costs
-// nothing more. Only the waits are measured as they happen, by hooks of the gate.
+// [Collector] shows one or more of them. It reads their Stats when Prometheus scrapes, so a call
+// that does not wait costs nothing more. Only the waits are measured as they happen, by hooks of
+// the gate.
 //
 // The name of a source is a label of all its metrics: gate, breaker, throttle, meter or monitor. Other
 // labels are closed sets, or names that this program chose. A value that a caller sends never

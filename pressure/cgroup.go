@@ -11,13 +11,13 @@ import (
 
 // A cgroup is the process's control group for one controller.
 type cgroup struct {
-	dir string // of the group, in the file system's form: without a leading slash
-	top string // where the hierarchy is mounted; the parents of dir up to here are visible
+	dir string // of the group, without a leading slash, as fs.FS has it
+	top string // mount point of the hierarchy; the parents of dir up to here are visible
 	v2  bool
 }
 
-// findCgroup returns the group of the process for a controller. Where the controller is
-// mounted as v1, that is the one.
+// findCgroup returns the group of the process for a controller. A hierarchy of v1 with the
+// controller comes before that of v2.
 func findCgroup(files fs.FS, controller string) (cgroup, error) {
 	groups, err := fs.ReadFile(files, "proc/self/cgroup")
 	if err != nil {
@@ -46,8 +46,8 @@ func findCgroup(files fs.FS, controller string) (cgroup, error) {
 	return *unified, nil
 }
 
-// memberships reads /proc/self/cgroup: lines of "id:controllers:path", of which that of v2
-// has neither id nor controllers.
+// memberships reads the lines "id:controllers:path" of /proc/self/cgroup. The line of v2 has
+// the id 0 and no controllers.
 func memberships(text, controller string) (v1, v2 string, hasV1, hasV2 bool) {
 	for line := range strings.Lines(text) {
 		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
@@ -67,7 +67,7 @@ func memberships(text, controller string) (v1, v2 string, hasV1, hasV2 bool) {
 	return v1, v2, hasV1, hasV2
 }
 
-// A mount is a line of /proc/self/mountinfo: see proc_pid_mountinfo(5).
+// A mount is a line of /proc/self/mountinfo, as proc_pid_mountinfo(5) describes it.
 type mount struct{ root, point, kind, options string }
 
 func parseMount(line string) (mount, bool) {
@@ -79,7 +79,7 @@ func parseMount(line string) (mount, bool) {
 	return mount{root: unescape(fields[3]), point: unescape(fields[4]), kind: rest[0], options: rest[2]}, true
 }
 
-// unescape turns \040 and the like into what they stand for.
+// unescape decodes the octal escapes of mountinfo.
 func unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
@@ -93,8 +93,8 @@ func (m mount) has(controller string) bool {
 	return false
 }
 
-// group returns the group of a path in the hierarchy. In a container the path may be one
-// that only the host sees. Then the mount point is the group.
+// group returns the group of a path in the hierarchy. In a container the path may exist only
+// on the host. Then the mount point is the group.
 func (m mount) group(files fs.FS, name string, v2 bool) cgroup {
 	top := strings.TrimPrefix(path.Clean(m.point), "/")
 	g := cgroup{dir: top, top: top, v2: v2}
@@ -127,11 +127,11 @@ func (g cgroup) memoryLimit(files fs.FS) (lowest int64) {
 	}
 }
 
-// unlimited is less than what v1 writes for no limit, and more than any machine has.
+// unlimited is less than the number that v1 has for no limit, and more than any machine has.
 const unlimited = math.MaxInt64 / 4
 
-// memoryUsage returns what the kernel has charged to the group, less file cache that it can
-// drop at once.
+// memoryUsage returns the memory that the kernel charges to the group, without the file cache
+// that it can drop at once.
 func (g cgroup) memoryUsage(files fs.FS) (int64, error) {
 	usage, cache := "memory.usage_in_bytes", "total_inactive_file"
 	if g.v2 {
@@ -148,8 +148,8 @@ func (g cgroup) memoryUsage(files fs.FS) (int64, error) {
 	return max(used-inactive, 0), nil
 }
 
-// throttled returns for how many seconds the processors of the group were taken away, the
-// sum of all processors.
+// throttled returns the seconds for which the quota of the group was used up, summed over the
+// processors.
 func (g cgroup) throttled(files fs.FS) (float64, error) {
 	name, unit := "throttled_time", 1e-9
 	if g.v2 {
@@ -159,7 +159,7 @@ func (g cgroup) throttled(files fs.FS) (float64, error) {
 	return float64(n) * unit, err
 }
 
-// readNumber reads a file that holds one number. "max" is more than any.
+// readNumber reads a file that holds one number, or "max" for no limit.
 func readNumber(files fs.FS, name string) (int64, error) {
 	data, err := fs.ReadFile(files, name)
 	if err != nil {
@@ -176,7 +176,7 @@ func readNumber(files fs.FS, name string) (int64, error) {
 	return n, nil
 }
 
-// readStat reads the value of a key from a file of lines "key value" or "key: value kB".
+// readStat reads the value of a key from a file such as memory.stat or meminfo.
 func readStat(files fs.FS, name, key string) (int64, error) {
 	data, err := fs.ReadFile(files, name)
 	if err != nil {

@@ -1,11 +1,11 @@
-// Package pressure tells how close the process is to its end: to the kernel that kills it
-// for its memory, to a collector that leaves no processor for the work, to processors that
-// everything waits for. Gates refuse calls by class while it is close.
+// Package pressure measures how close the process is to its end. The kernel kills a process
+// that takes too much memory, the collector can take all processors, and calls can wait too
+// long for a processor. Gates refuse calls by class while the process is close to that.
 //
 // A limit on calls does not see memory. gRPC reads and decodes a request before an
-// interceptor runs, and an answer stays in memory after its handler has returned. Use a
-// [Monitor] in every server that has a memory limit. Do without it where nothing but the
-// gate's own limit can run out.
+// interceptor runs, and a response stays in memory after its handler has returned. Use a
+// [Monitor] in a server with a memory limit. Do not use one if only the capacity that the
+// gate limits can run out.
 //
 //	monitor, err := pressure.New()
 //	if err != nil {
@@ -15,46 +15,47 @@
 //	defer monitor.Stop()
 //	gate, err := admit.New(admit.WithPressure(monitor))
 //
-// A [Signal] is one resource, read as a number from 0 (plenty is left) to 1 (the end).
-// [Memory], [GC] and [Processors] are there from the start. A connection pool, a disk or a
-// queue is a signal that the program writes itself. The monitor reads all of them every
-// 100 ms. The worst one decides on the [Level]:
+// A [Signal] is a resource, read as a number from 0 (unused) to 1 (used up). [Memory], [GC]
+// and [Processors] are the default. A connection pool, a disk or a queue is a signal that
+// the program adds. The monitor reads all signals every 100 ms. The highest value decides
+// on the [Level]:
 //
 //	level     from   until below  gates refuse
 //	Calm                          nothing
-//	Elevated  0.85   0.75         classes below Default: Sheddable and Background
-//	High      0.92   0.85         classes below Critical: Default, too
+//	Elevated  0.85   0.75         classes below Default, so Sheddable and Background
+//	High      0.92   0.85         classes below Critical, so also Default
 //	Extreme   0.97   0.92         every call that is not exempt
 //
-// A level ends where the one before it begins, and Elevated ends at 0.75. So a level does
-// not flicker, and a server that recovers serves its most important calls first.
+// A level ends where the level before it begins, and Elevated ends at 0.75. So a level does
+// not flicker, and a recovering server first admits its most important calls. To hold High
+// and Extreme for longer, raise Elevated and High in [Marks].
 //
-// # What the memory signal counts
+// # The memory signal
 //
-// Usage is what the kernel charges to the process, less file cache that the kernel can drop
-// (inactive_file) and less pages that Go has free and would use before it asks for more.
-// The limit is the first of these that there is:
+// Usage is the memory that the kernel charges to the process. It does not include the file
+// cache that the kernel can drop (inactive_file), or free pages of the Go heap, because Go
+// uses these before it asks for more. The limit is the first of these that exists:
 //
 //   - MemoryConfig.Limit;
 //   - on Linux the lowest memory.max or memory.high (cgroup v2), or memory.limit_in_bytes
 //     (v1), from the cgroup of the process up to the root;
-//   - GOMEMLIMIT. Then usage is what the last collection has found alive, because the
-//     heap reaches this limit in good health, too;
-//   - on Linux the memory that the machine has available, together with what the process has.
+//   - GOMEMLIMIT. Usage then counts the heap as it was after the last collection, because
+//     also a healthy heap grows up to this limit;
+//   - on Linux the available memory of the machine and the memory of the process together.
 //
-// Elsewhere and without a limit the signal has nothing to say. [Stats] reports that as the
-// signal's error, and it counts as 0.
+// On other systems without a limit the signal fails. [Stats] has the error, and the signal
+// counts as 0.
 //
-// A Go heap grows to twice what is alive before it is collected, so a healthy server in a
-// container would come close to the container's limit. While a monitor with the memory
-// signal runs it therefore sets Go's memory limit to 75 % of the first two limits above,
-// unless GOMEMLIMIT or debug.SetMemoryLimit has set one: see MemoryConfig.KeepGoLimit. A
-// GOMEMLIMIT of one's own should be below the first mark, or garbage counts as pressure.
+// A Go heap grows to twice its live size before it is collected. So a healthy server would
+// come close to the limit of its container. While a monitor with the memory signal runs, it
+// sets Go's memory limit to 75 % of the first two limits above, unless GOMEMLIMIT or
+// debug.SetMemoryLimit has set one. MemoryConfig.KeepGoLimit turns that off. A GOMEMLIMIT
+// that you set should be below the mark of Elevated, or garbage counts as pressure.
 //
 // # Signals that fail
 //
-// A signal that panics, returns an error, NaN or a number below 0, or does not return
-// fails. Its last value counts for one second more (five samples, if that is longer), then
-// it counts as 0: what is not known must not refuse calls. It fails alone: the others are
-// read as before. A signal that never returns costs one goroutine, for ever.
+// A signal fails if it panics, returns an error, NaN or a negative number, or does not
+// return. Its last value counts for one more second, or for five samples if they take
+// longer. Then it counts as 0, because an unknown value must not refuse calls. The other
+// signals are read as before. A signal that never returns costs one goroutine, for ever.
 package pressure

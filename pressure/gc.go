@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// GC returns the signal "gc": the share of the processors' time of the last second that
-// the collector took, as part of the half that the Go runtime lets it have at most. A
-// healthy program stays below 0.6. Close to 1 the heap has nowhere to go: each collection
-// frees little, and the next begins at once.
+// GC returns the signal "gc". It is the share of the processor time of the last second that the
+// collector took, divided by 0.5, the share at which the Go runtime stops the collector. So
+// 0.85 means 42 % of the processors. Near 1 each collection frees little, and the next one
+// begins at once.
 //
-// Collection by processors that have nothing else to do does not count.
+// Collection by idle processors does not count.
 func GC() Signal { return &collector{read: readCollector} }
 
 // mostGC is the share at which the Go runtime stops the collector (runtime/mgclimit.go).
@@ -40,11 +40,11 @@ func (c *collector) Read() (float64, error) {
 	now := collectorTimes{gc, total}
 	then, took := c.past.add(time.Now(), now)
 	if now.gc < then.gc || now.total < then.total {
-		c.past.clear() // a counter that goes backwards says nothing of what was before
+		c.past.clear() // a counter went backwards
 		return 0, nil
 	}
-	// The runtime counts at the end of each collection. One that took longer than the
-	// window brings its time along.
+	// The runtime counts at the end of each collection. The time of a long collection may
+	// exceed the window.
 	possible := max(took.Seconds()*float64(runtime.GOMAXPROCS(0)), now.total-then.total)
 	return (now.gc - then.gc) / possible / mostGC, nil
 }
@@ -74,8 +74,8 @@ type moment[T any] struct {
 
 const windowLength = time.Second
 
-// add adds a reading. It returns the last one that is at least a second old and how long
-// ago that was; or, if there is none, the first one and a second.
+// add adds a reading. It returns the latest reading that is at least a second old, and its
+// age. If there is none, it returns the first reading and one second.
 func (w *window[T]) add(now time.Time, value T) (then T, took time.Duration) {
 	w.past = append(w.past, moment[T]{now, value})
 	for len(w.past) > 1 && now.Sub(w.past[1].at) >= windowLength {

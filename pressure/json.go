@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// document is what FromJSON reads. A nil field was not named.
+// A document is the input of FromJSON. A nil field was absent.
 type document struct {
 	Every *string        `json:"every"`
 	Marks *marksDocument `json:"marks"`
@@ -22,10 +22,10 @@ type marksDocument struct {
 	Release  *float64 `json:"release"`
 }
 
-// FromJSON reads a monitor's configuration from a JSON document and returns it as one
-// option, for [New] or [Monitor.Update]. What the document does not name stays as it is.
-// It returns an error that wraps ErrConfig. Marks are checked where the option is used,
-// because they depend on those that the document does not name. An example with every key:
+// FromJSON reads a configuration from a JSON document and returns it as one option, for [New]
+// or [Monitor.Update]. Absent keys change nothing. The error wraps ErrConfig. New and Update
+// check that the marks rise, because absent marks keep their values. This document has every
+// key:
 //
 //	{"every": "100ms", "marks": {"elevated": 0.85, "high": 0.92, "extreme": 0.97, "release": 0.75}}
 func FromJSON(data []byte) (Option, error) {
@@ -70,8 +70,8 @@ func (d *marksDocument) apply(c *config) {
 		if f.from == nil {
 			continue
 		}
-		if *f.from == 0 { // which means the default in Go, and would be a surprise here
-			c.wrong = append(c.wrong, fmt.Errorf("marks.%s: got 0, want more than 0", f.name))
+		if *f.from == 0 { // in Go it means the default, which would be a surprise here
+			c.bad.That(false, "marks.%s: got 0, want more than 0", f.name)
 		}
 		*f.to = *f.from
 	}

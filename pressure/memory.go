@@ -10,31 +10,31 @@ import (
 	"time"
 )
 
-// A MemoryConfig says what the memory signal measures. The zero value finds out by itself.
+// A MemoryConfig configures the memory signal. The zero value finds the limit by itself.
 type MemoryConfig struct {
-	// Limit is how many bytes of memory the process may have, for a limit that it cannot
-	// see. Zero finds the limit: see the package's description.
+	// Limit is the memory limit of the process in bytes, if the process cannot find it. Zero
+	// means that it is found as the package documentation describes.
 	Limit int64
-	// KeepGoLimit leaves Go's memory limit as it is. Without it a monitor that runs sets
-	// that to 75 % of Limit or of the cgroup's limit, follows changes of the latter, and
-	// takes it back in Stop. It never touches a limit that somebody else has set.
+	// KeepGoLimit keeps Go's memory limit as it is. Otherwise a running monitor sets it to
+	// 75 % of Limit or of the cgroup's limit, follows changes of the cgroup, and resets it in
+	// Stop. It never changes a limit that the program or GOMEMLIMIT has set.
 	KeepGoLimit bool
 }
 
-// Memory returns the signal "memory": the share of the process's memory limit that is in
-// use. See the package's description for what counts.
+// Memory returns the signal "memory". It is the used share of the memory limit of the process.
+// The package documentation defines usage and limit.
 //
-// Above 0.75, and if much of the heap may be garbage, it has the collector run, so that
-// a level ends when the memory is free. It does so at most once a second, and for at most
-// a tenth of the time.
+// Above 0.75 it runs the collector if more than 2 % of the limit may be garbage. Otherwise a
+// level could last until the next collection. It does so at most once a second, and for at
+// most a tenth of the time.
 func Memory(c MemoryConfig) Signal { return &memory{cfg: c, sys: &thisSystem} }
 
 const (
-	// goShare is the part of a limit that is left to Go's heap.
+	// goShare is the part of a limit that Go's memory limit is set to.
 	goShare = 0.75
-	// collectAt is from where on garbage is worth a collection.
+	// collectAt is the value from which garbage is collected.
 	collectAt = 0.75
-	// lookAgain is after how long the cgroup is looked for anew: a process can be moved.
+	// lookAgain is how often the cgroup is looked for again, since a process can be moved.
 	lookAgain = 10 * time.Second
 )
 
@@ -42,15 +42,15 @@ type memory struct {
 	cfg MemoryConfig
 	sys *system
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	group   cgroup
-	found   time.Time // when group was; zero for never
+	found   time.Time // when group was found, zero for never
 	runs    bool
-	goLimit int64 // that this signal has set; 0 for none
+	goLimit int64 // set by this signal, 0 for none
 
 	cycles     uint64
 	cycled     time.Time // when cycles changed
-	collected  time.Time // when this signal had the collector run
+	collected  time.Time // when this signal ran the collector
 	collection time.Duration
 }
 
@@ -66,7 +66,7 @@ func (m *memory) validate() error {
 // A usage is how much of a limit is in use.
 type usage struct {
 	used, limit int64
-	kills       bool // who exceeds the limit is killed
+	kills       bool // the kernel kills a process above the limit
 }
 
 func (u usage) share() float64 { return max(float64(u.used), 0) / float64(u.limit) }
@@ -92,7 +92,7 @@ func (m *memory) Read() (float64, error) {
 	return u.share(), nil
 }
 
-// measure looks for the first limit that there is.
+// measure returns the usage of the first limit that exists.
 func (m *memory) measure(h heap) (usage, error) {
 	if m.cfg.Limit > 0 {
 		return usage{m.sys.resident(h) - h.free, m.cfg.Limit, true}, nil
@@ -102,7 +102,7 @@ func (m *memory) measure(h heap) (usage, error) {
 		return u, nil
 	}
 	if !errors.Is(err, ErrUnknown) && m.goLimit != 0 {
-		return usage{}, err // there was a limit a moment ago
+		return usage{}, err // the limit was there a moment ago
 	}
 	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 && limit > 0 && limit != m.goLimit {
 		return usage{h.mapped - h.free - h.garbage, limit, false}, nil
@@ -132,8 +132,8 @@ func (m *memory) ofGroup(h heap) (usage, error) {
 	return usage{used - h.free, limit, true}, nil
 }
 
-// ofMachine measures what the process has against what it could have: what others have of
-// the machine's memory is not the process's fault.
+// ofMachine measures the memory of the process against that and the available memory. The
+// memory of other processes does not count, since this process cannot free it.
 func (m *memory) ofMachine(h heap) (usage, error) {
 	available, err := readStat(m.sys.files, "proc/meminfo", "MemAvailable")
 	if err != nil {
@@ -143,7 +143,7 @@ func (m *memory) ofMachine(h heap) (usage, error) {
 	return usage{resident - h.free, max(resident+available, 1), false}, nil
 }
 
-// worthCollecting reports whether a collection may find that there is more room.
+// worthCollecting reports whether a collection may lower the value.
 func (m *memory) worthCollecting(u usage, h heap) bool {
 	now := time.Now()
 	if h.cycles != m.cycles || m.cycled.IsZero() {
@@ -153,7 +153,7 @@ func (m *memory) worthCollecting(u usage, h heap) bool {
 		now.Sub(m.cycled) >= time.Second && now.Sub(m.collected) >= max(time.Second, 10*m.collection)
 }
 
-// setGoLimit has the collector keep the heap below the limit, if nobody else has.
+// setGoLimit sets Go's memory limit, unless the program or GOMEMLIMIT has set one.
 func (m *memory) setGoLimit(u usage) {
 	if !m.runs || m.cfg.KeepGoLimit {
 		return
@@ -186,7 +186,7 @@ func (m *memory) stop() {
 	m.resetGoLimit()
 }
 
-// resetGoLimit takes back what setGoLimit has set, unless somebody else has set another.
+// resetGoLimit undoes setGoLimit, unless the program has set another limit since.
 func (m *memory) resetGoLimit() {
 	if m.goLimit != 0 && debug.SetMemoryLimit(-1) == m.goLimit {
 		debug.SetMemoryLimit(math.MaxInt64)

@@ -1,49 +1,48 @@
 package pressure
 
 import (
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// A Monitor reads signals and says how close the process is to its end. Use [New]. All
-// methods are safe for concurrent use. The zero Monitor and a nil one are always Calm.
+// A Monitor reads signals and derives the level of pressure. Use [New]. It is safe for
+// concurrent use. The zero Monitor and a nil one are always Calm.
 //
-// A monitor has one goroutine from Start to Stop, which starts a short one for each read
-// of a signal.
+// A monitor has one goroutine from Start to Stop. It starts a short one for each read of a
+// signal.
 type Monitor struct {
 	state atomic.Pointer[state]
 
-	life    sync.Mutex // held by Start and Stop throughout; taken before mu
-	mu      sync.Mutex // guards what follows
+	life    sync.Mutex // held by Start and Stop throughout, and taken before mu
+	mu      sync.Mutex // guards the fields below
 	cfg     config
-	stop    chan struct{} // closed to end the goroutine; nil while there is none
-	done    chan struct{} // closed when it has ended
+	stop    chan struct{} // closed to end the goroutine, nil if there is none
+	done    chan struct{} // closed by the goroutine when it ends
 	samples uint64
 	changes uint64
 	panics  uint64
 }
 
-// A state is what callers see. It never changes.
+// A state is the result of a sample. It never changes.
 type state struct {
 	level  Level
 	signal string
 }
 
-// starter is a signal that has something to do while a monitor runs.
+// A starter is a signal that the monitor tells when it starts and stops.
 type starter interface {
 	start()
 	stop()
 }
 
-// New returns a monitor that is not started. It returns an error that wraps ErrConfig and
-// names every wrong option.
+// New returns a monitor that is not started. The error wraps ErrConfig and names every wrong
+// option.
 func New(opts ...Option) (*Monitor, error) {
 	c := config{name: "default"}
 	c.probes = c.newProbes([]Signal{Memory(MemoryConfig{}), GC(), Processors()})
-	c.take(opts)
-	if err := c.validate(); err != nil {
+	c.apply(opts)
+	if err := c.validate().Err(ErrConfig); err != nil {
 		return nil, err
 	}
 	return &Monitor{cfg: c}, nil
@@ -59,18 +58,17 @@ func (m *Monitor) Name() string {
 	return m.cfg.name
 }
 
-// Update changes the configuration, also while the monitor runs, and keeps what it is not
-// told to change. With an error, which wraps ErrConfig, it changes nothing. The next
-// sample goes by it.
+// Update changes the configuration, also while the monitor runs. It keeps everything that no
+// option names. The next sample uses the new configuration. If an option is wrong, Update
+// changes nothing and returns an error that wraps ErrConfig.
 func (m *Monitor) Update(opts ...Option) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	next := m.cfg
-	next.take(opts)
-	if m.cfg.name != next.name {
-		next.wrong = append(next.wrong, fmt.Errorf("a monitor cannot be renamed: got %q, want %q", next.name, m.cfg.name))
-	}
-	if err := next.validate(); err != nil {
+	next.apply(opts)
+	bad := next.validate()
+	bad.That(next.name == m.cfg.name, "a monitor cannot be renamed: got %q, want %q", next.name, m.cfg.name)
+	if err := bad.Err(ErrConfig); err != nil {
 		return err
 	}
 	if m.stop != nil {
@@ -81,8 +79,8 @@ func (m *Monitor) Update(opts ...Option) error {
 	return nil
 }
 
-// Start begins to read the signals. It does not block. A monitor that runs is left alone.
-// Call Stop when the server has stopped.
+// Start begins to read the signals. It does not block. It does nothing if the monitor runs.
+// Call Stop after the server has stopped.
 func (m *Monitor) Start() {
 	m.life.Lock()
 	defer m.life.Unlock()
@@ -99,9 +97,9 @@ func (m *Monitor) Start() {
 	go m.run(m.stop, m.done)
 }
 
-// Stop ends the monitor's goroutine and waits for it. It does not wait for a signal that
-// does not return. The level is Calm from then on. Start begins anew. A hook must not call
-// Stop, which waits for the hook.
+// Stop ends the goroutine of the monitor and waits for it, but not for a signal that does not
+// return. The level is Calm from then on. Start can start the monitor again. A hook must not
+// call Stop, because Stop waits for the hook.
 func (m *Monitor) Stop() {
 	m.life.Lock()
 	defer m.life.Unlock()
@@ -120,7 +118,7 @@ func (m *Monitor) Stop() {
 	m.state.Store(nil)
 }
 
-// each calls f for the signals that want to know when a monitor runs.
+// each calls f for each signal that is a starter.
 func each(probes []*probe, f func(starter)) {
 	for _, p := range probes {
 		if s, ok := p.signal.(starter); ok {
@@ -129,13 +127,13 @@ func each(probes []*probe, f func(starter)) {
 	}
 }
 
-// Level returns the level at the last sample. It costs one atomic load.
+// Level returns the level of the last sample. It costs one atomic load.
 func (m *Monitor) Level() Level {
 	level, _ := m.Pressure()
 	return Level(level)
 }
 
-// Pressure returns the level and the name of the signal that caused it, for gates: see
+// Pressure returns the level and the name of the signal that caused it. Gates call it; see
 // admit.WithPressure. It costs one atomic load.
 func (m *Monitor) Pressure() (level uint8, signal string) {
 	if m == nil {
@@ -162,8 +160,8 @@ func (m *Monitor) run(stop <-chan struct{}, done chan<- struct{}) {
 	}
 }
 
-// sample reads the signals once and settles the level. It returns after how long to do so
-// again, at the latest then.
+// sample reads the signals once and sets the level. It returns the interval between samples,
+// and waits no longer than that for the signals.
 func (m *Monitor) sample(stop <-chan struct{}) time.Duration {
 	m.mu.Lock()
 	cfg, now := m.cfg, time.Now()
@@ -177,7 +175,7 @@ func (m *Monitor) sample(stop <-chan struct{}) time.Duration {
 	answers := make([]*reading, len(cfg.probes))
 	over := false
 	for i, p := range cfg.probes {
-		if over { // a select may choose what ends it though there is an answer
+		if over { // an answer may still be there, since select chooses at random
 			select {
 			case r := <-p.answer:
 				answers[i] = &r
@@ -198,8 +196,8 @@ func (m *Monitor) sample(stop <-chan struct{}) time.Duration {
 	return cfg.every
 }
 
-// settle takes what the signals have answered, nil for those that have not, and tells the
-// hooks what has changed.
+// settle evaluates the answers of the signals and calls the hooks. An answer is nil if the
+// signal has not returned.
 func (m *Monitor) settle(cfg *config, answers []*reading) {
 	m.mu.Lock()
 	now := time.Now()
@@ -252,7 +250,7 @@ func (m *Monitor) settle(cfg *config, answers []*reading) {
 	}
 }
 
-// guard runs a hook and counts its panic.
+// guard calls a hook and counts its panic.
 func (m *Monitor) guard(f func()) {
 	defer func() {
 		if recover() != nil {

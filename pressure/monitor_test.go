@@ -375,3 +375,26 @@ func TestHysteresisProperty(t *testing.T) {
 		}
 	})
 }
+
+// The name is for metrics, has a default, and stays.
+func TestName(t *testing.T) {
+	m, err := pressure.New()
+	if err != nil || m.Name() != "default" {
+		t.Errorf("got %q, %v, want the name \"default\"", m.Name(), err)
+	}
+	if m, err = pressure.New(pressure.WithName("pools")); err != nil || m.Name() != "pools" {
+		t.Errorf("got %q, %v, want the name \"pools\"", m.Name(), err)
+	}
+	if err := m.Update(pressure.WithName("others")); !errors.Is(err, pressure.ErrConfig) || !strings.Contains(err.Error(), `got "others", want "pools"`) {
+		t.Errorf("a new name: got %v, want an error that wraps ErrConfig and has both names", err)
+	}
+	if err := m.Update(pressure.WithEvery(time.Second)); err != nil || m.Name() != "pools" {
+		t.Errorf("an update without a name: got %q, %v, want \"pools\"", m.Name(), err)
+	}
+	if _, err := pressure.New(pressure.WithName("")); !errors.Is(err, pressure.ErrConfig) {
+		t.Errorf("an empty name: got %v, want an error that wraps ErrConfig", err)
+	}
+	if got := (*pressure.Monitor)(nil).Name() + new(pressure.Monitor).Name(); got != "" {
+		t.Errorf("nil and zero: got %q, want no name", got)
+	}
+}

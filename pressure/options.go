@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 	"unicode/utf8"
+
+	"github.com/weir-go/weir/internal/check"
 )
 
 const (
@@ -13,7 +15,7 @@ const (
 	shortestEvery  = 10 * time.Millisecond
 	longestEvery   = time.Minute
 	longestName    = 64
-	shortestMemory = time.Second // for which the last value of a signal that fails counts
+	shortestMemory = time.Second // see config.memory
 )
 
 // An Option configures a [Monitor], in [New] or in [Monitor.Update].
@@ -23,40 +25,40 @@ type option func(*config)
 
 func (o option) apply(c *config) { o(c) }
 
-// WithName names the monitor in metrics. The default is "default". The name cannot be changed
-// later.
+// WithName names the monitor in metrics. The default is "default". The name becomes a label
+// value, and [Monitor.Update] cannot change it.
 func WithName(name string) Option { return option(func(c *config) { c.name = name }) }
 
-// WithMarks sets where levels begin and end; see [Marks] for the defaults.
+// WithMarks sets the values at which levels begin and end. [Marks] has the defaults.
 func WithMarks(m Marks) Option { return option(func(c *config) { c.marks = m }) }
 
-// WithEvery sets how often the signals are read: from 10 ms to a minute. Zero means 100 ms.
+// WithEvery sets the interval between samples, from 10 ms to a minute. Zero means 100 ms.
 func WithEvery(d time.Duration) Option { return option(func(c *config) { c.every = d }) }
 
-// WithSignals sets the signals, instead of those that there were. The default is [Memory],
-// [GC] and [Processors] with their defaults. With no signal the level is always Calm.
+// WithSignals replaces the signals. The default is [Memory], [GC] and [Processors]. Without
+// any signal the level is always Calm.
 func WithSignals(signals ...Signal) Option {
 	signals = slices.Clone(signals)
 	return option(func(c *config) { c.probes = c.newProbes(signals) })
 }
 
-// WithHooks adds hooks. Each use adds a set; all of them are called.
+// WithHooks adds a set of hooks. The monitor calls all sets.
 func WithHooks(h Hooks) Option {
 	return option(func(c *config) { c.hooks = append(slices.Clip(c.hooks), h) })
 }
 
-// Hooks are called when something has changed. Every field may be nil. The monitor's
-// goroutine calls them one at a time, so they should return soon. A panic of a hook is
-// counted in Stats.Panics and does nothing else.
+// Hooks are functions that a monitor calls. Any of them may be nil. They run one at a time in
+// the goroutine of the monitor, and delay the next sample. A panic in a hook is counted in
+// Stats.Panics.
 //
 //	pressure.Hooks{Changed: func(c pressure.Change) {
 //		slog.Warn("pressure", "level", c.To, "was", c.From, "signal", c.Signal, "value", c.Value)
 //	}}
 type Hooks struct {
-	// Changed is called when the level has changed.
+	// Changed is called after a change of the level.
 	Changed func(Change)
-	// Failed is called when a signal begins to fail, and with a nil error when it
-	// answers again.
+	// Failed is called when a signal begins to fail, and with a nil error when it returns
+	// a value again.
 	Failed func(signal string, err error)
 }
 
@@ -64,7 +66,7 @@ type Hooks struct {
 type Change struct {
 	// From and To are the levels before and after.
 	From, To Level
-	// Signal is the name of the worst signal, and Value what it says.
+	// Signal is the name of the signal with the highest value, and Value that value.
 	Signal string
 	Value  float64
 }
@@ -75,23 +77,22 @@ type config struct {
 	marks  Marks
 	probes []*probe
 	hooks  []Hooks
-	wrong  []error // of options, found when they were applied
+	bad    check.Errors // found while options were applied
 }
 
-func (c *config) take(opts []Option) {
+// apply applies options in order.
+func (c *config) apply(opts []Option) {
 	for i, o := range opts {
 		if o == nil {
-			c.wrong = append(c.wrong, fmt.Errorf("option %d: got nil, want an option", i))
+			c.bad.That(false, "option %d: got nil, want an option", i)
 			continue
 		}
 		o.apply(c)
 	}
-	if c.every == 0 {
-		c.every = defaultEvery
-	}
+	c.every = check.Or(c.every, defaultEvery)
 }
 
-// newProbes asks signals for their names. Each is asked once.
+// newProbes returns a probe for each valid signal. It calls Name of each signal once.
 func (c *config) newProbes(signals []Signal) (probes []*probe) {
 	names := map[string]bool{}
 	for i, s := range signals {
@@ -108,7 +109,7 @@ func (c *config) newProbes(signals []Signal) (probes []*probe) {
 			}
 		}
 		if err != nil {
-			c.wrong = append(c.wrong, fmt.Errorf("signal %d: %w", i, err))
+			c.bad.That(false, "signal %d: %w", i, err)
 			continue
 		}
 		names[name] = true
@@ -129,21 +130,15 @@ func nameOf(s Signal) (name string, err error) {
 	return s.Name(), nil
 }
 
-// validate returns everything that is wrong.
-func (c *config) validate() error {
-	errs := slices.Clone(c.wrong)
-	if c.name == "" {
-		errs = append(errs, errors.New("name: got an empty one, want one for metrics"))
-	}
-	if c.every < shortestEvery || c.every > longestEvery {
-		errs = append(errs, fmt.Errorf("every: got %v, want 0 (%v) or %v to %v", c.every, defaultEvery, shortestEvery, longestEvery))
-	}
-	errs = append(errs, c.marks.validate()...)
-	if len(errs) == 0 {
-		return nil
-	}
-	return fmt.Errorf("%w: %w", ErrConfig, errors.Join(errs...))
+// validate returns every error of the configuration.
+func (c *config) validate() check.Errors {
+	bad := slices.Clone(c.bad)
+	bad.That(c.name != "", "name: got an empty one, want one for metrics")
+	bad.That(c.every >= shortestEvery && c.every <= longestEvery,
+		"every: got %v, want 0 (%v) or %v to %v", c.every, defaultEvery, shortestEvery, longestEvery)
+	c.marks.validate(&bad)
+	return bad
 }
 
-// memory is for how long the last value of a signal that fails counts.
+// memory returns how long the last value of a failing signal counts.
 func (c *config) memory() time.Duration { return max(shortestMemory, 5*c.every) }

@@ -3,6 +3,8 @@ package pressure
 import (
 	"errors"
 	"fmt"
+
+	"github.com/weir-go/weir/internal/check"
 )
 
 // ErrConfig is wrapped by every error of [New], [Monitor.Update] and [FromJSON].
@@ -14,17 +16,16 @@ var ErrUnknown = errors.New("pressure: nothing to measure")
 
 // A Signal is one resource that can run out.
 type Signal interface {
-	// Name names it in refusals, metrics and logs. It is asked for once. It must be short,
-	// valid UTF-8, and unlike the names of the monitor's other signals.
+	// Name returns the name of the signal in refusals, metrics and logs. It has at most 64
+	// bytes of valid UTF-8, and is unique within a monitor. It is called once.
 	Name() string
-	// Read returns how much of the resource is used up, from 0 to 1. More than 1 counts as
-	// 1. NaN and less than 0 count as a failure, like an error. Only one call of Read runs
-	// at a time, in a goroutine of the monitor.
+	// Read returns the used part of the resource, from 0 to 1. More than 1 counts as 1. An
+	// error, NaN, and less than 0 count as failures. The monitor calls it in a goroutine of
+	// its own, and never twice at a time.
 	Read() (float64, error)
 }
 
-// The names of the signals of this package. A gate refuses with a reason of its own for
-// each of them.
+// The names of the signals of this package. A gate has a reason for each of them.
 const (
 	NameMemory     = "memory"
 	NameGC         = "gc"
@@ -47,23 +48,24 @@ type funcSignal struct {
 func (s funcSignal) Name() string           { return s.name }
 func (s funcSignal) Read() (float64, error) { return s.read() }
 
-// A Level is how close the process is to its end.
+// A Level is how close the process is to its end: Calm, Elevated, High or Extreme. Other
+// levels do not exist.
 type Level uint8
 
 const (
 	// Calm is the usual level. Nothing is refused.
 	Calm Level = iota
-	// Elevated is for gates to refuse classes below Default.
+	// Elevated makes gates refuse classes below Default.
 	Elevated
-	// High is for gates to refuse classes below Critical.
+	// High makes gates refuse classes below Critical.
 	High
-	// Extreme is for gates to refuse every call that is not exempt.
+	// Extreme makes gates refuse every call that is not exempt.
 	Extreme
 
 	levels = 4
 )
 
-// String returns the level in lower case, as metrics name it.
+// String returns the level in lower case.
 func (l Level) String() string {
 	names := [levels]string{"calm", "elevated", "high", "extreme"}
 	if l < levels {
@@ -72,46 +74,44 @@ func (l Level) String() string {
 	return fmt.Sprintf("level(%d)", uint8(l))
 }
 
-// Marks are the values at which levels begin and end. A zero field means its default. They
-// must rise from Release to Extreme, and Extreme is at most 1.
+// Marks are the values at which levels begin and end. They must rise from Release to Extreme,
+// and Extreme is at most 1.
+//
+// A level begins at its mark and ends below the mark of the level before it. So after Extreme
+// the gates admit first critical calls, then default calls, and below Release all calls. With
+// the defaults, a value of 0.8 after Extreme is Elevated, and 0.74 is Calm.
 type Marks struct {
-	// Elevated is where the level of this name begins; default 0.85. High and Extreme are
-	// the same for theirs; defaults 0.92 and 0.97.
+	// Elevated, High and Extreme are the values at which these levels begin. Zero means
+	// 0.85, 0.92 and 0.97.
 	Elevated, High, Extreme float64
-	// Release is where Elevated ends; default 0.75.
+	// Release is the value below which Elevated ends. Zero means 0.75.
 	Release float64
 }
 
 func (m Marks) withDefaults() Marks {
-	for _, f := range []struct {
-		to  *float64
-		def float64
-	}{{&m.Elevated, 0.85}, {&m.High, 0.92}, {&m.Extreme, 0.97}, {&m.Release, 0.75}} {
-		if *f.to == 0 {
-			*f.to = f.def
-		}
+	return Marks{
+		Elevated: check.Or(m.Elevated, 0.85), High: check.Or(m.High, 0.92), Extreme: check.Or(m.Extreme, 0.97),
+		Release: check.Or(m.Release, 0.75),
 	}
-	return m
 }
 
-func (m Marks) validate() (errs []error) {
+func (m Marks) validate(bad *check.Errors) {
 	m = m.withDefaults()
 	rising := []struct {
 		name string
 		at   float64
 	}{{"Release", m.Release}, {"Elevated", m.Elevated}, {"High", m.High}, {"Extreme", m.Extreme}}
 	for i, mark := range rising {
-		if !(mark.at > 0 && mark.at <= 1) { // nor NaN
-			errs = append(errs, fmt.Errorf("marks: %s: got %v, want more than 0 and at most 1", mark.name, mark.at))
-		} else if i > 0 && mark.at <= rising[i-1].at {
-			errs = append(errs, fmt.Errorf("marks: %s: got %v, want more than %s (%v)",
-				mark.name, mark.at, rising[i-1].name, rising[i-1].at))
+		valid := mark.at > 0 && mark.at <= 1 // false for NaN
+		bad.That(valid, "marks: %s: got %v, want more than 0 and at most 1", mark.name, mark.at)
+		if valid && i > 0 {
+			before := rising[i-1]
+			bad.That(mark.at > before.at, "marks: %s: got %v, want more than %s (%v)", mark.name, mark.at, before.name, before.at)
 		}
 	}
-	return errs
 }
 
-// next returns the level after now if the worst signal has this value.
+// next returns the level after now if worst is the highest value of a signal.
 func (m Marks) next(now Level, worst float64) Level {
 	begins := [levels]float64{Elevated: m.Elevated, High: m.High, Extreme: m.Extreme}
 	ends := [levels]float64{Elevated: m.Release, High: m.Elevated, Extreme: m.High}

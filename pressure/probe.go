@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// A probe reads one signal. Its goroutine only calls Read, so that a signal that does not
-// return holds up no other. The monitor's lock guards the fields below answer.
+// A probe reads one signal. Each read has a goroutine of its own, so that a signal that does
+// not return blocks no other. The monitor's lock guards the fields below answer.
 type probe struct {
 	name   string
 	signal Signal
-	answer chan reading // has room for one: Read can end long after anybody waits for it
+	answer chan reading // with a buffer of one, because Read may end when no sample waits for it
 
-	asked    bool // no answer has come yet
+	asked    bool // a read is under way
 	askedAt  time.Time
 	value    float64
-	at       time.Time // of value; zero if there was none
+	at       time.Time // of value, zero if there is none
 	err      error
-	told     bool // hooks know of err
+	told     bool // the hooks were called for err
 	failures uint64
 }
 
@@ -32,7 +32,7 @@ func newProbe(name string, s Signal) *probe {
 	return &probe{name: name, signal: s, answer: make(chan reading, 1)}
 }
 
-// ask begins to read the signal, unless it has not answered the last time yet.
+// ask starts a read of the signal, unless one is under way.
 func (p *probe) ask(now time.Time) {
 	if p.asked {
 		return
@@ -50,7 +50,7 @@ func (p *probe) ask(now time.Time) {
 	}()
 }
 
-// take takes an answer.
+// take stores an answer.
 func (p *probe) take(r reading, now time.Time) {
 	p.asked = false
 	switch {
@@ -65,7 +65,7 @@ func (p *probe) take(r reading, now time.Time) {
 	p.failures++
 }
 
-// silent notes that an answer is still to come.
+// silent counts a failure if a read takes longer than patience.
 func (p *probe) silent(now time.Time, patience time.Duration) {
 	if since := now.Sub(p.askedAt); since >= patience && p.err == nil {
 		p.err = fmt.Errorf("got no answer from Read for %v", since.Round(time.Millisecond))
@@ -73,7 +73,7 @@ func (p *probe) silent(now time.Time, patience time.Duration) {
 	}
 }
 
-// worth is what the signal counts for now.
+// worth returns the value that counts now.
 func (p *probe) worth(now time.Time, memory time.Duration) float64 {
 	if p.at.IsZero() || now.Sub(p.at) > memory {
 		return 0
@@ -81,7 +81,7 @@ func (p *probe) worth(now time.Time, memory time.Duration) float64 {
 	return p.value
 }
 
-// news returns whether the hooks are to be told of p.err.
+// news reports whether the hooks must be called for p.err.
 func (p *probe) news() bool {
 	if p.told == (p.err != nil) {
 		return false

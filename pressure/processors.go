@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// Processors returns the signal "processors": how much everything in the process waits for
-// a processor. It is the larger of two numbers, each over the last second:
+// Processors returns the signal "processors". It is the larger of two numbers, each over the
+// last second:
 //
-//   - the median time that goroutines which could run had to wait for a processor, as part
-//     of 100 ms;
-//   - on Linux the share of time for which the cgroup took all processors away, because its
-//     CPU quota was used up.
+//   - the median time that runnable goroutines waited for a processor, divided by 100 ms;
+//   - on Linux the share of time in which the cgroup had no processor, because its CPU quota
+//     was used up.
 //
-// It is at most 0.95, so that with the usual marks critical calls run: nothing kills a
-// process that waits.
+// It is at most 0.9. With the default marks it refuses only classes below Default, because
+// nothing kills a process that waits, and slow calls with long deadlines still succeed. The
+// limit of the gate answers a real overload of the processors.
 func Processors() Signal {
 	return &processors{sys: &thisSystem, latencies: readLatencies}
 }
@@ -26,9 +26,9 @@ func Processors() Signal {
 const (
 	// worstLatency is a wait for a processor at which no call is served in time.
 	worstLatency   = 100 * time.Millisecond
-	mostProcessors = 0.95
-	// fewest is how many waits there must be: a few say more of the machine than of the
-	// process.
+	mostProcessors = 0.9
+	// fewest is the least number of waits in a second that count. The median of fewer shows
+	// noise.
 	fewest = 50
 )
 
@@ -36,11 +36,11 @@ type processors struct {
 	sys       *system
 	latencies func() (counts []uint64, bounds []float64, err error)
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	past      window[[]uint64]
 	throttled window[float64]
-	group     *cgroup // nil if it was not found
-	found     time.Time
+	group     *cgroup   // nil if it was not found
+	found     time.Time // when it was looked for
 }
 
 func (p *processors) Name() string { return NameProcessors }
@@ -60,8 +60,8 @@ func (p *processors) Read() (float64, error) {
 	return min(max(median/worstLatency.Seconds(), p.throttling()), mostProcessors), nil
 }
 
-// medianOf returns the median of what was counted since then. It is not ok if a counter
-// went backwards.
+// medianOf returns the median of the histogram entries between then and now. It is not ok if
+// a counter went backwards.
 func medianOf(now, then []uint64, bounds []float64) (median float64, ok bool) {
 	if len(now) != len(then) || len(bounds) != len(now)+1 {
 		return 0, false
@@ -79,13 +79,13 @@ func medianOf(now, then []uint64, bounds []float64) (median float64, ok bool) {
 	var below uint64
 	for i := range now {
 		if below += now[i] - then[i]; below > total/2 {
-			return max(bounds[i], 0), true // the lower bound: in doubt for the process
+			return max(bounds[i], 0), true // the lower bound, so never too high
 		}
 	}
 	return 0, true
 }
 
-// throttling returns the share of time that the quota took away; 0 where there is none.
+// throttling returns the share of time in which the quota was used up, 0 without a quota.
 func (p *processors) throttling() float64 {
 	if now := time.Now(); p.found.IsZero() || now.Sub(p.found) > lookAgain {
 		p.found, p.group = now, nil

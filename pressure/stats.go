@@ -1,33 +1,34 @@
 package pressure
 
-// Stats is a snapshot of a monitor: its state, and counters since it was made.
+// Stats is a snapshot of a monitor. The counters start when it was made.
 type Stats struct {
-	// Level is the level, and Signal the name of the signal that caused it; empty at Calm.
+	// Level is the level, and Signal the name of the signal that caused it. Signal is empty
+	// at Calm.
 	Level  Level
 	Signal string
 	// Marks are the marks in force.
 	Marks Marks
-	// Signals are the signals in their order.
+	// Signals has the signals in the order of WithSignals.
 	Signals []SignalStats
 	// Samples counts the samples, Changes the changes of the level, and Panics the panics
 	// of hooks.
 	Samples, Changes, Panics uint64
 }
 
-// SignalStats is what a monitor knows of one signal.
+// SignalStats is a snapshot of one signal.
 type SignalStats struct {
-	// Name is its name.
+	// Name is the name of the signal.
 	Name string
-	// Value is what it said last, from 0 to 1.
+	// Value is the last valid value, from 0 to 1.
 	Value float64
-	// Err says why it has no value now; nil if it has one. It wraps ErrUnknown where there
-	// is nothing to measure.
+	// Err is the error of the last read, nil if it succeeded. It wraps ErrUnknown if there is
+	// nothing to measure.
 	Err error
-	// Failures counts the samples that it failed.
+	// Failures counts the failed reads.
 	Failures uint64
 }
 
-// Stats returns a snapshot. It takes a lock that no call waits for.
+// Stats returns a snapshot. Calls never wait for the lock that it takes.
 func (m *Monitor) Stats() Stats {
 	if m == nil {
 		return Stats{}

@@ -8,19 +8,19 @@ import (
 	"strings"
 )
 
-// A system is where the signals of this package read.
+// A system is the source of the readings, which tests replace.
 type system struct {
-	files fs.FS // that begins at /
+	files fs.FS // of the root directory
 	heap  func() heap
 }
 
 var thisSystem = system{files: os.DirFS("/"), heap: readHeap}
 
-// A heap is what the Go runtime knows of its memory, in bytes.
+// A heap is the memory statistics of the Go runtime, in bytes.
 type heap struct {
-	mapped  int64 // from the operating system, less what was given back
-	free    int64 // of that, in no use: the next allocations take it
-	garbage int64 // at most: objects less what the last collection found alive
+	mapped  int64 // mapped memory that was not returned to the operating system
+	free    int64 // mapped and unused, for the next allocations
+	garbage int64 // objects beyond the live heap of the last collection, an upper bound
 	cycles  uint64
 }
 
@@ -35,7 +35,7 @@ func readHeap() heap {
 	}
 	metrics.Read(s)
 	n := func(i int) int64 {
-		if s[i].Value.Kind() != metrics.KindUint64 { // a runtime that does not know it
+		if s[i].Value.Kind() != metrics.KindUint64 { // this runtime has no such metric
 			return 0
 		}
 		return int64(s[i].Value.Uint64())
@@ -48,8 +48,8 @@ func readHeap() heap {
 	}
 }
 
-// resident returns how many bytes of memory the process has. Where the system does not
-// say, that is what Go has mapped.
+// resident returns the resident memory of the process in bytes. Without /proc it returns the
+// memory that Go has mapped.
 func (s *system) resident(h heap) int64 {
 	data, err := fs.ReadFile(s.files, "proc/self/statm")
 	if err != nil {
