@@ -1,7 +1,9 @@
 package pressure_test
 
 import (
+	"runtime"
 	"testing"
+	"time"
 
 	"github.com/weir-go/weir/pressure"
 )
@@ -33,5 +35,37 @@ func BenchmarkRead(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// The memory of a monitor that has sampled is B/monitor.
+func BenchmarkFootprint(b *testing.B) {
+	const monitors = 100
+	inUse := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	for b.Loop() {
+		before := inUse()
+		var all []*pressure.Monitor
+		for range monitors {
+			m, err := pressure.New()
+			if err != nil {
+				b.Fatal(err)
+			}
+			m.Start()
+			all = append(all, m)
+		}
+		for _, m := range all {
+			for m.Stats().Samples < 12 { // the window of a second is full
+				time.Sleep(time.Millisecond)
+			}
+		}
+		b.ReportMetric(float64(inUse()-before)/monitors, "B/monitor")
+		for _, m := range all {
+			m.Stop()
+		}
 	}
 }

@@ -64,8 +64,10 @@ func (d *marksDocument) apply(c *config) {
 		from *float64
 		to   *float64
 	}{
-		{"elevated", d.Elevated, &c.marks.Elevated}, {"high", d.High, &c.marks.High},
-		{"extreme", d.Extreme, &c.marks.Extreme}, {"release", d.Release, &c.marks.Release},
+		{"elevated", d.Elevated, &c.marks.Elevated},
+		{"high", d.High, &c.marks.High},
+		{"extreme", d.Extreme, &c.marks.Extreme},
+		{"release", d.Release, &c.marks.Release},
 	} {
 		if f.from == nil {
 			continue

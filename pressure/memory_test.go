@@ -44,7 +44,7 @@ func (m machine) with(changes machine) machine {
 var (
 	v2 = machine{
 		"proc/self/cgroup":                          "0::/kube/pod/box\n",
-		"proc/self/mountinfo":                       "30 22 0:27 / /sys/fs/cgroup rw shared:1 - cgroup2 cgroup2 rw,nsdelegate\n",
+		"proc/self/mountinfo":                       "30 22 0:27 / /sys/fs/cgroup rw shared:1 - cgroup2 none rw,nsdelegate\n",
 		"sys/fs/cgroup/kube/pod/box/memory.current": fmt.Sprint(100 * mib),
 		"sys/fs/cgroup/kube/pod/box/memory.stat":    fmt.Sprintf("anon 1\ninactive_file %d\nactive_file 7\n", 20*mib),
 		"sys/fs/cgroup/kube/pod/box/memory.max":     fmt.Sprint(200 * mib),
@@ -52,8 +52,8 @@ var (
 	}
 	v1 = machine{
 		"proc/self/cgroup": "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n0::/\n",
-		"proc/self/mountinfo": "34 30 0:31 /docker/abc /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n" +
-			"35 30 0:32 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n40 30 0:37 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
+		"proc/self/mountinfo": "34 30 0:31 /docker/abc /sys/fs/cgroup/memory rw - cgroup none rw,memory\n" +
+			"35 30 0:32 / /sys/fs/cgroup/cpu rw - cgroup none rw,cpu,cpuacct\n40 30 0:37 / /sys/fs/cgroup/unified rw - cgroup2 none rw\n",
 		"sys/fs/cgroup/memory/memory.usage_in_bytes": fmt.Sprint(100 * mib),
 		"sys/fs/cgroup/memory/memory.stat":           fmt.Sprintf("inactive_file 1\ntotal_inactive_file %d\n", 20*mib),
 		"sys/fs/cgroup/memory/memory.limit_in_bytes": fmt.Sprint(200 * mib),

@@ -96,18 +96,19 @@ func (m Marks) withDefaults() Marks {
 }
 
 func (m Marks) validate(bad *check.Errors) {
-	m = m.withDefaults()
+	at := m.withDefaults()
 	rising := []struct {
 		name string
 		at   float64
-	}{{"Release", m.Release}, {"Elevated", m.Elevated}, {"High", m.High}, {"Extreme", m.Extreme}}
+	}{{"Release", at.Release}, {"Elevated", at.Elevated}, {"High", at.High}, {"Extreme", at.Extreme}}
+	before := rising[0]
 	for i, mark := range rising {
 		valid := mark.at > 0 && mark.at <= 1 // false for NaN
 		bad.That(valid, "marks: %s: got %v, want more than 0 and at most 1", mark.name, mark.at)
 		if valid && i > 0 {
-			before := rising[i-1]
 			bad.That(mark.at > before.at, "marks: %s: got %v, want more than %s (%v)", mark.name, mark.at, before.name, before.at)
 		}
+		before = mark
 	}
 }
 
