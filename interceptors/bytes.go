@@ -13,21 +13,22 @@ import (
 	"google.golang.org/grpc/stats"
 )
 
-// Bytes bounds the bytes of messages that a server holds: requests from when they are
-// decoded until their call has ended, and answers from when they are encoded until the
-// transport has written them. A handler that has returned holds no permit, but its answer
-// is in memory for as long as the client does not read.
+// Bytes counts the bytes of the messages that a server holds, and makes gates refuse calls
+// while they are too many. A request counts from when it is decoded until its call ends. A
+// response counts from when it is encoded until the transport has written it. Without Bytes a
+// gate does not see a response whose client does not read, because the handler has returned
+// its permit.
 //
-// It is an [admit.Pressure] for [admit.WithPressure]: gates refuse classes below Default
-// at 0.85 of the limit, Default at 0.92, and every call at twice the limit: the answers of
-// calls that ran already can exceed the limit, and must not shut out critical calls.
-// It is exact at every moment. While there is one message or none it refuses nothing,
-// so that one call may
-// always run, whatever its size. It is a signal of package pressure, too, for its metrics.
+// Bytes is an [admit.Pressure] for [admit.WithPressure]. Gates refuse classes below Default
+// from 0.85 of the limit, Default from 0.92, and every call from twice the limit. The limit
+// can be exceeded, because admitted calls respond after the decision. Critical calls pass up
+// to twice the limit, so that such responses do not shut them out. A single message refuses
+// nothing, so one call can always run, whatever its size. Bytes is also a signal of package
+// pressure. As a signal it is in the metrics, and up to one sample late.
 //
-// Messages up to 1 KiB are not counted as answers, and of a compressed answer only the
-// time until it is compressed. Of a stream the last message that it received counts.
-// It is safe for concurrent use. Use [NewBytes]; a zero Bytes refuses nothing.
+// Responses up to 1 KiB do not count. A compressed response counts until it is compressed. A
+// stream counts the last message that it received. Bytes is safe for concurrent use. Use
+// [NewBytes]; a nil or zero Bytes refuses nothing.
 type Bytes struct {
 	limit    int64
 	used     atomic.Int64
@@ -36,13 +37,14 @@ type Bytes struct {
 
 // BytesStats is a snapshot of [Bytes].
 type BytesStats struct {
-	// Limit is the limit, Used how many bytes are held, and Messages in how many messages.
+	// Limit is the limit in bytes. Used is the number of bytes that are held, in a number of
+	// Messages.
 	Limit, Used, Messages int64
 }
 
-// NewBytes returns a bound of limit bytes. A message takes its size on the wire once more
-// when it is decoded, so a quarter of the memory is a good limit: see [Sizes]. It returns
-// an error that wraps ErrConfig if limit is not positive.
+// NewBytes returns a Bytes with a limit in bytes, more than 0. A quarter of the memory is a
+// good limit, because a decoded message takes its size once more; see [SizesFor]. The error
+// wraps ErrConfig.
 func NewBytes(limit int64) (*Bytes, error) {
 	if limit <= 0 {
 		return nil, fmt.Errorf("%w: bytes: got a limit of %d, want more than 0", ErrConfig, limit)
@@ -50,8 +52,9 @@ func NewBytes(limit int64) (*Bytes, error) {
 	return &Bytes{limit: limit}, nil
 }
 
-// ServerOptions returns what counts: a stats handler and the codec "proto" with a counter
-// around it. The codec is forced, so use it for servers whose messages are all in proto.
+// ServerOptions returns a stats handler, and the codec "proto" with a counter around it. The
+// server then uses that codec for every message, so use Bytes only if all messages are
+// protobuf. [Server] adds these options for ServerConfig.Bytes.
 func (b *Bytes) ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.StatsHandler(arrivals{b}),
@@ -84,7 +87,7 @@ func (b *Bytes) Pressure() (level uint8, signal string) {
 // Name returns "bytes".
 func (*Bytes) Name() string { return "bytes" }
 
-// Read returns the share of the limit that is held.
+// Read returns the bytes that are held, divided by the limit.
 func (b *Bytes) Read() (float64, error) {
 	if b.limit == 0 {
 		return 0, nil
@@ -92,7 +95,7 @@ func (b *Bytes) Read() (float64, error) {
 	return float64(b.used.Load()) / float64(b.limit), nil
 }
 
-// add changes how many messages of how many bytes are held.
+// add adds to the messages and bytes that are held.
 func (b *Bytes) add(messages, bytes int64) {
 	b.messages.Add(messages)
 	b.used.Add(bytes)
@@ -101,7 +104,7 @@ func (b *Bytes) add(messages, bytes int64) {
 // arrivals counts requests.
 type arrivals struct{ bytes *Bytes }
 
-// A received is the size of the last message that a call has received.
+// A received holds the size of the last message that a call has received.
 type received struct{ size atomic.Int64 }
 
 type receivedKey struct{}
@@ -127,7 +130,7 @@ func (a arrivals) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	a.bytes.add(one(size)-one(before), size-before)
 }
 
-// one is 1 for what has a size.
+// one returns 1 for a size above 0.
 func one(size int64) int64 { return min(size, 1) }
 
 func (arrivals) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
@@ -140,24 +143,24 @@ type departures struct {
 	bytes *Bytes
 }
 
-// Marshal puts a counter around each buffer that gRPC gives back when it is written.
+// Marshal puts a counter around each buffer that gRPC frees once it is written.
 func (d departures) Marshal(v any) (mem.BufferSlice, error) {
 	out, err := d.CodecV2.Marshal(v)
 	for i, b := range out {
 		data := b.ReadOnlyData()
 		if mem.IsBelowBufferPoolingThreshold(cap(data)) {
-			continue // gRPC does not give those back
+			continue // gRPC does not free small buffers
 		}
 		c := &charge{bytes: d.bytes, size: int64(len(data)), inner: b}
-		// When a connection breaks gRPC leaves what it has begun to write to the collector.
+		// When a connection breaks, gRPC frees some buffers not at all.
 		runtime.AddCleanup(&data, func(u *unpaid) { u.settle() }, c.owe())
 		out[i] = mem.NewBuffer(&data, c)
 	}
 	return out, err
 }
 
-// A charge is what an encoded message costs until gRPC gives its buffer back. It is the
-// buffer's pool.
+// A charge counts an encoded message until gRPC frees its buffer. It poses as the pool of the
+// buffer.
 type charge struct {
 	bytes  *Bytes
 	size   int64
@@ -165,8 +168,8 @@ type charge struct {
 	unpaid *unpaid
 }
 
-// unpaid is a charge that is settled once. The collector's cleanup holds it, so it must
-// not lead to the buffer.
+// An unpaid is the part of a charge that is settled once. A cleanup of the collector holds it,
+// so it must not refer to the buffer.
 type unpaid struct {
 	bytes *Bytes
 	size  int64
@@ -185,7 +188,7 @@ func (u *unpaid) settle() {
 	}
 }
 
-// Get implements mem.BufferPool. Nothing asks a charge for a buffer.
+// Get implements mem.BufferPool. gRPC never calls it for a buffer that exists.
 func (*charge) Get(n int) *[]byte {
 	b := make([]byte, n)
 	return &b

@@ -11,6 +11,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weir-go/weir/admit"
@@ -35,7 +37,7 @@ func serveBlobs(get func(ctx context.Context, req *blob) (*blob, error)) func(gr
 					return nil, err
 				}
 				return via(ctx, req, &grpc.UnaryServerInfo{Server: srv, FullMethod: blobs},
-					func(ctx context.Context, req any) (any, error) { return get(ctx, req.(*blob)) }) //nolint:forcetypeassert // decoded above
+					func(ctx context.Context, req any) (any, error) { return get(ctx, req.(*blob)) })
 			}}},
 		}, struct{}{})
 	}
@@ -251,5 +253,28 @@ func wantSaid(t *testing.T, err error, says string) {
 	t.Helper()
 	if !errors.Is(err, interceptors.ErrConfig) || !strings.Contains(err.Error(), says) {
 		t.Errorf("got %v, want an error that wraps ErrConfig and says %q", err, says)
+	}
+}
+
+// The memory that counting adds to a response is the difference in B/op.
+func BenchmarkFootprint(b *testing.B) {
+	response := &blob{Value: make([]byte, 2<<10)}
+	counted, err := interceptors.NewBytes(1 << 30)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, codec := range map[string]encoding.CodecV2{
+		"response": encoding.GetCodecV2(proto.Name), "counted": interceptors.Counting(counted),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				out, err := codec.Marshal(response)
+				if err != nil {
+					b.Fatal(err)
+				}
+				out.Free()
+			}
+		})
 	}
 }

@@ -93,7 +93,7 @@ func healthyDay(t *testing.T, tap bool) {
 		calls.Wait()
 		return made, failures.Load()
 	}
-	if made, failed := day(20 * time.Second); failed != 0 || made < 5000 {
+	if made, failed := day(8 * time.Second); failed != 0 || made < 3000 {
 		t.Errorf("a healthy day, tap %v: got %d of %d calls failed, want none", tap, failed, made)
 	}
 	if s := gate.Stats(); s.Refused != ([admit.MaxClasses][admit.NumReasons]uint64{}) {
@@ -113,7 +113,7 @@ func healthyDay(t *testing.T, tap bool) {
 			t.Errorf("memory at %v: got %v for a default call, want it admitted", step.memory, err)
 		}
 	}
-	if _, failed := day(5 * time.Second); failed != 0 {
+	if _, failed := day(2 * time.Second); failed != 0 {
 		t.Errorf("after the pressure, tap %v: got %d calls failed, want none", tap, failed)
 	}
 }

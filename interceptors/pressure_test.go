@@ -126,7 +126,7 @@ func (mirror) Work(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, 
 func (mirror) Exchange(s grpc.BidiStreamingServer[demopb.ExchangeRequest, demopb.ExchangeResponse]) error {
 	for {
 		if _, err := s.Recv(); err != nil {
-			return nil //nolint:nilerr // the client has gone
+			return nil // the client has gone
 		}
 		if err := s.Send(&demopb.ExchangeResponse{}); err != nil {
 			return err

@@ -40,14 +40,14 @@ type ServerConfig struct {
 	// that number if it is larger. It does not change when a limit grows. To bound
 	// connections more tightly, append grpc.MaxConcurrentStreams to the options.
 	MaxConcurrentStreams uint32
-	// Memory is how many bytes of memory the process may use, at least 16 MiB. The largest
-	// request, the windows and, if MaxConcurrentStreams is zero, the streams of a
-	// connection follow from it: see [SizesFor]. Zero leaves gRPC's defaults.
+	// Memory is the memory budget of the process in bytes, at least 16 MiB. [SizesFor] derives
+	// the largest request and the windows from it, and MaxConcurrentStreams if that is zero.
+	// Zero means gRPC's defaults. Other grpc.ServerOptions that you append override them.
 	Memory int64
-	// Chose, if not nil, is called with what followed from Memory, to log it.
+	// Chose, if not nil, is called by Server with the sizes for Memory, so that you can log them.
 	Chose func(Sizes)
-	// Bytes, if not nil, counts the bytes of messages that the server holds. Give it to the
-	// gates as well: admit.WithPressure(monitor, bytes).
+	// Bytes, if not nil, counts the bytes of the messages that the server holds. Give it to the
+	// gates too, with admit.WithPressure(monitor, bytes).
 	Bytes *Bytes
 }
 
@@ -60,7 +60,8 @@ type ServerConfig struct {
 //   - a gate for streams with a limit that adapts: it would learn nothing from streams,
 //     and stay where it starts;
 //   - a class that no gate has, or a wrong method name (see [Methods]);
-//   - a MaxConcurrentStreams that is too small for the gates.
+//   - a MaxConcurrentStreams that is too small for the gates;
+//   - a Memory of less than 16 MiB, or a zero Bytes.
 func Server(c ServerConfig, opts ...ServerOption) ([]grpc.ServerOption, error) {
 	if err := c.validate(opts); err != nil {
 		return nil, err

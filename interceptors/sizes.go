@@ -9,17 +9,17 @@ import (
 	"github.com/weir-go/weir/internal/check"
 )
 
-// Sizes are the limits of a server that follow from how much memory it may use. See
-// [SizesFor] for the arithmetic.
+// Sizes holds the limits of a server that follow from its memory budget. [SizesFor] has the
+// arithmetic.
 type Sizes struct {
 	// Memory is the budget, in bytes.
 	Memory int64
 	// MaxRecvMsgSize is the largest request, in bytes.
 	MaxRecvMsgSize int
-	// MaxConcurrentStreams is how many calls and streams a connection may have.
+	// MaxConcurrentStreams bounds the calls and streams of a connection.
 	MaxConcurrentStreams uint32
-	// StreamWindow is how many bytes may arrive on a stream before its handler has read
-	// them. ConnWindow is how many may be on their way on a connection.
+	// StreamWindow bounds the bytes that arrive on a stream before its handler reads them.
+	// ConnWindow bounds the bytes in transit on a connection.
 	StreamWindow, ConnWindow int32
 	// Bytes is a limit for [NewBytes].
 	Bytes int64
@@ -30,25 +30,24 @@ const (
 	mostMessage = 4 << 20 // gRPC's default
 	mostWindow  = 1 << 20
 	leastWindow = 64 << 10 // gRPC takes no less
-	// streamMemory is what a stream that is open and idle is taken to cost, with all that
-	// its handler has.
+	// streamMemory is the assumed memory of an open stream and its handler.
 	streamMemory = 256 << 10
 )
 
-// SizesFor returns the sizes for a budget of at least 16 MiB. It returns an error that
-// wraps ErrConfig for less.
+// SizesFor returns the sizes for a memory budget in bytes, at least 16 MiB. The error wraps
+// ErrConfig.
 //
-//	MaxRecvMsgSize        memory / 64, at most gRPC's 4 MiB
-//	StreamWindow          memory / 1024, from 64 KiB to 1 MiB, and fixed: 256 streams that
-//	                      nobody reads hold a quarter of the memory
-//	ConnWindow            4 * StreamWindow; it bounds no memory, because gRPC gives it back
+//	MaxRecvMsgSize        memory / 64, at most gRPC's default of 4 MiB
+//	StreamWindow          memory / 1024, from 64 KiB to 1 MiB, and fixed; 256 streams with
+//	                      unread data hold a quarter of the memory
+//	ConnWindow            4 * StreamWindow; it bounds no memory, because gRPC updates it
 //	                      when bytes arrive
 //	MaxConcurrentStreams  memory / 256 KiB, from 100 to 1000
-//	Bytes                 memory / 4: encoded and decoded, half of the memory
+//	Bytes                 memory / 4; encoded and decoded messages take half of the memory
 //
-// So a quarter is left for the program itself and for garbage. Fixed windows are slower
-// for large messages over long distances: 256 KiB and 20 ms there and back are 13 MB/s for
-// each stream. gRPC's own windows grow to 16 MiB for each stream.
+// A quarter is left for the program and for garbage. Fixed windows slow down large messages
+// over long distances. A window of 256 KiB and a round trip of 20 ms allow 13 MB/s for each
+// stream. Without fixed windows, gRPC's grow up to 16 MiB for each stream.
 func SizesFor(memory int64) (Sizes, error) {
 	if memory < leastMemory {
 		return Sizes{}, fmt.Errorf("%w: memory: got %d bytes, want at least %d", ErrConfig, memory, leastMemory)
@@ -74,14 +73,14 @@ func (s Sizes) ServerOptions() []grpc.ServerOption {
 	}
 }
 
-// String says what was chosen, for a log.
+// String returns the sizes in words, for a log.
 func (s Sizes) String() string {
 	return fmt.Sprintf("memory %s: requests up to %s, %d streams a connection, windows of %s a stream and %s a connection, %s of messages",
 		size(s.Memory), size(int64(s.MaxRecvMsgSize)), s.MaxConcurrentStreams,
 		size(int64(s.StreamWindow)), size(int64(s.ConnWindow)), size(s.Bytes))
 }
 
-// size returns a number of bytes as people say it.
+// size formats a number of bytes with a unit.
 func size(n int64) string {
 	units := []string{"bytes", "KiB", "MiB", "GiB", "TiB"}
 	f, i := float64(n), 0

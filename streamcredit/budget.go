@@ -23,9 +23,9 @@ type BudgetConfig struct {
 	// ReclaimAfter is how long credit may lie unused while others want some,
 	// before it is taken back. Default 1 s. The sender must know FEATURE_DRAIN.
 	ReclaimAfter time.Duration
-	// Pressure, if not nil, makes the budget smaller while the process is close to its end:
-	// half at level 1, a quarter at level 2, and one element for each stream at level 3.
-	// What was asked for before stays asked for. It grows back within 100 ms.
+	// Pressure, if not nil, shrinks the budget while the process is close to its end. Level 1
+	// leaves a half, level 2 a quarter, and level 3 one element for each stream. Credit that
+	// was already requested is not taken back. The budget grows back within 100 ms.
 	Pressure Pressure
 }
 
@@ -46,7 +46,7 @@ type Budget struct {
 	idle      int64 // accounts that have nothing, and may have one element at any time
 	wanting   int   // accounts that want more than they got
 	retrying  bool  // those who want more will be asked soon
-	relieving bool  // and when there may be less pressure
+	relieving bool  // an offer is scheduled, because of pressure
 	sweeping  bool  // idle credit will be looked for
 }
 

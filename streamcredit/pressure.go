@@ -5,18 +5,17 @@ import "time"
 // A Pressure tells a budget how close the process is to its end. The Monitor of package
 // pressure is one.
 type Pressure interface {
-	// Pressure returns the level, from 0 (nothing is scarce) to 3, and the name of what
-	// causes it. It is called with locks held: it must cost no more than an atomic load.
+	// Pressure returns the level, from 0 (calm) to 3, and the name of the signal that causes
+	// it. It is called with locks held, so it must cost no more than a few atomic loads.
 	Pressure() (level uint8, signal string)
 }
 
-// relief is how often receivers that want more are asked while there is pressure, since
-// nothing else may happen when it ends.
+// relief is how often the budget offers credit to starved receivers under pressure. Without
+// it, nothing would wake them when the pressure ends.
 const relief = 100 * time.Millisecond
 
-// boundsLocked returns the bytes and messages that may be given away now, 0 where there is
-// no bound. Each level of pressure halves both, and the highest leaves one element for each
-// stream.
+// boundsLocked returns the bounds that hold now, 0 for no bound. Each level of pressure halves
+// them, and the highest leaves one element for each stream.
 func (b *Budget) boundsLocked() (bytes, messages int64, pressed bool) {
 	level := b.level()
 	if level == 0 {
@@ -34,7 +33,7 @@ func (b *Budget) boundsLocked() (bytes, messages int64, pressed bool) {
 	return shrink(b.config.Bytes), shrink(b.config.Messages), true
 }
 
-// level asks for the pressure. One that panics is none.
+// level returns the level of pressure. A panic counts as 0.
 func (b *Budget) level() (level uint8) {
 	if b.config.Pressure == nil {
 		return 0
@@ -48,7 +47,7 @@ func (b *Budget) level() (level uint8) {
 	return level
 }
 
-// relieveLocked sees to it that receivers which want more are asked again.
+// relieveLocked schedules an offer to the receivers that want more.
 func (b *Budget) relieveLocked() {
 	if !b.relieving && b.wanting > 0 {
 		b.relieving = true
