@@ -166,8 +166,8 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // Collect implements prometheus.Collector. It reads the Stats of each source once, and takes
-// the locks that Stats takes: of a gate, of each target of a throttle, of each open stream of a
-// meter, and of a monitor.
+// the locks that Stats takes. These are the locks of a gate, of each target of a throttle, of each
+// open stream of a meter, and of a monitor.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range c.all {
 		s.collect(ch)

@@ -1,7 +1,7 @@
 // Package metrics shows gates, streams, breakers, throttles and pressure to Prometheus.
 //
-// Use it in a program that Prometheus scrapes. Do not use it for numbers about single calls:
-// the hooks of package admit report each event.
+// Use it in a program that Prometheus scrapes. Do not use it for numbers about single calls,
+// because the hooks of package admit report each event.
 //
 //	gate, err := admit.New(admit.WithName("api"))
 //	...
@@ -16,7 +16,7 @@
 // that does not wait costs nothing more. Only the waits are measured as they happen, by hooks of
 // the gate.
 //
-// The name of a source is a label of all its metrics: gate, breaker, throttle, meter or monitor. Other
+// The name of a source is a label of all its metrics, named gate, breaker, throttle, meter or monitor. Other
 // labels are closed sets, or names that this program chose. A value that a caller sends never
 // becomes a label. Tenants are counted and never named.
 //
@@ -125,7 +125,7 @@
 // method is a full method name that this program calls. State is a [breaker.State]. At most 1024
 // circuits of a breaker, and 1024 triples of a throttle, are told apart. The rest have the name "*". So a
 // breaker has at most 7176 series and a throttle 5126. A program that forwards arbitrary methods reaches
-// that number, and its callers choose the labels: do not collect its breaker.
+// that number, and its callers choose the labels, so do not collect its breaker.
 //
 // weir_breaker_circuits and weir_throttle_targets exist from the first scrape. The other series of a
 // circuit or a target begin with its first call, and stay.

@@ -1,12 +1,12 @@
-// Container shows what memory has to do with backpressure. Two servers of 256 MiB each do
-// the same work, one bare and one with weir. What they depend on stops for a while, their
-// handlers wait for it whatever their context says, and callers retry at once.
+// Container shows a server that runs out of memory, and the same server with weir. Each has
+// 256 MiB. A dependency stops for a while, the handlers wait for it and ignore their contexts,
+// and the callers retry at once.
 //
 //	go run ./examples/container
 //
-// The bare server is killed, as a container is. It serves a page with live charts on
-// localhost, prints what became of both, and ends by itself within half a minute. It needs
-// no root: a watchdog kills a server that takes more than its memory, as the kernel would.
+// The program serves a page with live charts on localhost, prints the fate of both servers,
+// and ends within half a minute. It needs no root, because a watchdog kills a server above
+// its memory, in the place of the kernel.
 package main
 
 import (
@@ -75,7 +75,7 @@ func main() {
 
 const memory = 256 << 20
 
-// plan is what happens to both servers. The dependency is gone for ten seconds.
+// plan returns the plan for a server. The dependency is gone for ten seconds.
 func plan(weir bool, seed uint64) container.Plan {
 	return container.Plan{
 		Config: container.Config{Weir: weir, Trouble: container.Dependency, Memory: memory, From: 5 * time.Second, To: 15 * time.Second},
@@ -127,7 +127,7 @@ func demonstrate(ctx context.Context, f flags, out io.Writer) error {
 	return feed.Save(f.html)
 }
 
-// judge says what was shown, in a sentence or two.
+// judge returns the verdict in a sentence or two.
 func judge(bare, weir container.Result) string {
 	const mib = 1 << 20
 	switch {

@@ -86,7 +86,7 @@ func every(ctx context.Context, rate float64, dice *rand.Rand) func(func(int, ti
 
 func (r *run) conn(i int) *grpc.ClientConn { return r.conns[i%10] }
 
-// makeTrouble does what clients add to the trouble.
+// makeTrouble adds the clients that do not read.
 func (r *run) makeTrouble(ctx context.Context) {
 	select {
 	case <-time.After(r.From):

@@ -16,11 +16,11 @@ import (
 	"github.com/weir-go/weir/examples/internal/child"
 )
 
-// A Plan is a server and what happens to it.
+// A Plan describes a server, its load and its trouble.
 type Plan struct {
 	Config
 
-	Kernel   bool          // a cgroup keeps the memory; otherwise a watchdog that kills, too
+	Kernel   bool          // a cgroup bounds the memory, not a watchdog
 	Rate     float64       // usual calls a second
 	Size     int           // of their requests, in bytes
 	Deadline time.Duration // of each attempt
@@ -29,7 +29,7 @@ type Plan struct {
 	Seed     uint64
 }
 
-// A Result is what became of a server.
+// A Result is the fate of a server.
 type Result struct {
 	Exit     int           // of the process if it died, else 0
 	Died     time.Duration // since the first call; 0 if it did not
@@ -44,7 +44,7 @@ type Result struct {
 	Levels map[string]bool
 }
 
-// A Sample is what was seen at one moment.
+// A Sample is the state of a server at one moment.
 type Sample struct {
 	At      float64 `json:"at"`     // seconds
 	Memory  float64 `json:"memory"` // MiB
@@ -70,10 +70,10 @@ type run struct {
 
 	served, critical         tally
 	refused, good, late      atomic.Int64
-	mu                       sync.Mutex // guards what follows
+	mu                       sync.Mutex // guards the fields below
 	peak                     int64
 	died                     time.Duration
-	over                     bool // what dies from now on was not meant to live
+	over                     bool // the process may end
 	levels                   map[string]bool
 	report                   Report
 	callers, watchers, lines sync.WaitGroup
@@ -141,7 +141,7 @@ func (r *run) perform(ctx context.Context) {
 				r.mu.Unlock()
 			}
 		}
-		r.dead() // killed, by somebody else than us
+		r.dead() // killed from outside
 	})
 	r.began = time.Now()
 	r.watchers.Go(func() { r.watch(calls) })
@@ -185,7 +185,7 @@ func (r *run) watch(ctx context.Context) {
 		r.peak = max(r.peak, used)
 		r.mu.Unlock()
 		if !r.Kernel && used > r.Memory {
-			_ = r.process.Kill() // what the kernel would do
+			_ = r.process.Kill() // as the kernel would
 			r.dead()
 		}
 		if at := time.Since(r.began); at-last >= sampling {
@@ -234,7 +234,7 @@ func (r Result) String() string {
 
 // A tally counts calls by when they began.
 type tally struct {
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	calls []call
 	n     atomic.Int64
 }

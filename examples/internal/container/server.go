@@ -39,7 +39,7 @@ type Config struct {
 	From, To time.Duration // of the trouble, since the first call
 }
 
-// A Report is what a server says of itself now and then.
+// A Report is the state that a server prints every 100 ms.
 type Report struct {
 	Level    string  `json:"level"`
 	Signal   string  `json:"signal"`
@@ -66,7 +66,7 @@ type box struct {
 	begun  chan struct{} // closed with the first call
 	over   chan struct{} // closed at the end of the trouble
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	began time.Time
 	cache [][]byte
 }
@@ -98,7 +98,7 @@ func (b *box) troubled() bool {
 // work is the handler of usual calls. It never looks at its context.
 func (b *box) work(context.Context, *blob) (*blob, error) {
 	troubled := b.troubled()
-	page := pages(keeps) // what a call works on
+	page := pages(keeps) // memory that a call works on
 	switch {
 	case b.config.Trouble == Dependency && troubled:
 		<-b.over
@@ -151,7 +151,7 @@ func (b *box) register(s *grpc.Server) {
 	}, b)
 }
 
-// A guard is what weir adds to a server.
+// A guard is the part of a server that weir adds.
 type guard struct {
 	monitor *pressure.Monitor
 	gate    *admit.Gate
