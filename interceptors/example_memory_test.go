@@ -47,7 +47,6 @@ func ExampleSizesFor() {
 		fmt.Println(err)
 		return
 	}
-	server := grpc.NewServer(opts...)
-	defer server.Stop()
+	grpc.NewServer(opts...).Stop()
 	// Output: memory 256 MiB: requests up to 4 MiB, 1000 streams a connection, windows of 256 KiB a stream and 1 MiB a connection, 64 MiB of messages
 }

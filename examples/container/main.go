@@ -138,10 +138,11 @@ func judge(bare, weir container.Result) string {
 	case weir.Died > 0:
 		return fmt.Sprintf("Not as promised: with weir the server died after %.1f s.", weir.Died.Seconds())
 	case weir.After < 0.95*weir.Before || weir.Critical < 0.99:
-		return fmt.Sprintf("Not as promised: with weir %.1f %% were served after the trouble, and %.1f %% of the critical calls throughout.",
+		return fmt.Sprintf("Not as promised: with weir %.1f %% were served after the trouble, and %.1f %% "+
+			"of the critical calls throughout.",
 			100*weir.After, 100*weir.Critical)
 	}
-	return fmt.Sprintf("As promised: the bare server is killed %.1f s after the dependency has stopped. With weir it never takes more than "+
-		"%d of %d MiB, serves %.1f %% of the critical calls throughout, and all others a second after the dependency is back.",
+	return fmt.Sprintf("As promised: the bare server is killed %.1f s after the dependency has stopped. With weir it never takes "+
+		"more than %d of %d MiB, serves %.1f %% of the critical calls throughout, and all others a second after the dependency is back.",
 		(bare.Died - plan(false, 0).From).Seconds(), weir.Peak/mib, memory/mib, 100*weir.Critical)
 }

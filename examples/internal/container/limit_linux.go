@@ -25,7 +25,7 @@ func enter(c *Config) error {
 	if err := os.WriteFile(filepath.Join(c.Cgroup, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
 		return err
 	}
-	data, err := json.Marshal(c)
+	data, err := json.Marshal(c) //nolint:musttag // package child reads it by the same names
 	if err != nil {
 		return err
 	}
