@@ -15,14 +15,18 @@ type BudgetConfig struct {
 	// no bound.
 	Messages int64
 	// ElementBytes is the assumed size of an element of a stream before one has arrived, and the
-	// size reserved for a stream that holds nothing. Default 16 KiB, or Bytes if that is less. Larger elements may exceed
-	// Bytes, by one element of each stream. If elements suddenly become larger, Bytes may also be
-	// exceeded by the elements that were requested while they were small. A byte window bounds
-	// that.
+	// size reserved for a stream that holds nothing. Default 16 KiB, or Bytes if that is less.
+	// Larger elements may exceed Bytes, by one element of each stream. If elements suddenly
+	// become larger, Bytes may also be exceeded by the elements that were requested while they
+	// were small. A byte window bounds that.
 	ElementBytes int64
 	// ReclaimAfter is how long credit may lie unused while other streams want more, before it is
 	// reclaimed. Default 1 s. The sender must know FEATURE_DRAIN.
 	ReclaimAfter time.Duration
+	// Pressure, if not nil, shrinks the budget while the process is close to its end. Level 1
+	// leaves a half, level 2 a quarter, and level 3 one element for each stream. Credit that
+	// was already requested is not taken back. The budget grows back within 100 ms.
+	Pressure Pressure
 }
 
 // A Budget bounds the memory of many receivers together; see [WithBudget]. Every stream can have
@@ -35,14 +39,15 @@ type BudgetConfig struct {
 type Budget struct {
 	config BudgetConfig
 
-	mu       sync.Mutex // guards the fields below; a receiver's lock may be held around it
-	accounts map[*account]struct{}
-	bytes    int64 // of all accounts
-	messages int64
-	idle     int64 // accounts that hold nothing, and may have one element at any time
-	wanting  int   // accounts that want more than they got
-	retrying bool  // a call of offer is scheduled
-	sweeping bool  // a call of sweep is scheduled
+	mu        sync.Mutex // guards the fields below; a receiver's lock may be held around it
+	accounts  map[*account]struct{}
+	bytes     int64 // of all accounts
+	messages  int64
+	idle      int64 // accounts that hold nothing, and may have one element at any time
+	wanting   int   // accounts that want more than they got
+	retrying  bool  // a call of offer is scheduled
+	relieving bool  // a call of offer is scheduled because of pressure
+	sweeping  bool  // a call of sweep is scheduled
 }
 
 // NewBudget returns a budget, or an error that wraps ErrInvalid and describes the mistake in c.
@@ -161,11 +166,12 @@ func (a *account) Take(n int64) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	got := n
-	if b.config.Messages > 0 {
-		got = min(got, (b.config.Messages-kept(b.config.Messages)-b.messages-a.credit-a.held)/2)
+	bytes, messages, pressed := b.boundsLocked()
+	if messages > 0 {
+		got = min(got, (messages-kept(messages)-b.messages-a.credit-a.held)/2)
 	}
-	if b.config.Bytes > 0 {
-		got = min(got, (b.config.Bytes-kept(b.config.Bytes)-b.bytes-a.loadLocked())/(2*a.weight))
+	if bytes > 0 {
+		got = min(got, (bytes-kept(bytes)-b.bytes-a.loadLocked())/(2*a.weight))
 	}
 	if got < 1 && a.credit+a.held == 0 {
 		got = 1
@@ -173,6 +179,9 @@ func (a *account) Take(n int64) int64 {
 	got = max(0, got)
 	a.wantLocked(got < n)
 	a.addLocked(got, 0, 0)
+	if pressed {
+		b.relieveLocked()
+	}
 	return got
 }
 
