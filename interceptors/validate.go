@@ -10,8 +10,8 @@ import (
 	"github.com/weir-go/weir/internal/check"
 )
 
-// ErrConfig is wrapped by every error of [Server] and [Client]. Such an error names each
-// wrong value at once, with what was wanted.
+// ErrConfig is wrapped by every error of [Server] and [Client]. Such an error names every
+// wrong value, with the values that are allowed.
 var ErrConfig = errors.New("interceptors: invalid configuration")
 
 // checkOptions returns the mistakes of the options. A class must belong to at least one of
