@@ -1,7 +1,7 @@
 // Package metrics shows gates, streams, breakers and throttles to Prometheus.
 //
-// Use it in a program that Prometheus scrapes. Do not use it for numbers about single calls:
-// the hooks of package admit report each event.
+// Use it in a program that Prometheus scrapes. Do not use it for numbers about single
+// calls. The hooks of package admit report each event.
 //
 //	gate, err := admit.New(admit.WithName("api"))
 //	...
@@ -15,9 +15,9 @@
 // more of them. It reads their Stats when Prometheus scrapes, so a call that does not wait costs
 // nothing more. Only the waits are measured as they happen, by hooks of the gate.
 //
-// The name of a source is a label of all its metrics: gate, breaker, throttle or meter. Other
-// labels are closed sets, or names that this program chose. A value that a caller sends never
-// becomes a label. Tenants are counted and never named.
+// The name of a source is a label of all its metrics, which is called gate, breaker,
+// throttle or meter. Other labels are closed sets, or names that this program chose. A
+// value that a caller sends never becomes a label. Tenants are counted and never named.
 //
 // The series of gates and meters exist from the first scrape, with zero, so that rate() and
 // alerts see the first event. Counters start when the source was made. Only
