@@ -23,7 +23,7 @@ type Server struct {
 	conformancepb.UnimplementedConformanceServiceServer
 	creditpb.UnimplementedCreditStreamServer
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	reports map[string]chan *conformancepb.Report
 }
 

@@ -86,7 +86,7 @@ type suite struct {
 	pattern *regexp.Regexp
 	config  rules.Config
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	out    io.Writer
 	failed int
 }

@@ -29,12 +29,12 @@ type conn struct {
 	handle func(s *stream) // serves a call; on a server
 	wg     sync.WaitGroup  // the goroutines
 
-	wmu    sync.Mutex // guards what follows; locked while a frame is written, never under mu
+	wmu    sync.Mutex // guards the fields below; locked while a frame is written, never under mu
 	frames *http2.Framer
 	block  bytes.Buffer
 	hpack  *hpack.Encoder
 
-	mu      sync.Mutex // guards what follows, and the state of all streams
+	mu      sync.Mutex // guards the fields below, and the state of all streams
 	changed *sync.Cond // on mu
 	answers []func() error
 	streams map[uint32]*stream

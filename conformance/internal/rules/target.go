@@ -99,7 +99,7 @@ type Clients struct {
 	work chan *errand
 	over chan struct{}
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	errands map[string]*errand
 }
 
