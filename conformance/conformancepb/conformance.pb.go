@@ -1,6 +1,6 @@
 // The interface between the conformance suite and an implementation of
 // weir.credit.v1 in any language. The implementation offers one end of a stream,
-// which does what a Script says. The suite is the other end. It writes the messages
+// which plays a Script. The suite is the other end. It writes the messages
 // of the protocol itself, valid ones and invalid ones.
 //
 // A server under test serves weir.credit.v1.CreditStream, and this service without
@@ -504,7 +504,7 @@ func (x *OutcomeResponse) GetReport() *Report {
 	return nil
 }
 
-// Script tells the application of the end under test what to do. The application
+// Script is a script for the application of the end under test. The application
 // plays both directions at the same time, and leaves the stream when both have ended.
 type Script struct {
 	state protoimpl.MessageState `protogen:"open.v1"`

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// Drive is a client end: over c it asks the suite for work, in four loops, until there is no more.
+// Drive is a client end. It plays the scripts of the suite at the other end of c, in four loops at once, until
+// there are no more or ctx ends. It closes c.
 func Drive(ctx context.Context, c net.Conn, fault Fault) error {
 	conn := newConn(c, nil)
 	if err := conn.greet(); err != nil {
@@ -18,7 +19,7 @@ func Drive(ctx context.Context, c net.Conn, fault Fault) error {
 	var ran sync.WaitGroup
 	ran.Go(conn.run)
 	defer ran.Wait()
-	defer func() { _ = c.Close() }() // it may be lost already
+	defer func() { _ = c.Close() }() // it may be closed already
 	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 	errs := make([]error, 4)
 	var wg sync.WaitGroup
@@ -74,7 +75,7 @@ func (c *conn) call(path string, request []byte) ([]byte, error) {
 	return b, err
 }
 
-// session is one of the credit protocol.
+// session runs one stream of the credit protocol and returns its report.
 func (c *conn) session(sc *script, framed bool, fault Fault) *report {
 	path := runPath
 	if framed {
@@ -106,7 +107,7 @@ func (c *conn) session(sc *script, framed bool, fault Fault) *report {
 	return &p.r
 }
 
-// leave waits a moment for the server to end a call that is all said.
+// leave waits up to grace for the server to end the call, if this end has half-closed.
 func (s *session) leave() {
 	s.mu.Lock()
 	if s.over == nil && s.outEnd == nil && s.script.send != nil && !s.terminal {

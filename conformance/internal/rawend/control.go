@@ -4,7 +4,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// The kinds of Control, by their field numbers. Zero is one that is not known.
+// The kinds of Control, by their field numbers. Zero is an unknown kind.
 const (
 	kindOpen int = 1 + iota
 	kindRequest
@@ -15,7 +15,7 @@ const (
 	kindHeartbeat
 )
 
-// The features, by their numbers.
+// The features, by their wire numbers.
 const (
 	featureConsumed = 1 + iota
 	featureDrain
@@ -170,7 +170,7 @@ func (o *open) decode(num int, v uint64, b []byte) error {
 	return nil
 }
 
-// decodeFeatures takes them one by one, or packed.
+// decodeFeatures adds one feature, or all features of a packed field.
 func (o *open) decodeFeatures(v uint64, packed []byte) error {
 	if o.features == nil {
 		o.features = map[uint64]bool{}

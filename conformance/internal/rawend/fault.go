@@ -1,24 +1,24 @@
 package rawend
 
-// A Fault is one thing that an end does wrong.
+// A Fault is a mistake that an end makes.
 type Fault int
 
-// The faults. None is the zero value.
+// The faults, each with the rule that finds it. None is the zero value.
 const (
 	None                 Fault = iota
-	Expires                    // the allowance for elements stops at 1000: rule 72
-	BeatsSlowly                // twice the silence that was asked for: rule 73
-	BatchesTooMuch             // batches of 41 elements: rule 74
-	AsksTooMuch                // more than max_credit: rule 75
-	WantsReports               // no more than 1,000 elements that are not reported as consumed: rule 76
-	AnnouncesNothing           // no next_bytes: rule 77
-	IgnoresAnnouncements       // next_bytes gives no time: rule 77
-	Floods                     // control without a bound: rule 78
-	DropsBuffered              // an error takes what is buffered: rule 79
-	LosesTheLast               // the last element is accepted and not written, where the handler returns then: rule 80
-	IgnoresTrailers            // OK is the end, whatever the trailers say: rule 81
-	ReportsLate                // consumed is reported only with demand: rule 82
-	TrustsOK                   // OK means consumed: rule 83
-	HidesBound                 // no max_credit: rule 84
-	WaitsForEver               // heartbeats are asked for and not missed: rule 85
+	Expires                    // does not let the flood allowance for elements grow beyond 1000 (rule 72)
+	BeatsSlowly                // sends heartbeats at twice the requested interval (rule 73)
+	BatchesTooMuch             // sends batches of 41 elements, whatever their size (rule 74)
+	AsksTooMuch                // asks for more than max_credit (rule 75)
+	WantsReports               // stops sending at 1,000 elements that are not reported as consumed (rule 76)
+	AnnouncesNothing           // sends large elements without next_bytes (rule 77)
+	IgnoresAnnouncements       // gives an announced element no extra time (rule 77)
+	Floods                     // sends control messages without a bound (rule 78)
+	DropsBuffered              // drops buffered elements after an error (rule 79)
+	LosesTheLast               // accepts the last element before the handler returns, and does not send it (rule 80)
+	IgnoresTrailers            // takes OK for the end and ignores the trailers (rule 81)
+	ReportsLate                // reports consumed elements only together with demand (rule 82)
+	TrustsOK                   // takes OK for a report that everything is consumed (rule 83)
+	HidesBound                 // does not announce max_credit (rule 84)
+	WaitsForEver               // asks for heartbeats and never times out without them (rule 85)
 )

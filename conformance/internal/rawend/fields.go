@@ -4,7 +4,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// eachField calls f for each field of a message: v is a number, or b are bytes.
+// eachField calls f for each field of a message. v is the value of a varint field. b holds the bytes of a
+// length-delimited field, and is nil for other fields.
 func eachField(m []byte, f func(num int, v uint64, b []byte)) error {
 	for len(m) > 0 {
 		num, typ, n := protowire.ConsumeTag(m)
@@ -34,7 +35,7 @@ func eachField(m []byte, f func(num int, v uint64, b []byte)) error {
 	return nil
 }
 
-// putVarint appends a number, nothing where it is zero.
+// putVarint appends a varint field, or nothing if v is zero.
 func putVarint(m []byte, num int, v uint64) []byte {
 	if v == 0 {
 		return m
@@ -49,7 +50,7 @@ func putBool(m []byte, num int, v bool) []byte {
 	return m
 }
 
-// putBytes appends bytes, or a message.
+// putBytes appends a length-delimited field.
 func putBytes(m []byte, num int, b []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(m, protowire.Number(num), protowire.BytesType), b)
 }

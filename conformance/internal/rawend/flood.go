@@ -4,7 +4,8 @@ import (
 	"time"
 )
 
-// A bucket is the flood rule: what elements bring never expires, and what time brings fills up to burst.
+// A bucket implements the flood rule. Each control message spends one token. Elements earn tokens that never
+// expire. Time earns tokens up to a bound.
 type bucket struct {
 	elements int64
 	time     float64

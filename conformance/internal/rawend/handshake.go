@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// greet is the Open of this end.
+// greet returns the Open of this end.
 func (s *session) greet() *control {
 	o := open{
 		minVersion: 1, maxVersion: 1,
@@ -27,7 +27,7 @@ func (s *session) greet() *control {
 	return &control{kind: kindOpen, open: o}
 }
 
-// accept is a server's handshake.
+// accept is the server's side of the handshake.
 func (s *session) accept() error {
 	first := make(chan error, 1)
 	var b []byte
@@ -68,7 +68,7 @@ func (s *session) accept() error {
 	return nil
 }
 
-// dial is a client's handshake.
+// dial is the client's side of the handshake.
 func (s *session) dial() error {
 	limit := handshakeTimeout
 	if s.script.handshakeMs > 0 {
@@ -100,7 +100,7 @@ func (s *session) dial() error {
 	return s.meetLocked(m)
 }
 
-// meetLocked acts on the peer's Open.
+// meetLocked handles the peer's Open.
 func (s *session) meetLocked(m message) error {
 	if m.c == nil || m.c.kind != kindOpen {
 		return violation("UNEXPECTED_FRAME")
@@ -123,7 +123,7 @@ func (s *session) meetLocked(m message) error {
 	return nil
 }
 
-// firstRequest is how long the peer has to ask for anything; zero: for ever.
+// firstRequest returns the time that the peer has for its first demand. Zero means no limit.
 func (s *session) firstRequest() time.Duration {
 	limit := time.Duration(s.script.send[sendFirstRequest]) * time.Millisecond
 	if s.script.send != nil && limit == 0 && s.server {
@@ -132,7 +132,7 @@ func (s *session) firstRequest() time.Duration {
 	return limit
 }
 
-// awaitRequest ends the session if nothing was asked for in time.
+// awaitRequest ends the session if no demand comes within limit.
 func (s *session) awaitRequest(limit time.Duration) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()

@@ -4,7 +4,7 @@ import (
 	"time"
 )
 
-// watch writes heartbeats, and ends the session when the peer is silent.
+// watch queues heartbeats, and ends the session when the peer is silent for too long.
 func (s *session) watch() {
 	limit := time.Duration(0)
 	s.mu.Lock()
@@ -43,12 +43,12 @@ func (s *session) watch() {
 	}
 }
 
-// beatLocked is a heartbeat.
+// beatLocked returns a heartbeat.
 func (s *session) beatLocked() *control {
 	return &control{kind: kindHeartbeat, sent: s.sent, credit: s.shownLocked()}
 }
 
-// shownLocked is the credit that is kept: beyond a bound it waits.
+// shownLocked returns the credit that a heartbeat shows, which is at most the bound of the script.
 func (s *session) shownLocked() int64 {
 	if most := s.script.send[sendMaxCredit]; most > 0 {
 		return min(s.credit, most)

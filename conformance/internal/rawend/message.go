@@ -4,13 +4,14 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// An element is one that came.
+// An element is a received element.
 type element struct {
 	number int64
 	size   int64
 }
 
-// encodeElement returns a RunRequest, RunResponse or the bytes of a Frame.
+// encodeElement returns an encoded RunRequest or RunResponse, which is also the content of an element in a
+// Frame.
 func encodeElement(number int64, payload []byte) []byte {
 	b := putVarint(nil, 1, uint64(number))
 	if len(payload) > 0 {
@@ -29,9 +30,9 @@ func decodeElement(b []byte) (e element, err error) {
 	return e, err
 }
 
-// A message is one of the stream.
+// A message is a decoded message of a stream.
 type message struct {
-	c        *control // nil: none
+	c        *control // nil if there is none
 	elements []element
 	batch    bool
 	script   []byte // the setup element of a client's Open
@@ -97,7 +98,7 @@ func decodeFrame(b []byte) (m message, err error) {
 		m.elements = append(m.elements, e)
 	}
 	if m.c == nil && len(data) == 0 {
-		m.c = &control{} // of a kind that is not known
+		m.c = &control{} // of an unknown kind
 	}
 	if err == nil {
 		err = inner

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A player does what the script says, as an application.
+// A player plays the script as an application does.
 type player struct {
 	*session
 
@@ -75,7 +75,7 @@ func (p *player) sendSome() error {
 			return err
 		}
 		p.rmu.Lock()
-		p.next += p.batched // by the one sender that there is then
+		p.next += p.batched // with batches there is only one sender
 		p.rmu.Unlock()
 	}
 }
@@ -145,7 +145,7 @@ func (p *player) receiveAll() error {
 		case p.script.at(receiveTake, n):
 			<-p.st.ctx.Done()
 		case p.script.at(receiveDrainAfter, n):
-			burned, _ := p.drain() // where the end was the answer, recv says so
+			burned, _ := p.drain() // if the stream ended instead, recv returns why
 			p.r.burned += burned
 		}
 		p.pause(p.script.receive[receivePace])

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// read is the reader.
+// read is the goroutine that reads the stream, until it ends.
 func (s *session) read() {
 	for {
 		b, err := s.st.recv()
@@ -21,7 +21,7 @@ func (s *session) read() {
 	}
 }
 
-// decode reads a message.
+// decode decodes a message in the envelope of the stream.
 func (s *session) decode(b []byte) (m message, err error) {
 	if s.framed {
 		m, err = decodeFrame(b)
@@ -34,7 +34,7 @@ func (s *session) decode(b []byte) (m message, err error) {
 	return m, err
 }
 
-// take acts on a message.
+// take handles a message.
 func (s *session) take(b []byte) error {
 	m, err := s.decode(b)
 	if err != nil {
@@ -90,7 +90,7 @@ func (s *session) steerLocked(c *control) error {
 	return nil
 }
 
-// demandLocked acts on a Request.
+// demandLocked handles a Request, or the first demand in an Open.
 func (s *session) demandLocked(c *control, first bool) error {
 	most := s.script.send[sendMaxCredit]
 	switch {
@@ -109,7 +109,7 @@ func (s *session) demandLocked(c *control, first bool) error {
 		s.held -= s.sizes[0]
 		s.sizes = s.sizes[1:]
 	}
-	if s.outEnd != nil || s.terminal { // a terminal is an answer to a drain, too
+	if s.outEnd != nil || s.terminal { // a terminal also answers a drain
 		return nil
 	}
 	if c.n > 0 {
@@ -124,7 +124,7 @@ func (s *session) demandLocked(c *control, first bool) error {
 	return nil
 }
 
-// finishLocked acts on Complete and Error.
+// finishLocked handles Complete and Error.
 func (s *session) finishLocked(c *control) error {
 	switch {
 	case s.script.receive == nil:
@@ -166,7 +166,7 @@ func (s *session) drainedLocked(c *control) error {
 	return nil
 }
 
-// pushLocked takes in elements.
+// pushLocked checks elements and puts them into the buffer.
 func (s *session) pushLocked(elements []element) error {
 	switch {
 	case s.script.receive == nil || !s.peer.willSend:
@@ -201,7 +201,7 @@ func (s *session) pushLocked(elements []element) error {
 	return nil
 }
 
-// ended acts on the end of what the peer sends.
+// ended handles the end of the peer's messages.
 func (s *session) ended(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

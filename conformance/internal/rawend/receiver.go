@@ -4,13 +4,13 @@ import (
 	"time"
 )
 
-// incoming is the ledger of what this end receives.
+// incoming is the account of the elements that this end receives.
 type incoming struct {
 	granted, received, consumed, reported int64
-	owed                                  int64 // demand that waits for the sender's bound, or a drain
+	owed                                  int64 // demand that waits for the sender's bound or for the end of a drain
 	buffer                                []element
-	weights                               []int64 // of what is not consumed
-	weight, unreported                    int64   // bytes: the sum of weights, and consumed but not reported
+	weights                               []int64 // sizes of the elements that are not consumed
+	weight, unreported                    int64   // in bytes; the sum of weights, and the bytes that are consumed but not reported
 	draining                              bool
 	burned                                int64
 	inEnd                                 error
@@ -18,7 +18,7 @@ type incoming struct {
 	quit                                  bool // canceled
 }
 
-// grantLocked takes the next demand, 0 if there is none.
+// grantLocked returns the demand to send now, 0 if there is none, and counts it as granted.
 func (s *session) grantLocked() int64 {
 	if s.inEnd != nil || s.draining {
 		return 0
@@ -57,7 +57,7 @@ func (s *session) request(n int64) {
 	}
 }
 
-// recv takes an element, and is done with the one before it, unless the script says to hold it.
+// recv returns the next element, and counts it as consumed unless the script says to hold elements.
 func (s *session) recv() (element, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,7 +83,7 @@ func (s *session) recv() (element, error) {
 	return e, nil
 }
 
-// consumeLocked is done with an element.
+// consumeLocked counts the oldest element as consumed, and reports it if that is due.
 func (s *session) consumeLocked() {
 	s.consumed++
 	s.weight -= s.weights[0]
@@ -94,13 +94,13 @@ func (s *session) consumeLocked() {
 	case n > 0, window > 0 && 2*s.unreported >= window, s.complete && s.consumed == s.received && s.features[featureConsumed]:
 		s.reportLocked(n)
 	case s.server && s.features[featureConsumed] && s.fault != ReportsLate:
-		s.reportLocked(0) // its handler may return now
+		s.reportLocked(0) // the handler may return next
 	}
 	s.settleLocked()
 	s.changeLocked()
 }
 
-// reportLocked queues a Request for n with what is consumed.
+// reportLocked queues a Request for n elements with the number of consumed ones.
 func (s *session) reportLocked(n int64) {
 	if s.quit || s.over != nil {
 		return
@@ -110,7 +110,7 @@ func (s *session) reportLocked(n int64) {
 	s.settleLocked()
 }
 
-// drain takes back what was asked for.
+// drain takes back unused demand and returns how much it was.
 func (s *session) drain() (burned int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -129,7 +129,7 @@ func (s *session) drain() (burned int64, err error) {
 	return s.burned - before, nil
 }
 
-// cancelIn asks for no more.
+// cancelIn cancels receiving. It drops buffered elements and queued demand.
 func (s *session) cancelIn() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -5,21 +5,21 @@ import (
 	"time"
 )
 
-// outgoing is the ledger of what this end sends.
+// outgoing is the account of the elements that this end sends.
 type outgoing struct {
-	credit   int64 // sticky where it is unbounded
-	asked    bool  // for anything
+	credit   int64 // stays unbounded once it is
+	asked    bool  // the peer has made a demand
 	sent     uint64
-	told     uint64 // the peer has consumed
+	told     uint64 // elements that the peer has consumed
 	sizes    []int64
 	held     int64 // the sum of sizes
-	deserted bool  // a client asks for no more
-	outEnd   error // nil: it has not ended
+	deserted bool  // the client has half-closed and can ask for no more
+	outEnd   error // nil while the direction is open
 	terminal bool
 }
 
-// send sends an element, and waits until it is written. limit is how long it waits for credit; zero is
-// for ever.
+// send sends an element and waits until it is written. It waits for credit for at most limit, or without a
+// bound if limit is zero.
 func (s *session) send(number, payload int64, limit time.Duration) error {
 	size := int64(len(encodeElement(number, make([]byte, payload))))
 	giveUp := after(limit)
@@ -59,7 +59,7 @@ func (s *session) send(number, payload int64, limit time.Duration) error {
 	return nil
 }
 
-// waitEither waits for a change, and returns false where there was none in time.
+// waitEither waits for a change. It returns false if timer a, or b if a is nil, fires first.
 func (s *session) waitEither(a, b <-chan time.Time) bool {
 	if a == nil {
 		a = b
@@ -67,7 +67,7 @@ func (s *session) waitEither(a, b <-chan time.Time) bool {
 	return s.waitLocked(a)
 }
 
-// after is a timer; for zero none.
+// after returns a timer, or nil if d is not positive.
 func after(d time.Duration) <-chan time.Time {
 	if d <= 0 {
 		return nil
@@ -81,7 +81,7 @@ func (s *session) mayLocked() bool {
 		(s.fault != WantsReports || s.sent < s.told+1_000)
 }
 
-// chargeLocked takes credit and queues the element.
+// chargeLocked charges an element to the credit and queues it.
 func (s *session) chargeLocked(number, payload, size int64) *item {
 	if s.beatEvery > 0 && size > announceBytes*int64(s.beatEvery)/int64(time.Second) && s.fault != AnnouncesNothing {
 		b := s.beatLocked()
@@ -112,7 +112,7 @@ func (s *session) chargeLocked(number, payload, size int64) *item {
 	return it
 }
 
-// terminate ends what this end sends with Complete or Error, and waits until that is written.
+// terminate ends sending with Complete or Error, and waits until that is written and the receiver is done.
 func (s *session) terminate(c *control) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,7 +131,8 @@ func (s *session) terminate(c *control) error {
 	return s.restLocked(c)
 }
 
-// restLocked waits for the receiver: until it has consumed everything, or for a client until the end.
+// restLocked waits until the receiver has reported all elements as consumed. A server does not wait if reports
+// were not negotiated. A client that does not receive waits until the stream has ended.
 func (s *session) restLocked(c *control) error {
 	for s.over == nil && s.outEnd == nil {
 		if s.server && (!s.features[featureConsumed] || s.told == s.sent || s.deserted) {

@@ -16,10 +16,10 @@ const (
 	consumedTrailer   = "weir-credit-consumed"
 )
 
-// grace is how long an end that has said all waits for what is on its way.
+// grace is the time that an end waits, after its last message, for messages that are still on their way.
 const grace = time.Second
 
-// A Server is a server end. The zero value does nothing wrong.
+// A Server is a server end. The zero value makes no mistake.
 type Server struct {
 	Fault Fault
 
@@ -37,7 +37,7 @@ func (s *Server) Serve(l net.Listener) error {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, c := range conns {
-			_ = c.Close() // it may have been closed
+			_ = c.Close() // it may be closed already
 		}
 	}()
 	for {
@@ -77,13 +77,13 @@ func (s *Server) outcome(st *stream) {
 	select {
 	case r := <-s.report(id):
 		st.header()
-		_ = st.send(putBytes(nil, 1, r.encode())) // the reader learns of errors
+		_ = st.send(putBytes(nil, 1, r.encode())) // the reader sees the error as well
 		st.finish(nil)
 	case <-st.ctx.Done():
 	}
 }
 
-// report returns where the report of a session is left.
+// report returns the channel for the report of a session.
 func (s *Server) report(id string) chan *report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,7 +96,7 @@ func (s *Server) report(id string) chan *report {
 	return s.reports[id]
 }
 
-// session is one of the credit protocol.
+// session serves one stream of the credit protocol.
 func (s *Server) session(st *stream) {
 	se := newSession(st, true, st.path == channelPath, &script{}, s.Fault)
 	err := se.accept()
@@ -127,7 +127,7 @@ func (s *Server) session(st *stream) {
 	}
 }
 
-// trailers warns of what may not have been written.
+// trailers returns the trailer that warns of elements that may not have been written.
 func (s *session) trailers() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -137,7 +137,7 @@ func (s *session) trailers() []string {
 	return nil
 }
 
-// status is what a handler returns.
+// status returns the status of the call, which is the first failure of a direction, or nil.
 func (p *player) status() *statusError {
 	for _, err := range []error{p.r.sending, p.r.receiving} {
 		if kind, s := kindOf(err); kind == kindOfFailed {

@@ -17,7 +17,7 @@ const (
 	idleReport       = 50 * time.Millisecond
 )
 
-// A session is one end of one stream: a ledger for each direction, and a queue of what is to be written.
+// A session is one end of one stream. It has an account for each direction, and a queue of items to write.
 type session struct {
 	st     *stream
 	server bool
@@ -29,19 +29,19 @@ type session struct {
 	changed chan struct{}
 	queue   []*item
 	waiting bool  // an element is in the queue
-	batched int64 // elements that the last one took along: BatchesTooMuch
+	batched int64 // further elements in the last Frame, for BatchesTooMuch
 	halved  bool
-	over    error // the stream has ended, in whatever way
-	stopped bool  // nothing is written any more
+	over    error // why the stream has ended, nil while it is open
+	stopped bool  // nothing more may be written
 	wrote   time.Time
 	heard   time.Time
-	grace   time.Duration // for an element that was announced
+	grace   time.Duration // extra time for an announced element
 	theirs  bucket
 	mine    bucket
 
 	peer      open
-	features  map[uint64]bool // known to both
-	beatEvery time.Duration   // how often to write something; 0: no bound
+	features  map[uint64]bool // that both ends know
+	beatEvery time.Duration   // the longest time without a message; 0 means no bound
 
 	outgoing
 	incoming
@@ -55,13 +55,13 @@ func newSession(st *stream, server, framed bool, sc *script, fault Fault) *sessi
 	}
 }
 
-// changeLocked wakes all that wait.
+// changeLocked wakes all goroutines in waitLocked.
 func (s *session) changeLocked() {
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
 
-// waitLocked waits for a change. It returns false at the time of the timer.
+// waitLocked waits for a change. It returns false if the timer fires first.
 func (s *session) waitLocked(timer <-chan time.Time) bool {
 	changed := s.changed
 	s.mu.Unlock()
@@ -74,7 +74,7 @@ func (s *session) waitLocked(timer <-chan time.Time) bool {
 	}
 }
 
-// endLocked ends the session. Directions that have ended stay as they are.
+// endLocked ends the session with err. A direction that has ended already keeps its error.
 func (s *session) endLocked(err error) {
 	if s.over == nil {
 		s.over = err
@@ -100,7 +100,7 @@ func (s *session) fail(err error) {
 	s.mu.Unlock()
 }
 
-// settleLocked half-closes a client's stream once it has nothing more to write.
+// settleLocked half-closes a client's stream once the client has nothing more to write.
 func (s *session) settleLocked() {
 	out := s.script.send == nil || s.terminal || s.outEnd != nil
 	reported := !s.features[featureConsumed] || s.reported == s.received

@@ -5,7 +5,8 @@ import (
 	"io"
 )
 
-// How directions end, besides io.EOF and statusErrors.
+// The errors of a direction that ended, besides io.EOF and statusErrors. errTooLarge and errLate are the
+// errors of one send, and do not end the direction.
 var (
 	errCanceled  = errors.New("the receiver has canceled")
 	errGoingAway = errors.New("the sender is going away")
@@ -13,7 +14,7 @@ var (
 	errLate      = errors.New("it took too long")
 )
 
-// kindOf returns the kind of an end, and its status.
+// kindOf returns the kind of the end of a direction, and its status if it failed.
 func kindOf(err error) (int, *statusError) {
 	var s *statusError
 	switch {
@@ -28,7 +29,7 @@ func kindOf(err error) (int, *statusError) {
 	}
 }
 
-// codeOf is the code of each violation.
+// codeOf has the status code of each violation.
 var codeOf = map[string]int{
 	"INVALID_DEMAND": invalidArgumentCode, "INVALID_CONSUMED": invalidArgumentCode,
 	"UNEXPECTED_FRAME": failedPrecondition, "VERSION": failedPrecondition, "AFTER_TERMINAL": failedPrecondition,

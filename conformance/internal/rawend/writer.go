@@ -4,17 +4,17 @@ import (
 	"time"
 )
 
-// An item waits to be written.
+// An item is a message in the queue of the writer.
 type item struct {
 	c       *control
-	number  int64 // of an element, where c is nil
+	number  int64 // of an element, if c is nil
 	payload int64
-	more    int64 // elements in the same Frame: BatchesTooMuch
-	half    bool  // the end of what a client writes
+	more    int64 // further elements in the same Frame, for BatchesTooMuch
+	half    bool  // a client's half-close
 	done    bool
 }
 
-// putLocked queues control. Demand and heartbeats join those that are there.
+// putLocked queues a control message. It merges a Request or heartbeat into one that is queued already.
 func (s *session) putLocked(c *control) {
 	for _, it := range s.queue {
 		if it.c == nil || it.c.kind != c.kind {
@@ -37,7 +37,8 @@ func (s *session) putLocked(c *control) {
 	s.changeLocked()
 }
 
-// write is the writer. It ends with the stream, or when all is written after stop.
+// write is the goroutine that writes the queue. It returns after a half-close, once stopped is set, or on a
+// client when the stream has ended.
 func (s *session) write() {
 	for {
 		it := s.nextItem()
@@ -59,7 +60,7 @@ func (s *session) write() {
 	}
 }
 
-// nextItem waits for something to write, and for the flood rule.
+// nextItem waits for an item that the flood rule allows to be written. It returns nil if there will be none.
 func (s *session) nextItem() *item {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,7 +111,7 @@ func (s *session) writeItem(it *item) error {
 	return s.st.send(e)
 }
 
-// encodeControl is a message with control, and the setup element if there is one.
+// encodeControl returns a message with a Control, and with the setup element if there is one.
 func (s *session) encodeControl(c *control, setup []byte) []byte {
 	if s.framed {
 		if setup == nil {
@@ -125,7 +126,7 @@ func (s *session) encodeControl(c *control, setup []byte) []byte {
 	return putBytes(putBytes(nil, 3, setup), 15, c.encode())
 }
 
-// flush waits until the queue is written, or nothing more can be.
+// flush waits until the queue is written or the stream has ended, for at most limit.
 func (s *session) flush(limit time.Duration) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()

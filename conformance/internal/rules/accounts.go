@@ -12,13 +12,14 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// The trailers of servers: see FEATURE_UNFINISHED and FEATURE_CONSUMED.
+// The trailers of servers, see FEATURE_UNFINISHED and FEATURE_CONSUMED.
 const (
 	unfinishedTrailer = "weir-credit-unfinished"
 	consumedTrailer   = "weir-credit-consumed"
 )
 
-// accounts is that every element arrives, or its sender or its receiver learns why not.
+// accounts are the rules on lost elements. Every element arrives, or its sender or its receiver learns why
+// not.
 var accounts = []Rule{{
 	Number: 76, Name: "demand without reports",
 	Proves: "A receiver need not report what it has consumed: unbounded demand and demand beyond the sender's bound bring all elements.",
@@ -57,7 +58,7 @@ var accounts = []Rule{{
 			return p
 		}
 		p = receiver()
-		t.wait(3 * time.Second) // of four and a half
+		t.wait(3 * time.Second) // more than three heartbeats, and less than the 4 s that the announcement gives
 		p.Send(numbered(1, size))
 		p.Say(complete(1))
 		p.Leave()
@@ -239,7 +240,7 @@ var accounts = []Rule{{
 			t.Fatalf("got Open with max_credit %d, want %d", got, most)
 		}
 		if t.is(ClientEnds) {
-			return // its server knows the bound before it asks
+			return // the server of a client knows the bound before its first demand
 		}
 		for _, n := range []int64{most + 1, 1_000, unbounded} {
 			p := t.Sender(send(25), initial(n))
@@ -259,14 +260,14 @@ var accounts = []Rule{{
 		p := t.Begin(&conformancepb.Script{
 			Send: &conformancepb.Send{Count: 1_000, PayloadBytes: 64 << 10}, HeartbeatMs: 100,
 		}).Open(&creditpb.Open{Features: allFeatures, Initial: &creditpb.Request{N: 1_000}})
-		r := p.Reported() // without a reader: nothing but the first message was read
+		r := p.Reported() // no reader was started, so only the first message was read
 		if e := r.GetSending(); r != nil && (e.GetReason() != "PEER_STALLED" || codes.Code(uint32(e.GetCode())) != codes.Unavailable) {
 			t.Fatalf("got the end {%v} of sending, want PEER_STALLED", e)
 		}
 	},
 }}
 
-// drainingReceiver has a receiver ask, take so many elements and drain, in rounds.
+// drainingReceiver runs a session with a receiver that asks, takes some elements and drains, in rounds.
 func drainingReceiver(t *T, rounds int, elements int64) {
 	p := t.Receiver(&conformancepb.Receive{Requests: []int64{10}, DrainAfter: after(elements), Rounds: int32(rounds)},
 		&creditpb.Open{Features: allFeatures})
@@ -282,7 +283,7 @@ func drainingReceiver(t *T, rounds int, elements int64) {
 		burned += back
 		p.Say(drained(uint64(p.sent), back))
 	}
-	for over := false; p.cancels == 0 && !over; { // a server that leaves need not say Cancel
+	for over := false; p.cancels == 0 && !over; { // a server that leaves need not send Cancel
 		_, over = p.Next()
 	}
 	p.Say(complete(uint64(p.sent)))
@@ -295,7 +296,7 @@ func announcement(size int64) *creditpb.Control {
 	return &creditpb.Control{Kind: &creditpb.Control_Heartbeat{Heartbeat: &creditpb.Heartbeat{NextBytes: size}}}
 }
 
-// wait lets a time pass, or the rule's.
+// wait waits for d. The rule fails if its deadline comes first.
 func (t *T) wait(d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -316,7 +317,7 @@ func (p *Peer) lists(f creditpb.Feature) bool {
 	return false
 }
 
-// trailer returns what a server under test said with its status.
+// trailer returns the values of a trailer of the server under test.
 func (p *Peer) trailer(key string) []string {
 	call, ok := p.line.stream.(interface{ Trailer() metadata.MD })
 	if !ok {
@@ -325,14 +326,14 @@ func (p *Peer) trailer(key string) []string {
 	return call.Trailer().Get(key)
 }
 
-// setTrailer has the suite's server say something with its status.
+// setTrailer sets a trailer of the suite's server.
 func (p *Peer) setTrailer(key, value string) {
 	if s, ok := p.line.stream.(interface{ SetTrailer(md metadata.MD) }); ok {
 		s.SetTrailer(metadata.Pairs(key, value))
 	}
 }
 
-// Reported is Report for a session that the end under test is to end by itself.
+// Reported is Report for a session that the end under test must end by itself.
 func (p *Peer) Reported() *conformancepb.Report {
 	var err error
 	if p.report, err = p.line.report(p.t.ctx); err != nil {

@@ -10,26 +10,25 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// nothing is a sender that waits.
+// nothing is a sender without elements that waits for the end of the stream.
 func nothing() *conformancepb.Send {
 	return &conformancepb.Send{Ending: conformancepb.Ending_ENDING_NOTHING}
 }
 
-// both runs something with an end that sends and then with one that receives.
+// both runs f with an end that sends and then with an end that receives.
 func (t *T) both(o *creditpb.Open, f func(p *Peer)) {
 	f(t.Sender(nothing(), o))
 	f(t.Receiver(&conformancepb.Receive{Window: 4}, o))
 }
 
-// unknown is control of a kind that is not known: that which a later version has, and none.
+// unknown returns Controls of unknown kinds. One has a kind of a later version, and one has none.
 func unknown() []*creditpb.Control {
 	later := &creditpb.Control{}
 	later.ProtoReflect().SetUnknown(protowire.AppendBytes(protowire.AppendTag(nil, 9, protowire.BytesType), []byte("later")))
 	return []*creditpb.Control{later, {}}
 }
 
-// badReceivers is what a sender does with receivers that do what they should not, or much of
-// what they may.
+// badReceivers are the rules for senders with receivers that break the protocol or ask a lot.
 var badReceivers = []Rule{{
 	Number: 16, Name: "a request for none",
 	Proves: "n = 0, with neither drain nor consumed, is INVALID_DEMAND.",
@@ -182,7 +181,7 @@ var badReceivers = []Rule{{
 		}
 		silence := t.Begin(&conformancepb.Script{Send: &conformancepb.Send{Count: 9}, HandshakeTimeoutMs: 300})
 		if t.is(ServerEnds) && !t.Exact {
-			return // a server that has no script waits for its usual 10 s, which only a bubble has
+			return // a server without a script waits for its default of 10 s, which takes no time in a bubble only
 		}
 		silence.WithoutScript("HANDSHAKE_TIMEOUT")
 	},
@@ -269,7 +268,7 @@ var badReceivers = []Rule{{
 			t.took("FIRST_REQUEST_TIMEOUT", start, 30*time.Second)
 		}
 		p := t.Sender(&conformancepb.Send{Count: 9, FirstRequestTimeoutMs: 100, PaceMs: 50}, initial(9))
-		p.Complete(9) // one that asks is given all the time it needs
+		p.Complete(9) // after the first demand there is no time limit
 	},
 }, {
 	Number: 33, Name: "a receiver that never reads",
@@ -277,7 +276,7 @@ var badReceivers = []Rule{{
 	Run: func(t *T) {
 		const n = 1000
 		p := t.Sender(&conformancepb.Send{Count: n, PayloadBytes: 256 << 10}, nil)
-		p.Request(unbounded) // and nothing is read from now on
+		p.Request(unbounded) // nothing is read from now on
 		wait := time.NewTimer(t.Settle)
 		defer wait.Stop()
 		<-wait.C
@@ -288,7 +287,7 @@ var badReceivers = []Rule{{
 	},
 }}
 
-// flood sends c until the end has had enough.
+// flood sends c until the end of the stream, which must be CONTROL_FLOOD.
 func flood(p *Peer, c *creditpb.Control) {
 	for range 1_000_000 {
 		if !p.Say(c) {
@@ -298,8 +297,7 @@ func flood(p *Peer, c *creditpb.Control) {
 	p.Violation("CONTROL_FLOOD")
 }
 
-// WithoutScript is Violation for a session in which a server did not come to know the script, and
-// so cannot be asked for a report.
+// WithoutScript is Violation for a session in which a server did not get the script, so that it has no report.
 func (p *Peer) WithoutScript(reason string) {
 	if p.t.is(ClientEnds) {
 		p.Violation(reason)

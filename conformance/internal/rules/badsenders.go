@@ -10,8 +10,7 @@ import (
 // holding is a receiver that asks for w elements and consumes none.
 func holding(w int32) *conformancepb.Receive { return &conformancepb.Receive{Window: w, Hold: true} }
 
-// received checks that the application got at most so many elements, and that they were the
-// first ones.
+// received checks that the application got at most that many elements, in order from the first.
 func (t *T) received(r *conformancepb.Report, most int64) {
 	if r != nil && (r.GetReceived() > most || r.GetOutOfOrder() != 0) {
 		t.Fatalf("got %d elements received, out of order %d; want at most %d, in order", r.GetReceived(), r.GetOutOfOrder(), most)
@@ -26,7 +25,7 @@ func batch(first int64, n int) (m Message) {
 	return m
 }
 
-// badSenders is what a receiver does with senders that do what they should not.
+// badSenders are the rules for receivers with senders that break the protocol.
 var badSenders = []Rule{{
 	Number: 34, Name: "beyond credit",
 	Proves: "The first element beyond what was granted is CREDIT_EXCEEDED, and the application sees at most what was granted.",
@@ -185,9 +184,9 @@ var badSenders = []Rule{{
 	},
 }}
 
-// sendingInBytes is a byte window of the suite's.
+// sendingInBytes checks a sender with the byte window of a receiver.
 func sendingInBytes(t *T) {
-	const size, window = 1000, 3500 // of which four elements of a little more than 1000 bytes are the first to reach it
+	const size, window = 1000, 3500 // three elements of a little more than 1000 bytes do not reach it, and four do
 	o := initial(100)
 	o.MaxBufferedBytes = window
 	p := t.Sender(&conformancepb.Send{Count: 10, PayloadBytes: size}, o)
@@ -213,14 +212,14 @@ func sendingInBytes(t *T) {
 	p.Complete(3)
 }
 
-// receivingInBytes is a byte window of the end's.
+// receivingInBytes checks the byte window of a receiver.
 func receivingInBytes(t *T) {
 	const window = 4000
 	p := t.Receiver(&conformancepb.Receive{Window: 100, ByteWindow: window}, nil)
 	if got := p.opened.GetMaxBufferedBytes(); got != window {
 		t.Fatalf("got Open with max_buffered_bytes %d, want %d", got, window)
 	}
-	for n := int64(1); n <= 20; n++ { // as much as may be, and then what is reported
+	for n := int64(1); n <= 20; n++ { // as much as the window holds, and then as much as is reported
 		for !p.mayHold(1000, window) {
 			p.Recv(fmt.Sprintf("a report that more than %d of %d elements are consumed", p.consumed, p.sent))
 		}
@@ -231,20 +230,20 @@ func receivingInBytes(t *T) {
 	p.Received(20, inOrder)
 
 	p = t.Receiver(&conformancepb.Receive{Window: 100, ByteWindow: window, Hold: true}, nil)
-	p.Send(sized(1, 3*window)) // alone it may pass
+	p.Send(sized(1, 3*window)) // an empty window accepts any size
 	p.Quiet()
 	p.Send(sized(2, 10))
 	t.received(p.Violation("BYTES_EXCEEDED"), 1)
 
 	p = t.Receiver(&conformancepb.Receive{Window: 100, ByteWindow: window, Hold: true}, nil)
-	p.Send(sized(1, window-1), sized(2, 1000)) // over it, by one
+	p.Send(sized(1, window-1), sized(2, 1000)) // the last element may exceed the window
 	p.Quiet()
 	p.Send(sized(3, 10))
 	t.received(p.Violation("BYTES_EXCEEDED"), 2)
 }
 
-// mayHold reports whether one more element may be sent to a receiver with a byte window, when all
-// are of that size.
+// mayHold reports whether one more element may be sent to a receiver with a byte window, if all have the same
+// size.
 func (p *Peer) mayHold(size, window int64) bool {
 	return (p.sent-int64(p.consumed))*size < window
 }

@@ -12,7 +12,7 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// check checks what holds at any time.
+// check checks the invariants of a message that has arrived.
 func (p *Peer) check(m Message) {
 	if m.Control != nil {
 		p.checkControl(m.Control)
@@ -39,8 +39,8 @@ func (p *Peer) check(m Message) {
 	}
 }
 
-// checkRate checks that the end keeps to the flood rule itself. It allows a little more: saved time does
-// not stop at 1000 here.
+// checkRate checks that the end obeys the flood rule. It allows a little more than the rule, because it does
+// not bound the allowance for time at 1000.
 func (p *Peer) checkRate() {
 	p.controls++
 	if most := 1000 + int64(100*time.Since(p.began).Seconds()) + p.got + p.sent; p.controls > most {
@@ -54,7 +54,7 @@ func (p *Peer) checkControl(c *creditpb.Control) {
 		if p.opened != nil {
 			p.t.Fatalf("got a second Open, want one")
 		}
-		p.opened = k.Open // a rule that breaks the handshake does not wait for it
+		p.opened = k.Open // a rule that breaks the handshake does not call Opened
 	case *creditpb.Control_Complete:
 		p.checkTerminal(c, k.Complete.GetTotal())
 	case *creditpb.Control_Error:
@@ -94,10 +94,10 @@ func (p *Peer) checkDrained(d *creditpb.Drained) {
 		p.t.Fatalf("got Drained with sent %d and burned %d, want both together to be %d: what was asked for",
 			d.GetSent(), d.GetBurned(), p.asked)
 	}
-	p.asked, p.last = p.got, d // the rest is burned
+	p.asked, p.last = p.got, d // the rest of the credit is burned
 }
 
-// grant keeps account of what the end asks for.
+// grant checks and counts the demand of the end.
 func (p *Peer) grant(r *creditpb.Request) {
 	if r == nil {
 		return
@@ -119,7 +119,7 @@ func (p *Peer) grant(r *creditpb.Request) {
 	p.consumed = max(p.consumed, r.GetConsumed())
 }
 
-// note keeps account of what is sent, before it is, so that nothing can come too soon.
+// note counts a message before it is sent, so that no answer comes before the count.
 func (p *Peer) note(m Message) {
 	p.sent += int64(len(m.Elements))
 	r := m.Control.GetRequest()
@@ -131,12 +131,12 @@ func (p *Peer) note(m Message) {
 	}
 }
 
-// account says what was exchanged up to now.
+// account describes the elements and the demand up to now, for errors.
 func (p *Peer) account() string {
 	return fmt.Sprintf("%d elements of %d asked for, and %d sent of %d granted", p.got, p.asked, p.sent, p.granted)
 }
 
-// describe says how a stream ended, in few words.
+// describe returns a short description of the end of a stream.
 func describe(err error) string {
 	if errors.Is(err, io.EOF) {
 		return "in order"
@@ -147,7 +147,7 @@ func describe(err error) string {
 	return fmt.Sprint(err)
 }
 
-// reasonOf returns the reason of a violation.
+// reasonOf returns the reason of a violation, or "" for another error.
 func reasonOf(err error) string {
 	for _, d := range status.Convert(err).Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == "weir" {

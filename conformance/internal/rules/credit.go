@@ -5,7 +5,7 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// credit is what senders and receivers owe each other.
+// credit are the rules on the credit of senders and receivers.
 var credit = []Rule{{
 	Number: 1, Name: "nothing before credit",
 	Proves: "A sender with elements to send sends none before it is asked for one, and then that one.",
@@ -89,7 +89,7 @@ var credit = []Rule{{
 	Number: 8, Name: "many small requests lose none",
 	Proves: "100,000 times request(1), while elements flow, brings 100,000 elements.",
 	Run: func(t *T) {
-		const ahead = 256 // unanswered at once: far fewer than the flood rule allows
+		const ahead = 256 // requests without an answer, far fewer than the flood rule allows
 		n := t.times(100_000)
 		p := t.Sender(&conformancepb.Send{Count: int64(n)}, nil)
 		for asked := range n {
@@ -156,7 +156,7 @@ var credit = []Rule{{
 				}
 				p.Granted(take + 1)
 				p.GrantedAtMost(take + int64(w))
-				p.Elements(int(p.granted - p.sent)) // these are not consumed
+				p.Elements(int(p.granted - p.sent)) // the end does not consume these
 				p.GrantedAtMost(take + int64(w))
 				p.Hang(nil)
 			}
@@ -177,7 +177,7 @@ var credit = []Rule{{
 	},
 }}
 
-// requests is what receivers ask for.
+// requests are the rules on the demand of receivers.
 var requests = []Rule{{
 	Number: 14, Name: "manual demand is what was asked",
 	Proves: "With manual demand the sum on the wire is the sum that the application asked for, and no more follows.",

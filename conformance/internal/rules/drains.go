@@ -9,7 +9,7 @@ import (
 
 func drain() *creditpb.Control { return demand(&creditpb.Request{Drain: true}) }
 
-// Drained reads until Drained; or, if that comes first, a terminal. Its numbers are checked as it arrives.
+// Drained reads until Drained or a terminal, and returns nil for a terminal. check checks the numbers.
 func (p *Peer) Drained() *creditpb.Drained {
 	for p.last = nil; p.last == nil && p.terminal == nil; {
 		p.Recv("Drained")
@@ -17,7 +17,7 @@ func (p *Peer) Drained() *creditpb.Drained {
 	return p.last
 }
 
-// drains is how credit is given back.
+// drains are the rules on credit that is given back.
 var drains = []Rule{{
 	Number: 59, Name: "drain when idle",
 	Proves: "A sender that waits answers drain within 100 ms, has no credit then, and goes on with what is asked for later.",
@@ -101,6 +101,6 @@ var drains = []Rule{{
 		p.Elements(1)
 		p.Say(complete(4))
 		p.Leave()
-		p.Received(4, inOrder) // its drain did not wait for ever
+		p.Received(4, inOrder) // the drain did not wait forever
 	},
 }}

@@ -10,8 +10,8 @@ import (
 
 func after(n int64) *int64 { return &n }
 
-// LeaveCanceled is Leave for an end whose sending was canceled: a server may then end with the
-// status CANCELED.
+// LeaveCanceled is Leave for an end after its sending was canceled. A server may then end with the status
+// CANCELED.
 func (p *Peer) LeaveCanceled() {
 	p.HalfClose()
 	p.over()
@@ -22,7 +22,7 @@ func (p *Peer) LeaveCanceled() {
 	p.Leave()
 }
 
-// ends is how directions end, and streams.
+// ends are the rules on the ends of directions and streams.
 var ends = []Rule{{
 	Number: 46, Name: "after Cancel",
 	Proves: "After Cancel at most the credit that was outstanding arrives, and demand that follows brings nothing.",
@@ -31,7 +31,7 @@ var ends = []Rule{{
 		p.Want(5)
 		p.Say(cancel())
 		p.Say(request(50))
-		p.asked = 100 // as if it had not been said
+		p.asked = 100 // the second demand does not count
 		p.LeaveCanceled()
 	},
 }, {
@@ -45,7 +45,7 @@ var ends = []Rule{{
 		}
 		p.LeaveCanceled()
 		p.Sent(1, isCanceled)
-		p = t.Begin(&conformancepb.Script{ // it lingers, as what a client sends before it leaves may be lost
+		p = t.Begin(&conformancepb.Script{ // it lingers, because messages that a client sends just before it leaves may be lost
 			Receive: &conformancepb.Receive{Window: 4, CancelAfter: after(2), Cancels: 10}, LingerMs: 50,
 		}).Open(nil)
 		p.Flow(2)
@@ -61,7 +61,7 @@ var ends = []Rule{{
 	Number: 48, Name: "late frames to a sender",
 	Proves: "Demand, drain, Cancel, unknown kinds and heartbeats that cross Complete change nothing: the stream ends in order.",
 	Run: func(t *T) {
-		// A sender that is told what is consumed waits for that after Complete.
+		// After Complete, a sender waits for the report that everything is consumed.
 		p := t.Sender(&conformancepb.Send{Count: 3}, initial(3, allFeatures...))
 		p.Complete(3)
 		p.Say(request(5), demand(&creditpb.Request{N: 1, Drain: true}), heartbeat(true), unknown()[0], demand(&creditpb.Request{Consumed: 2}))
@@ -70,7 +70,7 @@ var ends = []Rule{{
 		p.Sent(3, inOrder)
 		p = t.Sender(&conformancepb.Send{Count: 3}, initial(3, allFeatures...))
 		p.Complete(3)
-		p.Say(request(-1)) // it is validated all the same
+		p.Say(request(-1)) // it is still validated
 		p.over()
 	},
 }, {

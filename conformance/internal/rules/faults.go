@@ -9,7 +9,7 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// faults is what implementations have got wrong. Rule 71 is a program: see conformance/node.
+// faults are the rules on mistakes that implementations have made. Rule 71 is a program in conformance/node.
 var faults = []Rule{{
 	Number: 72, Name: "requests saved up",
 	Proves: "request(1) for each of 3,000 elements, all at once, is no flood: the allowance for an element does not expire.",
@@ -17,7 +17,7 @@ var faults = []Rule{{
 		const held = 3_000
 		p := t.Sender(&conformancepb.Send{Count: held, Ending: conformancepb.Ending_ENDING_NOTHING}, initial(held))
 		p.Want(held)
-		for range held { // nothing comes for them, and so nothing is earned meanwhile
+		for range held { // no element answers them, so they earn no new allowance
 			p.Request(1)
 		}
 		p.Quiet()
@@ -39,7 +39,7 @@ var faults = []Rule{{
 				for range 3 {
 					start := time.Now()
 					p.Heartbeat()
-					if silent := time.Since(start); t.Exact && silent > beat { // elsewhere the machine may be busy
+					if silent := time.Since(start); t.Exact && silent > beat { // outside a bubble the machine may be busy
 						t.Fatalf("got silence of %v, want at most %v", silent, beat)
 					}
 				}

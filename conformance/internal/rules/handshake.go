@@ -6,8 +6,8 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// Open is the handshake: both sides say Open. o may be nil; what it leaves out follows from
-// the script.
+// Open completes the handshake, in which both sides send Open. o may be nil. Roles and versions that it leaves
+// out follow from the script.
 func (p *Peer) Open(o *creditpb.Open) *Peer {
 	o = p.defaults(o)
 	p.Greet(opening(o))
@@ -15,7 +15,7 @@ func (p *Peer) Open(o *creditpb.Open) *Peer {
 	return p
 }
 
-// defaults fills in an Open.
+// defaults returns o, or a new Open, with the missing versions and roles filled in.
 func (p *Peer) defaults(o *creditpb.Open) *creditpb.Open {
 	if o == nil {
 		o = &creditpb.Open{}
@@ -28,7 +28,7 @@ func (p *Peer) defaults(o *creditpb.Open) *creditpb.Open {
 	return o
 }
 
-// Greet sends what is to be the first message, with the script if there is one to send.
+// Greet sends c as the first message. To a server it adds the script.
 func (p *Peer) Greet(c *creditpb.Control) {
 	m := Message{Control: c}
 	if p.line.greeting == nil {

@@ -11,7 +11,7 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// liveness is that streams go on, and that dead ones end.
+// liveness are the rules on streams that must go on and on dead streams that must end.
 var liveness = []Rule{{
 	Number: 63, Name: "full duplex one at a time",
 	Proves:   "Both sides send and then receive, in one thread, with windows of 1: 100,000 small elements each way, and large ones.",
@@ -47,7 +47,7 @@ var liveness = []Rule{{
 		n := int64(t.times(1000))
 		p := t.Duplex(&conformancepb.Send{Count: n, PayloadBytes: 32 << 10}, &conformancepb.Receive{Window: 1024}, initial(n))
 		p.Granted(n)
-		for p.sent < n && p.Elements(1) && p.Say(heartbeat(true)) { // which wants an answer, but not at any price
+		for p.sent < n && p.Elements(1) && p.Say(heartbeat(true)) { // an answer is wanted, but must not block reading
 		}
 		p.Say(complete(uint64(n)))
 		p.Complete(n)
@@ -92,7 +92,7 @@ var liveness = []Rule{{
 		o := func() *creditpb.Open {
 			return &creditpb.Open{Features: allFeatures, Heartbeat: durationpb.New(beat), Initial: &creditpb.Request{N: 30}}
 		}
-		if t.Exact { // elsewhere an element can be late
+		if t.Exact { // outside a bubble an element can be late
 			p := t.Sender(&conformancepb.Send{Count: 25, PaceMs: 50, Ending: conformancepb.Ending_ENDING_NOTHING}, o())
 			for p.got < 25 {
 				if m := p.Recv("elements"); m.Control.GetHeartbeat() != nil {

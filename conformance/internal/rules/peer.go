@@ -14,36 +14,36 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// A Peer is the suite's end of one stream. It does no more than it is told, and checks with every
-// message that arrives what holds for every conforming end at any time.
+// A Peer is the suite's end of one stream. It sends only the messages that a rule sends. With every message
+// that arrives, it checks the invariants of every conforming end.
 type Peer struct {
 	t      *T
 	line   *line
 	as     envelope
 	script *conformancepb.Script
-	opened *creditpb.Open // the end's
+	opened *creditpb.Open // from the end under test
 
-	arrivals chan arrival // from the reader; nil: there is none yet
-	ended    error        // how the stream ended; io.EOF is in order
+	arrivals chan arrival // from the reader; nil before it is started
+	ended    error        // why the stream ended; io.EOF means in order
 	hung     atomic.Bool
-	expire   func() bool // stops the hanging up at the rule's deadline
+	expire   func() bool // stops the Hang at the rule's deadline
 	reported bool
-	kept     bool                  // while others begin
-	report   *conformancepb.Report // once reported; nil: the end has none
+	kept     bool                  // not closed when the next session begins
+	report   *conformancepb.Report // set once reported; nil if the end makes no reports
 
-	// What the end sent.
+	// Messages from the end.
 	got      int64 // elements
-	asked    int64 // what it was asked for; saturates
+	asked    int64 // elements that the end was asked for; saturates
 	seen     map[int64]bool
 	terminal *creditpb.Control
 	last     *creditpb.Drained
 
-	sent     int64 // elements to the end
-	granted  int64 // what it asked for
+	sent     int64 // elements that were sent to the end
+	granted  int64 // elements that the end asked for; saturates
 	requests int   // Requests with n
 	consumed uint64
 	cancels  int
-	controls int64 // messages of the end's without an element
+	controls int64 // messages from the end without an element
 	began    time.Time
 }
 
@@ -54,9 +54,9 @@ type arrival struct {
 
 var sessions atomic.Int64
 
-// Begin begins a session in which the end does what the script says. A client has sent its Open
-// then, and nothing else was said. It ends the sessions before it, but for those that are kept:
-// a client has few at once.
+// Begin begins a session in which the end plays the script. When it returns, a client has sent its Open, and
+// no other message was sent. It closes earlier sessions that are not kept, because a client runs only a few at
+// once.
 func (t *T) Begin(s *conformancepb.Script) *Peer {
 	for _, p := range t.peers {
 		if !p.kept {
@@ -75,7 +75,7 @@ func (t *T) Begin(s *conformancepb.Script) *Peer {
 	return p
 }
 
-// Send sends raw messages. Where the stream is over, it does nothing, and what is read will say why.
+// Send sends raw messages. It reports false if the stream has ended, and reading then returns the reason.
 func (p *Peer) Send(messages ...Message) (alive bool) {
 	for _, m := range messages {
 		out := p.as.wrap(m)
@@ -90,7 +90,7 @@ func (p *Peer) Send(messages ...Message) (alive bool) {
 	return true
 }
 
-// Say sends control.
+// Say sends control messages.
 func (p *Peer) Say(controls ...*creditpb.Control) (alive bool) {
 	for _, c := range controls {
 		if !p.Send(Message{Control: c}) {
@@ -103,7 +103,7 @@ func (p *Peer) Say(controls ...*creditpb.Control) (alive bool) {
 // Request asks for n more.
 func (p *Peer) Request(n int64) { p.Say(request(n)) }
 
-// Elements sends the next n elements, whatever the end asked for.
+// Elements sends the next n elements, regardless of the demand.
 func (p *Peer) Elements(n int) (alive bool) {
 	for range n {
 		if !p.Send(numbered(p.sent+1, p.size())) {
@@ -113,10 +113,10 @@ func (p *Peer) Elements(n int) (alive bool) {
 	return true
 }
 
-// size is the payload of elements that the suite sends.
+// size is the size of the payload of elements that the suite sends.
 func (p *Peer) size() int { return int(p.script.GetSend().GetPayloadBytes()) }
 
-// next waits for what arrives next.
+// next waits for the next arrival.
 func (p *Peer) next() arrival {
 	p.read()
 	select {
@@ -128,7 +128,7 @@ func (p *Peer) next() arrival {
 	}
 }
 
-// read starts the reader. Before it is called nothing is read.
+// read starts the reader if it is not running. Nothing is read before.
 func (p *Peer) read() {
 	if p.arrivals != nil {
 		return
@@ -137,7 +137,7 @@ func (p *Peer) read() {
 	p.arrivals = arrivals
 	go func() {
 		defer close(arrivals)
-		for { // close reads until the end
+		for { // close reads the rest
 			m := p.as.fresh()
 			err := p.line.stream.RecvMsg(m)
 			a := arrival{err: err}
@@ -152,7 +152,7 @@ func (p *Peer) read() {
 	}()
 }
 
-// Recv returns the next message, checked. The end of the stream is an error of the rule.
+// Recv checks and returns the next message. The rule fails if the stream has ended.
 func (p *Peer) Recv(want string) Message {
 	m, over := p.Next()
 	if over {
@@ -161,7 +161,7 @@ func (p *Peer) Recv(want string) Message {
 	return m
 }
 
-// Next returns the next message, checked, or that there is none: the stream is over.
+// Next checks and returns the next message. over reports that the stream has ended instead.
 func (p *Peer) Next() (m Message, over bool) {
 	if p.ended != nil {
 		return m, true
@@ -175,7 +175,7 @@ func (p *Peer) Next() (m Message, over bool) {
 	return a.m, false
 }
 
-// close ends the stream, whatever its state, and waits for the reader.
+// close ends the stream in any state and waits for the reader.
 func (p *Peer) close() {
 	p.expire()
 	p.Hang(status.Error(codes.Aborted, "the suite has ended the rule"))
@@ -186,14 +186,14 @@ func (p *Peer) close() {
 	}
 }
 
-// Hang ends the stream at once: a client cancels the call, a server returns err.
+// Hang ends the stream at once. The suite's client cancels the call, and its server returns err.
 func (p *Peer) Hang(err error) {
 	if p.hung.CompareAndSwap(false, true) {
 		p.line.hang(err)
 	}
 }
 
-// until waits for an arrival until the time is up.
+// until waits for an arrival. ok is false if the timer fires first.
 func (p *Peer) until(timer <-chan time.Time) (a arrival, ok bool) {
 	p.read()
 	select {
