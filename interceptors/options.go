@@ -33,9 +33,9 @@ type serverOption func(*config)
 func (o serverOption) applyServer(c *config) { o(c) }
 
 // WithMatcher limits the gate to the calls that match. All others pass as if there were no
-// interceptor. The exemptions of a server still apply. Nil, the default, matches every call.
-// The matcher is called before a permit is taken, from many goroutines at once. [Tap]
-// describes what it gets there.
+// interceptor. The exemptions of a server still apply. Nil, the default, matches every
+// call. The matcher is called before a permit is taken, from many goroutines at once. [Tap]
+// describes the arguments that it gets in a tap.
 func WithMatcher(m Matcher) Option {
 	return option(func(c *config) { c.matcher = m })
 }
@@ -90,8 +90,8 @@ func WithCode(why admit.Reason, code codes.Code) Option {
 }
 
 // WithoutExemptions makes the health, reflection and channelz services subject to the gate.
-// By default they always pass. A supervisor restarts an overloaded server whose health
-// checks fail, and its load moves to the next server.
+// By default they always pass. Otherwise a supervisor could restart an overloaded server
+// because its health checks fail, and its load would move to the next server.
 func WithoutExemptions() ServerOption {
 	return serverOption(func(c *config) { c.noExemptions = true })
 }
@@ -109,7 +109,7 @@ type config struct {
 	outcomeOf    func(error) admit.Outcome
 	refusals     *refusal.Maker
 	noExemptions bool
-	leaves       bool // a client: the class may come from the context of the call
+	leaves       bool // on a client, where the class may come from the context of the call
 	wrong        []error
 }
 

@@ -182,7 +182,7 @@ func pushedBack(s grpc.ServerTransportStream) bool {
 	return ok && len(t.Trailer()[refusal.PushbackKey]) > 0
 }
 
-// A serverStream is a stream whose context is marked.
+// A serverStream is a stream with a marked context.
 type serverStream struct {
 	grpc.ServerStream
 	ctx context.Context

@@ -14,8 +14,8 @@ import (
 // A ServerConfig lists the guards of a server. Gate alone guards its unary calls. If methods
 // have different bottlenecks, Gates has a gate for each.
 type ServerConfig struct {
-	// Outside are the interceptors before the gates, from the outside to the inside:
-	// metrics, recovery, authentication. OutsideStreams are the same for streams.
+	// Outside are the interceptors before the gates, from the outside to the inside, such
+	// as metrics, recovery and authentication. OutsideStreams are the same for streams.
 	Outside        []grpc.UnaryServerInterceptor
 	OutsideStreams []grpc.StreamServerInterceptor
 	// Gates are gates for some of the calls and streams; see [Gates]. A call that matches
@@ -27,8 +27,9 @@ type ServerConfig struct {
 	// Streams admits the streams that match none of Gates. Nil admits all of them. Give
 	// streams a gate of their own, with a fixed limit.
 	Streams *admit.Gate
-	// Inside are the interceptors behind the gates, for admitted calls: validation,
-	// interceptors that set headers. InsideStreams are the same for streams.
+	// Inside are the interceptors behind the gates, which run for admitted calls only, such
+	// as validation and interceptors that set headers. InsideStreams are the same for
+	// streams.
 	Inside        []grpc.UnaryServerInterceptor
 	InsideStreams []grpc.StreamServerInterceptor
 	// Tap also refuses calls before they are read; see [Tap]. A tap cannot tell streams from
@@ -48,8 +49,8 @@ type ServerConfig struct {
 //   - no gate, a zero Gate, or a nil interceptor or option;
 //   - one gate in two places (long streams would take the permits of calls), two gates
 //     with one name, or a gate that no call can reach;
-//   - a gate for streams with a limit that adapts: it would learn nothing from streams,
-//     and stay where it starts;
+//   - a gate for streams with a limit that adapts, because it would learn nothing from
+//     streams and stay where it starts;
 //   - a class that no gate has, or a wrong method name (see [Methods]);
 //   - a MaxConcurrentStreams that is too small for the gates.
 func Server(c ServerConfig, opts ...ServerOption) ([]grpc.ServerOption, error) {
