@@ -32,8 +32,6 @@ var anchors = density{vague: 0.4, colons: 2.7}
 var ceilings = map[string]density{
 	"DESIGN.md":    {vague: 12.6, colons: 12.6, long: 87},
 	"README.md":    {vague: 12.6, colons: 14.2, long: 41},
-	"conformance":  {vague: 23.3, colons: 16.6},
-	"interceptors": {vague: 14.2, colons: 8.8},
 	"limit":        {vague: 6.3, colons: 9.5},
 	"proto":        {vague: 12.7, colons: 15.5},
 	"streamcredit": {vague: 19.3, colons: 14.5},
