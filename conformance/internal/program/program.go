@@ -41,12 +41,12 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 	set.SetOutput(stderr)
 	set.StringVar(&f.target, "target", "", "check the server at this address")
 	set.StringVar(&f.listen, "listen", "", "check clients that call this address")
-	set.StringVar(&f.serve, "serve", "", "be weir's server end at this address")
-	set.StringVar(&f.connect, "connect", "", "be weir's client end, of the suite at this address")
-	set.StringVar(&f.pattern, "run", "", "check only rules whose names, such as server/frames/43_batches, match")
-	set.IntVar(&f.config.Part, "part", 1, "divide how often rules do what they do many times by this")
-	set.DurationVar(&f.config.Settle, "settle", 100*time.Millisecond, "wait so long before saying that nothing comes")
-	set.BoolVar(&f.explain, "explain", false, "print what each rule proves, and check nothing")
+	set.StringVar(&f.serve, "serve", "", "run weir's server end at this address")
+	set.StringVar(&f.connect, "connect", "", "run weir's client end against the suite at this address")
+	set.StringVar(&f.pattern, "run", "", "check only rules with a matching name, such as server/frames/43_batches")
+	set.IntVar(&f.config.Part, "part", 1, "divide the number of repetitions in each rule by this")
+	set.DurationVar(&f.config.Settle, "settle", 100*time.Millisecond, "wait this long before deciding that no message comes")
+	set.BoolVar(&f.explain, "explain", false, "print the property that each rule proves, and check nothing")
 	if err := set.Parse(args); err != nil {
 		return ExitUsage
 	}

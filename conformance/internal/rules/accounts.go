@@ -22,7 +22,8 @@ const (
 // not.
 var accounts = []Rule{{
 	Number: 76, Name: "demand without reports",
-	Proves: "A receiver need not report what it has consumed: unbounded demand and demand beyond the sender's bound bring all elements.",
+	Proves: "A receiver need not report consumed elements. Unbounded demand, and demand beyond the sender's bound, bring all " +
+		"elements.",
 	Run: func(t *T) {
 		for _, c := range []struct{ count, demand, bound int64 }{{5_000, unbounded, 0}, {5_000, 5_000, 0}, {100, 1_000, 10}, {100, unbounded, 10}} {
 			p := t.Sender(&conformancepb.Send{Count: c.count, MaxPeerCredit: c.bound}, &creditpb.Open{Features: allFeatures})
@@ -34,8 +35,8 @@ var accounts = []Rule{{
 	},
 }, {
 	Number: 77, Name: "a large element takes its time",
-	Proves: "An element of more than 64 KiB times the heartbeat in seconds is announced, and one that was announced has a second for each " +
-		"64 KiB before its receiver ends the stream: PEER_STALLED.",
+	Proves: "An element of more than 64 KiB times the heartbeat in seconds is announced. The receiver of an announced element waits " +
+		"a second for each 64 KiB of it before it ends the stream with PEER_STALLED.",
 	Run: func(t *T) {
 		const beat, size = 500 * time.Millisecond, 256 << 10
 		o := initial(1, allFeatures...)
@@ -67,8 +68,8 @@ var accounts = []Rule{{
 	},
 }, {
 	Number: 78, Name: "request and drain for ever", Deadline: 2 * time.Minute,
-	Proves: "Demand and a drain, in turns, with and without an element between them, are no flood: a receiver asks no more often than " +
-		"the flood rule allows, and a sender answers every drain.",
+	Proves: "Alternate demands and drains, with and without an element between them, are no flood. A receiver asks no more often " +
+		"than the flood rule allows, and a sender answers every drain.",
 	Run: func(t *T) {
 		rounds := t.times(1_000)
 		if t.Exact {
@@ -93,8 +94,8 @@ var accounts = []Rule{{
 	},
 }, {
 	Number: 79, Name: "elements before a bad one",
-	Proves: "Elements that arrived before one that is too large, beyond credit or no message are delivered, however slow the application " +
-		"is, and then the real reason.",
+	Proves: "Elements that arrived before an element that is too large or beyond credit, or before an invalid message, are " +
+		"delivered to an application of any speed. Then it gets the real reason.",
 	Run: func(t *T) {
 		for _, bad := range []Message{{Verbatim: []byte{0xff, 0xff, 0xff}}, sized(5, 5_000), {Control: complete(9)}} {
 			for _, good := range []int64{0, 1, 3} {
@@ -115,8 +116,8 @@ var accounts = []Rule{{
 	},
 }, {
 	Number: 80, Name: "what was accepted arrives", Only: ServerEnds,
-	Proves: "Where a handler sends and returns OK without Complete, every element that its send accepted arrives, or, where the client knows " +
-		"FEATURE_UNFINISHED, a trailer says that some may not.",
+	Proves: "If a handler sends and returns OK without Complete, every element that its send accepted arrives. If the client knows " +
+		"FEATURE_UNFINISHED, a trailer may say instead that some elements may be lost.",
 	Run: func(t *T) {
 		const count = 500
 		for n := range t.times(400) {
@@ -139,8 +140,8 @@ var accounts = []Rule{{
 	},
 }, {
 	Number: 81, Name: "an end that may be early", Only: ClientEnds,
-	Proves: "A client that lists FEATURE_UNFINISHED takes OK with that trailer and without Complete for COUNT_MISMATCH; with Complete, or " +
-		"without the trailer, it is the end.",
+	Proves: "A client that lists FEATURE_UNFINISHED treats OK with that trailer and without Complete as COUNT_MISMATCH. With " +
+		"Complete, or without the trailer, OK is the end in order.",
 	Run: func(t *T) {
 		begin := func() *Peer {
 			p := t.Receiver(&conformancepb.Receive{Window: 4}, nil)
@@ -168,8 +169,8 @@ var accounts = []Rule{{
 	},
 }, {
 	Number: 82, Name: "what a handler has consumed", Only: ServerEnds,
-	Proves: "Where a handler receives and returns OK early, it has not reported more than it has consumed, and less only where something is " +
-		"left, or where a trailer says that it is not sure.",
+	Proves: "If a handler receives and returns OK early, it has reported no more than it has consumed. It has reported less only if " +
+		"elements are left, or if a trailer says that it is unsure.",
 	Run: func(t *T) {
 		const sent = 50
 		for _, taken := range []int64{0, 1, 3, 16, 40, sent} {
@@ -187,8 +188,8 @@ var accounts = []Rule{{
 	},
 }, {
 	Number: 83, Name: "what a server has not consumed", Only: ClientEnds,
-	Proves: "A client whose elements the server has accepted, not consumed and ended with OK does not take that for success, unless the server " +
-		"is not sure or does not report.",
+	Proves: "If a server accepts a client's elements and ends with OK before it has consumed them, the client does not report " +
+		"success, unless the server is unsure or does not report consumption.",
 	Run: func(t *T) {
 		const count = 10
 		for _, c := range []struct {
@@ -228,8 +229,8 @@ var accounts = []Rule{{
 	},
 }, {
 	Number: 84, Name: "the sender's bound",
-	Proves: "A sender that refuses demand beyond a bound says so in max_credit, and does not refuse the first demand of a client, which " +
-		"counts as there is room for it.",
+	Proves: "A sender that rejects demand beyond a bound announces the bound in max_credit. It does not reject the first demand of " +
+		"a client, and adds that demand to the credit as far as the bound allows.",
 	Run: func(t *T) {
 		const most = 10
 		send := func(count int64) *conformancepb.Send {
@@ -255,7 +256,8 @@ var accounts = []Rule{{
 	},
 }, {
 	Number: 85, Name: "a peer that has stopped",
-	Proves: "One that asked for heartbeats and whose send is stuck in a transport that nobody reads ends with PEER_STALLED, by itself.",
+	Proves: "If an end asked for heartbeats and its send is blocked because the peer does not read, the end stops by itself with " +
+		"PEER_STALLED.",
 	Run: func(t *T) {
 		p := t.Begin(&conformancepb.Script{
 			Send: &conformancepb.Send{Count: 1_000, PayloadBytes: 64 << 10}, HeartbeatMs: 100,
