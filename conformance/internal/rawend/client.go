@@ -120,7 +120,8 @@ func (s *session) leave() {
 	}
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
-	for halving && s.over == nil && s.waitLocked(timer.C) {
+	for halving && s.over == nil {
+		halving = s.waitLocked(timer.C)
 	}
 	s.mu.Unlock()
 }

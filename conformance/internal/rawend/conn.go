@@ -248,8 +248,8 @@ func (c *conn) open(path string) *stream {
 // putHeaders writes headers; wmu is held. The reader learns of errors.
 func (c *conn) putHeaders(id uint32, end bool, fields ...string) {
 	c.block.Reset()
-	for i := 0; i < len(fields); i += 2 {
-		_ = c.hpack.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]}) // to memory
+	for i := 1; i < len(fields); i += 2 {
+		_ = c.hpack.WriteField(hpack.HeaderField{Name: fields[i-1], Value: fields[i]}) // to memory
 	}
 	_ = c.frames.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: c.block.Bytes(), EndHeaders: true, EndStream: end})
 }

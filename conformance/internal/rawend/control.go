@@ -83,9 +83,10 @@ func (c *control) decodeKind(b []byte) error {
 		case kindRequest:
 			c.decodeRequest(num, v)
 		case kindComplete:
-			if num == 1 {
+			switch num {
+			case 1:
 				c.total = v
-			} else if num == 2 {
+			case 2:
 				c.goingAway = v != 0
 			}
 		case kindError:
@@ -98,9 +99,10 @@ func (c *control) decodeKind(b []byte) error {
 				c.total = v
 			}
 		case kindDrained:
-			if num == 1 {
+			switch num {
+			case 1:
 				c.sent = v
-			} else if num == 2 {
+			case 2:
 				c.burned = int64(v)
 			}
 		case kindHeartbeat:
@@ -158,9 +160,10 @@ func (o *open) decode(num int, v uint64, b []byte) error {
 		o.maxBuffered = int64(v)
 	case 9:
 		return eachField(b, func(num int, v uint64, _ []byte) {
-			if num == 1 {
+			switch num {
+			case 1:
 				o.heartbeatNanos += int64(v) * 1e9
-			} else if num == 2 {
+			case 2:
 				o.heartbeatNanos += int64(v)
 			}
 		})

@@ -102,16 +102,21 @@ func (s *session) demandLocked(c *control, first bool) error {
 		return violation("UNEXPECTED_FRAME")
 	case c.consumed > s.sent || c.consumed > 0 && c.consumed < s.told:
 		return violation("INVALID_CONSUMED")
-	case most > 0 && s.script.send[sendReject] != 0 && c.n > most-s.credit && !(first && s.server) && s.outEnd == nil:
+	case most > 0 && s.script.send[sendReject] != 0 && c.n > most-s.credit && (!first || !s.server) && s.outEnd == nil:
 		return violation("DEMAND_TOO_LARGE")
 	}
 	for ; s.told < c.consumed; s.told++ {
 		s.held -= s.sizes[0]
 		s.sizes = s.sizes[1:]
 	}
-	if s.outEnd != nil || s.terminal { // a terminal also answers a drain
-		return nil
+	if s.outEnd == nil && !s.terminal { // a terminal also answers a drain
+		s.creditLocked(c)
 	}
+	return nil
+}
+
+// creditLocked adds the demand of a Request to the credit, and answers a drain.
+func (s *session) creditLocked(c *control) {
 	if c.n > 0 {
 		s.asked = true
 		s.credit += min(c.n, unbounded-s.credit)
@@ -121,7 +126,6 @@ func (s *session) demandLocked(c *control, first bool) error {
 		s.credit = 0
 		s.putLocked(&control{kind: kindDrained, sent: s.sent, burned: burned})
 	}
-	return nil
 }
 
 // finishLocked handles Complete and Error.
@@ -135,19 +139,23 @@ func (s *session) finishLocked(c *control) error {
 		return violation("COUNT_MISMATCH")
 	}
 	s.complete = true
-	if s.inEnd != nil {
-		return nil
+	if s.inEnd == nil {
+		s.inEnd = endOf(c)
+		s.settleLocked()
 	}
+	return nil
+}
+
+// endOf returns the end of a direction for a Complete or an Error.
+func endOf(c *control) error {
 	switch {
 	case c.kind == kindError:
-		s.inEnd = &statusError{code: c.code, message: c.message}
+		return &statusError{code: c.code, message: c.message}
 	case c.goingAway:
-		s.inEnd = errGoingAway
+		return errGoingAway
 	default:
-		s.inEnd = io.EOF
+		return io.EOF
 	}
-	s.settleLocked()
-	return nil
 }
 
 func (s *session) drainedLocked(c *control) error {

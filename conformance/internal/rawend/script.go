@@ -150,13 +150,13 @@ type report struct {
 func (r *report) encode() []byte {
 	b := putBytes(nil, 1, []byte(r.id))
 	for i, v := range []int64{r.sent, r.tooLarge, r.givenUp} {
-		b = putVarint(b, int(2+i), uint64(v))
+		b = putVarint(b, 2+i, uint64(v))
 	}
 	if r.sends {
 		b = putBytes(b, 5, encodeEnd(r.sending))
 	}
 	for i, v := range []int64{r.received, r.outOfOrder, r.burned} {
-		b = putVarint(b, int(6+i), uint64(v))
+		b = putVarint(b, 6+i, uint64(v))
 	}
 	if r.receives {
 		b = putBytes(b, 9, encodeEnd(r.receiving))

@@ -132,6 +132,9 @@ func (s *session) flush(limit time.Duration) {
 	defer timer.Stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for (len(s.queue) > 0 || s.waiting) && s.over == nil && s.waitLocked(timer.C) {
+	for (len(s.queue) > 0 || s.waiting) && s.over == nil {
+		if !s.waitLocked(timer.C) {
+			return
+		}
 	}
 }
