@@ -50,7 +50,7 @@ func WithClassifier(f func(ctx context.Context, c CallMeta) admit.Class) Option 
 // WithClassFor assigns a class to the calls that match. If it is used several times, the
 // first match wins, and any match wins over [WithClassifier]. A nil matcher matches every
 // call. See [Methods] for methods and services by name. The class itself is configured with
-// admit.WithClass.
+// admit.WithClassConfig.
 func WithClassFor(class admit.Class, m Matcher) Option {
 	if m == nil {
 		m = MatchFunc(func(context.Context, CallMeta) bool { return true })
