@@ -23,6 +23,7 @@ type config struct {
 	hooks         []Hooks
 	dryRun        bool
 	maxRetryAfter time.Duration
+	maxOpen       int
 	classes       classTable
 	quotas        QuotaConfig
 	refuseIf      func() (why Reason, refuse bool) // for package weirtest
@@ -66,6 +67,7 @@ func (c *config) validate() check.Errors {
 	bad.That(q.Policy < policies, "queue policy: got %d, want Reject or Block", q.Policy)
 	bad.That(c.maxRetryAfter == 0 || c.maxRetryAfter >= shortestDelay && c.maxRetryAfter <= longestDelay,
 		"WithMaxRetryAfter: got %v, want 0 (default) or %v to %v", c.maxRetryAfter, shortestDelay, longestDelay)
+	bad.That(c.maxOpen >= 0 && c.maxOpen <= maxOpen, "WithMaxOpen: got %d, want 0 (no bound) or 1 to %d", c.maxOpen, maxOpen)
 	if c.algorithmSet {
 		n, err := initialLimit(c.algorithm)
 		c.initial = n

@@ -108,6 +108,9 @@ func (r *refusals) get(why Reason, d *dice) *Refusal {
 	delay := shortestDelay + d.below(shortestDelay-time.Millisecond)
 	if why != Draining {
 		mean := min(r.mean, r.most*2/3)
+		if why == TooManyOpen { // open calls last, and their number does not tell for how long
+			mean = r.most * 2 / 3
+		}
 		delay = mean/2 + d.below(mean)
 	}
 	i := int(firstDelay[bits.Len64(uint64(delay))])

@@ -150,7 +150,7 @@ func ExampleFromJSON() {
 	}
 	_, err = admit.FromJSON([]byte(`{"limits": {"fixed": 10}}`))
 	fmt.Println(gate.Stats().Limit, err)
-	// Output: 20 admit: invalid configuration: document: line 1: limits: unknown key, want one of limit, queue, classes, quotas, dry_run, max_retry_after
+	// Output: 20 admit: invalid configuration: document: line 1: limits: unknown key, want one of limit, queue, classes, quotas, dry_run, max_retry_after, max_open
 }
 
 // Each tenant may make 50 calls a second, acme 500, and reports run once in ten seconds.

@@ -29,6 +29,7 @@ type Gate struct {
 	panics   atomic.Uint64
 	waiters  sync.Pool // of *waiter. Their timers must not leave a testing/synctest bubble.
 	shortest shortestCalls
+	ready    atomic.Int64 // calls that go on without a permit: see Permit.Ready
 
 	mu        sync.Mutex // guards the fields below
 	cfg       config
@@ -136,6 +137,12 @@ func (g *Gate) acquireLocking(ctx context.Context, call Call) (Permit, error) {
 	class, c := g.describeLocked(call)
 	if why, refuse := g.refuseAllLocked(); refuse {
 		return g.refuseAndUnlock(class, why)
+	}
+	if g.crowdedLocked() {
+		if g.cfg.dryRun {
+			return g.passCrowdedAndUnlock(c, call.quota == wouldFail)
+		}
+		return g.refuseAndUnlock(class, TooManyOpen)
 	}
 	s := g.inFlight.load()
 	if s.inFlight()+c.Cost > s.limit() && !g.turns.Counted() && !g.cfg.dryRun {

@@ -203,7 +203,8 @@ func TestNames(t *testing.T) {
 		"class(4)": admit.Class(4), "class(255)": admit.Class(255),
 		"ignored": admit.Ignored, "success": admit.Success, "overload": admit.Overload, "outcome(3)": admit.Outcome(3),
 		"queue_full": admit.QueueFull, "displaced": admit.Displaced, "deadline_too_close": admit.DeadlineTooClose,
-		"waited_too_long": admit.WaitedTooLong, "draining": admit.Draining, "over_share": admit.OverShare, "over_quota": admit.OverQuota, "reason(7)": admit.Reason(7),
+		"waited_too_long": admit.WaitedTooLong, "draining": admit.Draining, "over_share": admit.OverShare, "over_quota": admit.OverQuota,
+		"too_many_open": admit.TooManyOpen, "reason(8)": admit.Reason(8),
 	} {
 		if got.String() != want {
 			t.Errorf("String: got %q, want %q", got, want)

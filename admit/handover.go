@@ -59,5 +59,6 @@ func (g *Gate) grantLocked(w *waiter, cost int, now time.Duration) {
 
 // useLockLocked sets the lock bit if calls must take the lock, and clears it otherwise.
 func (g *Gate) useLockLocked() {
-	g.inFlight.setMustLock(g.turns.Len() > 0 || g.draining || g.cfg.dryRun || g.turns.Counted() || g.cfg.refuseIf != nil)
+	always := g.draining || g.cfg.dryRun || g.cfg.refuseIf != nil || g.cfg.maxOpen > 0
+	g.inFlight.setMustLock(always || g.turns.Len() > 0 || g.turns.Counted())
 }

@@ -21,7 +21,8 @@ package admit
 //	    "max_tenants": 100000
 //	  },
 //	  "dry_run": false,
-//	  "max_retry_after": "1s"
+//	  "max_retry_after": "1s",
+//	  "max_open": 5000
 //	}
 //
 // The default of "algorithm" is adaptive. Each algorithm has the fields and the defaults
@@ -33,8 +34,9 @@ package admit
 //	{"algorithm": "gradient", "initial": 20, "min": 1, "max": 1000, "tolerance": 1.5, "smoothing": 0.2, "long_windows": 600}
 //
 // A policy is reject or block. A queue of null means no queue. A null for "quotas", or for
-// one of them, removes the quota. A class beyond the first four needs its number as
-// "class". Each use of the option creates a new limit, which learns from scratch.
+// one of them, removes the quota, and a null for "max_open" the bound. A class beyond the
+// first four needs its number as "class". Each use of the option creates a new limit, which
+// learns from scratch.
 func FromJSON(document []byte) (Option, error) {
 	var r reader
 	root := r.read(document)
@@ -50,12 +52,12 @@ func FromJSON(document []byte) (Option, error) {
 
 // gate reads the configuration of one gate. More are further keys that it may have.
 func (r *reader) gate(n *node, more ...string) Option {
-	if !r.object(n, append(more, "limit", "queue?", "classes", "quotas?", "dry_run", "max_retry_after")...) {
+	if !r.object(n, append(more, "limit", "queue?", "classes", "quotas?", "dry_run", "max_retry_after", "max_open?")...) {
 		return nil
 	}
 	var opts []Option
 	add := func(key string, read func(*node) Option) {
-		if v := n.get(key); v != nil && (v.token != nil || key == "queue" || key == "quotas") {
+		if v := n.get(key); v != nil && (v.token != nil || key == "queue" || key == "quotas" || key == "max_open") {
 			if o := read(v); o != nil {
 				opts = append(opts, o)
 			}
@@ -67,6 +69,7 @@ func (r *reader) gate(n *node, more ...string) Option {
 	add("quotas", r.quotas) // after the classes that they may name
 	add("dry_run", r.dryRun)
 	add("max_retry_after", r.maxRetryAfter)
+	add("max_open", r.maxOpen)
 	return option(func(c *config) { c.apply(opts) })
 }
 
@@ -87,6 +90,17 @@ func (r *reader) maxRetryAfter(n *node) Option {
 		return nil
 	}
 	return WithMaxRetryAfter(d)
+}
+
+func (r *reader) maxOpen(n *node) Option {
+	if n.token == nil {
+		return WithMaxOpen(0)
+	}
+	most, ok := r.integer(n, 1, maxOpen)
+	if !ok {
+		return nil
+	}
+	return WithMaxOpen(most)
 }
 
 func (r *reader) queue(n *node) Option {

@@ -28,7 +28,8 @@ const everyKey = `{
     "max_tenants": 100000
   },
   "dry_run": false,
-  "max_retry_after": "1s"
+  "max_retry_after": "1s",
+  "max_open": 5000
 }`
 
 func fromJSON(t *testing.T, document string) admit.Option {
@@ -184,7 +185,7 @@ func TestFromJSONSaysEverything(t *testing.T) {
 		"policy": "drop"},
 	"clases": {}
 }`))
-	want := `admit: invalid configuration: document: line 5: clases: unknown key, want one of limit, queue, classes, quotas, dry_run, max_retry_after
+	want := `admit: invalid configuration: document: line 5: clases: unknown key, want one of limit, queue, classes, quotas, dry_run, max_retry_after, max_open
 line 2: limit.initial: got 0, want 1 to 1048576
 line 2: limit.alpha: got "x", want a number
 line 3: queue.size: unknown key, want one of capacity, max_wait, policy

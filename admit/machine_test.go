@@ -273,7 +273,7 @@ func accounted(s admit.Stats) int {
 	for _, ended := range s.Ended {
 		n += int(ended)
 	}
-	for _, class := range s.Refused {
+	for _, class := range &s.Refused {
 		for _, refused := range class {
 			n += int(refused)
 		}

@@ -11,7 +11,7 @@ import (
 var ErrRefused = errors.New("admit: refused")
 
 // A Reason is why a call was refused: QueueFull, Displaced, DeadlineTooClose,
-// WaitedTooLong, Draining, OverShare or OverQuota. There are no others.
+// WaitedTooLong, Draining, OverShare, OverQuota or TooManyOpen. There are no others.
 type Reason uint8
 
 // The reasons.
@@ -34,15 +34,18 @@ const (
 	// OverQuota means that the class or the tenant of the call has used up its quota, as
 	// set by [WithQuotas]. The delay of the refusal is exact.
 	OverQuota
+	// TooManyOpen means that as many calls are open as [WithMaxOpen] allows.
+	TooManyOpen
 
 	// NumReasons is the number of reasons. Every Reason is less.
-	NumReasons = 7
+	NumReasons = 8
 )
 
 // String returns the reason in lower case with underscores, as in the labels of metrics.
 func (r Reason) String() string {
 	return name("reason", int(r),
-		"queue_full", "displaced", "deadline_too_close", "waited_too_long", "draining", "over_share", "over_quota")
+		"queue_full", "displaced", "deadline_too_close", "waited_too_long", "draining", "over_share", "over_quota",
+		"too_many_open")
 }
 
 // reasonOf maps the reasons of package turn.
@@ -62,7 +65,8 @@ type Refusal struct {
 	// RetryAfter is when to come back. It is about the time that a full queue takes to
 	// be served. It is longer while more calls come than are served, and never longer
 	// than [WithMaxRetryAfter]. It has random jitter, so that callers do not come back
-	// together. While the gate drains, it is 10 to 20 ms.
+	// together. While the gate drains, it is 10 to 20 ms. For TooManyOpen it is near
+	// the longest, because open calls last.
 	RetryAfter time.Duration
 	// Gate is the name of the gate.
 	Gate string

@@ -55,7 +55,7 @@ func TestTheLowestClassMakesProgress(t *testing.T) {
 // Ten tenants: nine ask for four fifths of a tenth of what the server can do each, and one for
 // ten times as much as each of them.
 func TestAGreedyTenantHarmsItself(t *testing.T) {
-	const polite, share, seeds = 9, 0.08, 3
+	const polite, share, seeds = 9, 0.08, 8
 	mean := 0.0
 	for seed := range uint64(seeds) {
 		got := compete(t, seed, nil,

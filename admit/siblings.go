@@ -38,7 +38,7 @@ func (g *Gate) full() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := g.inFlight.load()
-	return g.draining || !g.cfg.dryRun && !g.isZero() && !s.free() && g.turns.Full(s.limit())
+	return g.draining || !g.cfg.dryRun && !g.isZero() && (g.crowdedLocked() || !s.free() && g.turns.Full(s.limit()))
 }
 
 func (g *Gate) turnAway(call Call) (why Reason, away bool) {
@@ -51,6 +51,9 @@ func (g *Gate) turnAway(call Call) (why Reason, away bool) {
 	switch s := g.inFlight.load(); {
 	case g.draining:
 		why, away = Draining, true
+	case !g.cfg.dryRun && !g.isZero() && g.crowdedLocked():
+		_, _ = g.refuseAndUnlock(class, TooManyOpen)
+		return TooManyOpen, true
 	case !g.cfg.dryRun && !g.isZero() && !s.free():
 		var because turn.Reason
 		because, away = g.turns.Shut(c, s.limit())
@@ -90,6 +93,8 @@ func (g *Gate) capacity() int {
 	defer g.mu.Unlock()
 	n := g.Limit()
 	switch {
+	case g.cfg.maxOpen > 0:
+		return g.cfg.maxOpen
 	case g.cfg.noQueue:
 		return n
 	case g.cfg.queue.Capacity > 0:

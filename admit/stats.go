@@ -24,6 +24,9 @@ type Stats struct {
 	Waiting, Held [MaxClasses]int
 	// Tenants is the number of tenants with calls that run or wait.
 	Tenants int
+	// Ready is the number of calls that go on after [Permit.Ready]. MaxOpen is the bound of
+	// [WithMaxOpen], or 0 for no bound.
+	Ready, MaxOpen int
 	// QuotaTenants is the number of tenants that have used up a part of their quota.
 	QuotaTenants int
 	// Draining reports whether Drain was called, DryRun whether the gate is in a dry run.
@@ -54,6 +57,10 @@ func (s Stats) Utilization() float64 {
 	return float64(s.InFlight) / float64(s.Limit)
 }
 
+// Open is the number of open calls, as [WithMaxOpen] counts them: the permits in use, the
+// waiters, and the calls after [Permit.Ready].
+func (s Stats) Open() int { return s.InFlight + s.Queue + s.Ready }
+
 // Stats returns a consistent snapshot. It holds the gate's lock for some microseconds.
 // Call it for a scrape or a page, not for every call.
 func (g *Gate) Stats() Stats {
@@ -72,6 +79,8 @@ func (g *Gate) Stats() Stats {
 		QueueCapacity: g.cfg.places(),
 		Classes:       g.cfg.classes.names(),
 		Tenants:       g.turns.Tenants(),
+		Ready:         g.readyCalls(),
+		MaxOpen:       g.cfg.maxOpen,
 		QuotaTenants:  g.quotas.Load().tenants(),
 		Draining:      g.draining,
 		DryRun:        g.cfg.dryRun,

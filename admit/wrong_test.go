@@ -142,6 +142,7 @@ func TestRoom(t *testing.T) {
 		7:       {admit.WithoutQueue()},
 		7 + 3:   {places(3)},
 		90 + 90: {fixed(t, 90)},
+		300:     {admit.WithMaxOpen(300)},
 	} {
 		if got := gateFuncs.Room(newGate(t, 7, opts...)); got != want {
 			t.Errorf("got %d, want %d", got, want)

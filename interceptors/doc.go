@@ -62,6 +62,8 @@
 //	a server that is full, or a wait too long      UNAVAILABLE          may take it
 //	a server that drains                           UNAVAILABLE          may take it, at once
 //	a server: the caller's share is used up        RESOURCE_EXHAUSTED   will not help
+//	a server with too many open streams            RESOURCE_EXHAUSTED   may take it
+//	a server: the client takes no messages         RESOURCE_EXHAUSTED   will not help
 //	a client's gate that is full                   RESOURCE_EXHAUSTED   was not asked
 //	a client's gate that drains                    UNAVAILABLE          was not asked
 //	a throttle, or an open circuit                 UNAVAILABLE          was not asked
@@ -105,7 +107,17 @@
 //
 // Every other end is ignored ([WithOutcome] changes that). An error of a gate, throttle or
 // breaker in this process is always ignored. So are streams, because the lifetime of a stream
-// is not a latency.
+// is not a latency. Only the time until [StreamReady], or until the end of a [StreamSetup], is
+// a sample.
+//
+// # Streams
+//
+// By default a stream holds its permit until its handler returns. A watch is expensive to begin
+// and cheap to keep. [StreamReady] and [WithStreamSetup] return its permit when it is set up,
+// and admit.WithMaxOpen bounds how many streams are open.
+//
+// A stream ends if the transport takes none of its messages for two minutes; see
+// [WithSendStall]. To slow a handler down to the pace of its client, see package streamcredit.
 //
 // # One gate, one permit
 //

@@ -118,11 +118,12 @@ func (g Gates) All() []*admit.Gate {
 	return all
 }
 
-func (g Gates) validate(bad *check.Errors, c *ServerConfig) {
+// validate checks the gates. lasting tells that a stream holds its permit until its end.
+func (g Gates) validate(bad *check.Errors, c *ServerConfig, lasting bool) {
 	for i, r := range g {
 		what := fmt.Sprintf("server: Gates[%d]", i)
 		bad.That(r.Gate != nil, "%s: Gate: got nil, want a gate", what)
-		checkGate(bad, what+": Gate", r.Gate, r.Streams)
+		checkGate(bad, what+": Gate", r.Gate, r.Streams && lasting)
 		for _, err := range checkMatcher(r.Match) {
 			bad.That(false, "%s: Match: %w", what, err)
 		}
@@ -169,6 +170,7 @@ func (m *methods) covers(name methodParts) bool {
 
 // A router sends each call to its gate.
 type router struct {
+	config  *config
 	exempts bool
 	routes  []route
 	rest    *server // nil if calls without a route are not limited
@@ -183,7 +185,7 @@ type route struct {
 
 // router returns the router for calls of a kind, nil if one gate takes all of them.
 func (c *ServerConfig) router(k kind, rest *admit.Gate, cfg config) *router {
-	r := &router{exempts: !cfg.noExemptions}
+	r := &router{config: &cfg, exempts: !cfg.noExemptions}
 	for _, rule := range c.Gates {
 		if rule.Streams == (k == streamServer) {
 			r.routes = append(r.routes, route{rule.Match, cfg.server(rule.Gate, k), cfg.tap(rule.Gate)})
@@ -228,7 +230,7 @@ func (r *router) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 func (r *router) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	s, _ := r.find(ss.Context(), info.FullMethod, info, nil)
 	if s == nil {
-		return handler(srv, ss)
+		return r.config.withoutGate(srv, ss, info, handler)
 	}
 	return s.stream(srv, ss, info, handler)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"testing"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -15,8 +14,6 @@ import (
 	"github.com/weir-go/weir/interceptors/retry"
 	"github.com/weir-go/weir/interceptors/throttle"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const work = calltest.Work
 
@@ -34,6 +31,7 @@ var (
 	drainStream = calltest.DrainStream
 	echo        = calltest.Echo
 	serve       = calltest.Serve
+	serveWith   = calltest.ServeWith
 	works       = calltest.Works
 	exponential = calltest.Exponential
 	does        = calltest.Does

@@ -76,8 +76,9 @@ func WithCost(f func(ctx context.Context, c CallMeta) int) Option {
 
 // WithOutcome sets the function that maps the error of a unary call to an outcome for the
 // limit. It gets the error of the handler or the invoker, nil included. It never gets an
-// error that a gate in this process made. If it panics, the call is ignored. Nil restores
-// the default, which the package documentation describes.
+// error that a gate in this process made. If it panics, the call is ignored. With
+// [WithStreamSetup] or [StreamReady] it also maps the set-up of a stream, which has a nil error
+// if the stream got ready. Nil restores the default, which the package documentation describes.
 func WithOutcome(f func(error) admit.Outcome) Option {
 	return option(func(c *config) { c.outcomeOf = f })
 }
@@ -106,6 +107,7 @@ type config struct {
 	propagates   bool
 	trust        func(context.Context) (admit.Class, bool)
 	shedRetries  bool
+	streams      streamRules
 	outcomeOf    func(error) admit.Outcome
 	refusals     *refusal.Maker
 	noExemptions bool

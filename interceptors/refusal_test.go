@@ -64,6 +64,11 @@ var refusing = []struct {
 		hold(t, g)
 		return g
 	}},
+	{why: admit.TooManyOpen, gate: func(t *testing.T) *admit.Gate {
+		g := newGate(t, admit.WithMaxOpen(1))
+		hold(t, g)
+		return g
+	}},
 	{why: admit.WaitedTooLong, gate: func(t *testing.T) *admit.Gate {
 		g := newGate(t, admit.WithLimit(fixed(1)), admit.WithQueue(admit.QueueConfig{MaxWait: time.Second}))
 		fill(t, g)
@@ -147,7 +152,7 @@ func TestServerRefuses(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var unary, stream error // as interceptors further out see them
 				g, want := c.gate(t), codes.Unavailable
-				if c.why == admit.OverShare || c.why == admit.OverQuota {
+				if c.why == admit.OverShare || c.why >= admit.OverQuota {
 					want = codes.ResourceExhausted
 				}
 				r := start(t, &service{}, []grpc.ServerOption{
@@ -263,15 +268,15 @@ func TestWithCode(t *testing.T) {
 // Every reason there is has a code, and none is OK.
 func TestEveryReasonHasACode(t *testing.T) {
 	for _, c := range refusing {
-		if c.why > admit.OverQuota {
-			t.Errorf("%v comes after OverQuota, the last that has a code", c.why)
+		if c.why > admit.TooManyOpen {
+			t.Errorf("%v comes after TooManyOpen, the last that has a code", c.why)
 		}
 	}
-	if next := (admit.OverQuota + 1).String(); !strings.HasPrefix(next, "reason(") {
+	if next := (admit.TooManyOpen + 1).String(); !strings.HasPrefix(next, "reason(") {
 		t.Errorf("reason %s: got no code and no test for it, want both", next)
 	}
-	if len(refusing) != int(admit.OverQuota)+1 {
-		t.Errorf("got tests for %d reasons, want %d", len(refusing), admit.OverQuota+1)
+	if len(refusing) != int(admit.TooManyOpen)+1 {
+		t.Errorf("got tests for %d reasons, want %d", len(refusing), admit.TooManyOpen+1)
 	}
 }
 

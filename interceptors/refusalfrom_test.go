@@ -57,6 +57,10 @@ var texts = map[admit.Reason]struct{ server, client string }{
 		`weir: the caller's quota is used up (gate "default"): retry in `,
 		`weir: the caller's quota at this client's limit for "default" is used up`,
 	},
+	admit.TooManyOpen: {
+		`weir: too many streams are open on the server (gate "default"): retry in `,
+		`weir: this client has too many streams open for "default"`,
+	},
 }
 
 // wantFrom checks what RefusalFrom says of an error, and of one that wraps it.

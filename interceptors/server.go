@@ -30,8 +30,12 @@ func UnaryServer(g *admit.Gate, opts ...ServerOption) grpc.UnaryServerIntercepto
 
 // StreamServer returns an interceptor that bounds the number of open streams. A stream holds
 // a permit from before its handler is called until the handler returns, panics or calls
-// runtime.Goexit. A stream teaches the limit nothing, so give streams a gate of their own
-// with a fixed limit.
+// runtime.Goexit. Such a stream teaches the limit nothing, so give streams a gate of their own
+// with a fixed limit. With [StreamReady] or [WithStreamSetup] a stream holds its permit only
+// until it is set up.
+//
+// A stream ends if its client takes none of the messages for two minutes; see
+// [WithSendStall].
 //
 // With a nil gate, or a wrong option, every call fails with INTERNAL. [Server] reports that
 // at start.
@@ -105,10 +109,12 @@ func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	if s.propagates || s.shedRetries {
 		call, brought = s.arrive(ctx, call)
 	}
+	p := s.streams.plan(ctx, info)
 	if len(brought) > 0 {
 		if m, leave := s.comeBack(ctx, call, brought); leave != nil {
-			defer leave()
-			err := handler(srv, &serverStream{ServerStream: ss, ctx: m})
+			st := s.newStream(ss, m, info, p)
+			st.leaveHost = leave
+			err := st.run(srv, handler)
 			s.advise(ctx, ss, m, err)
 			return err
 		}
@@ -118,11 +124,9 @@ func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		return s.refuse(ctx, ss, err)
 	}
 	m := s.hop(ctx, call, brought)
-	defer func() {
-		m.unwind(false)
-		permit.Release(admit.Ignored)
-	}()
-	err = handler(srv, &serverStream{ServerStream: ss, ctx: m})
+	st := s.newStream(ss, m, info, p)
+	permit.MoveTo(&st.permit)
+	err = st.run(srv, handler)
 	s.advise(ctx, ss, m, err)
 	return err
 }
@@ -181,11 +185,3 @@ func pushedBack(s grpc.ServerTransportStream) bool {
 	t, ok := s.(interface{ Trailer() metadata.MD })
 	return ok && len(t.Trailer()[refusal.PushbackKey]) > 0
 }
-
-// A serverStream is a stream with a marked context.
-type serverStream struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (s *serverStream) Context() context.Context { return s.ctx }

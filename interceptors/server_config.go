@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -25,8 +26,13 @@ type ServerConfig struct {
 	// Gates. Then these calls are not limited.
 	Gate *admit.Gate
 	// Streams admits the streams that match none of Gates. Nil admits all of them. Give
-	// streams a gate of their own, with a fixed limit.
+	// streams a gate of their own, with a fixed limit. A stream holds its permit until its
+	// end, or with [WithStreamSetup] and [StreamReady] until it is set up.
 	Streams *admit.Gate
+	// SendStall bounds how long the transport may take nothing of a stream; see
+	// [WithSendStall], which sets it for some methods. It also applies to streams without a
+	// gate, but not to exempt ones. Zero means two minutes, a negative duration no bound.
+	SendStall time.Duration
 	// Inside are the interceptors behind the gates, which run for admitted calls only, such
 	// as validation and interceptors that set headers. InsideStreams are the same for
 	// streams.
@@ -50,14 +56,14 @@ type ServerConfig struct {
 //   - one gate in two places (long streams would take the permits of calls), two gates
 //     with one name, or a gate that no call can reach;
 //   - a gate for streams with a limit that adapts, because it would learn nothing from
-//     streams and stay where it starts;
+//     streams and stay where it starts. With [WithStreamSetup] it learns from their set-ups;
 //   - a class that no gate has, or a wrong method name (see [Methods]);
 //   - a MaxConcurrentStreams that is too small for the gates.
 func Server(c ServerConfig, opts ...ServerOption) ([]grpc.ServerOption, error) {
 	if err := c.validate(opts); err != nil {
 		return nil, err
 	}
-	cfg := serverConfig(opts)
+	cfg := c.config(opts)
 	var tap grpc.ServerOption = grpc.EmptyServerOption{}
 	unary, stream := slices.Clone(c.Outside), slices.Clone(c.OutsideStreams)
 	if r := c.router(unaryServer, c.Gate, cfg); r != nil {
@@ -69,6 +75,8 @@ func Server(c ServerConfig, opts ...ServerOption) ([]grpc.ServerOption, error) {
 		stream = append(stream, r.stream)
 	} else if c.Streams != nil {
 		stream = append(stream, cfg.server(c.Streams, streamServer).stream)
+	} else {
+		stream = append(stream, cfg.withoutGate)
 	}
 	server := []grpc.ServerOption{
 		grpc.MaxConcurrentStreams(cmp.Or(c.MaxConcurrentStreams, c.roomy())),
@@ -79,6 +87,15 @@ func Server(c ServerConfig, opts ...ServerOption) ([]grpc.ServerOption, error) {
 		server = append(server, tap)
 	}
 	return server, nil
+}
+
+// config returns the values of the options, and of the fields that are options too.
+func (c *ServerConfig) config(opts []ServerOption) config {
+	cfg := serverConfig(opts)
+	if c.SendStall != 0 {
+		cfg.streams.addStall(c.SendStall, nil)
+	}
+	return cfg
 }
 
 const (
@@ -115,11 +132,13 @@ func (c *ServerConfig) gates() (all []*admit.Gate) {
 
 func (c *ServerConfig) validate(opts []ServerOption) error {
 	var bad check.Errors
+	cfg := c.config(opts)
+	lasting := len(cfg.streams.setups) == 0
 	bad.That(c.Gate != nil || len(c.Gates) > 0, "server: Gate: got nil, want a gate, or Gates")
 	checkGate(&bad, "server: Gate", c.Gate, false)
-	checkGate(&bad, "server: Streams", c.Streams, true)
+	checkGate(&bad, "server: Streams", c.Streams, lasting)
 	bad.That(c.Gate == nil || c.Gate != c.Streams, "server: Streams: got the gate of the calls, want one of its own, or nil")
-	c.Gates.validate(&bad, c)
+	c.Gates.validate(&bad, c, lasting)
 	streams := c.Streams != nil || slices.ContainsFunc(c.Gates, func(r GateRule) bool { return r.Streams })
 	bad.That(!c.Tap || !streams, "server: Tap: got it with Streams, want one of them")
 	calls := c.Gate != nil || slices.ContainsFunc(c.Gates, func(r GateRule) bool { return !r.Streams })
@@ -133,7 +152,6 @@ func (c *ServerConfig) validate(opts []ServerOption) error {
 			"server: MaxConcurrentStreams: got %d, want at least %d, which the gates let run and wait, or 0 (%d here)",
 			most, need, c.roomy())
 	}
-	cfg := serverConfig(opts)
 	for _, err := range cfg.checkOptions(c.gates()...) {
 		bad.That(false, "server: %w", err)
 	}

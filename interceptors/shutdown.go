@@ -20,6 +20,11 @@ import (
 // be ended, and wraps the cause of the end of ctx. It also waits for calls without a gate,
 // such as a health watch, which never ends by itself. So give ctx a deadline.
 //
+// A stream after [StreamReady] holds no permit, but Shutdown waits for it like for any other.
+// gRPC does not tell a handler that the server stops. So end long streams yourself when the
+// program begins to shut down, or they end with ctx. A client that does not read the end of
+// its stream keeps its connection open until ctx ends.
+//
 // A running call keeps its permit until its handler returns, so a gate may have calls in
 // flight when Shutdown returns an error. Shutdown does not wait for a handler that continues
 // after its context ended, unless the server has the option grpc.WaitForHandlers.
@@ -65,8 +70,11 @@ func inFlight(gates []*admit.Gate) string {
 		if g == nil {
 			continue
 		}
-		if n := g.Stats().InFlight; n > 0 {
-			running = append(running, fmt.Sprintf("%d in flight (gate %q)", n, g.Name()))
+		switch s := g.Stats(); {
+		case s.Ready > 0:
+			running = append(running, fmt.Sprintf("%d open (gate %q)", s.InFlight+s.Ready, s.Name))
+		case s.InFlight > 0:
+			running = append(running, fmt.Sprintf("%d in flight (gate %q)", s.InFlight, s.Name))
 		}
 	}
 	if len(running) == 0 {

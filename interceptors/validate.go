@@ -21,6 +21,7 @@ func (c *config) checkOptions(gates ...*admit.Gate) []error {
 	for _, err := range checkMatcher(c.matcher) {
 		errs = append(errs, fmt.Errorf("WithMatcher: %w", err))
 	}
+	errs = append(errs, c.streams.check()...)
 	for _, rule := range c.classes {
 		for _, err := range checkMatcher(rule.matcher) {
 			errs = append(errs, fmt.Errorf("WithClassFor(%v): %w", rule.class, err))

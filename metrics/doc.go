@@ -48,6 +48,13 @@
 //	weir_class_waiting          gauge      class          Calls of a class that wait.
 //	weir_class_permits          gauge      class          Permits that a class has, if classes have shares or calls
 //	                                                      have tenants. At its share with calls waiting: it needs more.
+//	weir_open                   gauge                     Open calls: they run, wait, or are streams that returned their
+//	                                                      permits. Near weir_max_open: the next streams are refused
+//	                                                      with too_many_open.
+//	weir_max_open               gauge                     The bound of open calls. 0: no bound.
+//	weir_send_stalls_total      counter                   Streams that were ended because their clients took no
+//	                                                      messages. The clients hang, or work on a message for longer
+//	                                                      than the bound.
 //	weir_tenants                gauge                     Tenants with calls. With refusals for over_share: a few of
 //	                                                      them want more than the others leave.
 //	weir_wait_seconds           histogram  result         Waiting time of calls that were "admitted", were "refused"

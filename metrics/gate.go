@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors"
 )
 
 const namespace = "weir"
@@ -42,6 +43,14 @@ var gateReadings = []reading[admit.Stats]{
 	{
 		"queue_capacity", "Calls that may wait at once.",
 		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.QueueCapacity) },
+	},
+	{
+		"open", "Calls that run or wait, and those that go on without a permit.",
+		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.Open()) },
+	},
+	{
+		"max_open", "Calls that may be open at once, 0 if any number.",
+		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.MaxOpen) },
 	},
 	{
 		"tenants", "Tenants that have calls which run or wait.",
@@ -92,6 +101,7 @@ type gateSeries struct {
 	waiting  *prometheus.Desc
 	held     *prometheus.Desc
 	changes  *prometheus.Desc
+	stalls   *prometheus.Desc
 	readings []*prometheus.Desc // in the order of gateReadings
 
 	waits        *prometheus.HistogramVec
@@ -112,6 +122,7 @@ func newGateSeries(g *admit.Gate) *gateSeries {
 		held: desc("class_permits",
 			"Permits that a class has now, of calls whose class or tenant is counted.", "class"),
 		changes: desc("limit_changes_total", "Changes of the limit, by its algorithm or by Update."),
+		stalls:  desc("send_stalls_total", "Streams that were ended because their clients did not take what was sent."),
 		waits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace:                       namespace,
 			Name:                            "wait_seconds",
@@ -157,6 +168,7 @@ func (s *gateSeries) describe(ch chan<- *prometheus.Desc) {
 	ch <- s.waiting
 	ch <- s.held
 	ch <- s.changes
+	ch <- s.stalls
 	for _, d := range s.readings {
 		ch <- d
 	}
@@ -182,6 +194,7 @@ func (s *gateSeries) collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(s.held, prometheus.GaugeValue, float64(now.Held[c]), name)
 	}
 	counter(s.changes, s.limitChanges.Load())
+	counter(s.stalls, interceptors.SendStalls(s.gate))
 	for i, r := range gateReadings {
 		ch <- prometheus.MustNewConstMetric(s.readings[i], r.kind, r.value(&now))
 	}

@@ -33,6 +33,15 @@
 // bytes needs no message of its own: [ServeFrames] and [DialFrames] use the service
 // weir.credit.v1.CreditStream, and put small elements together.
 //
+// # A method that streams in one direction only
+//
+// Credit travels against the elements, so the method has to be bidirectional. A
+// server-streaming or client-streaming method cannot become bidirectional in place, because its
+// generated code would change in every client. Keep it, and add a bidirectional method with the
+// same messages. One function can serve both; see the example of the second method. Until the
+// clients have moved, protect the old method with interceptors.WithSendStall, which ends streams
+// whose clients read nothing, and with admit.WithMaxOpen, which bounds the number of streams.
+//
 // # How much is asked for
 //
 // By default a receiver finds its window by itself ([WithAutoWindow]). [WithWindow] fixes

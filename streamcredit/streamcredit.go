@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/metadata"
+
+	"github.com/weir-go/weir/internal/stall"
 )
 
 // A Stream is what grpc.BidiStreamingServer and grpc.BidiStreamingClient have in
@@ -117,7 +119,7 @@ func headerOf(stream any) func(metadata.MD) error {
 // serve begins a session on a server.
 func serve[O, I any](ctx context.Context, w wire[O, I], setHeader func(metadata.MD) error, c *config) (*session[O, I], error) {
 	s := newSession(ctx, w, nil, c)
-	s.w.stuck.end = endOf(ctx)
+	s.w.stuck.end = stall.EndOf(ctx)
 	if s.trailer = trailerSetterOf(w.call()); s.in != nil && s.trailer != nil {
 		s.in.lapse = s.lapse
 	}

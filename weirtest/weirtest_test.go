@@ -186,7 +186,7 @@ func TestServerRefusesAsARealOne(t *testing.T) {
 			if why == admit.OverShare {
 				want = codes.Aborted
 			}
-			if why == admit.OverQuota {
+			if why == admit.OverQuota || why == admit.TooManyOpen {
 				want = codes.ResourceExhausted
 			}
 			if got := status.Code(err); got != want {

@@ -36,13 +36,13 @@ var rules = []rule{
 	{dir: "streamcredit/internal/queue", not: []string{"context", "sync/..."}, pure: true},
 	{dir: "streamcredit/internal/ledger", may: []string{"streamcredit/internal/queue"}, not: []string{"context", "sync/..."}, pure: true},
 	{dir: "streamcredit", may: []string{
-		"streamcredit/internal/...", "proto/...", protobuf + "/...",
+		"streamcredit/internal/...", "internal/stall", "proto/...", protobuf + "/...",
 		grpc, grpc + "/codes", grpc + "/metadata", grpc + "/status",
 		"google.golang.org/genproto/googleapis/rpc/errdetails",
 	}},
 	{dir: "interceptors", may: []string{
-		"admit", "limit", "internal/check", "internal/inside", "interceptors/...", grpc + "/...",
-		"github.com/grpc-ecosystem/go-grpc-middleware/v2/...",
+		"admit", "limit", "internal/check", "internal/inside", "internal/stall", "interceptors/...", grpc + "/...",
+		"github.com/grpc-ecosystem/go-grpc-middleware/v2/...", protobuf + "/proto",
 	}},
 	{dir: "interceptors/breaker", may: []string{
 		"interceptors/internal/...", "internal/check", grpc + "/...", "github.com/sony/gobreaker/v2",
@@ -73,6 +73,7 @@ var rules = []rule{
 	{dir: "internal/inside"},
 	{dir: "internal/racetest"},
 	{dir: "internal/check"},
+	{dir: "internal/stall", may: []string{grpc, grpc + "/status"}},
 	{dir: "internal/archtest"},
 	{dir: "internal/docs"},
 	{dir: "examples/...", may: []string{"..."}},

@@ -6,7 +6,7 @@
 //	<!-- example: interceptors/example_test.go ExampleShutdown -->
 //	<!-- functions: examples/recipes/readme_test.go dial work -->
 //
-// The first stands for the body of an example, the second for whole functions. go test ./internal/docs
-// -update copies them into the documents. Other libraries' code follows the comment <!-- not weir's -->
-// and is not checked.
+// The first stands for the body of an example, the second for whole functions and for methods (Type.Method).
+// go test ./internal/docs -update copies them into the documents. Other libraries' code follows the comment
+// <!-- not weir's --> and is not checked.
 package docs

@@ -103,10 +103,22 @@ func parse(file string) (*source, error) {
 	return &source{name: file, text: text, fset: fset, decls: parsed.Decls}, nil
 }
 
-// function returns the declaration of a function that is no method.
+// nameOf returns the name of a function, and of a method as in Type.Method.
+func nameOf(f *ast.FuncDecl) string {
+	if f.Recv == nil {
+		return f.Name.Name
+	}
+	of := f.Recv.List[0].Type
+	if star, ok := of.(*ast.StarExpr); ok {
+		of = star.X
+	}
+	return fmt.Sprintf("%s.%s", of, f.Name.Name)
+}
+
+// function returns the declaration of a function or method.
 func (s *source) function(name string) (*ast.FuncDecl, error) {
 	for _, d := range s.decls {
-		if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name == name {
+		if f, ok := d.(*ast.FuncDecl); ok && nameOf(f) == name {
 			return f, nil
 		}
 	}

@@ -14,7 +14,12 @@ import (
 
 // Serve runs a server in memory and returns a client of it.
 func Serve(server *grpc.Server, opts ...grpc.DialOption) (client demopb.DemoServiceClient, stop func()) {
-	demopb.RegisterDemoServiceServer(server, &Service{})
+	return ServeWith(&Service{}, server, opts...)
+}
+
+// ServeWith is Serve with a service.
+func ServeWith(svc *Service, server *grpc.Server, opts ...grpc.DialOption) (client demopb.DemoServiceClient, stop func()) {
+	demopb.RegisterDemoServiceServer(server, svc)
 	lis := bufconn.Listen(1 << 16)
 	served := make(chan struct{})
 	go func() {

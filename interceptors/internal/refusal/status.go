@@ -25,7 +25,7 @@ const (
 )
 
 // codeTable holds the code of refusals for each reason.
-type codeTable [admit.OverQuota + 1]codes.Code
+type codeTable [admit.NumReasons]codes.Code
 
 var (
 	serverCodes = codeTable{
@@ -36,6 +36,7 @@ var (
 		admit.Draining:         codes.Unavailable,
 		admit.OverShare:        codes.ResourceExhausted,
 		admit.OverQuota:        codes.ResourceExhausted,
+		admit.TooManyOpen:      codes.ResourceExhausted,
 	}
 	clientCodes = codeTable{
 		admit.QueueFull:        codes.ResourceExhausted,
@@ -45,6 +46,7 @@ var (
 		admit.Draining:         codes.Unavailable,
 		admit.OverShare:        codes.ResourceExhausted,
 		admit.OverQuota:        codes.ResourceExhausted,
+		admit.TooManyOpen:      codes.ResourceExhausted,
 	}
 )
 

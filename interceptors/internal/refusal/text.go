@@ -21,6 +21,7 @@ var (
 		admit.Draining:         "the server is shutting down",
 		admit.OverShare:        "the caller's share of the server is used up",
 		admit.OverQuota:        "the caller's quota is used up",
+		admit.TooManyOpen:      "too many streams are open on the server",
 	}
 	clientPhrases = [...]string{
 		admit.QueueFull:        "this client's limit for %q is used up",
@@ -30,6 +31,7 @@ var (
 		admit.Draining:         "this client is shutting down its calls for %q",
 		admit.OverShare:        "the caller's share of this client's limit for %q is used up",
 		admit.OverQuota:        "the caller's quota at this client's limit for %q is used up",
+		admit.TooManyOpen:      "this client has too many streams open for %q",
 	}
 )
 

@@ -1,0 +1,124 @@
+package interceptors
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/weir-go/weir/admit"
+)
+
+// A serverStream is the stream that a handler gets.
+type serverStream struct {
+	grpc.ServerStream
+	ctx    streamContext
+	plan   plan
+	method string
+	server *server // nil if no gate admitted the stream
+	mark   *mark
+	permit admit.Permit
+	// leaveHost ends a stream that runs under the permit of another call. Otherwise it is nil.
+	leaveHost func()
+	sends     sends
+	timer     *time.Timer // for StreamSetup.After
+
+	isReady atomic.Bool // the set-up is over
+}
+
+// newStream returns a stream with a context below parent.
+func newStream(parent context.Context, ss grpc.ServerStream, info *grpc.StreamServerInfo, p plan) *serverStream {
+	s := &serverStream{ServerStream: ss, plan: p, method: info.FullMethod}
+	s.ctx = streamContext{parent, s}
+	if outer := streamOf(ss.Context()); outer == nil || outer.sends.bound <= 0 { // one watch is enough
+		s.sends.bound, s.sends.ctx = p.stall, ss.Context()
+	}
+	return s
+}
+
+// newStream returns a stream that this gate has admitted. The caller adds the permit.
+func (s *server) newStream(ss grpc.ServerStream, m *mark, info *grpc.StreamServerInfo, p plan) *serverStream {
+	st := newStream(m, ss, info, p)
+	st.server, st.mark, st.sends.member = s, m, s.member
+	return st
+}
+
+// run calls the handler. The stream holds its permit until it is ready, or until the handler
+// has returned, panicked or called runtime.Goexit.
+func (s *serverStream) run(srv any, handler grpc.StreamHandler) error {
+	outcome := admit.Ignored
+	defer func() { s.leave(outcome) }()
+	if s.plan.setup.After > 0 {
+		s.timer = time.AfterFunc(s.plan.setup.After, func() { s.ready(false) })
+	}
+	err := handler(srv, s)
+	s.sends.watch.Stop() // after this the watch cannot end the stream any more
+	if why := s.sends.ended.Load(); why != nil {
+		err = why // the status that the client gets, whatever the handler returned
+	}
+	if err != nil && s.plan.setsUp && !s.isReady.Load() {
+		outcome = s.outcomeOf(err)
+	}
+	return err
+}
+
+// leave ends the stream for its gate.
+func (s *serverStream) leave(o admit.Outcome) {
+	s.sends.watch.Stop()
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.isReady.Store(true) // a later StreamReady must not teach the limit
+	s.mark.unwind(false)
+	if s.leaveHost != nil {
+		s.leaveHost()
+	}
+	s.permit.Release(o)
+}
+
+// outcomeOf maps the end of the set-up to an outcome for the limit.
+func (s *serverStream) outcomeOf(err error) admit.Outcome {
+	if s.server == nil || s.leaveHost != nil {
+		return admit.Ignored
+	}
+	return s.server.outcome(s.ServerStream.Context(), &s.server.config, nil, s.method, &s.permit, err)
+}
+
+// Context implements grpc.ServerStream.
+func (s *serverStream) Context() context.Context { return &s.ctx }
+
+// SendMsg implements grpc.ServerStream.
+func (s *serverStream) SendMsg(m any) error {
+	err := s.send(m)
+	if err == nil && s.plan.setup.FirstMessage && !s.isReady.Load() {
+		s.ready(true)
+	}
+	return err
+}
+
+func (s *serverStream) send(m any) error {
+	if s.sends.bound <= 0 {
+		return s.ServerStream.SendMsg(m)
+	}
+	s.sends.begin()
+	defer s.sends.end(m) // a codec may panic
+	return s.sends.explain(s.ServerStream.SendMsg(m))
+}
+
+// RecvMsg implements grpc.ServerStream.
+func (s *serverStream) RecvMsg(m any) error { return s.sends.explain(s.ServerStream.RecvMsg(m)) }
+
+// withoutGate is an interceptor for streams without a gate. It bounds their Sends.
+func (c *config) withoutGate(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	ctx := ss.Context()
+	if _, subject := c.serverCall(ctx, info.FullMethod, info, nil); !subject {
+		return handler(srv, ss)
+	}
+	p := c.streams.plan(ctx, info)
+	if p.stall <= 0 {
+		return handler(srv, ss)
+	}
+	p.setup = StreamSetup{} // there is no permit
+	return newStream(ctx, ss, info, p).run(srv, handler)
+}
