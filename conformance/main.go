@@ -1,14 +1,13 @@
-// Program conformance checks ends of the credit protocol against its rules, from outside, by
-// speaking raw messages with them. What an end under test has to offer is in
-// proto/weir/conformance/v1/conformance.proto.
+// Program conformance checks ends of the credit protocol against its rules. It exchanges raw messages with
+// them. An end under test must implement proto/weir/conformance/v1/conformance.proto.
 //
 //	go run ./conformance                     weir itself, both ends of it
 //	go run ./conformance -target HOST:PORT   a server under test, in any language
 //	go run ./conformance -listen HOST:PORT   clients under test, which call the suite there
-//	go run ./conformance -serve HOST:PORT    be weir's server, for other suites
-//	go run ./conformance -connect HOST:PORT  be weir's client, likewise
+//	go run ./conformance -serve HOST:PORT    run weir's server, for other suites
+//	go run ./conformance -connect HOST:PORT  run weir's client, for other suites
 //
-// It prints a line for each rule, and exits with 1 if a rule failed, 2 if it could not be run.
+// It prints a line for each rule. It exits with 1 if a rule failed, and with 2 if it could not run.
 package main
 
 import (

@@ -28,15 +28,16 @@ type ClientConfig struct {
 	SecondRetries func(target, method string)
 }
 
-// Client returns dial options for a careful client. They hold the parts in the right order,
-// from the outside to the inside: propagation, throttle, gate, breaker, gRPC's own retries.
-// Then no retry counts twice, and the wait for a permit does not look like a slow server.
-// The options configure the gates. Interceptors in earlier dial options stand outside of
-// these. Those in later ones stand between these and gRPC.
+// Client returns dial options for a careful client. From the outside to the inside, the
+// order of the parts is propagation, throttle, gate, breaker, and gRPC's own retries. Then
+// no retry counts twice, and the wait for a permit does not look like a slow server. The
+// options configure the gates. Interceptors in earlier dial options stand outside of these.
+// Interceptors in later dial options stand between these and gRPC.
 //
-// The error wraps ErrConfig and names every mistake: no part, one gate for calls and streams
-// (long streams would take the permits of calls), a gate for streams with a limit that
-// adapts, a zero part, or a wrong option, class or method.
+// The error wraps ErrConfig and names every mistake. It is a mistake to configure no part,
+// to use one gate for calls and streams (long streams would take the permits of calls), to
+// give streams a gate with a limit that adapts, and to pass a zero part or a wrong option,
+// class or method.
 func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 	if err := c.validate(opts); err != nil {
 		return nil, err

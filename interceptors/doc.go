@@ -4,8 +4,8 @@
 //
 // Use it in a server that can be asked for more than it can do, and in a client that should
 // not send more than its servers can do. Do not use it to protect a server against one slow
-// dependency: put a gate in the client of that dependency. For streams whose messages need
-// flow control, see package streamcredit.
+// dependency. Put a gate in the client of that dependency instead. For flow control of the
+// messages of a stream, see package streamcredit.
 //
 //	gate, err := admit.New(admit.WithName("api"))
 //	...
@@ -17,19 +17,19 @@
 //
 // # Concepts
 //
-// [Server] returns the options of a guarded server and [Client] those of a careful client,
-// with all interceptors in the right order. [UnaryServer], [StreamServer], [UnaryClient] and
-// [StreamClient] are the interceptors alone. [Tap] refuses calls before gRPC reads them.
-// [Shutdown] drains the gates and stops the server.
+// [Server] returns the options of a guarded server and [Client] the options of a careful
+// client, with all interceptors in the right order. [UnaryServer], [StreamServer],
+// [UnaryClient] and [StreamClient] are the interceptors alone. [Tap] refuses calls before
+// gRPC reads them. [Shutdown] drains the gates and stops the server.
 //
 // Options tell the gate about a call. [WithClassFor] and [WithClassifier] set its class,
-// [WithTenant] its tenant and [WithCost] its cost. Package admit describes what they mean.
-// A client's call without a class has the class of [ContextWithClass], or of the call that it
-// is made for. [WithPropagation] and [UnaryPropagation] carry the class, the deadline and the
-// permits of a call from service to service.
+// [WithTenant] its tenant and [WithCost] its cost. Package admit describes their meaning. A
+// client's call without a class has the class of [ContextWithClass], or of the call that it
+// is made for. [WithPropagation] and [UnaryPropagation] carry the class, the deadline and
+// the permits of a call from service to service.
 //
-// [RefusalFrom] reads a refusal: its reason, its delay, and whether a server or this process
-// made it.
+// [RefusalFrom] returns the reason and the delay of a refusal, and whether a server or this
+// process made it.
 //
 // The packages below hold the rest of a client. Package breaker refuses calls to methods that
 // fail, package throttle refuses calls to servers that refuse them, and package retry
@@ -39,10 +39,10 @@
 //
 // # Order
 //
-// On a server, from the outside to the inside: the ORCA server option, the stats handler,
-// metrics, recovery, authentication, this package, validation, interceptors that set headers,
-// the handler. Outer interceptors see a refusal as an error with a status. Inner ones run
-// only for admitted calls.
+// On a server, the order from the outside to the inside is the ORCA server option, the
+// stats handler, metrics, recovery, authentication, this package, validation, interceptors
+// that set headers, and the handler. Outer interceptors see a refusal as an error with a
+// status. Inner ones run only for admitted calls.
 //
 // Another order breaks two things. A client obeys grpc-retry-pushback-ms only if the refusal
 // is a Trailers-Only response. An outer interceptor that called grpc.SetHeader or
@@ -50,9 +50,9 @@
 // outside because this package does not recover panics of matchers, classifiers and handlers.
 // It frees the permit and lets the panic continue.
 //
-// On a client: propagation, throttle, gate, breaker, and then gRPC with its own retries. A
-// retry is then not counted as a call. The wait for a permit does not look like a slow server.
-// A call that is refused further out takes no permit and no probe.
+// On a client, the order is propagation, throttle, gate, breaker, and then gRPC with its
+// own retries. A retry is then not counted as a call. The wait for a permit does not look
+// like a slow server. A call that is refused further out takes no permit and no probe.
 //
 // # Refusals
 //
@@ -82,12 +82,13 @@
 //
 // # Retries
 //
-// A server's refusal has the trailer grpc-retry-pushback-ms with its delay, unless a tap made
-// it. A grpc-go client sleeps for exactly that delay if its retryPolicy lists the code. The
-// delay already has its jitter. It is as long as the queue of the gate needs, at most
-// admit.WithMaxRetryAfter (a second by default), and 10 to 20 ms while the gate drains. A call
-// whose deadline is nearer than twice the delay is told not to retry (-1). Otherwise gRPC
-// would sleep until the deadline, and the caller would never see the refusal.
+// A server's refusal has the trailer grpc-retry-pushback-ms with its delay, unless a tap
+// made it. A grpc-go client sleeps for exactly that delay if its retryPolicy lists the
+// code. The delay already has its jitter. It is as long as the queue of the gate needs, at
+// most admit.WithMaxRetryAfter (a second by default), and 10 to 20 ms while the gate
+// drains. A call is told not to retry (-1) if its deadline is nearer than twice the delay.
+// Otherwise gRPC would sleep until the deadline, and the caller would never see the
+// refusal.
 //
 // A client needs retryThrottling in its service config, or an overload makes it send every
 // call several times. retry.Config sets it.
@@ -96,10 +97,10 @@
 //
 // A unary call that ends with OK is a success. It is an overload if it ends with
 //
-//   - DEADLINE_EXCEEDED, when it had a fair time: twice the mean time of its method without
-//     congestion, or that mean and four mean deviations, whichever is more. The mean alone is
-//     enough once no call of the method went well for a quarter of a second. A deadline that
-//     could not be met shows nothing about the server;
+//   - DEADLINE_EXCEEDED, when it had a fair time. A fair time is twice the mean time of
+//     its method without congestion, or that mean plus four mean deviations if that is
+//     more. The mean alone is enough once no call of the method went well for a quarter of
+//     a second. A deadline that could not be met shows nothing about the server;
 //   - UNAVAILABLE, unless gRPC made it because there was no connection;
 //   - RESOURCE_EXHAUSTED of a gate that was full, as its errdetails.ErrorInfo says. Any other
 //     RESOURCE_EXHAUSTED is a caller's quota, or is about a message that is too large.
@@ -121,8 +122,8 @@
 // # One gate, one permit
 //
 // A call takes one permit of a gate, even if several interceptors of that gate are in its
-// chain: the inner ones let it pass. The same holds for a call that a handler makes with its
-// own context, through a client that has the gate of its server. A call that comes back
+// chain. The inner ones let it pass. The same holds for a call that a handler makes with
+// its own context, through a client that has the gate of its server. A call that comes back
 // through another process needs [WithPropagation].
 //
 // A mark in the context identifies such calls. It costs one small allocation. A gate with one

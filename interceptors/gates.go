@@ -18,20 +18,20 @@ import (
 type GateRule struct {
 	// Gate must not be nil, and must not be in two rules.
 	Gate *admit.Gate
-	// Match chooses calls; nil chooses all of them. See [Methods] for methods by name. It is
-	// called before a permit is taken, from many goroutines at once. [Tap] describes what it
-	// gets there.
+	// Match chooses calls; nil chooses all of them. See [Methods] for methods by name. It
+	// is called before a permit is taken, from many goroutines at once. [Tap] describes the
+	// arguments that it gets in a tap.
 	Match Matcher
 	// Streams makes this a gate for streams. Unary calls skip it, and streams skip the other
 	// gates.
 	Streams bool
 }
 
-// Gates are the gates of a server whose methods have different bottlenecks. A unary call
-// goes to the first gate that matches and is not for streams. A stream goes to the first
-// gate that matches and is for streams. Unary interceptor, stream interceptor and tap use
-// the same list. A call without a match goes to the Gate of [ServerConfig], and a stream to
-// its Streams. If that is nil, the call is not limited.
+// Gates are the gates of a server that has different bottlenecks for different methods. A
+// unary call goes to the first gate that matches and is not for streams. A stream goes to
+// the first gate that matches and is for streams. Unary interceptor, stream interceptor and
+// tap use the same list. A call without a match goes to the Gate of [ServerConfig], and a
+// stream to its Streams. If that is nil, the call is not limited.
 type Gates []GateRule
 
 // GatesFromJSON makes the gates of a document; see [admit.SectionsFromJSON]. A gate without
@@ -72,7 +72,7 @@ func GatesFromJSON(document []byte, opts ...admit.Option) (Gates, error) {
 
 // Update changes the gates that a document names, while calls run. With an error, no gate
 // changes. Values and gates that the document does not name stay as they are. Update cannot
-// add a gate, or change the methods of one: a new name, or other methods than at the start,
+// add a gate or change the methods of one. A new name, or other methods than at the start,
 // is an error.
 func (g Gates) Update(document []byte) error {
 	sections, err := admit.SectionsFromJSON(document)
@@ -173,12 +173,12 @@ type router struct {
 	config  *config
 	exempts bool
 	routes  []route
-	rest    *server // nil: what no route matches is not limited
+	rest    *server // nil if calls without a route are not limited
 	turn    tap.ServerInHandle
 }
 
 type route struct {
-	match Matcher // nil: everything
+	match Matcher // nil matches every call
 	to    *server
 	turn  tap.ServerInHandle
 }

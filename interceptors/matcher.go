@@ -12,8 +12,9 @@ import (
 )
 
 type (
-	// CallMeta describes a call to a matcher or a classifier: its service, method and kind,
-	// and the request of a unary call. It is the CallMeta of go-grpc-middleware.
+	// CallMeta describes a call to a matcher or a classifier. It has the service, method
+	// and kind of the call, and the request of a unary call. It is the CallMeta of
+	// go-grpc-middleware.
 	CallMeta = middleware.CallMeta
 
 	// A Matcher chooses calls. It is the Matcher of go-grpc-middleware, so its selectors

@@ -72,7 +72,7 @@ type member struct {
 	key    any // a markKey; boxed once
 	family *family
 	paces  *latency.Methods // of the methods of unary calls
-	// alone: a marked call went through the whole chain and met no other member.
+	// alone is set when a marked call went through the whole chain and met no other member.
 	alone atomic.Bool
 }
 
@@ -114,25 +114,26 @@ func (m *member) sometimes(ctx context.Context) *mark {
 	return m.mark(ctx)
 }
 
-// A mark is the context of a call that holds a permit. Once the permit is released, it marks
-// nothing: a goroutine that the handler left behind must take its own permit.
+// A mark is the context of a call that holds a permit. Once the permit is released, it
+// marks nothing, so a goroutine that the handler left behind must take its own permit.
 type mark struct {
 	context.Context
 	member   *member
 	released atomic.Bool
 
-	// What follows is for calls that this one makes: see WithPropagation.
+	// The fields below are for calls that this one makes, see WithPropagation.
 	hop     bool  // there is something to pass on
 	outer   *mark // of a gate further out in the chain, or nil
 	class   admit.Class
 	brought []string // passes that came with the call
 	nested  bool     // it runs under the permit of one of them
-	// failed are the methods of calls that it made which were refused or found
-	// nobody, until one to that method succeeds; replaced, never changed.
+	// failed lists the methods of calls that it made and that ended with UNAVAILABLE or
+	// RESOURCE_EXHAUSTED. A successful call removes its method. The list is replaced, never
+	// changed.
 	failed atomic.Pointer[[]string]
 
-	pass   string // guarded by the lock of passes: stands for the permit
-	guests int    // also: calls that run under the permit
+	pass   string // stands for the permit; guarded by the lock of passes
+	guests int    // calls that run under the permit; guarded by the lock of passes
 }
 
 // CallClass implements callctx.Hop.

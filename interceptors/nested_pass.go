@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 )
 
-// passLength is the length of a pass: the Text of crypto/rand, more than 128 bits.
+// passLength is the length of a pass. A pass is a rand.Text of more than 128 bits.
 const passLength = 26
 
 // mostNested bounds the calls that run under one permit at once.
@@ -16,19 +16,20 @@ const mostNested = 8
 
 // passes are secrets, each for a permit that a call of this process holds. A pass travels
 // with the calls that are made for that call. A call that comes back with it runs under the
-// permit. Otherwise a cycle could deadlock: all permits held by calls that wait for such
-// calls.
+// permit. Otherwise a cycle could deadlock, with all permits held by calls that wait for
+// such calls.
 //
 // A pass lets its holder run a bounded number of calls while that one permit is held. It is
 // made when it is first needed, and is worthless once the permit is released.
 type passes struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	held   map[string]*mark
-	nested int // calls that run under somebody else's permit
+	nested int // calls that run under the permit of another call
 }
 
-// passes returns the passes for the calls that are made for this one: those that it brought,
-// and one for each of its own permits. If there are too many, the last ones travel.
+// passes returns the passes for the calls that are made for this one. They are the passes
+// that it brought, and one for each of its own permits. If there are more than mostPermits,
+// only the last ones travel.
 func (m *mark) passes() []string {
 	all := slices.Clone(m.brought)
 	for ; m != nil; m = m.outer {

@@ -33,9 +33,9 @@ type serverOption func(*config)
 func (o serverOption) applyServer(c *config) { o(c) }
 
 // WithMatcher limits the gate to the calls that match. All others pass as if there were no
-// interceptor. The exemptions of a server still apply. Nil, the default, matches every call.
-// The matcher is called before a permit is taken, from many goroutines at once. [Tap]
-// describes what it gets there.
+// interceptor. The exemptions of a server still apply. Nil, the default, matches every
+// call. The matcher is called before a permit is taken, from many goroutines at once. [Tap]
+// describes the arguments that it gets in a tap.
 func WithMatcher(m Matcher) Option {
 	return option(func(c *config) { c.matcher = m })
 }
@@ -50,7 +50,7 @@ func WithClassifier(f func(ctx context.Context, c CallMeta) admit.Class) Option 
 // WithClassFor assigns a class to the calls that match. If it is used several times, the
 // first match wins, and any match wins over [WithClassifier]. A nil matcher matches every
 // call. See [Methods] for methods and services by name. The class itself is configured with
-// admit.WithClass.
+// admit.WithClassConfig.
 func WithClassFor(class admit.Class, m Matcher) Option {
 	if m == nil {
 		m = MatchFunc(func(context.Context, CallMeta) bool { return true })
@@ -91,8 +91,8 @@ func WithCode(why admit.Reason, code codes.Code) Option {
 }
 
 // WithoutExemptions makes the health, reflection and channelz services subject to the gate.
-// By default they always pass. A supervisor restarts an overloaded server whose health
-// checks fail, and its load moves to the next server.
+// By default they always pass. Otherwise a supervisor could restart an overloaded server
+// because its health checks fail, and its load would move to the next server.
 func WithoutExemptions() ServerOption {
 	return serverOption(func(c *config) { c.noExemptions = true })
 }
@@ -111,7 +111,7 @@ type config struct {
 	outcomeOf    func(error) admit.Outcome
 	refusals     *refusal.Maker
 	noExemptions bool
-	leaves       bool // a client: the class may come from the context of the call
+	leaves       bool // on a client, where the class may come from the context of the call
 	wrong        []error
 }
 

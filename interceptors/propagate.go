@@ -24,26 +24,28 @@ const (
 	// permitKey is the metadata that carries the passes for the permits of a call; see
 	// passes.
 	permitKey = "weir-permit"
-	// mostPermits is how many of them travel: those of the last services on the way.
+	// mostPermits is the largest number of passes that a call carries. If there are more,
+	// the passes of the last services on the way are kept.
 	mostPermits = 8
 )
 
-// WithPropagation makes a server pass on its calls' context to the clients that a handler
-// uses with it, if these have [UnaryPropagation]: the class, the rest of the deadline, and
-// the permit of the call. A call that comes back to this server while the permit is held
-// runs under that permit. Otherwise it would wait behind itself. At most 8 such calls run
-// under one permit, and altogether at most as many as the limit.
+// WithPropagation makes a server pass on the class, the rest of the deadline and the permit
+// of its calls. They reach the calls that a handler makes with the context of its call,
+// through clients with [UnaryPropagation]. A call that comes back to this server while the
+// permit is held runs under that permit. Otherwise it would wait behind itself. At most 8
+// such calls run under one permit, and altogether at most as many as the limit.
 //
-// trust decides whose class to believe. It is called for a call that names a class. It
-// returns the highest class to believe of this caller, and whether to believe it at all. It
-// must look at the result of authentication in the context. A class that is believed
-// replaces the one of a classifier. A nil trust believes nobody.
+// trust decides whether to believe a class that a caller names. It is called for each call
+// that names one. It returns the highest class that this caller may have, and whether to
+// believe the caller at all. It must look at the result of authentication in the context. A
+// believed class replaces the class of a classifier. With a nil trust, no caller is
+// believed.
 //
 // If the handler fails with UNAVAILABLE or RESOURCE_EXHAUSTED because one of its own calls
-// did, its caller is told not to retry. This holds until a call to the same method succeeds.
-// The service next to the overload has retried already, and attempts would multiply if each
-// service on the way retried. A handler can override this: it sends its own
-// grpc-retry-pushback-ms with grpc.SetTrailer.
+// did, its caller is told not to retry. This holds until a call to the same method
+// succeeds. The service next to the overload has retried already, and attempts would
+// multiply if each service on the way retried. A handler can override this by sending its
+// own grpc-retry-pushback-ms with grpc.SetTrailer.
 //
 // Propagation costs a few allocations for each call.
 func WithPropagation(trust func(ctx context.Context) (highest admit.Class, trusted bool)) ServerOption {
@@ -253,8 +255,8 @@ func (m *mark) inherited(c admit.Class) admit.Class {
 	return c
 }
 
-// noteEnd records how a call ended that was made for the served one: whether it failed
-// because of an overload. A nil mark records nothing.
+// noteEnd records whether a call that was made for the served one failed because of an
+// overload. A nil mark records nothing.
 func (m *mark) noteEnd(method string, err error) {
 	for ; m != nil; m = m.outer {
 		for {

@@ -13,8 +13,8 @@ type Refusal struct {
 	// [WithSendStall]. A newer server may send other reasons. It is never empty, and at most 64 letters, digits and
 	// underscores.
 	Reason string
-	// RetryAfter is the delay before a retry. That of a remote refusal is at most an hour.
-	// Zero means that the refusal has no delay.
+	// RetryAfter is the delay before a retry. The delay of a remote refusal is at most an
+	// hour. Zero means that the refusal has no delay.
 	RetryAfter time.Duration
 	// Remote reports whether the refusal came over the wire. Otherwise a gate, throttle or
 	// breaker of this process made it.
@@ -27,10 +27,11 @@ type Refusal struct {
 // RefusalFrom returns the refusal that an error is, or wraps. It knows a gate's
 // *[admit.Refusal], the errors of this package and the packages below, and the status of a
 // server with weir, also after gRPC has retried. For any other error, nil included, ok is
-// false. A call whose context ended while it waited for a permit was not refused.
+// false. If the context of a call ended while it waited for a permit, the call was not
+// refused.
 //
 //	if r, ok := interceptors.RefusalFrom(err); ok && r.Remote {
-//	log.Printf("the server's gate %s refuses: %s, retry in %v", r.Gate, r.Reason, r.RetryAfter)
+//		log.Printf("the server's gate %s refuses: %s, retry in %v", r.Gate, r.Reason, r.RetryAfter)
 //	}
 //
 // The contents of a remote refusal are the server's claim, within the bounds of the fields.

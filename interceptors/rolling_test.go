@@ -35,7 +35,7 @@ type deployment struct {
 	socket  bool
 	whole   bool // clients have all parts that stand back
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	listeners map[string]*bufconn.Listener
 }
 
@@ -141,7 +141,7 @@ const rollingCallers, restarts = 12, 4
 
 // A tally counts how calls ended.
 type tally struct {
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	ended *sync.Cond // a call has
 	calls int
 	lost  map[string]int

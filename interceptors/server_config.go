@@ -15,8 +15,8 @@ import (
 // A ServerConfig lists the guards of a server. Gate alone guards its unary calls. If methods
 // have different bottlenecks, Gates has a gate for each.
 type ServerConfig struct {
-	// Outside are the interceptors before the gates, from the outside to the inside:
-	// metrics, recovery, authentication. OutsideStreams are the same for streams.
+	// Outside are the interceptors before the gates, from the outside to the inside, such
+	// as metrics, recovery and authentication. OutsideStreams are the same for streams.
 	Outside        []grpc.UnaryServerInterceptor
 	OutsideStreams []grpc.StreamServerInterceptor
 	// Gates are gates for some of the calls and streams; see [Gates]. A call that matches
@@ -33,8 +33,9 @@ type ServerConfig struct {
 	// [WithSendStall], which sets it for some methods. It also applies to streams without a
 	// gate, but not to exempt ones. Zero means two minutes, a negative duration no bound.
 	SendStall time.Duration
-	// Inside are the interceptors behind the gates, for admitted calls: validation,
-	// interceptors that set headers. InsideStreams are the same for streams.
+	// Inside are the interceptors behind the gates, which run for admitted calls only, such
+	// as validation and interceptors that set headers. InsideStreams are the same for
+	// streams.
 	Inside        []grpc.UnaryServerInterceptor
 	InsideStreams []grpc.StreamServerInterceptor
 	// Tap also refuses calls before they are read; see [Tap]. A tap cannot tell streams from
@@ -63,8 +64,8 @@ type ServerConfig struct {
 //   - no gate, a zero Gate, or a nil interceptor or option;
 //   - one gate in two places (long streams would take the permits of calls), two gates
 //     with one name, or a gate that no call can reach;
-//   - a gate for streams with a limit that adapts: it would learn nothing from streams,
-//     and stay where it starts. With [WithStreamSetup] it learns from their set-ups;
+//   - a gate for streams with a limit that adapts, because it would learn nothing from
+//     streams and stay where it starts. With [WithStreamSetup] it learns from their set-ups;
 //   - a class that no gate has, or a wrong method name (see [Methods]);
 //   - a MaxConcurrentStreams that is too small for the gates;
 //   - a Memory of less than 16 MiB, or a zero Bytes.

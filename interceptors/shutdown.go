@@ -11,9 +11,10 @@ import (
 )
 
 // Shutdown stops a server in good order. It sends the clients away
-// (grpc.Server.GracefulStop) and drains the gates, so that waiting calls are refused at once
-// and can go elsewhere. Then it waits for the calls that run. If ctx ends first, it ends the
-// rest (grpc.Server.Stop): their contexts end, and their clients see UNAVAILABLE.
+// (grpc.Server.GracefulStop) and drains the gates, so that waiting calls are refused at
+// once and can go elsewhere. Then it waits for the calls that run. If ctx ends first, it
+// ends the remaining calls (grpc.Server.Stop). Their contexts end, and their clients see
+// UNAVAILABLE.
 //
 // It returns nil if every call ended by itself. Otherwise the error says which calls had to
 // be ended, and wraps the cause of the end of ctx. It also waits for calls without a gate,
@@ -29,8 +30,8 @@ import (
 // after its context ended, unless the server has the option grpc.WaitForHandlers.
 //
 // Set the health service to NOT_SERVING first if something else must learn of the shutdown,
-// such as a load balancer that does not speak gRPC. Do not drain the gates that early: every
-// call of a client that stays with this server would be refused.
+// such as a load balancer that does not speak gRPC. Do not drain the gates that early,
+// because every call of a client that stays with this server would be refused.
 //
 // Shutdown may be called again, also while it runs. A nil server and nil gates are skipped.
 // Gates of clients may be among the gates.

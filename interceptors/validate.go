@@ -10,8 +10,8 @@ import (
 	"github.com/weir-go/weir/internal/check"
 )
 
-// ErrConfig is wrapped by every error of [Server] and [Client]. Such an error names each
-// wrong value at once, with what was wanted.
+// ErrConfig is wrapped by every error of [Server] and [Client]. Such an error names every
+// wrong value, with the values that are allowed.
 var ErrConfig = errors.New("interceptors: invalid configuration")
 
 // checkOptions returns the mistakes of the options. A class must belong to at least one of
@@ -27,7 +27,7 @@ func (c *config) checkOptions(gates ...*admit.Gate) []error {
 			errs = append(errs, fmt.Errorf("WithClassFor(%v): %w", rule.class, err))
 		}
 		if known := classNames(gates); known != nil && !slices.Contains(known, rule.class) {
-			errs = append(errs, fmt.Errorf("WithClassFor(%v): got a class that no gate has, want one of %v, or admit.WithClass for it",
+			errs = append(errs, fmt.Errorf("WithClassFor(%v): got a class that no gate has, want one of %v, or admit.WithClassConfig for it",
 				rule.class, known))
 		}
 	}

@@ -62,7 +62,7 @@ func TestOverloadIsVisible(t *testing.T) {
 					r := start(t, crew(8, 20*time.Millisecond), unaryServers(interceptors.UnaryServer(newGate(t, opts...))), c.policy)
 					random := rand.New(rand.NewPCG(1, 2))
 					var all sync.WaitGroup
-					var mu sync.Mutex // guards what follows
+					var mu sync.Mutex // guards the fields below
 					served, refused := 0, 0
 					for range calls {
 						time.Sleep(time.Duration(random.ExpFloat64() * float64(time.Second/800)))

@@ -36,8 +36,8 @@ func Sources[S Source](all ...S) []Source {
 // safe for concurrent use. Use [NewCollector]; the zero Collector shows nothing.
 type Collector struct{ all []series }
 
-// A series is all that the collector shows of one source. The name of the source is part of
-// the descriptors, so that a registry notices two sources of one kind and name.
+// A series is the set of metrics of one source. The name of the source is part of the
+// descriptors, so that a registry notices two sources of one kind and name.
 type series interface {
 	describe(ch chan<- *prometheus.Desc)
 	collect(ch chan<- prometheus.Metric)
@@ -49,10 +49,11 @@ var _ prometheus.Collector = (*Collector)(nil)
 // each gate with [admit.Gate.Update], and does not change the other sources. Hooks cannot be
 // removed, so make one collector for a gate and keep it, as you would a metric.
 //
-// The error names everything wrong with the sources: none at all, one that is nil or zero,
-// one of another type, two of one kind and name, a name that is not valid UTF-8. Then no gate
-// was changed. NewCollector also returns the errors of Update. Collectors can share a
-// registry. The registry refuses a second source of one kind and name.
+// The error names every mistake in the sources. There must be at least one. None may be
+// nil, zero or of another type. No two may share a kind and a name, and each name must be
+// valid UTF-8. After such an error no gate was changed. NewCollector also returns the
+// errors of Update. Collectors can share a registry. The registry refuses a second source
+// of one kind and name.
 func NewCollector(sources ...Source) (*Collector, error) {
 	by, err := byKind(sources)
 	if err != nil {

@@ -16,12 +16,12 @@
 // that does not wait costs nothing more. Only the waits are measured as they happen, by hooks of
 // the gate.
 //
-// The name of a source is a label of all its metrics, named gate, breaker, throttle, meter or monitor. Other
-// labels are closed sets, or names that this program chose. A value that a caller sends never
-// becomes a label. Tenants are counted and never named.
+// The name of a source is a label of all its metrics, named gate, breaker, throttle, meter or
+// monitor. Other labels are closed sets, or names that this program chose. A value that a caller
+// sends never becomes a label. Tenants are counted and never named.
 //
-// The series of gates, meters and monitors exist from the first scrape, with zero, so that rate() and
-// alerts see the first event. Counters start when the source was made. Only
+// The series of gates, meters and monitors exist from the first scrape, with zero, so that rate()
+// and alerts see the first event. Counters start when the source was made. Only
 // weir_limit_changes_total and weir_wait_seconds start with the collector.
 //
 // # Gates

@@ -84,8 +84,8 @@ func oneIf(b bool) float64 {
 // waitBuckets reach beyond a queue's default bound of one second.
 var waitBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}
 
-// Bounds of the native histogram: what its memory and its scrapes cost at most,
-// and how soon an odd hour may be forgotten to stay within them.
+// Bounds of the native histogram. mostNativeBuckets bounds its memory and the size of a
+// scrape.
 const (
 	nativeFactor     = 1.1
 	nativeBuckets    = 160

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/weir-go/weir/internal/racetest"
 	"math"
 	"math/rand/v2"
 	"sync"
@@ -18,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weir-go/weir/examples/demopb"
+	"github.com/weir-go/weir/internal/racetest"
 	"github.com/weir-go/weir/streamcredit"
 )
 

@@ -3,7 +3,6 @@ package streamcredit_test
 import (
 	"context"
 	"errors"
-	"github.com/weir-go/weir/internal/racetest"
 	"io"
 	"runtime"
 	"sync"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/internal/grpctest"
+	"github.com/weir-go/weir/internal/racetest"
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 	"github.com/weir-go/weir/streamcredit"
 )

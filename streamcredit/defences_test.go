@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/weir-go/weir/internal/racetest"
 	"math"
 	"runtime"
 	"sync/atomic"
@@ -18,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/weir-go/weir/examples/demopb"
+	"github.com/weir-go/weir/internal/racetest"
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 	"github.com/weir-go/weir/streamcredit"
 )

@@ -3,7 +3,6 @@ package streamcredit_test
 import (
 	"context"
 	"errors"
-	"github.com/weir-go/weir/internal/racetest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
+	"github.com/weir-go/weir/internal/racetest"
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 	"github.com/weir-go/weir/streamcredit"
 )

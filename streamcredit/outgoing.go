@@ -88,6 +88,7 @@ func (o *outgoing) take(sizeOf func() int) (size int64, ok bool, err error) {
 		return 0, false, &tooLarge{size: size, most: o.ledger.MaxMessage()}
 	case ledger.Ended:
 		return 0, false, o.ledger.Why()
+	case ledger.Taken:
 	}
 	return size, true, nil
 }

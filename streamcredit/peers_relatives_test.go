@@ -3,7 +3,6 @@ package streamcredit_test
 import (
 	"context"
 	"errors"
-	"github.com/weir-go/weir/internal/racetest"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -12,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weir-go/weir/examples/demopb"
+	"github.com/weir-go/weir/internal/racetest"
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 	"github.com/weir-go/weir/streamcredit"
 )
@@ -47,7 +47,8 @@ func (p *course) run(t *testing.T, count int64) {
 		links[i] = connect(t, subscribes, client, append(opened(), p.source...))
 	}
 	later(func() {
-		for n := int64(1); links[0].server.out.send(links[0].ctx, n) == nil; n++ {
+		for n, err := int64(1), error(nil); err == nil; n++ {
+			err = links[0].server.out.send(links[0].ctx, n)
 		}
 	})
 	for i := range p.stages {

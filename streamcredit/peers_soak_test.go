@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/weir-go/weir/internal/racetest"
 	"io"
 	"math"
 	"math/rand/v2"
@@ -23,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/weir-go/weir/internal/racetest"
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 	"github.com/weir-go/weir/streamcredit"
 )

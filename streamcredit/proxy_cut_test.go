@@ -3,7 +3,6 @@ package streamcredit_test
 import (
 	"context"
 	"errors"
-	"github.com/weir-go/weir/internal/racetest"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -15,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/weir-go/weir/internal/racetest"
 	"github.com/weir-go/weir/streamcredit"
 )
 
@@ -206,7 +206,8 @@ func TestACutAtEveryByte(t *testing.T) {
 				name := map[bool]string{false: "from the server", true: "from the client"}[up]
 				t.Run([]string{"subscribe", "upload", "convert", "frames"}[k]+"/"+how.String()+"/"+name, func(t *testing.T) {
 					after := 1
-					for ; cut(t, k, how, up, after) && !t.Failed(); after += step {
+					for cut(t, k, how, up, after) && !t.Failed() {
+						after += step
 					}
 					if t.Failed() {
 						t.Logf("the connection was cut after %d bytes", after)

@@ -80,7 +80,7 @@ func TestStalledStreamsHoldWhatWasAskedFor(t *testing.T) {
 	}
 	cancel()
 	readers.Wait()
-	const limit, growth = 40 << 20, 4 << 20 // payload: 16 MiB; both ends are here, BenchmarkStalled has one alone
+	const limit, growth = 48 << 20, 16 << 20 // payload: 16 MiB. Bare gRPC takes gigabytes, and BenchmarkStalled has one end alone
 	if held[0] > limit || held[1] > limit {
 		t.Errorf("heap: got %d and then %d MiB more than before, want at most %d", held[0]>>20, held[1]>>20, limit>>20)
 	}

@@ -31,7 +31,7 @@ func TestFinishNeverMissesTheTail(t *testing.T) {
 				if window > 0 {
 					opts = opened(streamcredit.WithWindow(window))
 				}
-				accepted, err, consumed := hurry(t, k, c.sent, c.taken, opts)
+				accepted, consumed, err := hurry(t, k, c.sent, c.taken, opts)
 				left, ok := errors.AsType[*streamcredit.UnconsumedError](err)
 				switch {
 				case accepted == c.taken && err != nil && !errors.Is(err, streamcredit.ErrCanceled):
@@ -50,7 +50,7 @@ func TestFinishNeverMissesTheTail(t *testing.T) {
 
 // hurry sends as many elements as the handler lets it, without a pause. The handler returns nil
 // after taken of them. accepted is how many Send has taken.
-func hurry(t *testing.T, k kind, count, taken int64, opts []streamcredit.DuplexOption) (accepted int64, err error, consumed uint64) {
+func hurry(t *testing.T, k kind, count, taken int64, opts []streamcredit.DuplexOption) (accepted int64, consumed uint64, err error) {
 	t.Helper()
 	e := connect(t, k, opened(), opts)
 	go func() {
@@ -61,7 +61,7 @@ func hurry(t *testing.T, k kind, count, taken int64, opts []streamcredit.DuplexO
 		accepted++
 	}
 	err = e.client.out.Finish(within(t, time.Hour))
-	return accepted, err, e.client.out.Consumed()
+	return accepted, e.client.out.Consumed(), err
 }
 
 // A handler that takes its time is reported to the last element.

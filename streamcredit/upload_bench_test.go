@@ -26,7 +26,7 @@ func (s *sink) Upload(stream uploadServer) error {
 	if s.bare {
 		for {
 			if _, err := stream.Recv(); err != nil {
-				return nil //nolint:nilerr // the end
+				return nil // the end
 			}
 			s.received.Add(1)
 		}

@@ -33,7 +33,7 @@ type SubscribeRequest struct {
 	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
 	// The size of the payload of each element, in bytes.
 	PayloadBytes int32 `protobuf:"varint,2,opt,name=payload_bytes,json=payloadBytes,proto3" json:"payload_bytes,omitempty"`
-	// The field of the protocol.
+	// The control messages of the protocol. The application leaves it unset.
 	Credit        *v1.Control `protobuf:"bytes,15,opt,name=credit,proto3" json:"credit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -99,7 +99,7 @@ type SubscribeResponse struct {
 	Payload []byte `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
 	// When it was made, in nanoseconds since 1970.
 	MadeUnixNanos int64 `protobuf:"varint,3,opt,name=made_unix_nanos,json=madeUnixNanos,proto3" json:"made_unix_nanos,omitempty"`
-	// The field of the protocol.
+	// The control messages of the protocol. The application leaves it unset.
 	Credit        *v1.Control `protobuf:"bytes,15,opt,name=credit,proto3" json:"credit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -170,7 +170,7 @@ type UploadRequest struct {
 	Number int64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
 	// Any bytes.
 	Payload []byte `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
-	// The field of the protocol.
+	// The control messages of the protocol. The application leaves it unset.
 	Credit        *v1.Control `protobuf:"bytes,15,opt,name=credit,proto3" json:"credit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -230,7 +230,7 @@ func (x *UploadRequest) GetCredit() *v1.Control {
 // UploadResponse carries the server's demand only.
 type UploadResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The field of the protocol.
+	// The control messages of the protocol. The application leaves it unset.
 	Credit        *v1.Control `protobuf:"bytes,15,opt,name=credit,proto3" json:"credit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -280,7 +280,7 @@ type ConvertRequest struct {
 	Number int64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
 	// Any bytes.
 	Payload []byte `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
-	// The field of the protocol.
+	// The control messages of the protocol. The application leaves it unset.
 	Credit        *v1.Control `protobuf:"bytes,15,opt,name=credit,proto3" json:"credit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -344,7 +344,7 @@ type ConvertResponse struct {
 	Number int64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
 	// Any bytes.
 	Payload []byte `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
-	// The field of the protocol.
+	// The control messages of the protocol. The application leaves it unset.
 	Credit        *v1.Control `protobuf:"bytes,15,opt,name=credit,proto3" json:"credit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

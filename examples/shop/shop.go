@@ -108,17 +108,17 @@ func (s *shop) start(
 	return conn, err
 }
 
-// inside is how many calls the storefront and the orders service hold at most. They
-// do little themselves: how long their calls take is payments' doing, and nothing to
-// learn a limit from.
+// inside is the limit of the storefront and of the orders service. They do little work
+// themselves. Their calls take as long as payments does, so there is nothing to learn a
+// limit from.
 const inside = 200
 
-// guard is what stands before a service.
+// guard returns the server options that protect a service.
 func (s *shop) guard(c *count) ([]grpc.ServerOption, error) {
 	if s.run == bare {
 		return []grpc.ServerOption{grpc.ChainUnaryInterceptor(c.intercept)}, nil
 	}
-	var opts []admit.Option // payments: weir's defaults find out what it can do
+	var opts []admit.Option // for payments, the default limit learns its capacity
 	if c != &s.payments {
 		l, err := limit.NewFixed(inside)
 		if err != nil {
@@ -138,23 +138,23 @@ func (s *shop) guard(c *count) ([]grpc.ServerOption, error) {
 		Outside: []grpc.UnaryServerInterceptor{c.intercept},
 		Gate:    gate,
 	},
-		// What matters is known where customers come in ...
+		// The storefront knows which calls matter ...
 		interceptors.WithClassFor(admit.Critical, interceptors.Methods("/weir.demo.v1.StorefrontService/Buy")),
 		interceptors.WithClassFor(admit.Sheddable, interceptors.Methods("/weir.demo.v1.StorefrontService/Browse")),
-		// ... and travels on.
+		// ... and passes their class on.
 		interceptors.WithPropagation(trust),
 		interceptors.WithRetriesBelow(),
 	)
 }
 
-// ourselves is whose class the services behind the storefront believe: only the other
-// services reach them here. A real one would look at what authentication has found out,
-// such as a client certificate.
+// ourselves believes the class of every caller. Only the other services can reach the
+// services behind the storefront here. A real service would check the result of
+// authentication, such as a client certificate.
 func ourselves(context.Context) (admit.Class, bool) { return admit.Critical, true }
 
-// standBack returns what makes a client's options. The bare ones are as they are often
-// written: a timeout for each of three tries, which is right for a packet that is
-// lost now and then.
+// standBack returns the function that makes a client's options. Without weir, the options
+// are as they are often written, with a timeout for each of three tries. That is right for
+// a packet that is lost now and then.
 func (s *shop) standBack(timeout time.Duration) func() ([]grpc.DialOption, error) {
 	if s.run == withWeir {
 		return standBack
@@ -186,7 +186,7 @@ func standBack() ([]grpc.DialOption, error) {
 	})
 }
 
-// close ends the services, without waiting for what they do.
+// close stops the services without waiting for their calls.
 func (s *shop) close() (err error) {
 	s.backend.Close()
 	for _, c := range s.conns {

@@ -42,8 +42,8 @@ type Config struct {
 	// 20 or 61 of 100 calls by default). It stays closed while one address of the target is
 	// not above the ratio.
 	FailureRatio float64
-	// SlowCall is the time after which a successful unary call counts as a failure. The
-	// default is 0: no call is too slow. Streams are never slow.
+	// SlowCall is the time after which a successful unary call counts as a failure. With
+	// the default, 0, no call is too slow. Streams are never slow.
 	SlowCall time.Duration
 	// OpenFor is the mean time for which a circuit stays open. The default is 5 s; from 1 ms
 	// to an hour. Each time is drawn from half to one and a half times OpenFor, so that
@@ -79,7 +79,7 @@ func (c *Config) validate(opts []Option) error {
 	return bad.Err(ErrConfig)
 }
 
-// A State is what a circuit does with calls.
+// A State says which calls a circuit sends.
 type State uint8
 
 const (
@@ -117,8 +117,8 @@ func WithHooks(h Hooks) Option {
 	return option(func(b *Breaker) { b.hooks = append(b.hooks, h) })
 }
 
-// A Breaker stops calls to methods that fail, and tries now and then whether they have
-// recovered. It has a circuit for each target (in its canonical form) and full method name.
+// A Breaker stops calls to methods that fail, and probes them from time to time until they
+// recover. It has a circuit for each target (in its canonical form) and full method name.
 // It tells 1024 of them apart. Later ones share one more circuit, as do names that are not
 // valid UTF-8. So a program that forwards arbitrary methods needs a breaker of its own for
 // them. A Breaker is safe for concurrent use, never blocks and starts no goroutine. Use
@@ -141,24 +141,26 @@ func WithHooks(h Hooks) Option {
 // succeed. So before a circuit opens, the calls in flight get the time that the method
 // usually takes, or a second.
 //
-// Failures are UNAVAILABLE, INTERNAL, and DEADLINE_EXCEEDED. A call whose caller gave up is
-// a failure only if it had a fair time: twice the mean of the successful calls of its
-// method, or that mean and four mean deviations, whichever is more. This holds for deadlines
-// and, in unary calls, for callers that cancel. The mean alone is fair once nothing was
-// answered for a second. For a method that never answered, calls count that lasted for a
-// second. Once nothing was answered for a second, canceled calls count too, and calls with
-// at least half of the longest deadline. Excluded are
+// Failures are UNAVAILABLE, INTERNAL, and DEADLINE_EXCEEDED. If the caller gave up, the
+// call is a failure only if it had a fair time. A fair time is twice the mean of the
+// successful calls of the method, or that mean plus four mean deviations if that is more.
+// This applies to deadlines and, in unary calls, to cancellation by the caller. After a
+// second without any answer, the mean alone is a fair time. A method that has never
+// answered has no mean. Its calls count if they lasted for a second. After a second without
+// any answer, canceled calls count too, and calls with at least half of the longest
+// deadline. Excluded are
 //
-//   - CANCELED and DEADLINE_EXCEEDED of all other calls whose caller gave up, and of
-//     streams that had been answered;
+//   - CANCELED and DEADLINE_EXCEEDED of all other calls that their callers gave up, and
+//     of streams that had been answered;
 //   - all refusals by a weir, in this process or another (the domain in the ErrorInfo is
 //     "weir", or the text is that of a tap). A server that refuses its excess is healthy,
-//     and a breaker that stops the rest would waste it. Package throttle is for refusals;
+//     and a breaker would stop the calls that it can serve. Package throttle is for
+//     refusals;
 //   - RESOURCE_EXHAUSTED, which is about the caller's quota, or made by gRPC for a message
 //     that is too large;
-//   - INTERNAL and UNAUTHENTICATED that gRPC itself makes of values that cannot be sent: a
-//     string that is not UTF-8, bad or too large metadata, credentials that fail.
-//     grpc-go's text identifies them;
+//   - INTERNAL and UNAUTHENTICATED that gRPC itself makes of values that cannot be sent,
+//     such as a string that is not UTF-8, bad or too large metadata, or credentials that
+//     fail. grpc-go's text identifies them;
 //   - errors without a status, which an interceptor of this process made.
 //
 // All other ends count as success, because the server answered. This includes DATA_LOSS,
@@ -173,8 +175,8 @@ type Breaker struct {
 	circuits  *places.Table[*circuit]
 }
 
-// New returns a breaker whose circuits are all closed. The error wraps ErrConfig and names
-// every field that is out of range, and each nil option.
+// New returns a breaker with all circuits closed. The error wraps ErrConfig and names every
+// field that is out of range, and each nil option.
 func New(c Config, opts ...Option) (*Breaker, error) {
 	c.defaults()
 	if err := c.validate(opts); err != nil {
@@ -199,14 +201,15 @@ func (b *Breaker) Name() string {
 	return b.cfg.Name
 }
 
-// inert reports whether the breaker lets every call pass: it is nil or zero.
+// inert reports whether the breaker is nil or zero, and so lets every call pass.
 func (b *Breaker) inert() bool { return b == nil || b.circuits == nil }
 
-// CircuitStats is a snapshot of one circuit: current state, and counters since it was
-// created.
+// CircuitStats is a snapshot of one circuit. It has the current state, and counters since
+// the circuit was created.
 type CircuitStats struct {
-	// Target and Method are those of the calls. Both are "*" for the shared circuit: of
-	// calls that came when there were 1024 circuits, or whose names are not valid UTF-8.
+	// Target and Method name the target and the full method of the calls. Both are "*" for
+	// the shared circuit, which counts calls that came when there were 1024 circuits and
+	// calls with names that are not valid UTF-8.
 	Target, Method string
 	// State is the current state. An open circuit becomes half-open with the first call
 	// after its time.
@@ -240,10 +243,10 @@ func (b *Breaker) Stats() []CircuitStats {
 
 func (b *Breaker) now() time.Duration { return time.Since(b.epoch) }
 
-// Unary returns an interceptor that refuses calls while their circuit is open. In a chain it
-// stands inside of the throttle and the gate, so that the wait for a permit does not look
-// like a slow server. gRPC's retries happen further in, and are one call. A call whose
-// context has already ended passes, uncounted.
+// Unary returns an interceptor that refuses calls while their circuit is open. In a chain
+// it stands inside of the throttle and the gate, so that the wait for a permit does not
+// look like a slow server. gRPC's retries happen further in, and are one call. A call
+// passes uncounted if its context has already ended.
 //
 // With a nil or zero breaker every call passes.
 func Unary(b *Breaker) grpc.UnaryClientInterceptor {
@@ -282,8 +285,8 @@ func Unary(b *Breaker) grpc.UnaryClientInterceptor {
 	}
 }
 
-// Stream is [Unary] for streams. The end of a stream counts: its status, or that it could
-// not be opened. A stream that is a probe counts as a success once its headers or first
+// Stream is [Unary] for streams. A stream counts when it ends, by its status, or when it
+// cannot be opened. A stream that is a probe counts as a success once its headers or first
 // message were seen. Its end is not counted then.
 //
 // With a nil or zero breaker every call passes.

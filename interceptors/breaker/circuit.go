@@ -28,7 +28,7 @@ import (
 type circuit struct {
 	places.Place
 	breaker *Breaker
-	pace    latency.Estimate // of the method: of unary calls until their end, of streams until their answer
+	pace    latency.Estimate // of the method; a unary call until its end, a stream until its answer
 	several bool             // the target may have several addresses
 
 	era     atomic.Uint64 // see eraOf; written with mu held
@@ -39,14 +39,14 @@ type circuit struct {
 
 	untold atomic.Bool // there are changes to tell
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	cb        *gobreaker.TwoStepCircuitBreaker[struct{}]
 	peers     peers.Peers   // of the calls of a closed circuit
 	suspected time.Duration // when the first of the failures that are remembered ended
 	streak    streak        // of failures
 	anonymous bool          // an address was seen that several servers may share
 	trial     trial         // of the probes of a half-open circuit
-	probes    []*probe      // those under way, oldest first
+	probes    []*probe      // in flight, oldest first
 	changes   []change      // not told yet
 	telling   bool          // a goroutine is telling them
 }
@@ -61,7 +61,7 @@ func stateOf(e era) State         { return State(e & 3) }
 // A probe is a call that a half-open circuit sent.
 type probe struct{ began time.Duration }
 
-// A ticket is leave to send one call.
+// A ticket is permission to send one call.
 type ticket struct {
 	era     era
 	began   time.Duration
@@ -93,7 +93,7 @@ func (s *streak) add(failed bool, began, now time.Duration) {
 // manyChanges bounds the changes that are kept while a hook hangs.
 const manyChanges = 64
 
-// What gobreaker is told of a call.
+// The results of calls that are reported to gobreaker, besides nil.
 var (
 	errExcluded = errors.New("excluded")
 	errUnwell   = errors.New("unwell")
@@ -305,8 +305,8 @@ func (c *circuit) tellOneUnlocked(ch change) {
 	c.breaker.changed(c, ch)
 }
 
-// stats takes no lock. It reads effects before their causes: a failed call was allowed
-// before, and an open circuit has opened.
+// stats takes no lock. It reads effects before their causes, so that the snapshot has no
+// failed call that was not allowed, and no open circuit that has not opened.
 func (c *circuit) stats() CircuitStats {
 	s := CircuitStats{Target: c.Target, Method: c.Method, State: stateOf(c.era.Load()), Failed: c.failed.Load()}
 	s.Opened, s.Allowed, s.Refused = c.opened.Load(), c.allowed.Load(), c.refused.Load()

@@ -78,8 +78,8 @@ func (c *circuit) probeLocked(now time.Duration) *probe {
 	return p
 }
 
-// giveUpLocked opens a half-open circuit whose probes failed, unless a probe in flight may
-// still be answered.
+// giveUpLocked opens a half-open circuit after its probes failed, unless a probe in flight
+// may still be answered.
 func (c *circuit) giveUpLocked(now time.Duration) {
 	if n := len(c.probes); n == 0 || now-c.probes[n-1].began >= c.patience() {
 		c.tellLocked(errUnwell)

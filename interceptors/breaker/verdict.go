@@ -14,11 +14,11 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/refusal"
 )
 
-// A Verdict is what the end of a call shows about the server.
+// A Verdict is the health of a server as the end of a call shows it.
 type Verdict uint8
 
 const (
-	// Excluded shows nothing: the call is not counted.
+	// Excluded shows nothing about the server. The call is not counted.
 	Excluded Verdict = iota
 	// Healthy shows that the server did its work, even if it rejected the call.
 	Healthy
@@ -88,16 +88,16 @@ const (
 	longDry = 10 * unknownPace
 )
 
-// lateVerdict judges a call whose caller gave up. The server is unwell if the caller waited
-// for longer than the method takes.
+// lateVerdict judges a call that its caller gave up. The server is unwell if the caller
+// waited for longer than the method takes.
 func (c *circuit) lateVerdict(ctx context.Context, began time.Duration) Verdict {
 	now := c.breaker.now()
 	had, dry := now-began, c.pace.Late(now)
 	mean, dev := c.pace.Usual()
 	enough := latency.Fair(had, mean, dev, dry, unknownPace)
 	if mean == 0 {
-		// The callers who wait for longest know best what the method takes. A caller that
-		// cancels does not say how long it would have waited.
+		// The callers with the longest deadlines know best how long the method takes. A
+		// caller that cancels does not say how long it would have waited.
 		patient := callctx.Canceled(ctx) || dry >= longDry || had >= c.pace.Longest()/2
 		enough = had >= unknownPace || enough && patient
 	}

@@ -4,8 +4,8 @@
 // gRPC retries a call itself if its service config says so. It then obeys the delay that a
 // server asks for, and it keeps a budget, so that retries do not multiply an overload. Use
 // [Config] to write that service config. Do not use it together with an interceptor that
-// retries, such as go-grpc-middleware's: three attempts of three are nine. [UnaryGuard] and
-// [StreamGuard] report such a pair, and stop it.
+// retries, such as go-grpc-middleware's. Two layers of three attempts each make nine.
+// [UnaryGuard] and [StreamGuard] report such a pair, and stop it.
 //
 //	options, err := interceptors.Client(interceptors.ClientConfig{Retry: &retry.Config{}})
 //	...

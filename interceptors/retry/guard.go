@@ -15,10 +15,10 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/places"
 )
 
-// UnaryGuard returns an interceptor against two layers of retries: an interceptor that
-// retries, such as that of go-grpc-middleware, above the retry policy of a service config
-// ([Config]). Three attempts of three are nine. The outer layer knows neither the delay of a
-// server nor the budget.
+// UnaryGuard returns an interceptor that stops a second layer of retries. There are two
+// layers if an interceptor that retries, such as go-grpc-middleware's, stands above the
+// retry policy of a service config ([Config]). Two layers of three attempts each make nine.
+// The outer layer knows neither the delay of a server nor the budget.
 //
 // Put the same interceptor at both ends of the chain:
 //
@@ -42,7 +42,8 @@ import (
 // it is dropped.
 //
 // The guard allocates a little for each call, and computes the size of its messages. It is
-// safe for concurrent use. It cannot see grpc.WithDisableRetry: do not use it with that.
+// safe for concurrent use. It cannot see grpc.WithDisableRetry, so do not use the two
+// together.
 func UnaryGuard(report func(target, method string)) grpc.UnaryClientInterceptor {
 	return newGuard(report).unary
 }
@@ -67,14 +68,14 @@ type layered struct {
 	reported atomic.Bool
 }
 
-// A logicalCall is what the outer guard knows of a call. Its own address and that of its
-// guard tell it from others: a call that an interceptor in between makes with the same
-// context is another one.
+// A logicalCall is the outer guard's record of a call. The guard, the connection and the
+// method identify it, because an interceptor in between may make other calls with the same
+// context.
 type logicalCall struct {
 	cc     *grpc.ClientConn
 	method string
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	retried error      // of the last attempt, if gRPC has retried after it
 }
 
@@ -118,7 +119,7 @@ func (g *guard) stream(
 	return &guardedStream{s, a}, nil
 }
 
-// A guardedStream sees what is sent.
+// A guardedStream counts the bytes that are sent.
 type guardedStream struct {
 	grpc.ClientStream
 	attempt *attempt
@@ -129,7 +130,7 @@ func (s *guardedStream) SendMsg(m any) error {
 	return s.ClientStream.SendMsg(m)
 }
 
-// An attempt is what the inner guard sees of one.
+// An attempt is the inner guard's record of an attempt.
 type attempt struct {
 	call   *logicalCall
 	header metadata.MD  // nil as long as none has come
@@ -137,7 +138,7 @@ type attempt struct {
 	kept   int          // how many of them gRPC keeps, to send them again
 }
 
-// frameHeader is what gRPC puts before each message.
+// frameHeader is the length of the header that gRPC puts before each message, in bytes.
 const frameHeader = 5
 
 // sends counts a message. It does not know the size of a message that is not protobuf.

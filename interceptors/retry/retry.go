@@ -28,10 +28,11 @@ var ErrConfig = errors.New("retry: invalid configuration")
 // status has come back (gRFC A6, "gRPC Retry Design"). Each zero field means its default.
 // The zero Config retries every method. Its methods do not change it.
 //
-// When the last attempt is refused before its request was sent in full, grpc-go 1.85 forgets
-// the status: the error wraps io.EOF, and its code is UNKNOWN. It also forgets the status of
-// an attempt when the deadline ends before the next one. The code is then DEADLINE_EXCEEDED.
-// A client made with interceptors.Client returns the refusal of the server in both cases.
+// When the last attempt is refused before its request was sent in full, grpc-go 1.85
+// forgets the status. The error then wraps io.EOF, and its code is UNKNOWN. It also forgets
+// the status of an attempt when the deadline ends before the next one. The code is then
+// DEADLINE_EXCEEDED. A client made with interceptors.Client returns the refusal of the
+// server in both cases.
 //
 // A retried call may have run before it failed. Leave methods that must not run twice out of
 // Methods and Services, and fill at least one of the two then.
@@ -50,10 +51,10 @@ type Config struct {
 	// Codes are the codes after which a call is retried. The default is UNAVAILABLE.
 	Codes []codes.Code
 	// BudgetTokens and BudgetRatio bound the extra load of retries on a failing server, for
-	// each connection. A budget starts with BudgetTokens. An attempt that ends with one of
-	// Codes, or whose server forbids a retry, takes one token. A successful call gives back
-	// BudgetRatio. With half of BudgetTokens or less, nothing is retried. The defaults are
-	// 50, from 3 to 1000 (with fewer there would be no retry), and 0.1, from 0.001 (the
+	// each connection. A budget starts with BudgetTokens. An attempt takes one token if it
+	// ends with one of Codes, or if the server forbids a retry. A successful call gives
+	// back BudgetRatio. With half of BudgetTokens or less, nothing is retried. The defaults
+	// are 50, from 3 to 1000 (with fewer there would be no retry), and 0.1, from 0.001 (the
 	// finest step of gRPC) to 1000. A server that shuts down refuses all waiting calls at
 	// once. So half of BudgetTokens should be more calls than a client has waiting at one
 	// server.
@@ -68,9 +69,9 @@ type Config struct {
 	// empty, the policy is for every method.
 	Methods, Services []string
 	// Balancer is the name of a load-balancing policy that is registered with gRPC, such as
-	// "round_robin". The default is gRPC's own, pick_first. It is a field of the retries
-	// because a client has one service config: a later grpc.WithDefaultServiceConfig
-	// replaces the retries, and an earlier one is replaced by them.
+	// "round_robin". The default is gRPC's own, pick_first. It belongs to the retries
+	// because a client has only one service config. A later grpc.WithDefaultServiceConfig
+	// replaces the retries, and the retries replace an earlier one.
 	Balancer string
 }
 
@@ -183,7 +184,7 @@ func (c Config) ServiceConfig() (string, error) {
 }
 
 // DialOption returns a dial option with the policy. gRPC uses it if the resolver of the
-// target has no service config. The errors are those of [Config.ServiceConfig].
+// target has no service config. It returns the errors of [Config.ServiceConfig].
 func DialOption(c Config) (grpc.DialOption, error) {
 	config, err := c.ServiceConfig()
 	if err != nil {

@@ -1,9 +1,10 @@
 // Package throttle stops a client from sending calls that its server would refuse.
 //
-// Refusing a call costs a server something. Under a flood of calls it can spend all its time
-// on refusals. A throttle watches how many calls the server refuses, and refuses the excess
-// in the client. Use it in every client whose server has a gate. Do not use it against a
-// server that is slow or broken: it does not count timeouts, and package breaker does.
+// Refusing a call costs a server something. Under a flood of calls it can spend all its
+// time on refusals. A throttle watches how many calls the server refuses, and refuses the
+// excess in the client. Use it in every client of a server with a gate. Do not use it
+// against a server that is slow or broken. A throttle does not count timeouts, and package
+// breaker does.
 //
 //	t, err := throttle.New(throttle.Config{Name: "backends"})
 //	...

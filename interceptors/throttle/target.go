@@ -20,12 +20,12 @@ type target struct {
 	places.Place
 	throttle *Throttle
 
-	full atomic.Bool   // the credit is; written with mu held
-	send atomic.Uint64 // the bits of the probability with which a call is sent; also
+	full atomic.Bool   // the credit is full; written with mu held
+	send atomic.Uint64 // the bits of the probability with which a call is sent; written with mu held
 
 	allowed, refused, accepted, rejected atomic.Uint64
 
-	mu     sync.Mutex    // guards what follows
+	mu     sync.Mutex    // guards the fields below
 	credit float64       // how many calls the target may refuse; below zero, the binary logarithm of send
 	denied time.Duration // when the target refused the last call
 	last   time.Duration // when the last call ended that was sent with a probability
@@ -33,10 +33,10 @@ type target struct {
 	peers  peers.Peers   // of calls that began with less than full credit
 }
 
-// A ticket is leave to send one call.
+// A ticket is permission to send one call.
 type ticket struct{ witness *peers.Witness }
 
-// An answer is what the end of a call shows to a throttle.
+// An answer says how the end of a call counts for a throttle.
 type answer uint8
 
 const (
@@ -188,7 +188,7 @@ func (g *target) stats() TargetStats {
 	return s
 }
 
-// answerOf returns what the error of a call shows to a throttle.
+// answerOf returns how a call that ended with err counts.
 func answerOf(err error) answer {
 	switch {
 	case err == nil:

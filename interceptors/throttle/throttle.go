@@ -77,7 +77,7 @@ func (c *Config) validate() error {
 // DEADLINE_EXCEEDED too. Some calls are not counted:
 //
 //   - quotas;
-//   - calls that their callers canceled, or whose context had already ended;
+//   - calls that their callers canceled, and calls with a context that had already ended;
 //   - calls that a gate, breaker or throttle of this process refused further in;
 //   - errors that gRPC itself makes of messages that are too large and of values that it
 //     cannot send;
@@ -124,7 +124,7 @@ func (t *Throttle) Name() string {
 	return t.cfg.Name
 }
 
-// inert reports whether the throttle lets every call pass: it is nil or zero.
+// inert reports whether the throttle is nil or zero, and so lets every call pass.
 func (t *Throttle) inert() bool { return t == nil || t.targets == nil }
 
 // jittered returns a duration between a half and one and a half times d.
@@ -134,19 +134,20 @@ func (t *Throttle) jittered(d time.Duration) time.Duration {
 
 func (t *Throttle) now() time.Duration { return time.Since(t.epoch) }
 
-// TargetStats is a snapshot of the calls of one method and class to one target: current
-// state, and counters since the throttle was created.
+// TargetStats is a snapshot of the calls of one method and class to one target. It has the
+// current state, and counters since the throttle was created.
 type TargetStats struct {
-	// Target is that of the connections, Method the full method name, and Class the String
-	// of an [admit.Class]. All three are "*" for the shared state: of calls that came when
-	// there were 1024 triples, or whose names are not valid UTF-8.
+	// Target is the target of the connections, Method the full method name, and Class the
+	// String of an [admit.Class]. All three are "*" for the shared state, which counts
+	// calls that came when there were 1024 triples and calls with names that are not valid
+	// UTF-8.
 	Target, Method, Class string
 	// Probability is the current probability of a refusal, from 0 up to 1.
 	Probability float64
 	// Allowed counts the calls that were sent, Refused the calls that were refused.
 	Allowed, Refused uint64
-	// Accepted counts the calls that the target accepted, Rejected those that it refused.
-	// Calls that are not counted are neither.
+	// Accepted counts the calls that the target accepted, Rejected the calls that it
+	// refused. Calls that are not counted are neither.
 	Accepted, Rejected uint64
 }
 
@@ -169,9 +170,9 @@ func (t *Throttle) Stats() []TargetStats {
 	return all
 }
 
-// Unary returns an interceptor that refuses calls with the probability of the throttle. In a
-// chain it stands outside of the gate and the breaker. gRPC's retries happen further in, and
-// are one call. A call whose context has already ended passes, uncounted.
+// Unary returns an interceptor that refuses calls with the probability of the throttle. In
+// a chain it stands outside of the gate and the breaker. gRPC's retries happen further in,
+// and are one call. A call passes uncounted if its context has already ended.
 //
 // With a nil or zero throttle every call passes.
 func Unary(t *Throttle) grpc.UnaryClientInterceptor {

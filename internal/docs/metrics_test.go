@@ -17,6 +17,7 @@ import (
 	"github.com/weir-go/weir/interceptors/breaker"
 	"github.com/weir-go/weir/interceptors/throttle"
 	"github.com/weir-go/weir/metrics"
+	"github.com/weir-go/weir/pressure"
 	"github.com/weir-go/weir/streamcredit"
 )
 
@@ -35,8 +36,13 @@ func sources(t *testing.T) map[string]metrics.Source {
 	if err != nil {
 		t.Fatal(err)
 	}
+	monitor, err := pressure.New()
+	if err != nil {
+		t.Fatal(err)
+	}
 	return map[string]metrics.Source{
 		"gates": gate, "streams": streamcredit.NewMeter("default"), "breakers": circuits, "throttles": credit,
+		"pressure": monitor,
 	}
 }
 

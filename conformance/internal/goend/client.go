@@ -13,11 +13,11 @@ import (
 	"github.com/weir-go/weir/streamcredit"
 )
 
-// loops is how many sessions a client has at once.
+// loops is the number of sessions that a client runs at once.
 const loops = 4
 
-// Drive is the client end: it does what the suite at the other end of conn tells it, until
-// there is no more, or ctx ends.
+// Drive is the client end. It plays the scripts of the suite at the other end of conn until there are no more
+// or ctx ends.
 func Drive(ctx context.Context, conn grpc.ClientConnInterface) error {
 	errs := make([]error, loops)
 	var wg sync.WaitGroup
@@ -86,6 +86,6 @@ func channel(ctx context.Context, script *conformancepb.Script, client creditpb.
 // leave plays the script and ends the call.
 func leave(ctx context.Context, script *conformancepb.Script, e *end, over <-chan struct{}) *conformancepb.Report {
 	report, _ := play(ctx, script, e, over) // the report has the error
-	_ = e.close()                           // likewise
+	_ = e.close()                           // the report has this error as well
 	return report
 }

@@ -1,5 +1,5 @@
-// Package goend is weir's own streamcredit as an end under test: a server and a client that
-// do what the scripts of the conformance suite say.
+// Package goend makes weir's own streamcredit an end under test. It has a server and a client that play the
+// scripts of the conformance suite.
 package goend
 
 import (
@@ -44,9 +44,9 @@ func (l *optionList) add(wanted bool, o streamcredit.DuplexOption) {
 
 func ms(n int32) time.Duration { return time.Duration(n) * time.Millisecond }
 
-// An end is one end of a session, whatever its elements are.
+// An end is one end of a session, for elements of any type.
 type end struct {
-	out interface { // nil: it does not send
+	out interface { // nil if the end does not send
 		Close() error
 		CloseGoingAway() error
 		CloseWithError(err error) error
@@ -54,7 +54,7 @@ type end struct {
 		Ready(ctx context.Context) error
 		Done() <-chan struct{}
 	}
-	in interface { // nil: it does not receive
+	in interface { // nil if the end does not receive
 		Request(n int64) error
 		Drain(ctx context.Context) (int64, error)
 		Cancel(reason string)
@@ -64,7 +64,7 @@ type end struct {
 	close func() error
 }
 
-// An element type is how to make one that goes out, and to read the number of one that came in.
+// elements builds outgoing elements of type O, and reads the numbers of incoming elements of type I.
 type elements[O, I any] struct {
 	build  func(number int64, payload []byte) O
 	number func(I) int64
@@ -88,7 +88,7 @@ var (
 		build: func(number int64, payload []byte) []byte {
 			b, err := proto.Marshal(&conformancepb.RunRequest{Number: number, Payload: payload})
 			if err != nil {
-				return nil // cannot be: there is no text in it
+				return nil // impossible, because the message has no strings
 			}
 			return b
 		},
@@ -102,7 +102,7 @@ var (
 	}
 )
 
-// of makes an end of a session of weir's.
+// of returns a streamcredit session as an end.
 func of[O, I any](d *streamcredit.Duplex[O, I], as elements[O, I]) *end {
 	e := &end{close: d.Close}
 	if d.Out != nil {

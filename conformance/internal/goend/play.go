@@ -15,7 +15,7 @@ import (
 	"github.com/weir-go/weir/streamcredit"
 )
 
-// A player does what a script says.
+// A player plays a script on one end.
 type player struct {
 	*end
 
@@ -27,7 +27,7 @@ type player struct {
 	next   int64 // the next element to send
 }
 
-// play returns what the application saw, and the error for a handler to return.
+// play plays a script. It returns the report, and the error for a handler to return.
 func play(ctx context.Context, script *conformancepb.Script, e *end, over <-chan struct{}) (*conformancepb.Report, error) {
 	p := &player{end: e, script: script, over: over, report: &conformancepb.Report{Id: script.GetId()}, next: 1}
 	var sent, received error
@@ -47,7 +47,7 @@ func play(ctx context.Context, script *conformancepb.Script, e *end, over <-chan
 	return p.report, p.verdict(sent, received)
 }
 
-// verdict notes how the two directions ended, and returns what went wrong.
+// verdict records the ends of both directions, and returns the first of the two errors that is a failure.
 func (p *player) verdict(sent, received error) error {
 	if p.out != nil {
 		p.report.Sending = ending(sent)
@@ -66,7 +66,7 @@ func (p *player) verdict(sent, received error) error {
 	return nil
 }
 
-// ending says how a direction ended that ended with err; nil is the end in order.
+// ending returns the End of a direction that ended with err. Both nil and io.EOF are the end in order.
 func ending(err error) *conformancepb.End {
 	switch {
 	case err == nil || errors.Is(err, io.EOF):
@@ -86,7 +86,7 @@ func ending(err error) *conformancepb.End {
 	return e
 }
 
-// linger waits, or until the stream has ended.
+// linger waits as long as the script says, or until the stream has ended.
 func (p *player) linger() { p.pause(p.script.GetLingerMs()) }
 
 // pause waits for some milliseconds, or until the stream has ended.
@@ -159,7 +159,7 @@ func (p *player) sendOne(ctx context.Context, s *conformancepb.Send, n int64) er
 	}
 }
 
-// sendInTime is send with a time limit; zero is none.
+// sendInTime is send with a time limit. Zero means no limit.
 func (p *player) sendInTime(ctx context.Context, limit time.Duration, n int64, payload []byte) error {
 	if limit > 0 {
 		var cancel context.CancelFunc
@@ -175,7 +175,7 @@ func (p *player) count(f func(r *conformancepb.Report)) {
 	f(p.report)
 }
 
-// endSending does what the script says at the end, and waits for the receiver as Finish does.
+// endSending ends the direction as the script says, and waits for the receiver as Finish does.
 func (p *player) endSending(ctx context.Context, s *conformancepb.Send) error {
 	var err error
 	switch s.GetEnding() {
@@ -219,7 +219,7 @@ func (p *player) receiveAll(ctx context.Context) error {
 	}
 }
 
-// ask asks for what the script says.
+// ask makes the demands of the script.
 func (p *player) ask(r *conformancepb.Receive) error {
 	for _, n := range r.GetRequests() {
 		if err := p.in.Request(n); err != nil {
@@ -250,8 +250,8 @@ func (p *player) rounds(ctx context.Context, r *conformancepb.Receive) error {
 	return streamcredit.ErrClosed
 }
 
-// before does what the script says to do after so many elements. It reports whether that was to
-// cancel.
+// before cancels, drains or stops taking elements, if the script says so for the current number of elements.
+// It reports whether it canceled.
 func (p *player) before(ctx context.Context, r *conformancepb.Receive) (canceled bool, err error) {
 	n := p.report.GetReceived()
 	if r.CancelAfter != nil && n == r.GetCancelAfter() {
@@ -264,7 +264,7 @@ func (p *player) before(ctx context.Context, r *conformancepb.Receive) (canceled
 		<-p.over
 	}
 	if r.DrainAfter != nil && n == r.GetDrainAfter() {
-		burned, _ := p.in.Drain(ctx) // where the end was the answer, Recv will say so
+		burned, _ := p.in.Drain(ctx) // if the stream ended instead, Recv returns why
 		p.count(func(r *conformancepb.Report) { r.Burned += burned })
 	}
 	return false, nil
@@ -285,12 +285,12 @@ func (p *player) receiveOne(ctx context.Context) error {
 	return nil
 }
 
-// ended counts the different ends that Recv tells of.
+// ended counts the different errors that Recv returns at the end.
 func (p *player) ended(ctx context.Context, err error) error {
 	p.mu.Lock()
 	p.report.Receiving = &conformancepb.End{Ends: 1}
 	p.mu.Unlock()
-	if p.script.GetLingerMs() > 0 { // what comes late may change it
+	if p.script.GetLingerMs() > 0 { // a late message may change the error
 		p.linger()
 	}
 	for range 3 {

@@ -23,7 +23,7 @@ type Server struct {
 	conformancepb.UnimplementedConformanceServiceServer
 	creditpb.UnimplementedCreditStreamServer
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	reports map[string]chan *conformancepb.Report
 }
 
@@ -60,7 +60,7 @@ func (s *Server) Channel(stream grpc.BidiStreamingServer[creditpb.Frame, creditp
 	return s.play(stream.Context(), &script, of(d, encoded))
 }
 
-// orDefault returns the script; where it is empty, what it stands for.
+// orDefault returns the script, or the default script if it is empty.
 func orDefault(s *conformancepb.Script) *conformancepb.Script {
 	if s == nil {
 		s = &conformancepb.Script{}
@@ -78,7 +78,7 @@ func (s *Server) play(ctx context.Context, script *conformancepb.Script, e *end)
 	return err
 }
 
-// refused keeps the report of a session that has not begun.
+// refused keeps the report of a session that could not begin.
 func (s *Server) refused(script *conformancepb.Script, err error) error {
 	s.keep(&conformancepb.Report{Id: script.GetId(), Sending: ending(err), Receiving: ending(err)})
 	return err
@@ -90,7 +90,7 @@ func (s *Server) keep(r *conformancepb.Report) {
 	}
 }
 
-// report returns where the report of a session is left. It has room for it.
+// report returns the channel for the report of a session. It has room for that report.
 func (s *Server) report(id string) chan *conformancepb.Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,7 +103,7 @@ func (s *Server) report(id string) chan *conformancepb.Report {
 	return s.reports[id]
 }
 
-// Outcome waits until the session is over. It can be asked once.
+// Outcome returns the report of a session once. It blocks until the session is over.
 func (s *Server) Outcome(ctx context.Context, req *conformancepb.OutcomeRequest) (*conformancepb.OutcomeResponse, error) {
 	select {
 	case r := <-s.report(req.GetId()):
@@ -116,12 +116,12 @@ func (s *Server) Outcome(ctx context.Context, req *conformancepb.OutcomeRequest)
 	}
 }
 
-// A seen stream is one whose first message was looked at, which Recv returns all the same:
-// streamcredit is to be told what the script says before it reads that message.
+// A seen stream is a stream after look has read its first message. Recv still returns that message. The
+// options of streamcredit depend on the script, so they must be known before streamcredit reads it.
 type seen[Req, Res any] struct {
 	grpc.BidiStreamingServer[Req, Res]
 
-	first chan message[Req] // of one place
+	first chan message[Req] // has a buffer of one
 	taken bool
 }
 
@@ -130,10 +130,10 @@ type message[Req any] struct {
 	err error
 }
 
-// look returns the first message, nil if none comes soon.
+// look reads the first message. It returns nil for it if none comes within patience.
 func look[Req, Res any](stream grpc.BidiStreamingServer[Req, Res]) (*seen[Req, Res], *Req) {
 	s := &seen[Req, Res]{BidiStreamingServer: stream, first: make(chan message[Req], 1)}
-	go func() { // ends with the stream, at the latest
+	go func() { // ends at the latest when the stream ends
 		m, err := stream.Recv()
 		s.first <- message[Req]{m, err}
 	}()

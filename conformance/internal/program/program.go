@@ -1,4 +1,4 @@
-// Package program is what the program conformance does.
+// Package program is the implementation of the program conformance.
 package program
 
 import (
@@ -19,14 +19,14 @@ import (
 	"github.com/weir-go/weir/conformance/internal/rules"
 )
 
-// What the program exits with.
+// The exit codes of the program.
 const (
 	ExitOK = iota
 	ExitFailed
 	ExitUsage
 )
 
-// flags are what the command line says.
+// flags are the flags of the command line.
 type flags struct {
 	target, listen, serve, connect string
 	pattern                        string
@@ -34,19 +34,19 @@ type flags struct {
 	explain                        bool
 }
 
-// Run is the program, and returns what it is to exit with.
+// Run runs the program with args and returns its exit code.
 func Run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int) {
 	var f flags
 	set := flag.NewFlagSet("conformance", flag.ContinueOnError)
 	set.SetOutput(stderr)
 	set.StringVar(&f.target, "target", "", "check the server at this address")
 	set.StringVar(&f.listen, "listen", "", "check clients that call this address")
-	set.StringVar(&f.serve, "serve", "", "be weir's server end at this address")
-	set.StringVar(&f.connect, "connect", "", "be weir's client end, of the suite at this address")
-	set.StringVar(&f.pattern, "run", "", "check only rules whose names, such as server/frames/43_batches, match")
-	set.IntVar(&f.config.Part, "part", 1, "divide how often rules do what they do many times by this")
-	set.DurationVar(&f.config.Settle, "settle", 100*time.Millisecond, "wait so long before saying that nothing comes")
-	set.BoolVar(&f.explain, "explain", false, "print what each rule proves, and check nothing")
+	set.StringVar(&f.serve, "serve", "", "run weir's server end at this address")
+	set.StringVar(&f.connect, "connect", "", "run weir's client end against the suite at this address")
+	set.StringVar(&f.pattern, "run", "", "check only rules with a matching name, such as server/frames/43_batches")
+	set.IntVar(&f.config.Part, "part", 1, "divide the number of repetitions in each rule by this")
+	set.DurationVar(&f.config.Settle, "settle", 100*time.Millisecond, "wait this long before deciding that no message comes")
+	set.BoolVar(&f.explain, "explain", false, "print the property that each rule proves, and check nothing")
 	if err := set.Parse(args); err != nil {
 		return ExitUsage
 	}
@@ -63,7 +63,7 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 	return code
 }
 
-// do does one of the things that the program can do.
+// do runs the mode that the flags select.
 func (f flags) do(ctx context.Context, s *suite) error {
 	switch {
 	case f.explain:
@@ -86,7 +86,7 @@ type suite struct {
 	pattern *regexp.Regexp
 	config  rules.Config
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	out    io.Writer
 	failed int
 }
@@ -106,14 +106,14 @@ func (s *suite) printf(format string, args ...any) {
 	_, _ = fmt.Fprintf(s.out, format+"\n", args...)
 }
 
-// explain prints what each rule proves.
+// explain prints the number, the name and the property of each rule.
 func (s *suite) explain() {
 	for _, r := range rules.All() {
 		s.printf("%2d %s\n   %s", r.Number, r.Name, r.Proves)
 	}
 }
 
-// both checks an end with either envelope, at once: much of the time is spent waiting.
+// both checks an end with both envelopes at the same time, because the rules spend much of their time waiting.
 func (s *suite) both(ctx context.Context, name string, embedded, framed rules.Target) {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.check(ctx, name+"/embedded", embedded) })
@@ -157,14 +157,14 @@ func withConn(addr string, f func(*grpc.ClientConn) error, opts ...grpc.DialOpti
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close() }() // all is said
+	defer func() { _ = conn.Close() }() // the calls have ended
 	return f(conn)
 }
 
-// grace is how long clients under test have to leave at the end.
+// grace is the time that clients under test have to leave at the end.
 const grace = 5 * time.Second
 
-// checkClients checks clients that call the given address. Once it listens it calls ready.
+// checkClients checks clients that call the given address. It calls ready when it listens.
 func checkClients(ctx context.Context, addr string, s *suite, ready func(addr string) error) error {
 	clients := rules.NewClients()
 	server := grpc.NewServer(rules.ServerOptions()...)
@@ -184,7 +184,7 @@ func checkClients(ctx context.Context, addr string, s *suite, ready func(addr st
 	return ctx.Err()
 }
 
-// serve is weir's server, until ctx ends.
+// serve runs weir's server end until ctx ends.
 func serve(ctx context.Context, addr string) error {
 	server := grpc.NewServer()
 	new(goend.Server).Register(server)
@@ -197,7 +197,7 @@ func serve(ctx context.Context, addr string) error {
 	return stop()
 }
 
-// start has the server serve. stop waits until it has ended.
+// start makes the server serve. stop waits until it has stopped.
 func start(ctx context.Context, server *grpc.Server, addr string, ready func(addr string) error) (stop func() error, err error) {
 	var c net.ListenConfig
 	l, err := c.Listen(ctx, "tcp", addr)
@@ -207,7 +207,7 @@ func start(ctx context.Context, server *grpc.Server, addr string, ready func(add
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }() // stop waits for it
 	stop = func() error {
-		if err := <-served; !errors.Is(err, grpc.ErrServerStopped) { // which it may be before it begins
+		if err := <-served; !errors.Is(err, grpc.ErrServerStopped) { // Serve returns it if the server was stopped first
 			return err
 		}
 		return nil
@@ -219,7 +219,7 @@ func start(ctx context.Context, server *grpc.Server, addr string, ready func(add
 	return stop, nil
 }
 
-// checkItself checks weir's own ends, over sockets, all kinds at once.
+// checkItself checks weir's own ends of all kinds at once, over sockets.
 func checkItself(ctx context.Context, s *suite) error {
 	const anyPort = "127.0.0.1:0"
 	server := grpc.NewServer()
@@ -234,7 +234,7 @@ func checkItself(ctx context.Context, s *suite) error {
 	wg.Go(func() { errs[0] = checkServer(ctx, addr, s) })
 	wg.Go(func() {
 		errs[1] = checkClients(ctx, anyPort, s, func(suiteAddr string) error {
-			wg.Go(func() { // that it cannot go on, the rules say
+			wg.Go(func() { // if it fails, the rules report it
 				_ = withConn(suiteAddr, func(conn *grpc.ClientConn) error { return goend.Drive(ctx, conn) })
 			})
 			return nil

@@ -15,31 +15,31 @@ import (
 const (
 	initialWindow = 65535   // of HTTP/2, for a connection and for each stream
 	mostFrame     = 16384   // bytes of a frame, HTTP/2's default
-	mostMessage   = 4 << 20 // the largest message that is received, gRPC's default
+	mostMessage   = 4 << 20 // bytes of the largest message to receive, gRPC's default
 )
 
-// errLost is the end of the connection of a stream.
+// errLost is the error of a stream after its connection was lost.
 var errLost = &statusError{code: 14, message: "the connection is lost"}
 
-// A conn is one HTTP/2 connection. One goroutine reads, and another writes what the first one has to
-// answer, so that reading never waits for writing.
+// A conn is one HTTP/2 connection. One goroutine reads, and another writes the answers to the frames that it
+// read, so that reading never waits for writing.
 type conn struct {
 	net    net.Conn
 	server bool
-	handle func(s *stream) // serves a call; on a server
+	handle func(s *stream) // serves a call; nil on a client
 	wg     sync.WaitGroup  // the goroutines
 
-	wmu    sync.Mutex // guards what follows; locked while a frame is written, never under mu
+	wmu    sync.Mutex // guards the fields below; locked while a frame is written, never under mu
 	frames *http2.Framer
 	block  bytes.Buffer
 	hpack  *hpack.Encoder
 
-	mu      sync.Mutex // guards what follows, and the state of all streams
+	mu      sync.Mutex // guards the fields below, and the state of all streams
 	changed *sync.Cond // on mu
 	answers []func() error
 	streams map[uint32]*stream
-	next    uint32 // a client's next stream
-	window  int64  // how much may be sent
+	next    uint32 // the id of a client's next stream
+	window  int64  // bytes that may be sent
 	initial int64  // the window of a new stream
 	lost    bool
 }
@@ -80,7 +80,7 @@ func (c *conn) run() {
 	}
 }
 
-// greet is the first that a client writes.
+// greet writes the client's preface and settings.
 func (c *conn) greet() error {
 	if _, err := io.WriteString(c.net, http2.ClientPreface); err != nil {
 		return err
@@ -100,7 +100,7 @@ func (c *conn) lose() {
 	c.changed.Broadcast()
 }
 
-// answer leaves a frame to the writer.
+// answer queues a frame for the writer.
 func (c *conn) answer(write func() error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -108,7 +108,7 @@ func (c *conn) answer(write func() error) {
 	c.changed.Broadcast()
 }
 
-// write is the writer of answers.
+// write is the goroutine that writes the answers.
 func (c *conn) write() {
 	for {
 		c.mu.Lock()
@@ -131,7 +131,7 @@ func (c *conn) write() {
 	}
 }
 
-// take acts on a frame.
+// take handles a frame.
 func (c *conn) take(f http2.Frame) {
 	switch f := f.(type) {
 	case *http2.SettingsFrame:
@@ -231,9 +231,9 @@ func (c *conn) data(f *http2.DataFrame) {
 	c.changed.Broadcast()
 }
 
-// open begins a client's call.
+// open begins a call of a client.
 func (c *conn) open(path string) *stream {
-	c.wmu.Lock() // the ids of streams have to rise
+	c.wmu.Lock() // stream ids must rise on the wire
 	defer c.wmu.Unlock()
 	c.mu.Lock()
 	s := c.addLocked(c.next)
@@ -248,8 +248,8 @@ func (c *conn) open(path string) *stream {
 // putHeaders writes headers; wmu is held. The reader learns of errors.
 func (c *conn) putHeaders(id uint32, end bool, fields ...string) {
 	c.block.Reset()
-	for i := 0; i < len(fields); i += 2 {
-		_ = c.hpack.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]}) // to memory
+	for i := 1; i < len(fields); i += 2 {
+		_ = c.hpack.WriteField(hpack.HeaderField{Name: fields[i-1], Value: fields[i]}) // to memory
 	}
 	_ = c.frames.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: c.block.Bytes(), EndHeaders: true, EndStream: end})
 }

@@ -4,7 +4,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// How to stop sending: Ending.
+// The values of Ending.
 const (
 	endComplete = iota
 	endError
@@ -13,11 +13,11 @@ const (
 	endLeave
 )
 
-// A script is a Script.
+// A script is a decoded Script.
 type script struct {
 	raw           []byte // as it came
 	id            string
-	send, receive map[int]int64 // by field number; nil: absent
+	send, receive map[int]int64 // by field number; nil if absent
 	requests      []int64
 	message       string // of the error at the end
 	lockstep      bool
@@ -81,7 +81,7 @@ func (s *script) decodeReceive(num int, v uint64, f []byte) {
 	}
 }
 
-// orDefault is the script that the empty one stands for.
+// orDefault turns an empty script into the default one.
 func (s *script) orDefault() *script {
 	if s.send == nil && s.receive == nil {
 		s.send = map[int]int64{5: endNothing}
@@ -117,19 +117,19 @@ const (
 	receiveHold
 	receivePace
 	receiveCancelAfter
-	_ // cancels: more than one are one
+	_ // cancels; a second Cancel changes nothing
 	receiveDrainAfter
 	receiveRounds
 	receiveLeaveAfter
 )
 
-// at reports whether an optional field is there, and says n.
+// at reports whether an optional field is present and equal to n.
 func (s *script) at(field int, n int64) bool {
 	v, ok := s.receive[field]
 	return ok && v == n
 }
 
-// The kinds of ends: EndKind.
+// The values of EndKind.
 const (
 	kindOfComplete = 1 + iota
 	kindOfGoingAway
@@ -137,26 +137,26 @@ const (
 	kindOfFailed
 )
 
-// A report is a Report.
+// A report is a Report before it is encoded.
 type report struct {
 	id                      string
 	sent, tooLarge, givenUp int64
 	received, outOfOrder    int64
 	burned                  int64
-	sending, receiving      error // nil: in order, where it has begun
+	sending, receiving      error // nil if the direction ended in order
 	sends, receives         bool
 }
 
 func (r *report) encode() []byte {
 	b := putBytes(nil, 1, []byte(r.id))
 	for i, v := range []int64{r.sent, r.tooLarge, r.givenUp} {
-		b = putVarint(b, int(2+i), uint64(v))
+		b = putVarint(b, 2+i, uint64(v))
 	}
 	if r.sends {
 		b = putBytes(b, 5, encodeEnd(r.sending))
 	}
 	for i, v := range []int64{r.received, r.outOfOrder, r.burned} {
-		b = putVarint(b, int(6+i), uint64(v))
+		b = putVarint(b, 6+i, uint64(v))
 	}
 	if r.receives {
 		b = putBytes(b, 9, encodeEnd(r.receiving))

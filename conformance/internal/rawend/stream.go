@@ -38,27 +38,27 @@ func (e *statusError) Error() string {
 	return fmt.Sprintf("status %d %s: %s", e.code, e.reason, e.message)
 }
 
-// A stream is one call. One goroutine at a time receives, and one sends.
+// A stream is one call. At most one goroutine may receive and one may send at a time.
 type stream struct {
 	c      *conn
 	id     uint32
 	path   string
 	ctx    context.Context // ends with the stream
 	cancel context.CancelFunc
-	headed bool // headers were written; the sender's
+	headed bool // headers were written; used by the sender only
 
 	// guarded by c.mu
 	window  int64
 	in      []byte
-	owed    int  // bytes of in that the peer's window lacks
+	owed    int  // received bytes that were not yet given back to the peer's window
 	closed  bool // the peer sends no more
 	dead    error
-	aborted bool // what is being sent is given up
+	aborted bool // a send that waits must fail
 	partly  bool // a message was sent in part
 	trailer map[string][]string
 }
 
-// dieLocked ends the stream. nil and io.EOF are OK.
+// dieLocked ends the stream with err. nil means io.EOF.
 func (s *stream) dieLocked(err error) {
 	if err == nil {
 		err = io.EOF
@@ -71,7 +71,7 @@ func (s *stream) dieLocked(err error) {
 	s.c.changed.Broadcast()
 }
 
-// recv returns the next message; io.EOF where there is none.
+// recv returns the next message, or io.EOF after the last one.
 func (s *stream) recv() ([]byte, error) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
@@ -143,7 +143,7 @@ func (s *stream) send(m []byte) error {
 	return nil
 }
 
-// room waits until some of n bytes may be sent.
+// room waits until bytes may be sent, and reserves up to n of them.
 func (s *stream) room(n int) (int, error) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
@@ -163,7 +163,7 @@ func (s *stream) room(n int) (int, error) {
 	}
 }
 
-// abort frees a send that waits. The stream can only be reset if a message was sent in part.
+// abort makes a send that waits fail. After part of a message was sent, the stream can only be reset.
 func (s *stream) abort() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
@@ -171,7 +171,7 @@ func (s *stream) abort() {
 	s.c.changed.Broadcast()
 }
 
-// halfClose ends what a client sends.
+// halfClose half-closes a client's stream.
 func (s *stream) halfClose() {
 	s.c.wmu.Lock()
 	defer s.c.wmu.Unlock()
@@ -192,7 +192,7 @@ func (s *stream) reset() {
 	_ = s.c.frames.WriteRSTStream(s.id, http2.ErrCodeCancel)
 }
 
-// finish ends a server's stream with a status; nil is OK.
+// finish ends a server's stream with a status. A nil status is OK.
 func (s *stream) finish(err *statusError, fields ...string) {
 	s.c.mu.Lock()
 	over, partly := s.dead != nil, s.partly
@@ -231,7 +231,7 @@ func (e *statusError) encode() []byte {
 	return putBytes(b, 3, detail)
 }
 
-// statusOf returns the status in trailers; nil is OK.
+// statusOf returns the status in the trailers as a *statusError, or nil for OK.
 func statusOf(trailer map[string][]string) error {
 	code, err := strconv.Atoi(last(trailer["grpc-status"]))
 	if err == nil && code == 0 {

@@ -12,16 +12,18 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// The trailers of servers: see FEATURE_UNFINISHED and FEATURE_CONSUMED.
+// The trailers of servers, see FEATURE_UNFINISHED and FEATURE_CONSUMED.
 const (
 	unfinishedTrailer = "weir-credit-unfinished"
 	consumedTrailer   = "weir-credit-consumed"
 )
 
-// accounts is that every element arrives, or its sender or its receiver learns why not.
+// accounts are the rules on lost elements. Every element arrives, or its sender or its receiver learns why
+// not.
 var accounts = []Rule{{
 	Number: 76, Name: "demand without reports",
-	Proves: "A receiver need not report what it has consumed: unbounded demand and demand beyond the sender's bound bring all elements.",
+	Proves: "A receiver need not report consumed elements. Unbounded demand, and demand beyond the sender's bound, bring all " +
+		"elements.",
 	Run: func(t *T) {
 		for _, c := range []struct{ count, demand, bound int64 }{{5_000, unbounded, 0}, {5_000, 5_000, 0}, {100, 1_000, 10}, {100, unbounded, 10}} {
 			p := t.Sender(&conformancepb.Send{Count: c.count, MaxPeerCredit: c.bound}, &creditpb.Open{Features: allFeatures})
@@ -33,8 +35,8 @@ var accounts = []Rule{{
 	},
 }, {
 	Number: 77, Name: "a large element takes its time",
-	Proves: "An element of more than 64 KiB times the heartbeat in seconds is announced, and one that was announced has a second for each " +
-		"64 KiB before its receiver ends the stream: PEER_STALLED.",
+	Proves: "An element of more than 64 KiB times the heartbeat in seconds is announced. The receiver of an announced element waits " +
+		"a second for each 64 KiB of it before it ends the stream with PEER_STALLED.",
 	Run: func(t *T) {
 		const beat, size = 500 * time.Millisecond, 256 << 10
 		o := initial(1, allFeatures...)
@@ -57,7 +59,7 @@ var accounts = []Rule{{
 			return p
 		}
 		p = receiver()
-		t.wait(3 * time.Second) // of four and a half
+		t.wait(3 * time.Second) // more than three heartbeats, and less than the 4 s that the announcement gives
 		p.Send(numbered(1, size))
 		p.Say(complete(1))
 		p.Leave()
@@ -66,8 +68,8 @@ var accounts = []Rule{{
 	},
 }, {
 	Number: 78, Name: "request and drain for ever", Deadline: 2 * time.Minute,
-	Proves: "Demand and a drain, in turns, with and without an element between them, are no flood: a receiver asks no more often than " +
-		"the flood rule allows, and a sender answers every drain.",
+	Proves: "Alternate demands and drains, with and without an element between them, are no flood. A receiver asks no more often " +
+		"than the flood rule allows, and a sender answers every drain.",
 	Run: func(t *T) {
 		rounds := t.times(1_000)
 		if t.Exact {
@@ -92,8 +94,8 @@ var accounts = []Rule{{
 	},
 }, {
 	Number: 79, Name: "elements before a bad one",
-	Proves: "Elements that arrived before one that is too large, beyond credit or no message are delivered, however slow the application " +
-		"is, and then the real reason.",
+	Proves: "Elements that arrived before an element that is too large or beyond credit, or before an invalid message, are " +
+		"delivered to an application of any speed. Then it gets the real reason.",
 	Run: func(t *T) {
 		for _, bad := range []Message{{Verbatim: []byte{0xff, 0xff, 0xff}}, sized(5, 5_000), {Control: complete(9)}} {
 			for _, good := range []int64{0, 1, 3} {
@@ -114,8 +116,8 @@ var accounts = []Rule{{
 	},
 }, {
 	Number: 80, Name: "what was accepted arrives", Only: ServerEnds,
-	Proves: "Where a handler sends and returns OK without Complete, every element that its send accepted arrives, or, where the client knows " +
-		"FEATURE_UNFINISHED, a trailer says that some may not.",
+	Proves: "If a handler sends and returns OK without Complete, every element that its send accepted arrives. If the client knows " +
+		"FEATURE_UNFINISHED, a trailer may say instead that some elements may be lost.",
 	Run: func(t *T) {
 		const count = 500
 		for n := range t.times(400) {
@@ -138,8 +140,8 @@ var accounts = []Rule{{
 	},
 }, {
 	Number: 81, Name: "an end that may be early", Only: ClientEnds,
-	Proves: "A client that lists FEATURE_UNFINISHED takes OK with that trailer and without Complete for COUNT_MISMATCH; with Complete, or " +
-		"without the trailer, it is the end.",
+	Proves: "A client that lists FEATURE_UNFINISHED treats OK with that trailer and without Complete as COUNT_MISMATCH. With " +
+		"Complete, or without the trailer, OK is the end in order.",
 	Run: func(t *T) {
 		begin := func() *Peer {
 			p := t.Receiver(&conformancepb.Receive{Window: 4}, nil)
@@ -167,8 +169,8 @@ var accounts = []Rule{{
 	},
 }, {
 	Number: 82, Name: "what a handler has consumed", Only: ServerEnds,
-	Proves: "Where a handler receives and returns OK early, it has not reported more than it has consumed, and less only where something is " +
-		"left, or where a trailer says that it is not sure.",
+	Proves: "If a handler receives and returns OK early, it has reported no more than it has consumed. It has reported less only if " +
+		"elements are left, or if a trailer says that it is unsure.",
 	Run: func(t *T) {
 		const sent = 50
 		for _, taken := range []int64{0, 1, 3, 16, 40, sent} {
@@ -186,8 +188,8 @@ var accounts = []Rule{{
 	},
 }, {
 	Number: 83, Name: "what a server has not consumed", Only: ClientEnds,
-	Proves: "A client whose elements the server has accepted, not consumed and ended with OK does not take that for success, unless the server " +
-		"is not sure or does not report.",
+	Proves: "If a server accepts a client's elements and ends with OK before it has consumed them, the client does not report " +
+		"success, unless the server is unsure or does not report consumption.",
 	Run: func(t *T) {
 		const count = 10
 		for _, c := range []struct {
@@ -227,8 +229,8 @@ var accounts = []Rule{{
 	},
 }, {
 	Number: 84, Name: "the sender's bound",
-	Proves: "A sender that refuses demand beyond a bound says so in max_credit, and does not refuse the first demand of a client, which " +
-		"counts as there is room for it.",
+	Proves: "A sender that rejects demand beyond a bound announces the bound in max_credit. It does not reject the first demand of " +
+		"a client, and adds that demand to the credit as far as the bound allows.",
 	Run: func(t *T) {
 		const most = 10
 		send := func(count int64) *conformancepb.Send {
@@ -239,7 +241,7 @@ var accounts = []Rule{{
 			t.Fatalf("got Open with max_credit %d, want %d", got, most)
 		}
 		if t.is(ClientEnds) {
-			return // its server knows the bound before it asks
+			return // the server of a client knows the bound before its first demand
 		}
 		for _, n := range []int64{most + 1, 1_000, unbounded} {
 			p := t.Sender(send(25), initial(n))
@@ -254,19 +256,20 @@ var accounts = []Rule{{
 	},
 }, {
 	Number: 85, Name: "a peer that has stopped",
-	Proves: "One that asked for heartbeats and whose send is stuck in a transport that nobody reads ends with PEER_STALLED, by itself.",
+	Proves: "If an end asked for heartbeats and its send is blocked because the peer does not read, the end stops by itself with " +
+		"PEER_STALLED.",
 	Run: func(t *T) {
 		p := t.Begin(&conformancepb.Script{
 			Send: &conformancepb.Send{Count: 1_000, PayloadBytes: 64 << 10}, HeartbeatMs: 100,
 		}).Open(&creditpb.Open{Features: allFeatures, Initial: &creditpb.Request{N: 1_000}})
-		r := p.Reported() // without a reader: nothing but the first message was read
+		r := p.Reported() // no reader was started, so only the first message was read
 		if e := r.GetSending(); r != nil && (e.GetReason() != "PEER_STALLED" || codes.Code(uint32(e.GetCode())) != codes.Unavailable) {
 			t.Fatalf("got the end {%v} of sending, want PEER_STALLED", e)
 		}
 	},
 }}
 
-// drainingReceiver has a receiver ask, take so many elements and drain, in rounds.
+// drainingReceiver runs a session with a receiver that asks, takes some elements and drains, in rounds.
 func drainingReceiver(t *T, rounds int, elements int64) {
 	p := t.Receiver(&conformancepb.Receive{Requests: []int64{10}, DrainAfter: after(elements), Rounds: int32(rounds)},
 		&creditpb.Open{Features: allFeatures})
@@ -282,7 +285,7 @@ func drainingReceiver(t *T, rounds int, elements int64) {
 		burned += back
 		p.Say(drained(uint64(p.sent), back))
 	}
-	for over := false; p.cancels == 0 && !over; { // a server that leaves need not say Cancel
+	for over := false; p.cancels == 0 && !over; { // a server that leaves need not send Cancel
 		_, over = p.Next()
 	}
 	p.Say(complete(uint64(p.sent)))
@@ -295,7 +298,7 @@ func announcement(size int64) *creditpb.Control {
 	return &creditpb.Control{Kind: &creditpb.Control_Heartbeat{Heartbeat: &creditpb.Heartbeat{NextBytes: size}}}
 }
 
-// wait lets a time pass, or the rule's.
+// wait waits for d. The rule fails if its deadline comes first.
 func (t *T) wait(d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -316,7 +319,7 @@ func (p *Peer) lists(f creditpb.Feature) bool {
 	return false
 }
 
-// trailer returns what a server under test said with its status.
+// trailer returns the values of a trailer of the server under test.
 func (p *Peer) trailer(key string) []string {
 	call, ok := p.line.stream.(interface{ Trailer() metadata.MD })
 	if !ok {
@@ -325,14 +328,14 @@ func (p *Peer) trailer(key string) []string {
 	return call.Trailer().Get(key)
 }
 
-// setTrailer has the suite's server say something with its status.
+// setTrailer sets a trailer of the suite's server.
 func (p *Peer) setTrailer(key, value string) {
 	if s, ok := p.line.stream.(interface{ SetTrailer(md metadata.MD) }); ok {
 		s.SetTrailer(metadata.Pairs(key, value))
 	}
 }
 
-// Reported is Report for a session that the end under test is to end by itself.
+// Reported is Report for a session that the end under test must end by itself.
 func (p *Peer) Reported() *conformancepb.Report {
 	var err error
 	if p.report, err = p.line.report(p.t.ctx); err != nil {

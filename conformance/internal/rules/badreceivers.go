@@ -10,29 +10,28 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// nothing is a sender that waits.
+// nothing is a sender without elements that waits for the end of the stream.
 func nothing() *conformancepb.Send {
 	return &conformancepb.Send{Ending: conformancepb.Ending_ENDING_NOTHING}
 }
 
-// both runs something with an end that sends and then with one that receives.
+// both runs f with an end that sends and then with an end that receives.
 func (t *T) both(o *creditpb.Open, f func(p *Peer)) {
 	f(t.Sender(nothing(), o))
 	f(t.Receiver(&conformancepb.Receive{Window: 4}, o))
 }
 
-// unknown is control of a kind that is not known: that which a later version has, and none.
+// unknown returns Controls of unknown kinds. One has a kind of a later version, and one has none.
 func unknown() []*creditpb.Control {
 	later := &creditpb.Control{}
 	later.ProtoReflect().SetUnknown(protowire.AppendBytes(protowire.AppendTag(nil, 9, protowire.BytesType), []byte("later")))
 	return []*creditpb.Control{later, {}}
 }
 
-// badReceivers is what a sender does with receivers that do what they should not, or much of
-// what they may.
+// badReceivers are the rules for senders with receivers that break the protocol or ask a lot.
 var badReceivers = []Rule{{
 	Number: 16, Name: "a request for none",
-	Proves: "n = 0, with neither drain nor consumed, is INVALID_DEMAND.",
+	Proves: "n = 0 with neither drain nor consumed is INVALID_DEMAND.",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{Count: 9}, initial(1))
 		p.Want(1)
@@ -41,7 +40,7 @@ var badReceivers = []Rule{{
 	},
 }, {
 	Number: 17, Name: "a negative request",
-	Proves: "n = -1 and the smallest n are INVALID_DEMAND, in Open as well.",
+	Proves: "n = -1 and the smallest n are INVALID_DEMAND, also in Open.",
 	Run: func(t *T) {
 		for _, n := range []int64{-1, math.MinInt64} {
 			p := t.Sender(&conformancepb.Send{Count: 9}, nil)
@@ -54,7 +53,7 @@ var badReceivers = []Rule{{
 	},
 }, {
 	Number: 18, Name: "no demand in Open is none",
-	Proves: "Without Open.initial there is no demand, and with it there is so much.",
+	Proves: "Without Open.initial there is no demand. With it, its n is the demand.",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{Count: 9}, nil)
 		p.Quiet()
@@ -64,8 +63,8 @@ var badReceivers = []Rule{{
 	},
 }, {
 	Number: 19, Name: "unbounded demand",
-	Proves: "2^63-1 brings all elements; a sender with a largest credit has only so much at a time, and the rest after that, or refuses " +
-		"with DEMAND_TOO_LARGE.",
+	Proves: "A demand of 2^63-1 brings all elements. A sender with a largest credit uses that much at a time and the rest later, or " +
+		"rejects the demand with DEMAND_TOO_LARGE.",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{Count: 1000}, nil)
 		p.Request(unbounded)
@@ -92,7 +91,7 @@ var badReceivers = []Rule{{
 	},
 }, {
 	Number: 20, Name: "sums saturate",
-	Proves: "Demand whose sum is over 2^63-1 is unbounded demand, and no violation.",
+	Proves: "Demand with a sum above 2^63-1 is unbounded demand, and no violation.",
 	Run: func(t *T) {
 		for _, n := range []int64{unbounded, unbounded - 1, 1 << 62} {
 			p := t.Sender(&conformancepb.Send{Count: 500}, nil)
@@ -103,7 +102,7 @@ var badReceivers = []Rule{{
 	},
 }, {
 	Number: 21, Name: "later demand never lowers unbounded",
-	Proves: "After unbounded demand and some elements it is unbounded still, and request(1) leaves it so.",
+	Proves: "Unbounded demand stays unbounded after some elements and after request(1).",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{Count: 500, PaceMs: 1, Ending: conformancepb.Ending_ENDING_NOTHING}, nil)
 		p.Request(unbounded)
@@ -122,8 +121,8 @@ var badReceivers = []Rule{{
 	},
 }, {
 	Number: 22, Name: "a flood of requests",
-	Proves: "A million requests of a sender with nothing to send, or heartbeats to a receiver, are CONTROL_FLOOD, soon; " +
-		"a thousand at once are not.",
+	Proves: "A million requests to a sender with nothing to send, or heartbeats to a receiver, soon end with CONTROL_FLOOD. A " +
+		"thousand at once do not.",
 	Run: func(t *T) {
 		p := t.Sender(nothing(), nil)
 		for range 1000 {
@@ -148,7 +147,7 @@ var badReceivers = []Rule{{
 	},
 }, {
 	Number: 24, Name: "unknown kinds",
-	Proves: "Control of a kind that is not known is ignored, and counts as control.",
+	Proves: "Control of an unknown kind is ignored, but counts as a control message.",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{Count: 9}, nil)
 		p.Say(unknown()...)
@@ -164,7 +163,7 @@ var badReceivers = []Rule{{
 	},
 }, {
 	Number: 25, Name: "a second Open",
-	Proves: "Open is the first message only: UNEXPECTED_FRAME.",
+	Proves: "Open after the first message is UNEXPECTED_FRAME.",
 	Run: func(t *T) {
 		t.both(nil, func(p *Peer) {
 			p.Say(opening(p.defaults(nil)))
@@ -173,7 +172,7 @@ var badReceivers = []Rule{{
 	},
 }, {
 	Number: 26, Name: "no Open",
-	Proves: "Demand or a heartbeat as the first message is UNEXPECTED_FRAME, and silence HANDSHAKE_TIMEOUT.",
+	Proves: "Demand or a heartbeat as the first message is UNEXPECTED_FRAME. Silence ends with HANDSHAKE_TIMEOUT.",
 	Run: func(t *T) {
 		for _, c := range []*creditpb.Control{request(1), heartbeat(false), complete(0)} {
 			p := t.Begin(&conformancepb.Script{Send: &conformancepb.Send{Count: 9}})
@@ -182,13 +181,14 @@ var badReceivers = []Rule{{
 		}
 		silence := t.Begin(&conformancepb.Script{Send: &conformancepb.Send{Count: 9}, HandshakeTimeoutMs: 300})
 		if t.is(ServerEnds) && !t.Exact {
-			return // a server that has no script waits for its usual 10 s, which only a bubble has
+			return // a server without a script waits for its default of 10 s, which takes no time in a bubble only
 		}
 		silence.WithoutScript("HANDSHAKE_TIMEOUT")
 	},
 }, {
 	Number: 27, Name: "versions",
-	Proves: "Without a common version: VERSION. Versions 1 to 99, or none said, have 1 in common.",
+	Proves: "Without a common version the stream ends with VERSION. The versions 1 to 99, and an Open without versions, include " +
+		"version 1.",
 	Run: func(t *T) {
 		p := t.Begin(&conformancepb.Script{Send: &conformancepb.Send{Count: 9}})
 		p.Greet(opening(p.defaults(&creditpb.Open{MinVersion: 99, MaxVersion: 99})))
@@ -202,8 +202,8 @@ var badReceivers = []Rule{{
 	},
 }, {
 	Number: 28, Name: "a role not announced",
-	Proves: "Elements for one who does not receive, demand of one who does not send, either from one who did not announce it, " +
-		"and drain that was not negotiated: UNEXPECTED_FRAME.",
+	Proves: "Elements for an end that does not receive, demand to an end that does not send, a role that the peer did not announce, " +
+		"and a drain that was not negotiated are UNEXPECTED_FRAME.",
 	Run: func(t *T) {
 		p := t.Sender(nothing(), nil)
 		p.Elements(1)
@@ -224,7 +224,7 @@ var badReceivers = []Rule{{
 	},
 }, {
 	Number: 29, Name: "consumed beyond what was sent",
-	Proves: "consumed over the number of elements sent is INVALID_CONSUMED, in Open as well; up to it is not.",
+	Proves: "consumed above the number of elements sent is INVALID_CONSUMED, also in Open. Up to that number it is valid.",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{Count: 9}, initial(3))
 		p.Want(3)
@@ -238,7 +238,7 @@ var badReceivers = []Rule{{
 	},
 }, {
 	Number: 30, Name: "consumed that falls",
-	Proves: "consumed that is lower than before is INVALID_CONSUMED; the same again is not.",
+	Proves: "consumed below its previous value is INVALID_CONSUMED. The same value again is valid.",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{Count: 9}, initial(3))
 		p.Want(3)
@@ -249,8 +249,8 @@ var badReceivers = []Rule{{
 	},
 }, {
 	Number: 31, Name: "a receiver that never asks",
-	Proves: "FIRST_REQUEST_TIMEOUT after the time for it, and CREDIT_STARVED after that for one send, end the stream and " +
-		"free whoever waits. By default a server gives 30 s.",
+	Proves: "FIRST_REQUEST_TIMEOUT without a first demand in time, and CREDIT_STARVED when one send waits too long, end the stream " +
+		"and free every waiter. By default a server waits 30 s for the first demand.",
 	Deadline: time.Minute,
 	Run: func(t *T) {
 		const limit = 300 * time.Millisecond
@@ -269,15 +269,15 @@ var badReceivers = []Rule{{
 			t.took("FIRST_REQUEST_TIMEOUT", start, 30*time.Second)
 		}
 		p := t.Sender(&conformancepb.Send{Count: 9, FirstRequestTimeoutMs: 100, PaceMs: 50}, initial(9))
-		p.Complete(9) // one that asks is given all the time it needs
+		p.Complete(9) // after the first demand there is no time limit
 	},
 }, {
 	Number: 33, Name: "a receiver that never reads",
-	Proves: "A sender that is stuck in a transport that nobody reads is freed by the end of the stream.",
+	Proves: "A sender that is blocked because the peer does not read is freed by the end of the stream.",
 	Run: func(t *T) {
 		const n = 1000
 		p := t.Sender(&conformancepb.Send{Count: n, PayloadBytes: 256 << 10}, nil)
-		p.Request(unbounded) // and nothing is read from now on
+		p.Request(unbounded) // nothing is read from now on
 		wait := time.NewTimer(t.Settle)
 		defer wait.Stop()
 		<-wait.C
@@ -288,7 +288,7 @@ var badReceivers = []Rule{{
 	},
 }}
 
-// flood sends c until the end has had enough.
+// flood sends c until the end of the stream, which must be CONTROL_FLOOD.
 func flood(p *Peer, c *creditpb.Control) {
 	for range 1_000_000 {
 		if !p.Say(c) {
@@ -298,8 +298,7 @@ func flood(p *Peer, c *creditpb.Control) {
 	p.Violation("CONTROL_FLOOD")
 }
 
-// WithoutScript is Violation for a session in which a server did not come to know the script, and
-// so cannot be asked for a report.
+// WithoutScript is Violation for a session in which a server did not get the script, so that it has no report.
 func (p *Peer) WithoutScript(reason string) {
 	if p.t.is(ClientEnds) {
 		p.Violation(reason)

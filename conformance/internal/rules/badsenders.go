@@ -10,8 +10,7 @@ import (
 // holding is a receiver that asks for w elements and consumes none.
 func holding(w int32) *conformancepb.Receive { return &conformancepb.Receive{Window: w, Hold: true} }
 
-// received checks that the application got at most so many elements, and that they were the
-// first ones.
+// received checks that the application got at most that many elements, in order from the first.
 func (t *T) received(r *conformancepb.Report, most int64) {
 	if r != nil && (r.GetReceived() > most || r.GetOutOfOrder() != 0) {
 		t.Fatalf("got %d elements received, out of order %d; want at most %d, in order", r.GetReceived(), r.GetOutOfOrder(), most)
@@ -26,10 +25,10 @@ func batch(first int64, n int) (m Message) {
 	return m
 }
 
-// badSenders is what a receiver does with senders that do what they should not.
+// badSenders are the rules for receivers with senders that break the protocol.
 var badSenders = []Rule{{
 	Number: 34, Name: "beyond credit",
-	Proves: "The first element beyond what was granted is CREDIT_EXCEEDED, and the application sees at most what was granted.",
+	Proves: "The first element beyond the granted credit is CREDIT_EXCEEDED. The application gets at most the granted elements.",
 	Run: func(t *T) {
 		p := t.Receiver(holding(4), nil)
 		p.Granted(4)
@@ -38,7 +37,7 @@ var badSenders = []Rule{{
 	},
 }, {
 	Number: 35, Name: "before any grant",
-	Proves: "An element before any grant is CREDIT_EXCEEDED, and the application does not see it.",
+	Proves: "An element before any grant is CREDIT_EXCEEDED. The application does not get it.",
 	Run: func(t *T) {
 		p := t.Receiver(&conformancepb.Receive{}, nil)
 		p.Elements(1)
@@ -46,7 +45,7 @@ var badSenders = []Rule{{
 	},
 }, {
 	Number: 36, Name: "a burst",
-	Proves: "A sender that sends a million elements, whatever it was granted, gets no further than with one too many.",
+	Proves: "A sender that sends a million elements without credit is stopped at the first one beyond its credit.",
 	Run: func(t *T) {
 		p := t.Receiver(holding(4), nil)
 		for range t.times(1_000_000) {
@@ -58,8 +57,8 @@ var badSenders = []Rule{{
 	},
 }, {
 	Number: 37, Name: "after a terminal",
-	Proves: "Elements, Complete, Error and Drained after Complete or Error are AFTER_TERMINAL, and one terminal, the first, " +
-		"reaches the application.",
+	Proves: "Elements, Complete, Error and Drained after Complete or Error are AFTER_TERMINAL. The application gets the first " +
+		"terminal only.",
 	Run: func(t *T) {
 		for _, end := range []*creditpb.Control{complete(2), failure(2)} {
 			kind := inOrder
@@ -81,7 +80,7 @@ var badSenders = []Rule{{
 	},
 }, {
 	Number: 39, Name: "a wrong total",
-	Proves: "A total in Complete or Error that is not the number of elements received is COUNT_MISMATCH.",
+	Proves: "A total in Complete or Error that differs from the number of received elements is COUNT_MISMATCH.",
 	Run: func(t *T) {
 		for _, end := range []*creditpb.Control{complete(4), complete(2), failure(4)} {
 			p := t.Receiver(&conformancepb.Receive{Window: 4}, nil)
@@ -92,8 +91,8 @@ var badSenders = []Rule{{
 	},
 }, {
 	Number: 40, Name: "a giant element",
-	Proves: "An element over max_message_bytes is MESSAGE_TOO_LARGE, and the application does not see it; one of exactly so many " +
-		"is an element.",
+	Proves: "An element above max_message_bytes is MESSAGE_TOO_LARGE, and the application does not get it. An element of exactly " +
+		"max_message_bytes is valid.",
 	Run: func(t *T) {
 		const most = 1000
 		p := t.Receiver(&conformancepb.Receive{Window: 4, MaxMessageBytes: most}, nil)
@@ -108,7 +107,7 @@ var badSenders = []Rule{{
 	},
 }, {
 	Number: 41, Name: "a giant send",
-	Proves: "A send of more than the receiver's max_message_bytes fails in the sender, is not sent, and costs no credit.",
+	Proves: "A send above the receiver's max_message_bytes fails at the sender, sends nothing, and costs no credit.",
 	Run: func(t *T) {
 		o := initial(2)
 		o.MaxMessageBytes = 1000
@@ -124,13 +123,14 @@ var badSenders = []Rule{{
 	},
 }, {
 	Number: 42, Name: "byte windows",
-	Proves: "A sender stops when what is not consumed has reached max_buffered_bytes, and not before; one that is larger passes " +
-		"alone. Sent beyond: BYTES_EXCEEDED. A receiver reports half of its byte window.",
+	Proves: "A sender stops when the unconsumed bytes reach max_buffered_bytes, and not before. An element larger than the window " +
+		"passes alone. An element beyond the window is BYTES_EXCEEDED. A receiver reports when half of its byte window is " +
+		"consumed.",
 	Run: func(t *T) { sendingInBytes(t); receivingInBytes(t) },
 }, {
 	Number: 43, Name: "batches", Only: Framed,
-	Proves: "A batch beyond credit is CREDIT_EXCEEDED, and none of it is delivered; one within is delivered in order; without " +
-		"FEATURE_BATCH it is UNEXPECTED_FRAME.",
+	Proves: "A batch beyond credit is CREDIT_EXCEEDED, and none of it is delivered. A batch within credit is delivered in order. A " +
+		"batch without FEATURE_BATCH is UNEXPECTED_FRAME.",
 	Run: func(t *T) {
 		p := t.Receiver(holding(4), &creditpb.Open{Features: allFeatures})
 		p.Send(batch(1, 3), batch(4, 2))
@@ -147,7 +147,7 @@ var badSenders = []Rule{{
 	},
 }, {
 	Number: 44, Name: "bytes that are no message",
-	Proves: "A message that cannot be decoded ends its stream with an error, and no other one.",
+	Proves: "A message that cannot be decoded ends its own stream with an error, and no other stream.",
 	Run: func(t *T) {
 		other := t.Receiver(&conformancepb.Receive{Window: 4}, nil)
 		other.kept = true
@@ -166,8 +166,8 @@ var badSenders = []Rule{{
 	},
 }, {
 	Number: 45, Name: "control on an element",
-	Proves: "Of a message with Control and an element the Control comes first: demand on it counts, and where that is a violation " +
-		"the element is not delivered.",
+	Proves: "In a message with Control and an element, Control comes first. Demand in it counts, and after a violation in it the " +
+		"element is not delivered.",
 	Run: func(t *T) {
 		p := t.Duplex(&conformancepb.Send{Count: 9}, &conformancepb.Receive{Window: 4}, nil)
 		p.Granted(1)
@@ -185,9 +185,9 @@ var badSenders = []Rule{{
 	},
 }}
 
-// sendingInBytes is a byte window of the suite's.
+// sendingInBytes checks a sender with the byte window of a receiver.
 func sendingInBytes(t *T) {
-	const size, window = 1000, 3500 // of which four elements of a little more than 1000 bytes are the first to reach it
+	const size, window = 1000, 3500 // three elements of a little more than 1000 bytes do not reach it, and four do
 	o := initial(100)
 	o.MaxBufferedBytes = window
 	p := t.Sender(&conformancepb.Send{Count: 10, PayloadBytes: size}, o)
@@ -213,14 +213,14 @@ func sendingInBytes(t *T) {
 	p.Complete(3)
 }
 
-// receivingInBytes is a byte window of the end's.
+// receivingInBytes checks the byte window of a receiver.
 func receivingInBytes(t *T) {
 	const window = 4000
 	p := t.Receiver(&conformancepb.Receive{Window: 100, ByteWindow: window}, nil)
 	if got := p.opened.GetMaxBufferedBytes(); got != window {
 		t.Fatalf("got Open with max_buffered_bytes %d, want %d", got, window)
 	}
-	for n := int64(1); n <= 20; n++ { // as much as may be, and then what is reported
+	for n := int64(1); n <= 20; n++ { // as much as the window holds, and then as much as is reported
 		for !p.mayHold(1000, window) {
 			p.Recv(fmt.Sprintf("a report that more than %d of %d elements are consumed", p.consumed, p.sent))
 		}
@@ -231,20 +231,20 @@ func receivingInBytes(t *T) {
 	p.Received(20, inOrder)
 
 	p = t.Receiver(&conformancepb.Receive{Window: 100, ByteWindow: window, Hold: true}, nil)
-	p.Send(sized(1, 3*window)) // alone it may pass
+	p.Send(sized(1, 3*window)) // an empty window accepts any size
 	p.Quiet()
 	p.Send(sized(2, 10))
 	t.received(p.Violation("BYTES_EXCEEDED"), 1)
 
 	p = t.Receiver(&conformancepb.Receive{Window: 100, ByteWindow: window, Hold: true}, nil)
-	p.Send(sized(1, window-1), sized(2, 1000)) // over it, by one
+	p.Send(sized(1, window-1), sized(2, 1000)) // the last element may exceed the window
 	p.Quiet()
 	p.Send(sized(3, 10))
 	t.received(p.Violation("BYTES_EXCEEDED"), 2)
 }
 
-// mayHold reports whether one more element may be sent to a receiver with a byte window, when all
-// are of that size.
+// mayHold reports whether one more element may be sent to a receiver with a byte window, if all have the same
+// size.
 func (p *Peer) mayHold(size, window int64) bool {
 	return (p.sent-int64(p.consumed))*size < window
 }

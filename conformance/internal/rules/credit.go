@@ -5,10 +5,10 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// credit is what senders and receivers owe each other.
+// credit are the rules on the credit of senders and receivers.
 var credit = []Rule{{
 	Number: 1, Name: "nothing before credit",
-	Proves: "A sender with elements to send sends none before it is asked for one, and then that one.",
+	Proves: "A sender with elements sends none before the first demand, and then exactly as many as were asked for.",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{Count: 9}, nil)
 		p.Quiet()
@@ -18,7 +18,7 @@ var credit = []Rule{{
 	},
 }, {
 	Number: 2, Name: "never more than asked for",
-	Proves: "At every prefix of the stream, the elements are at most the sum of what was asked for.",
+	Proves: "At any time, the number of elements is at most the sum of the demand.",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{Count: 100}, initial(2))
 		p.Want(2)
@@ -31,7 +31,7 @@ var credit = []Rule{{
 	},
 }, {
 	Number: 3, Name: "exactly what is asked for if there is so much",
-	Proves: "Asked for n, a sender that has them sends n, and not fewer.",
+	Proves: "A sender that has n elements sends exactly n on a demand for n.",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{Count: 9}, initial(5))
 		p.Want(5)
@@ -41,7 +41,7 @@ var credit = []Rule{{
 	},
 }, {
 	Number: 4, Name: "fewer and Complete",
-	Proves: "A source that has fewer than were asked for sends these, and then Complete with their number.",
+	Proves: "A source with fewer elements than the demand sends all of them, and then Complete with their number.",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{Count: 9}, initial(100))
 		p.Complete(9)
@@ -50,7 +50,7 @@ var credit = []Rule{{
 	},
 }, {
 	Number: 5, Name: "an empty source completes without demand",
-	Proves: "Complete needs no credit: at the start, and where exactly all elements were asked for.",
+	Proves: "Complete needs no credit, neither at the start nor when the demand is used up.",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{}, nil)
 		p.Complete(0)
@@ -61,7 +61,7 @@ var credit = []Rule{{
 	},
 }, {
 	Number: 6, Name: "an error needs no demand",
-	Proves: "Error, with its code, message and total, needs no credit: at the start, and after the last one asked for.",
+	Proves: "Error, with its code, message and total, needs no credit, neither at the start nor when the demand is used up.",
 	Run: func(t *T) {
 		for _, n := range []int64{0, 3} {
 			var o *creditpb.Open
@@ -76,7 +76,7 @@ var credit = []Rule{{
 	},
 }, {
 	Number: 7, Name: "demand adds up before the first element",
-	Proves: "What is asked for in Open and in Requests before the first element was sent is one sum.",
+	Proves: "The demand in Open and in Requests before the first element adds up.",
 	Run: func(t *T) {
 		p := t.Begin(&conformancepb.Script{Send: &conformancepb.Send{Count: 100, PaceMs: 20}})
 		p.Greet(opening(p.defaults(initial(1))))
@@ -87,9 +87,9 @@ var credit = []Rule{{
 	},
 }, {
 	Number: 8, Name: "many small requests lose none",
-	Proves: "100,000 times request(1), while elements flow, brings 100,000 elements.",
+	Proves: "100,000 times request(1) while elements flow brings 100,000 elements.",
 	Run: func(t *T) {
-		const ahead = 256 // unanswered at once: far fewer than the flood rule allows
+		const ahead = 256 // requests without an answer, far fewer than the flood rule allows
 		n := t.times(100_000)
 		p := t.Sender(&conformancepb.Send{Count: int64(n)}, nil)
 		for asked := range n {
@@ -103,7 +103,7 @@ var credit = []Rule{{
 	},
 }, {
 	Number: 9, Name: "in order and none twice",
-	Proves: "With windows of 1, 2, 7 and 64 the elements come in order, each once.",
+	Proves: "With windows of 1, 2, 7 and 64 the elements come in order, and each of them once.",
 	Run: func(t *T) {
 		for _, w := range []int64{1, 2, 7, 64} {
 			const n = 300
@@ -118,7 +118,7 @@ var credit = []Rule{{
 	},
 }, {
 	Number: 10, Name: "eight concurrent senders",
-	Proves: "Eight that send at once, on too little credit, and then close: the total is what came, each once.",
+	Proves: "With eight concurrent senders, scarce credit and then Complete, each element comes once, and the total is right.",
 	Run: func(t *T) {
 		const n = 400
 		p := t.Sender(&conformancepb.Send{Count: n, Senders: 8}, initial(3))
@@ -132,7 +132,7 @@ var credit = []Rule{{
 	},
 }, {
 	Number: 11, Name: "a window of one works",
-	Proves: "Receivers with windows of 1, 2 and 3 get everything.",
+	Proves: "Receivers with windows of 1, 2 and 3 get all elements.",
 	Run: func(t *T) {
 		for w := range int32(3) {
 			const n = 50
@@ -145,7 +145,7 @@ var credit = []Rule{{
 	},
 }, {
 	Number: 12, Name: "never more than the window",
-	Proves: "What was granted and is not consumed is at most the window, however many were consumed.",
+	Proves: "Granted elements that are not consumed are at most the window, however many were consumed before.",
 	Run: func(t *T) {
 		for _, w := range []int32{1, 2, 7, 64} {
 			for _, take := range []int64{0, 10} {
@@ -156,7 +156,7 @@ var credit = []Rule{{
 				}
 				p.Granted(take + 1)
 				p.GrantedAtMost(take + int64(w))
-				p.Elements(int(p.granted - p.sent)) // these are not consumed
+				p.Elements(int(p.granted - p.sent)) // the end does not consume these
 				p.GrantedAtMost(take + int64(w))
 				p.Hang(nil)
 			}
@@ -164,7 +164,7 @@ var credit = []Rule{{
 	},
 }, {
 	Number: 13, Name: "few requests",
-	Proves: "A receiver with a window of 64 asks at most once for every 32 elements, and once at the start.",
+	Proves: "A receiver with a window of 64 asks at most once for each 32 elements, and once at the start.",
 	Run: func(t *T) {
 		const n = 3200
 		p := t.Receiver(&conformancepb.Receive{Window: 64}, nil)
@@ -177,10 +177,10 @@ var credit = []Rule{{
 	},
 }}
 
-// requests is what receivers ask for.
+// requests are the rules on the demand of receivers.
 var requests = []Rule{{
 	Number: 14, Name: "manual demand is what was asked",
-	Proves: "With manual demand the sum on the wire is the sum that the application asked for, and no more follows.",
+	Proves: "With manual demand, the sum of the demand on the wire is exactly the sum that the application asked for.",
 	Run: func(t *T) {
 		p := t.Receiver(&conformancepb.Receive{Requests: []int64{3, 1, 5}}, nil)
 		p.Flow(9)
@@ -191,7 +191,7 @@ var requests = []Rule{{
 	},
 }, {
 	Number: 15, Name: "no grants after Cancel",
-	Proves: "After its Cancel a receiver asks for nothing more, whatever still arrives.",
+	Proves: "After Cancel a receiver makes no more demands, even if more elements arrive.",
 	Run: func(t *T) {
 		after := int64(3)
 		p := t.Begin(&conformancepb.Script{

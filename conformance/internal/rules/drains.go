@@ -9,7 +9,7 @@ import (
 
 func drain() *creditpb.Control { return demand(&creditpb.Request{Drain: true}) }
 
-// Drained reads until Drained; or, if that comes first, a terminal. Its numbers are checked as it arrives.
+// Drained reads until Drained or a terminal, and returns nil for a terminal. check checks the numbers.
 func (p *Peer) Drained() *creditpb.Drained {
 	for p.last = nil; p.last == nil && p.terminal == nil; {
 		p.Recv("Drained")
@@ -17,10 +17,10 @@ func (p *Peer) Drained() *creditpb.Drained {
 	return p.last
 }
 
-// drains is how credit is given back.
+// drains are the rules on credit that is given back.
 var drains = []Rule{{
 	Number: 59, Name: "drain when idle",
-	Proves: "A sender that waits answers drain within 100 ms, has no credit then, and goes on with what is asked for later.",
+	Proves: "An idle sender answers a drain within 100 ms. It then has no credit, and continues with later demand.",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{Count: 50, PaceMs: 200}, initial(10, allFeatures...))
 		start := time.Now()
@@ -39,7 +39,7 @@ var drains = []Rule{{
 	},
 }, {
 	Number: 60, Name: "drain in full flow",
-	Proves: "sent + burned is what was granted, a hundred times in the midst of a flow, with demand on the drain and after it.",
+	Proves: "sent + burned is the granted sum. This holds for a hundred drains in full flow, with demand in the drain and after it.",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{Count: 1_000_000}, initial(50, allFeatures...))
 		for range 100 {
@@ -54,8 +54,8 @@ var drains = []Rule{{
 	},
 }, {
 	Number: 61, Name: "after a drain",
-	Proves: "A receiver that drains asks for nothing until it is answered, is told what was given back, and takes one element more " +
-		"for CREDIT_EXCEEDED; a wrong number in the answer is COUNT_MISMATCH, and an answer to nothing UNEXPECTED_FRAME.",
+	Proves: "A draining receiver makes no demand before the answer and learns the burned credit. After the answer, one more element " +
+		"is CREDIT_EXCEEDED. A wrong number in the answer is COUNT_MISMATCH, and an answer without a drain is UNEXPECTED_FRAME.",
 	Run: func(t *T) {
 		draining := func() *Peer {
 			p := t.Receiver(&conformancepb.Receive{Requests: []int64{10}, DrainAfter: after(3)}, &creditpb.Open{Features: allFeatures})
@@ -83,7 +83,7 @@ var drains = []Rule{{
 	},
 }, {
 	Number: 62, Name: "drain against Complete",
-	Proves: "Where drain and Complete cross, Complete answers, and Drained does not follow it; for a receiver, too.",
+	Proves: "If a drain and Complete cross, Complete is the answer and no Drained follows it. A receiver accepts that.",
 	Run: func(t *T) {
 		for n := range int64(t.times(200)) {
 			p := t.Sender(&conformancepb.Send{Count: 3}, initial(3+n%2, allFeatures...))
@@ -101,6 +101,6 @@ var drains = []Rule{{
 		p.Elements(1)
 		p.Say(complete(4))
 		p.Leave()
-		p.Received(4, inOrder) // its drain did not wait for ever
+		p.Received(4, inOrder) // the drain did not wait forever
 	},
 }}

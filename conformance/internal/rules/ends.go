@@ -10,8 +10,8 @@ import (
 
 func after(n int64) *int64 { return &n }
 
-// LeaveCanceled is Leave for an end whose sending was canceled: a server may then end with the
-// status CANCELED.
+// LeaveCanceled is Leave for an end after its sending was canceled. A server may then end with the status
+// CANCELED.
 func (p *Peer) LeaveCanceled() {
 	p.HalfClose()
 	p.over()
@@ -22,21 +22,21 @@ func (p *Peer) LeaveCanceled() {
 	p.Leave()
 }
 
-// ends is how directions end, and streams.
+// ends are the rules on the ends of directions and streams.
 var ends = []Rule{{
 	Number: 46, Name: "after Cancel",
-	Proves: "After Cancel at most the credit that was outstanding arrives, and demand that follows brings nothing.",
+	Proves: "After Cancel at most the outstanding credit arrives, and later demand brings nothing.",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{Count: 1_000_000}, initial(100))
 		p.Want(5)
 		p.Say(cancel())
 		p.Say(request(50))
-		p.asked = 100 // as if it had not been said
+		p.asked = 100 // the second demand does not count
 		p.LeaveCanceled()
 	},
 }, {
 	Number: 47, Name: "Cancel ten times",
-	Proves: "Cancel, said again, means nothing more: to a sender, and to the application of a receiver.",
+	Proves: "A second Cancel has no effect on a sender. An application that cancels again does not make the receiver send it twice.",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{Count: 9}, initial(1))
 		p.Want(1)
@@ -45,7 +45,7 @@ var ends = []Rule{{
 		}
 		p.LeaveCanceled()
 		p.Sent(1, isCanceled)
-		p = t.Begin(&conformancepb.Script{ // it lingers, as what a client sends before it leaves may be lost
+		p = t.Begin(&conformancepb.Script{ // it lingers, because messages that a client sends just before it leaves may be lost
 			Receive: &conformancepb.Receive{Window: 4, CancelAfter: after(2), Cancels: 10}, LingerMs: 50,
 		}).Open(nil)
 		p.Flow(2)
@@ -59,9 +59,9 @@ var ends = []Rule{{
 	},
 }, {
 	Number: 48, Name: "late frames to a sender",
-	Proves: "Demand, drain, Cancel, unknown kinds and heartbeats that cross Complete change nothing: the stream ends in order.",
+	Proves: "Demand, drains, Cancel, unknown kinds and heartbeats that cross Complete change nothing. The stream ends in order.",
 	Run: func(t *T) {
-		// A sender that is told what is consumed waits for that after Complete.
+		// After Complete, a sender waits for the report that everything is consumed.
 		p := t.Sender(&conformancepb.Send{Count: 3}, initial(3, allFeatures...))
 		p.Complete(3)
 		p.Say(request(5), demand(&creditpb.Request{N: 1, Drain: true}), heartbeat(true), unknown()[0], demand(&creditpb.Request{Consumed: 2}))
@@ -70,12 +70,13 @@ var ends = []Rule{{
 		p.Sent(3, inOrder)
 		p = t.Sender(&conformancepb.Send{Count: 3}, initial(3, allFeatures...))
 		p.Complete(3)
-		p.Say(request(-1)) // it is validated all the same
+		p.Say(request(-1)) // it is still validated
 		p.over()
 	},
 }, {
 	Number: 49, Name: "late frames to a receiver",
-	Proves: "Elements, Complete, Error and heartbeats that cross Cancel change nothing; elements beyond credit are still a violation.",
+	Proves: "Elements, Complete, Error and heartbeats that cross Cancel change nothing. Elements beyond credit are still a " +
+		"violation.",
 	Run: func(t *T) {
 		for _, end := range []*creditpb.Control{complete(4), failure(4)} {
 			p := t.Begin(&conformancepb.Script{
@@ -95,7 +96,7 @@ var ends = []Rule{{
 	},
 }, {
 	Number: 50, Name: "Cancel against Complete",
-	Proves: "Where Cancel and Complete cross, a thousand times, each side is told of one end.",
+	Proves: "When Cancel and Complete cross, a thousand times, each side learns of exactly one end.",
 	Run: func(t *T) {
 		for range t.times(1000) {
 			p := t.Sender(&conformancepb.Send{Count: 3}, initial(3))
@@ -114,7 +115,7 @@ var ends = []Rule{{
 	},
 }, {
 	Number: 51, Name: "Cancel wakes a send",
-	Proves: "A send that waits for credit is ended by Cancel, and nothing was sent.",
+	Proves: "Cancel ends a send that waits for credit, and its element is not sent.",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{Count: 9}, nil)
 		p.Quiet()
@@ -124,7 +125,7 @@ var ends = []Rule{{
 	},
 }, {
 	Number: 52, Name: "giving up a send",
-	Proves: "A send that its caller has given up on is not sent, and its credit is neither lost nor spent twice.",
+	Proves: "A send that its caller has given up is not sent. Its credit is neither lost nor spent twice.",
 	Run: func(t *T) {
 		p := t.Sender(&conformancepb.Send{Count: 20, Senders: 2, GiveUpMs: 10}, nil)
 		p.Quiet()
@@ -142,7 +143,7 @@ var ends = []Rule{{
 	},
 }, {
 	Number: 53, Name: "Cancel leaves the other direction",
-	Proves: "Where both send, Cancel of one direction, by either side, leaves the other one.",
+	Proves: "If both ends send, Cancel of one direction by either end does not affect the other direction.",
 	Run: func(t *T) {
 		p := t.Duplex(&conformancepb.Send{Count: 9}, &conformancepb.Receive{Window: 4}, initial(2))
 		p.Want(2)
@@ -161,8 +162,8 @@ var ends = []Rule{{
 	},
 }, {
 	Number: 54, Name: "the end of one direction leaves the other",
-	Proves: "A client's half-close leaves what the server sends within its credit, and a sender that has used it up ends. " +
-		"A client's own half-close waits until it has received everything.",
+	Proves: "After a client's half-close the server still sends within its credit, and a sender without credit ends. A client " +
+		"half-closes only after it has received everything.",
 	Run: func(t *T) {
 		p := t.Duplex(&conformancepb.Send{Count: 9}, &conformancepb.Receive{Window: 4}, initial(9))
 		if p.line.half == nil {
@@ -189,7 +190,7 @@ var ends = []Rule{{
 	},
 }, {
 	Number: 55, Name: "the end of the stream",
-	Proves: "A half-close, or the status OK, without Complete is Complete.",
+	Proves: "A half-close or the status OK without Complete means Complete.",
 	Run: func(t *T) {
 		p := t.Receiver(&conformancepb.Receive{Window: 4}, nil)
 		p.Flow(3)
@@ -203,7 +204,7 @@ var ends = []Rule{{
 	},
 }, {
 	Number: 56, Name: "a broken stream is an error",
-	Proves: "A call that is canceled, or ends with an error, is an error for who receives and for who sends, never an end.",
+	Proves: "If a call is canceled or fails, both its receivers and its senders get an error and never an end in order.",
 	Run: func(t *T) {
 		for range t.times(100) {
 			p := t.Duplex(&conformancepb.Send{Count: 9}, &conformancepb.Receive{Window: 4}, nil)
@@ -217,7 +218,7 @@ var ends = []Rule{{
 	},
 }, {
 	Number: 57, Name: "what is buffered comes first",
-	Proves: "A slow application gets all elements that were sent before Complete or Error, and then that.",
+	Proves: "A slow application gets all elements that were sent before Complete or Error, and then that end.",
 	Run: func(t *T) {
 		p := t.Receiver(&conformancepb.Receive{Window: 10, PaceMs: 20}, nil)
 		p.Elements(10)
@@ -235,7 +236,8 @@ var ends = []Rule{{
 	},
 }, {
 	Number: 58, Name: "the server leaves", Only: ClientEnds,
-	Proves: "When the handler returns, a client's send that waits ends: with OK as if canceled, else with its status.",
+	Proves: "When the handler returns, a waiting send of the client ends. After OK it ends as canceled, and otherwise with the " +
+		"status.",
 	Run: func(t *T) {
 		for _, c := range []struct {
 			err  error

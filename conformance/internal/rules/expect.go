@@ -32,7 +32,7 @@ func initial(n int64, features ...creditpb.Feature) *creditpb.Open {
 	return &creditpb.Open{Initial: &creditpb.Request{N: n}, Features: features}
 }
 
-// Want reads until n elements more have come.
+// Want reads until n more elements have come.
 func (p *Peer) Want(n int64) {
 	for want := p.got + n; p.got < want; {
 		m := p.Recv("more elements")
@@ -42,7 +42,8 @@ func (p *Peer) Want(n int64) {
 	}
 }
 
-// Quiet checks that the end says nothing for a while that matters: demand and heartbeats do not.
+// Quiet checks that the end sends no element and no terminal for the time Settle. Demand and heartbeats are
+// allowed.
 func (p *Peer) Quiet() {
 	timer := time.NewTimer(p.t.Settle)
 	defer timer.Stop()
@@ -62,7 +63,7 @@ func (p *Peer) Quiet() {
 	p.t.Fatalf("got the end of the stream (%s) after %s, want nothing", describe(p.ended), p.account())
 }
 
-// Complete reads until Complete, and checks how many elements there were.
+// Complete reads until Complete, and checks its total.
 func (p *Peer) Complete(total int64) {
 	for p.terminal == nil {
 		p.Recv("Complete")
@@ -72,7 +73,7 @@ func (p *Peer) Complete(total int64) {
 	}
 }
 
-// Failure reads until Error, and checks that it is the one that the script says.
+// Failure reads until Error, and checks that it is the Error of the script, with that total.
 func (p *Peer) Failure(total int64) {
 	for p.terminal == nil {
 		p.Recv("Error")
@@ -84,7 +85,7 @@ func (p *Peer) Failure(total int64) {
 	}
 }
 
-// Flow sends elements until n were sent altogether, none before it is asked for.
+// Flow sends elements until n were sent in total, within the demand.
 func (p *Peer) Flow(n int64) {
 	for p.sent < n {
 		p.Granted(p.sent + 1)
@@ -95,14 +96,14 @@ func (p *Peer) Flow(n int64) {
 	}
 }
 
-// Granted reads until the end has asked for so many elements altogether.
+// Granted reads until the end has asked for that many elements in total.
 func (p *Peer) Granted(total int64) {
 	for p.granted < total {
 		p.Recv("more demand")
 	}
 }
 
-// GrantedAtMost checks, after a while, that the end has not asked for more than so many.
+// GrantedAtMost checks, after Quiet, that the end has asked for at most that many elements.
 func (p *Peer) GrantedAtMost(most int64) {
 	p.Quiet()
 	if p.granted > most {
@@ -126,15 +127,15 @@ func (p *Peer) over() {
 	}
 }
 
-// HalfClose is what a client does when it has nothing more to say; a server has no such thing.
+// HalfClose half-closes the stream of the suite's client. It does nothing on the suite's server.
 func (p *Peer) HalfClose() {
 	if p.line.half != nil {
-		_ = p.line.half() // what is wrong is found in what is read
+		_ = p.line.half() // reading finds the error
 	}
 }
 
-// Leave ends the stream in order: the suite's client half-closes, and the server under test has to
-// end with OK; or the client under test has to half-close, and the suite's server ends with OK.
+// Leave ends the stream in order. A server under test must end with OK after the suite's client half-closes. A
+// client under test must half-close, and the suite's server then ends with OK.
 func (p *Peer) Leave() {
 	p.HalfClose()
 	p.over()
@@ -144,7 +145,7 @@ func (p *Peer) Leave() {
 	p.Hang(nil)
 }
 
-// codeOf is the code of each reason.
+// codeOf has the status code of each reason.
 var codeOf = map[string]codes.Code{
 	"INVALID_DEMAND": codes.InvalidArgument, "INVALID_CONSUMED": codes.InvalidArgument,
 	"UNEXPECTED_FRAME": codes.FailedPrecondition, "VERSION": codes.FailedPrecondition, "AFTER_TERMINAL": codes.FailedPrecondition,
@@ -155,8 +156,8 @@ var codeOf = map[string]codes.Code{
 	"PEER_STALLED": codes.Unavailable,
 }
 
-// Violation checks that the end has ended the stream for that reason: a server with the status, a
-// client by canceling; and that its application was told.
+// Violation checks that the end has ended the stream for that reason, and that its application was told. A
+// server must end with the status of the reason, and a client must cancel.
 func (p *Peer) Violation(reason string) *conformancepb.Report {
 	p.over()
 	if p.t.is(ServerEnds) {
@@ -178,8 +179,8 @@ func (p *Peer) Violation(reason string) *conformancepb.Report {
 	return r
 }
 
-// aborted reports whether a client has canceled the call. One that sends must not seem to have half-closed
-// before, which would be Complete.
+// aborted reports whether a client has canceled the call. A client that sends must not half-close before,
+// because that would mean Complete.
 func (p *Peer) aborted() bool {
 	if errors.Is(p.ended, io.EOF) && p.script.GetSend() == nil {
 		select {
@@ -192,8 +193,8 @@ func (p *Peer) aborted() bool {
 	return status.Code(p.ended) == codes.Canceled
 }
 
-// Report ends the stream if it has not ended, and returns what the application saw; nil if the
-// end under test does not say.
+// Report ends the stream if it has not ended, and returns the report of the application. It returns nil if the
+// end under test makes no reports.
 func (p *Peer) Report() *conformancepb.Report {
 	p.Hang(nil)
 	if !p.reported {
@@ -206,8 +207,8 @@ func (p *Peer) Report() *conformancepb.Report {
 	return p.report
 }
 
-// Received checks what the application received, and in what way it ended. Where there is no
-// report, it does nothing.
+// Received checks the number of elements that the application received, and the kind of the end. Without a
+// report it does nothing.
 func (p *Peer) Received(n int64, kind conformancepb.EndKind) {
 	r := p.Report()
 	if r == nil {
@@ -220,7 +221,8 @@ func (p *Peer) Received(n int64, kind conformancepb.EndKind) {
 	}
 }
 
-// Sent checks how many elements the application sent, and in what way it ended, likewise.
+// Sent checks the number of elements that the application sent, and the kind of the end. Without a report it
+// does nothing.
 func (p *Peer) Sent(n int64, kind conformancepb.EndKind) {
 	r := p.Report()
 	if r != nil && (r.GetSent() != n || r.GetSending().GetKind() != kind) {

@@ -9,15 +9,15 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// faults is what implementations have got wrong. Rule 71 is a program: see conformance/node.
+// faults are the rules on mistakes that implementations have made. Rule 71 is a program in conformance/node.
 var faults = []Rule{{
 	Number: 72, Name: "requests saved up",
-	Proves: "request(1) for each of 3,000 elements, all at once, is no flood: the allowance for an element does not expire.",
+	Proves: "request(1) for each of 3,000 elements, all at once, is no flood, because the allowance for an element does not expire.",
 	Run: func(t *T) {
 		const held = 3_000
 		p := t.Sender(&conformancepb.Send{Count: held, Ending: conformancepb.Ending_ENDING_NOTHING}, initial(held))
 		p.Want(held)
-		for range held { // nothing comes for them, and so nothing is earned meanwhile
+		for range held { // no element answers them, so they earn no new allowance
 			p.Request(1)
 		}
 		p.Quiet()
@@ -32,14 +32,14 @@ var faults = []Rule{{
 	},
 }, {
 	Number: 73, Name: "no silence longer than asked for",
-	Proves: "Asked for heartbeats, an idle end is silent for no longer than the interval, from its first message on.",
+	Proves: "If asked for heartbeats, an idle end is silent for at most the interval, starting with its first message.",
 	Run: func(t *T) {
 		for _, beat := range []time.Duration{200 * time.Millisecond, 500 * time.Millisecond} {
 			t.both(&creditpb.Open{Features: allFeatures, Heartbeat: durationpb.New(beat)}, func(p *Peer) {
 				for range 3 {
 					start := time.Now()
 					p.Heartbeat()
-					if silent := time.Since(start); t.Exact && silent > beat { // elsewhere the machine may be busy
+					if silent := time.Since(start); t.Exact && silent > beat { // outside a bubble the machine may be busy
 						t.Fatalf("got silence of %v, want at most %v", silent, beat)
 					}
 				}
@@ -48,7 +48,7 @@ var faults = []Rule{{
 	},
 }, {
 	Number: 74, Name: "batches within the bound",
-	Proves: "A batch is not larger than max_message_bytes, or 8 KiB where that is absent.",
+	Proves: "A batch is at most max_message_bytes, or 8 KiB if that is absent.",
 	Only:   Framed,
 	Run: func(t *T) {
 		const payload, count = 100, 2_000
@@ -67,7 +67,7 @@ var faults = []Rule{{
 	},
 }, {
 	Number: 75, Name: "demand within the sender's bound",
-	Proves: "A receiver keeps what it has asked for and not received at or below the sender's max_credit, but for a client's first demand.",
+	Proves: "A receiver keeps its unused demand within the sender's max_credit. Only the first demand of a client may be larger.",
 	Run: func(t *T) {
 		const most = 10
 		p := t.Receiver(&conformancepb.Receive{Window: 64}, &creditpb.Open{Features: allFeatures, MaxCredit: most})

@@ -11,10 +11,11 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// liveness is that streams go on, and that dead ones end.
+// liveness are the rules on streams that must go on and on dead streams that must end.
 var liveness = []Rule{{
 	Number: 63, Name: "full duplex one at a time",
-	Proves:   "Both sides send and then receive, in one thread, with windows of 1: 100,000 small elements each way, and large ones.",
+	Proves: "Both sides send and receive alternately in one thread with windows of 1. They exchange 100,000 small elements each " +
+		"way, and large ones.",
 	Deadline: 2 * time.Minute,
 	Run: func(t *T) {
 		for _, c := range []struct {
@@ -40,14 +41,14 @@ var liveness = []Rule{{
 	},
 }, {
 	Number: 64, Name: "large windows over a small transport",
-	Proves: "A peer that sends 1,000 elements of 32 KiB, for which it has credit, before it reads any of as many that come, is not kept " +
-		"waiting: an end reads at all times, whatever it has to answer.",
+	Proves: "A peer that has credit for 1,000 elements of 32 KiB, and sends them before it reads any of as many, is not blocked. An " +
+		"end reads at all times, even if it cannot write its answers.",
 	Deadline: time.Minute,
 	Run: func(t *T) {
 		n := int64(t.times(1000))
 		p := t.Duplex(&conformancepb.Send{Count: n, PayloadBytes: 32 << 10}, &conformancepb.Receive{Window: 1024}, initial(n))
 		p.Granted(n)
-		for p.sent < n && p.Elements(1) && p.Say(heartbeat(true)) { // which wants an answer, but not at any price
+		for p.sent < n && p.Elements(1) && p.Say(heartbeat(true)) { // an answer is wanted, but must not block reading
 		}
 		p.Say(complete(uint64(n)))
 		p.Complete(n)
@@ -57,8 +58,8 @@ var liveness = []Rule{{
 	},
 }, {
 	Number: 65, Name: "a peer that has gone",
-	Proves: "One that asked for heartbeats and hears nothing for three times their interval ends the stream: PEER_STALLED. One that hears " +
-		"heartbeats does not.",
+	Proves: "An end that asked for heartbeats and hears nothing for three intervals ends the stream with PEER_STALLED. An end that " +
+		"hears heartbeats does not.",
 	Run: func(t *T) {
 		const beat = 100 * time.Millisecond
 		script := func() *conformancepb.Script {
@@ -85,14 +86,14 @@ var liveness = []Rule{{
 	},
 }, {
 	Number: 66, Name: "heartbeats only when idle",
-	Proves: "Asked for heartbeats, an end that sends often enough sends none, and an idle one sends them in time, with what it sent and its " +
+	Proves: "If asked for heartbeats, an end that sends often enough sends none. An idle end sends them in time, with its sent and " +
 		"credit. A heartbeat with echo is answered.",
 	Run: func(t *T) {
 		const beat = 200 * time.Millisecond
 		o := func() *creditpb.Open {
 			return &creditpb.Open{Features: allFeatures, Heartbeat: durationpb.New(beat), Initial: &creditpb.Request{N: 30}}
 		}
-		if t.Exact { // elsewhere an element can be late
+		if t.Exact { // outside a bubble an element can be late
 			p := t.Sender(&conformancepb.Send{Count: 25, PaceMs: 50, Ending: conformancepb.Ending_ENDING_NOTHING}, o())
 			for p.got < 25 {
 				if m := p.Recv("elements"); m.Control.GetHeartbeat() != nil {
@@ -122,7 +123,7 @@ var liveness = []Rule{{
 	},
 }, {
 	Number: 69, Name: "opens and cancels",
-	Proves:   "After 10,000 streams that were opened and broken the end works as before.",
+	Proves:   "After 10,000 streams that were opened and broken, the end works as before.",
 	Deadline: time.Minute,
 	Run: func(t *T) {
 		for range t.times(10_000) {
@@ -136,8 +137,8 @@ var liveness = []Rule{{
 	},
 }, {
 	Number: 70, Name: "an unaware peer",
-	Proves: "A first message without Control is an error, with UNEXPECTED_FRAME, and no hang; to a client, the end of the call without any " +
-		"message is one, too.",
+	Proves: "A first message without Control is UNEXPECTED_FRAME, and no hang. For a client, the end of the call without any " +
+		"message is an error too.",
 	Run: func(t *T) {
 		p := t.Begin(&conformancepb.Script{Send: &conformancepb.Send{Count: 9}, Receive: &conformancepb.Receive{Window: 4}})
 		p.Send(numbered(1, 10))

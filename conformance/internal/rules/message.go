@@ -5,7 +5,7 @@ import (
 	"strings"
 
 	"google.golang.org/grpc/encoding"
-	_ "google.golang.org/grpc/encoding/proto" // the codec that is wrapped
+	_ "google.golang.org/grpc/encoding/proto" // registers the codec that this package wraps
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
@@ -13,20 +13,19 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// A Message is one message of a stream, whatever carries it. It is raw: nothing keeps it from
-// being wrong.
+// A Message is one message of a stream, in either envelope. It is raw, so it can be invalid.
 type Message struct {
-	// Control steers; with elements it goes before them.
+	// Control is the control message. It comes before the elements.
 	Control *creditpb.Control
-	// Elements are more than one only where Frames carry them.
+	// Elements are the elements. Only a Frame can hold more than one.
 	Elements []Element
 	// Script is the setup element.
 	Script *conformancepb.Script
-	// Verbatim are the bytes of the message on the wire, instead of all that.
+	// Verbatim is the content of the message on the wire, instead of the fields above.
 	Verbatim []byte
 }
 
-// An Element is what an application sends.
+// An Element is one element of a direction.
 type Element struct {
 	Number  int64
 	Payload []byte
@@ -37,7 +36,7 @@ func numbered(n int64, size int) Message {
 	return Message{Elements: []Element{{Number: n, Payload: make([]byte, size)}}}
 }
 
-// String says what the message is, shortly.
+// String returns a short description of the message.
 func (m Message) String() string {
 	var parts []string
 	if m.Control != nil {
@@ -66,14 +65,14 @@ func sized(n int64, size int) Message {
 	return numbered(n, 0)
 }
 
-// An envelope makes what gRPC sends of a Message, and reads it.
+// An envelope converts between a Message and the message that gRPC sends.
 type envelope interface {
 	wrap(m Message) any
 	fresh() proto.Message
 	unwrap(m proto.Message) Message
 }
 
-// envelopeOf returns the envelope in which the suite, as the peer of such an end, speaks.
+// envelopeOf returns the envelope of the suite as the peer of an end of that kind.
 func envelopeOf(kind Ends) envelope {
 	switch {
 	case kind&Framed != 0:
@@ -88,7 +87,7 @@ func envelopeOf(kind Ends) envelope {
 // verbatim is a message that the codec sends as it is.
 type verbatim []byte
 
-// only returns the element of a message that can have one.
+// only returns the element of a message that can have at most one.
 func (m Message) only() (e Element) {
 	if len(m.Elements) > 0 {
 		e = m.Elements[0]
@@ -96,7 +95,7 @@ func (m Message) only() (e Element) {
 	return e
 }
 
-// embedded returns the Control of a message with an embedded one.
+// embedded returns the Control to embed, with with_data set if the message has an element or a script.
 func (m Message) embedded() *creditpb.Control {
 	if m.Control == nil || m.Script == nil && len(m.Elements) == 0 {
 		return m.Control
@@ -178,7 +177,7 @@ func (e Element) encode() []byte {
 func marshal(m proto.Message) []byte {
 	b, err := proto.Marshal(m)
 	if err != nil {
-		return nil // cannot be: what the suite says is UTF-8
+		return nil // impossible, because all strings of the suite are UTF-8
 	}
 	return b
 }
@@ -213,7 +212,7 @@ func (frames) unwrap(m proto.Message) Message {
 	}
 }
 
-// decode returns an element of a Frame; one that is not is number -1.
+// decode returns an element of a Frame, with the number -1 if it cannot be decoded.
 func decode(b []byte) Element {
 	var r conformancepb.RunRequest
 	if proto.Unmarshal(b, &r) != nil {
@@ -222,7 +221,7 @@ func decode(b []byte) Element {
 	return Element{r.GetNumber(), r.GetPayload()}
 }
 
-// codec is gRPC's for protobuf, which sends verbatim messages as they are.
+// codec is gRPC's codec for protobuf, but sends verbatim messages as they are.
 type codec struct{ encoding.CodecV2 }
 
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {

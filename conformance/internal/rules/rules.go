@@ -1,9 +1,9 @@
-// Package rules is the conformance suite of the credit protocol: each rule of its last
-// section is a Rule, which speaks raw messages with an end under test, a [Target], well and
-// badly, and says what it got and what it wanted.
+// Package rules is the conformance suite of the credit protocol. Each rule in the last section of the protocol
+// is a [Rule]. It exchanges raw messages, valid and invalid ones, with an end under test, a [Target], and
+// reports got and want.
 //
-// The end may be a server or a client, and speak embedded Control or Frames. A rule does
-// not know: what it says to a [Peer] goes the same way for all four.
+// The end may be a server or a client, with embedded Control or Frames. A rule does not depend on that. It
+// works with a [Peer], which is the same for all four kinds.
 package rules
 
 import (
@@ -19,15 +19,15 @@ import (
 
 // A Rule is one rule of the protocol's conformance section.
 type Rule struct {
-	// Number is its number there; two numbers that are one test have the lower one.
+	// Number is the number of the rule in the protocol. Two rules with one test have the lower number.
 	Number int
-	// Name is a few words for a line of output.
+	// Name is a short name for a line of output.
 	Name string
-	// Proves says what holds for an end that passes.
+	// Proves describes the property of an end that passes.
 	Proves string
-	// Only says for which ends the rule means something. The zero value: all.
+	// Only limits the rule to some kinds of ends. The zero value means all kinds.
 	Only Ends
-	// Deadline is how long it may take; zero is 20 s.
+	// Deadline is the longest time for the rule. Zero means 20 s.
 	Deadline time.Duration
 	// Run fails t if the end does not pass.
 	Run func(t *T)
@@ -44,19 +44,19 @@ const (
 	Framed
 )
 
-// All returns the rules in the order of their numbers. What they share is theirs alone.
+// All returns the rules in the order of their numbers. The caller may change the slice.
 func All() []Rule {
 	return slices.SortedStableFunc(slices.Values(slices.Concat(
 		credit, requests, badReceivers, badSenders, ends, drains, liveness, faults, accounts,
 	)), func(a, b Rule) int { return a.Number - b.Number })
 }
 
-// Title returns the rule's name as that of a test.
+// Title returns the rule's name in the form of a test's name.
 func (r Rule) Title() string {
 	return fmt.Sprintf("%02d_%s", r.Number, strings.ReplaceAll(r.Name, " ", "_"))
 }
 
-// NotApplicable returns why the rule means nothing for ends of that kind, or nothing if it does.
+// NotApplicable returns why the rule does not apply to ends of that kind, or "" if it applies.
 func (r Rule) NotApplicable(kind Ends) string {
 	for _, c := range []struct {
 		only Ends
@@ -74,22 +74,22 @@ func (r Rule) NotApplicable(kind Ends) string {
 	return ""
 }
 
-// Config is how to check rules. The zero value is for a machine that is a network away.
+// Config configures [Check]. The zero value is for an end that is reached over a network.
 type Config struct {
-	// Settle is how long to wait before saying that nothing came; zero is 100 ms.
+	// Settle is the time without a message after which a rule decides that none will come. Zero means 100 ms.
 	Settle time.Duration
-	// Exact says that time does not pass while anybody works, as in a bubble of
-	// testing/synctest: what has to take a time must take exactly that.
+	// Exact means that time passes only while all goroutines wait, as in a testing/synctest bubble. Rules then
+	// require exact durations.
 	Exact bool
-	// Part divides how often the rules do what they do many times; zero is 1.
+	// Part divides the number of repetitions in a rule. Zero means 1.
 	Part int
 }
 
-// A Result is what came of a rule: nothing is good.
+// A Result is the result of a rule. The zero value means that the end passed.
 type Result struct {
-	// Skipped is why the rule could not be checked.
+	// Skipped is the reason why the rule was not checked, or "".
 	Skipped string
-	// Err is what the end did wrong.
+	// Err describes the mistake of the end, nil if there was none.
 	Err error
 }
 
@@ -108,7 +108,7 @@ func Check(ctx context.Context, r Rule, target Target, c Config) Result {
 	defer cancel()
 	t := &T{Config: c, ctx: ctx, target: target}
 	done := make(chan struct{})
-	go func() { // so that Fatalf ends it
+	go func() { // Fatalf ends this goroutine
 		defer close(done)
 		defer t.cleanUp()
 		r.Run(t)
@@ -127,7 +127,7 @@ type T struct {
 	result Result
 }
 
-// Fatalf ends the rule. It should say got and want.
+// Fatalf ends the rule with an error, which should give got and want.
 func (t *T) Fatalf(format string, args ...any) {
 	if t.result == (Result{}) {
 		t.result.Err = fmt.Errorf(format, args...)
@@ -141,28 +141,28 @@ func (t *T) Skipf(format string, args ...any) {
 	runtime.Goexit()
 }
 
-// times returns n, or less if the configuration says so.
+// times returns the number of repetitions for n, which is less if Part is set.
 func (t *T) times(n int) int { return max(1, n/max(1, t.Part)) }
 
-// took checks how long something took that began at start.
-func (t *T) took(what string, start time.Time, want time.Duration) {
+// took checks the time from start to an event that has just happened.
+func (t *T) took(event string, start time.Time, want time.Duration) {
 	got := time.Since(start)
 	if got < want || t.Exact && got > want {
-		t.Fatalf("%s: got it after %v, want it after %v", what, got, want)
+		t.Fatalf("got %s after %v, want it after %v", event, got, want)
 	}
 }
 
-// is reports whether the end is one of that kind.
+// is reports whether the end under test is of that kind.
 func (t *T) is(kind Ends) bool { return t.target.Kind()&kind == kind }
 
-// cleanUp leaves no stream behind.
+// cleanUp ends all streams of the rule.
 func (t *T) cleanUp() {
 	for _, p := range t.peers {
 		p.close()
 	}
 }
 
-// say is a Control of each kind.
+// request returns a Request for n elements. The functions below return the other kinds of Control.
 func request(n int64) *creditpb.Control {
 	return demand(&creditpb.Request{N: n})
 }
@@ -197,14 +197,14 @@ func opening(o *creditpb.Open) *creditpb.Control {
 	return &creditpb.Control{Kind: &creditpb.Control_Open{Open: o}}
 }
 
-// failure is an error that no end makes by itself.
+// The Error of failure, which no end sends by itself.
 const (
 	failureCode    = 11 // OUT_OF_RANGE
 	failureMessage = "as the suite says"
 	unbounded      = 1<<63 - 1
 )
 
-// allFeatures is all that an Open can list.
+// allFeatures lists the features that both ends use. FEATURE_UNFINISHED is for clients only.
 var allFeatures = []creditpb.Feature{
 	creditpb.Feature_FEATURE_CONSUMED, creditpb.Feature_FEATURE_DRAIN,
 	creditpb.Feature_FEATURE_HEARTBEAT, creditpb.Feature_FEATURE_BATCH,

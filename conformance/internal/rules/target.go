@@ -17,21 +17,21 @@ import (
 
 // A Target is an end under test.
 type Target interface {
-	// Kind returns what kind of an end it is: two of the constants.
+	// Kind returns the kind of the end, as ServerEnds or ClientEnds with Embedded or Framed.
 	Kind() Ends
-	// begin begins a session in which the end does what the script says. Nothing was
-	// said yet but, by a client, its first message.
+	// begin begins a session in which the end plays the script. When it returns, a client has sent its first
+	// message, and no other message was sent.
 	begin(ctx context.Context, script *conformancepb.Script) (*line, error)
 }
 
 // A line is the suite's end of a stream.
 type line struct {
 	stream   stream
-	greeting *Message // from a client end: its first message
+	greeting *Message // the first message of a client end, nil for a server end
 
-	half   func() error                                             // a client's half-close; nil on a server
-	hang   func(err error)                                          // ends the stream: a client cancels, a server returns err
-	report func(ctx context.Context) (*conformancepb.Report, error) // waits for it; nil: there is none
+	half   func() error                                             // half-closes the suite's client; nil on the suite's server
+	hang   func(err error)                                          // ends the stream; a client cancels, a server returns err
+	report func(ctx context.Context) (*conformancepb.Report, error) // blocks until there is one; nil if the end makes none
 }
 
 type stream interface {
@@ -40,7 +40,7 @@ type stream interface {
 	RecvMsg(m any) error
 }
 
-// methods by envelope.
+// The methods of both envelopes.
 const (
 	embeddedMethod = conformancepb.ConformanceService_Run_FullMethodName
 	framedMethod   = creditpb.CreditStream_Channel_FullMethodName
@@ -48,13 +48,13 @@ const (
 
 // A ServerEnd is a server under test.
 type ServerEnd struct {
-	// Conn leads to it. It was made with DialOptions.
+	// Conn is a connection to the server. It must be made with DialOptions.
 	Conn grpc.ClientConnInterface
-	// Framed says that it is to be spoken with in Frames.
+	// Framed selects Frames instead of embedded Control.
 	Framed bool
 }
 
-// Kind returns what kind of an end it is.
+// Kind implements Target.
 func (s ServerEnd) Kind() Ends { return kindOf(ServerEnds, s.Framed) }
 
 func kindOf(side Ends, framed bool) Ends {
@@ -83,7 +83,7 @@ func (s ServerEnd) begin(ctx context.Context, script *conformancepb.Script) (*li
 			q := &conformancepb.OutcomeRequest{Id: script.GetId()}
 			res, err := conformancepb.NewConformanceServiceClient(s.Conn).Outcome(ctx, q)
 			if status.Code(err) == codes.Unimplemented {
-				return nil, nil //nolint:nilnil // less is tested then
+				return nil, nil //nolint:nilnil // the server makes no reports
 			}
 			return res.GetReport(), err
 		},
@@ -99,27 +99,28 @@ type Clients struct {
 	work chan *errand
 	over chan struct{}
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	errands map[string]*errand
 }
 
-// An errand is a script for a client.
+// An errand is a script for a client under test.
 type errand struct {
 	script *conformancepb.Script
 	framed bool
-	lines  chan *line                 // of one place: the stream that it opened
-	report chan *conformancepb.Report // of one place
+	lines  chan *line                 // the stream that the client opened; has a buffer of one
+	report chan *conformancepb.Report // has a buffer of one
 }
 
-// NewClients returns a server without any client yet.
+// NewClients returns a server that no client has called yet.
 func NewClients() *Clients {
 	return &Clients{work: make(chan *errand), over: make(chan struct{}), errands: map[string]*errand{}}
 }
 
-// smallWindow is HTTP/2's own, which an end that waits for its peer before it reads soon fills.
+// smallWindow is HTTP/2's default window, in bytes. It fills soon if an end waits for its peer before it
+// reads.
 const smallWindow = 65535
 
-// ServerOptions returns what the suite's server needs.
+// ServerOptions returns the options that the suite's server needs.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2("proto")}), grpc.MaxRecvMsgSize(largest),
@@ -127,7 +128,7 @@ func ServerOptions() []grpc.ServerOption {
 	}
 }
 
-// DialOptions returns what the suite's client needs.
+// DialOptions returns the options that the suite's client needs.
 func DialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{encoding.GetCodecV2("proto")}), grpc.MaxCallRecvMsgSize(largest)),
@@ -135,7 +136,8 @@ func DialOptions() []grpc.DialOption {
 	}
 }
 
-// largest is a message that is larger than any that the suite asks for.
+// largest is the largest message that the suite receives, in bytes. It is larger than any that the suite asks
+// for.
 const largest = 16 << 20
 
 // Register adds the suite's services to r.
@@ -144,10 +146,10 @@ func (c *Clients) Register(r grpc.ServiceRegistrar) {
 	creditpb.RegisterCreditStreamServer(r, c)
 }
 
-// Close tells all clients, now and later, that there is no more to do. It is to be called once.
+// Close tells all current and later clients that there are no more scripts. It must be called only once.
 func (c *Clients) Close() { close(c.over) }
 
-// End returns the clients as a target.
+// End returns the clients as a target with Frames or embedded Control.
 func (c *Clients) End(framed bool) Target { return clientEnd{c, framed} }
 
 type clientEnd struct {
@@ -184,7 +186,7 @@ func (e clientEnd) begin(ctx context.Context, script *conformancepb.Script) (*li
 	}
 }
 
-// Next gives a client the next script.
+// Next takes a client's report on its last script and returns the next one. It blocks until there is one.
 func (c *Clients) Next(ctx context.Context, req *conformancepb.NextRequest) (*conformancepb.NextResponse, error) {
 	if r := req.GetPrevious(); r != nil {
 		c.mu.Lock()
@@ -204,17 +206,17 @@ func (c *Clients) Next(ctx context.Context, req *conformancepb.NextRequest) (*co
 	}
 }
 
-// Run takes in a stream with embedded Control.
+// Run serves a stream with embedded Control.
 func (c *Clients) Run(stream conformancepb.ConformanceService_RunServer) error {
 	return c.take(stream, toClient{})
 }
 
-// Channel takes in a stream of Frames.
+// Channel serves a stream of Frames.
 func (c *Clients) Channel(stream creditpb.CreditStream_ChannelServer) error {
 	return c.take(stream, frames{})
 }
 
-// take hands a stream to the rule that waits for it, and returns when that says so.
+// take hands a stream to the rule that waits for it. It returns when that rule ends the stream.
 func (c *Clients) take(s stream, as envelope) error {
 	first := as.fresh()
 	if err := s.RecvMsg(first); err != nil {

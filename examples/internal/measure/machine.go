@@ -48,7 +48,7 @@ func timesOf(stat string) (t times, ok bool) {
 	if len(fields) < 6 || fields[0] != "cpu" {
 		return t, false
 	}
-	for i, f := range fields[1:min(len(fields), 9)] { // what follows is counted in user and nice already
+	for i, f := range fields[1:min(len(fields), 9)] { // user and nice contain the later fields
 		var n int64
 		if _, err := fmt.Sscan(f, &n); err != nil {
 			return t, false
@@ -61,9 +61,9 @@ func timesOf(stat string) (t times, ok bool) {
 	return t, true
 }
 
-// describe says on what and when the figures were measured. share is how much of the
-// processors others use, if that is known. It refuses a machine that they use much,
-// unless it is told to go on.
+// describe returns a sentence with the machine and the date of the measurement. share is
+// the share of the processors that other processes use, if that is known. If it is above
+// mostBusy, describe returns an error unless o.busy is set.
 func describe(o options, share float64, known bool) (string, error) {
 	if known && share > mostBusy && !o.busy {
 		return "", fmt.Errorf("the machine is busy: %.0f %% of its processors are in use, want at most %.0f %%; wait, or go on with -busy",

@@ -107,7 +107,7 @@ func fill(document string, chosen []*table, machine string, o options) (string, 
 	return document, err
 }
 
-// replace replaces what stands between the lines of a name.
+// replace replaces the text between the markers of a name.
 func replace(document, name, with string) (string, error) {
 	begin := fmt.Sprintf(beginning, name)
 	before, rest, found := strings.Cut(document, begin)

@@ -22,7 +22,7 @@ func build(ctx context.Context, dir, pkg string) (program string, err error) {
 	return program, nil
 }
 
-// sample runs the table's tests or benchmarks once and returns what they print.
+// sample runs the table's tests or benchmarks once and returns their output.
 func (t *table) sample(ctx context.Context, program string, o options) (string, error) {
 	var args []string
 	for _, a := range t.args() {
@@ -39,7 +39,7 @@ func (t *table) sample(ctx context.Context, program string, o options) (string, 
 	return output.String(), nil
 }
 
-// args are those of go test, without the package.
+// args returns the arguments of go test, without the package.
 func (t *table) args() []string {
 	if t.test != "" {
 		return []string{"-v", "-run=" + t.test}
@@ -51,7 +51,7 @@ func (t *table) args() []string {
 	return args
 }
 
-// command is what a reader types to get the table's figures.
+// command returns the command line that measures the table's figures.
 func (t *table) command(o options) string {
 	words := []string{"go", "test"}
 	if t.seconds > 0 || t.test == "" && t.benchtime == "1x" {

@@ -2,21 +2,21 @@ package main
 
 import "slices"
 
-// A table is what one command measures: some benchmarks of a package, or some tests that
-// report figures as attributes (see testing.T.Attr).
+// A table holds the figures that one command measures. The command runs benchmarks of a
+// package, or tests that report figures as attributes (see testing.T.Attr).
 type table struct {
 	name      string // in the document's markers
 	pkg       string // below the root of the module
-	test      string // a pattern for -run; empty: benchmarks
+	test      string // a pattern for -run; empty for benchmarks
 	bench     string // a pattern for -bench
 	benchtime string // of a benchmark
-	cpu       string // GOMAXPROCS, for -cpu; empty: Go's default
+	cpu       string // GOMAXPROCS, for -cpu; empty for Go's default
 	many      bool   // there is more than one test or benchmark
 	once      bool   // each run gives the same figures, or takes its own median
 	seconds   float64
 	columns   []column
 
-	// What was measured, by the row's name and the column's unit.
+	// The measured values, by the row's name and the column's unit.
 	rows  map[string]map[string][]string
 	order []string
 }

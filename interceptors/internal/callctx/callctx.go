@@ -1,5 +1,5 @@
-// Package callctx keeps what interceptors read from the context of a call: its class, and
-// the reason for which it ended.
+// Package callctx holds values that interceptors read from the context of a call, which are
+// its class and the reason for which it ended.
 package callctx
 
 import (

@@ -61,7 +61,7 @@ func WantDetails(t *testing.T, err error, reason string, least, most time.Durati
 	}
 }
 
-// WantConfigError checks that an error names all that is wrong.
+// WantConfigError checks that an error wraps kind and names every mistake in want.
 func WantConfigError(t *testing.T, err, kind error, want ...string) {
 	t.Helper()
 	if !errors.Is(err, kind) {

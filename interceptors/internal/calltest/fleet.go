@@ -22,7 +22,7 @@ import (
 	"github.com/weir-go/weir/examples/demopb"
 )
 
-// An Instance is what one server of a fleet does to a call at a time after the start.
+// An Instance is the handler of one server of a fleet. at is the time since the start.
 type Instance func(ctx context.Context, at time.Duration) error
 
 // ErrDown is the error of an instance that is down.
@@ -124,8 +124,8 @@ func Fleet(t *testing.T, balancer string, listen func(i int) net.Listener, dial 
 	return client
 }
 
-// InMemory starts a fleet whose connections are in memory. They have addresses, or none
-// that tells them apart.
+// InMemory starts a fleet with connections in memory. grpc.Peer reports an address for each
+// server if addresses is set, and otherwise the same address for all of them.
 func InMemory(t *testing.T, balancer string, addresses bool, instances []Instance, opts ...grpc.DialOption) demopb.DemoServiceClient {
 	t.Helper()
 	listeners := map[string]*bufconn.Listener{}
@@ -143,8 +143,8 @@ func InMemory(t *testing.T, balancer string, addresses bool, instances []Instanc
 	}, instances, opts...)
 }
 
-// Offer makes calls, one each period, and returns how many were served of those that
-// began in each second.
+// Offer makes one call each period for d. It returns, for each second, how many of the
+// calls that began in it were served.
 func Offer(t *testing.T, c demopb.DemoServiceClient, period, deadline, d time.Duration) []int {
 	t.Helper()
 	served := make([]atomic.Int64, d/time.Second)

@@ -39,7 +39,7 @@ func Fill(tb testing.TB, g *admit.Gate) {
 	}
 }
 
-// Hold takes a permit, and returns what gives it back.
+// Hold takes a permit and returns the function that releases it.
 func Hold(tb testing.TB, g *admit.Gate) (release func()) {
 	tb.Helper()
 	p, err := g.Acquire(context.Background(), admit.Call{})
@@ -51,8 +51,8 @@ func Hold(tb testing.TB, g *admit.Gate) (release func()) {
 	return release
 }
 
-// AtRest checks that a gate is empty and that the calls which ended are as many
-// as wanted: ignored, successes, overloads.
+// AtRest checks that a gate is empty, and how many calls ended with each outcome. want has
+// the numbers of ignored calls, successes and overloads, in this order.
 func AtRest(tb testing.TB, g *admit.Gate, want ...uint64) {
 	tb.Helper()
 	s := g.Stats()

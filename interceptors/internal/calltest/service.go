@@ -22,7 +22,8 @@ import (
 // Work is the full name of the unary method of the demo service.
 const Work = demopb.DemoService_Work_FullMethodName
 
-// A Service does what each test wants.
+// A Service is a demo service with handlers that a test sets. Without OnWork, Work succeeds
+// at once. Without OnExchange, Exchange lasts until its context ends.
 type Service struct {
 	demopb.UnimplementedDemoServiceServer
 	OnWork     func(context.Context, *demopb.WorkRequest) (*demopb.WorkResponse, error)
@@ -52,7 +53,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	healthpb.RegisterHealthServer(r, health.NewServer())
 }
 
-// Works returns a service whose calls take d.
+// Works returns a service with unary calls that take d.
 func Works(d time.Duration) *Service {
 	return &Service{OnWork: func(ctx context.Context, _ *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 		select {
@@ -78,14 +79,15 @@ func Start(tb testing.TB, svc *Service, serverOpts []grpc.ServerOption, dialOpts
 	return &Rig{demopb.NewDemoServiceClient(p.Conn), p.Server, p.Conn}
 }
 
-// Does returns a service whose unary calls run f.
+// Does returns a service with unary calls that run f.
 func Does(f func(context.Context) error) *Service {
 	return &Service{OnWork: func(ctx context.Context, _ *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 		return &demopb.WorkResponse{}, f(ctx)
 	}}
 }
 
-// Exponential returns a service whose calls take so long on average.
+// Exponential returns a service with unary calls that take an exponentially distributed
+// time.
 func Exponential(mean time.Duration) *Service {
 	var mu sync.Mutex
 	r := rand.New(rand.NewPCG(3, 4))

@@ -16,25 +16,25 @@ const (
 	LearnOneIn = 16
 	// curiosity is how many calls in a row are learned from after a late one.
 	curiosity = 64
-	// slowMean is the number of calls in the mean whose lowest value is kept.
+	// slowMean is the number of calls in the slow mean. Its lowest value is kept.
 	slowMean = 64
 	// baseTurn is the least time for which a minimum of the mean is kept; the most is twice
 	// that.
 	baseTurn = 30 * time.Second
 )
 
-// An Estimate is how long the calls of one method take. It learns from successful calls, and
-// judges whether a call without an answer had a fair time. It is the estimator of TCP's
-// retransmission timer (Jacobson, "Congestion Avoidance and Control", 1988): a mean and a
-// mean deviation. Updates take no lock, and a lost update does no harm. The zero Estimate
+// An Estimate is how long the calls of one method take. It learns from successful calls,
+// and judges whether a call without an answer had a fair time. It keeps a mean and a mean
+// deviation, as TCP's retransmission timer does (Jacobson, "Congestion Avoidance and
+// Control", 1988). Updates take no lock, and a lost update does no harm. The zero Estimate
 // knows nothing. Times are on any clock that starts above zero.
 type Estimate struct {
 	mean, dev atomic.Int64 // of calls that went well; mean is 0 while there were none
 	dry       atomic.Int64 // when the first call without an answer since the last answer ended, or 0
 	longest   atomic.Int64 // the longest time that a caller gave a call before anything was known
 
-	// The time without congestion: the lowest values, of this turn and of the last, of a mean
-	// over so many calls that chance does not make it low.
+	// The time without congestion. slow is a mean over enough calls that chance does not
+	// make it low. low and lastLow are its lowest values in this turn and in the last one.
 	seen, slow, low, lastLow, turned atomic.Int64
 }
 

@@ -12,7 +12,7 @@ const minimumWindow = 10 * time.Second
 // A Minimum is the shortest time of a recent successful call of a method. It is a minimum
 // over the current window of time and the one before.
 type Minimum struct {
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	began     time.Time
 	now, last time.Duration // 0 for none
 }

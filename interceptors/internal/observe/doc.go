@@ -1,2 +1,2 @@
-// Package observe reports what becomes of a client's stream.
+// Package observe reports the answer and the end of a client's stream.
 package observe

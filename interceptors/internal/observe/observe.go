@@ -10,8 +10,8 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// An Observer learns what becomes of a stream. Its methods may be called from several
-// goroutines at once.
+// An Observer is told when a stream is answered and when it ends. Its methods may be called
+// from several goroutines at once.
 type Observer interface {
 	// Answered is called when the server's headers or a message have come.
 	Answered()

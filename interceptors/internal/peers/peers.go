@@ -46,8 +46,8 @@ const (
 	backRun = 5
 )
 
-// Sick reports whether more calls fail than the ratio allows: more than chance explains, or
-// all of them.
+// Sick reports whether more calls fail than the ratio allows. That is so if all calls
+// failed, or if more failed than chance explains.
 func (t Tally) Sick(ratio float64) bool {
 	return t.Calls > 0 && (t.Failed == t.Calls || t.above(ratio) > certainty)
 }

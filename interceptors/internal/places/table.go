@@ -18,8 +18,8 @@ const (
 	spellings = 4 * Max
 )
 
-// Rest is the name of the targets and methods beyond Max, and of those that cannot be labels
-// because they are not valid UTF-8.
+// Rest is the name of the targets and methods beyond Max, and of all names that cannot be
+// labels because they are not valid UTF-8.
 const Rest = "*"
 
 // A Place is a method of a target, for calls of one class if there is one.
@@ -34,13 +34,13 @@ type Table[V any] struct {
 	make func(Place) V
 	rest V // for Rest
 
-	// found is replaced, never changed. Its targets are as the program spelled
-	// them: making them canonical allocates. All of it is text.
+	// found is replaced, never changed. Its targets are as the program spelled them,
+	// because making them canonical allocates. All names in it are valid UTF-8.
 	found atomic.Pointer[map[Place]V]
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	canonical map[Place]V
-	ordered   []V // those of canonical, as they came
+	ordered   []V // the values of canonical, in the order of their first use
 }
 
 // New returns a table. It calls mk for the value of a place.
@@ -92,7 +92,7 @@ func (t *Table[V]) add(cc *grpc.ClientConn, p Place) V {
 	return v
 }
 
-// canonicalLocked returns the value for a place whose target is in its canonical form.
+// canonicalLocked returns the value for a place with a target in its canonical form.
 func (t *Table[V]) canonicalLocked(p Place) V {
 	v, ok := t.canonical[p]
 	if !ok {

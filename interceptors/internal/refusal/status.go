@@ -75,8 +75,8 @@ func Sound(c codes.Code) codes.Code {
 	return c
 }
 
-// An Error is the error of a call that was not admitted or not sent: a refusal, or the end
-// of its context. It is shared and never changes.
+// An Error is the error of a call that was not admitted or not sent, because it was refused
+// or its context ended. It is shared and never changes.
 type Error struct {
 	cause   error // a *admit.Refusal, a sentinel, or the context's error
 	status  *status.Status

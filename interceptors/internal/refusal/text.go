@@ -56,7 +56,7 @@ func serverText(why admit.Reason, gate string) string {
 	return fmt.Sprintf("%s%s (gate %q)", prefix, phrase, gate)
 }
 
-// advice returns what the caller of a refused call can do.
+// advice returns the advice to the caller of a refused call.
 func advice(r *admit.Refusal) string {
 	if r.Reason == admit.Draining {
 		return ": another server may take the call"
@@ -84,7 +84,8 @@ func rounded(d time.Duration) time.Duration {
 // longestLabel bounds the name of a gate on the wire, in bytes.
 const longestLabel = 64
 
-// label returns the name of a gate for the wire: valid UTF-8, and short.
+// label returns the name of a gate for the wire, as valid UTF-8 of at most longestLabel
+// bytes.
 func label(name string) string {
 	name = strings.ToValidUTF8(name, "?")
 	for len(name) > longestLabel {

@@ -14,7 +14,7 @@ import (
 	"github.com/weir-go/weir/admit"
 )
 
-// A Refusal describes a refused call. Its fields are those of interceptors.Refusal.
+// A Refusal describes a refused call. It has the fields of interceptors.Refusal.
 type Refusal struct {
 	Reason     string
 	RetryAfter time.Duration

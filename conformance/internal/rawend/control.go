@@ -4,57 +4,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// eachField calls f for each field of a message: v is a number, or b are bytes.
-func eachField(m []byte, f func(num int, v uint64, b []byte)) error {
-	for len(m) > 0 {
-		num, typ, n := protowire.ConsumeTag(m)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		m = m[n:]
-		var v uint64
-		var b []byte
-		switch typ {
-		case protowire.VarintType:
-			v, n = protowire.ConsumeVarint(m)
-		case protowire.BytesType:
-			b, n = protowire.ConsumeBytes(m)
-			if b == nil {
-				b = []byte{}
-			}
-		default:
-			n = protowire.ConsumeFieldValue(num, typ, m)
-		}
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		f(int(num), v, b)
-		m = m[n:]
-	}
-	return nil
-}
-
-// putVarint appends a number, nothing where it is zero.
-func putVarint(m []byte, num int, v uint64) []byte {
-	if v == 0 {
-		return m
-	}
-	return protowire.AppendVarint(protowire.AppendTag(m, protowire.Number(num), protowire.VarintType), v)
-}
-
-func putBool(m []byte, num int, v bool) []byte {
-	if v {
-		return putVarint(m, num, 1)
-	}
-	return m
-}
-
-// putBytes appends bytes, or a message.
-func putBytes(m []byte, num int, b []byte) []byte {
-	return protowire.AppendBytes(protowire.AppendTag(m, protowire.Number(num), protowire.BytesType), b)
-}
-
-// The kinds of Control, by their field numbers. Zero is one that is not known.
+// The kinds of Control, by their field numbers. Zero is an unknown kind.
 const (
 	kindOpen int = 1 + iota
 	kindRequest
@@ -65,7 +15,7 @@ const (
 	kindHeartbeat
 )
 
-// The features, by their numbers.
+// The features, by their wire numbers.
 const (
 	featureConsumed = 1 + iota
 	featureDrain
@@ -133,9 +83,10 @@ func (c *control) decodeKind(b []byte) error {
 		case kindRequest:
 			c.decodeRequest(num, v)
 		case kindComplete:
-			if num == 1 {
+			switch num {
+			case 1:
 				c.total = v
-			} else if num == 2 {
+			case 2:
 				c.goingAway = v != 0
 			}
 		case kindError:
@@ -148,9 +99,10 @@ func (c *control) decodeKind(b []byte) error {
 				c.total = v
 			}
 		case kindDrained:
-			if num == 1 {
+			switch num {
+			case 1:
 				c.sent = v
-			} else if num == 2 {
+			case 2:
 				c.burned = int64(v)
 			}
 		case kindHeartbeat:
@@ -208,9 +160,10 @@ func (o *open) decode(num int, v uint64, b []byte) error {
 		o.maxBuffered = int64(v)
 	case 9:
 		return eachField(b, func(num int, v uint64, _ []byte) {
-			if num == 1 {
+			switch num {
+			case 1:
 				o.heartbeatNanos += int64(v) * 1e9
-			} else if num == 2 {
+			case 2:
 				o.heartbeatNanos += int64(v)
 			}
 		})
@@ -220,7 +173,7 @@ func (o *open) decode(num int, v uint64, b []byte) error {
 	return nil
 }
 
-// decodeFeatures takes them one by one, or packed.
+// decodeFeatures adds one feature, or all features of a packed field.
 func (o *open) decodeFeatures(v uint64, packed []byte) error {
 	if o.features == nil {
 		o.features = map[uint64]bool{}
@@ -278,105 +231,4 @@ func (o *open) encode() []byte {
 		b = putBytes(b, 9, putVarint(putVarint(nil, 1, uint64(o.heartbeatNanos/1e9)), 2, uint64(o.heartbeatNanos%1e9)))
 	}
 	return putVarint(putVarint(b, 10, uint64(o.heldMessages)), 11, uint64(o.maxCredit))
-}
-
-// An element is one that came.
-type element struct {
-	number int64
-	size   int64
-}
-
-// encodeElement returns a RunRequest, RunResponse or the bytes of a Frame.
-func encodeElement(number int64, payload []byte) []byte {
-	b := putVarint(nil, 1, uint64(number))
-	if len(payload) > 0 {
-		b = putBytes(b, 2, payload)
-	}
-	return b
-}
-
-func decodeElement(b []byte) (e element, err error) {
-	err = eachField(b, func(num int, v uint64, b []byte) {
-		if num == 1 {
-			e.number = int64(v)
-		}
-	})
-	e.size = int64(len(b))
-	return e, err
-}
-
-// A message is one of the stream.
-type message struct {
-	c        *control // nil: none
-	elements []element
-	batch    bool
-	script   []byte // the setup element of a client's Open
-}
-
-// decodeEmbedded reads a RunRequest or RunResponse.
-func decodeEmbedded(b []byte) (m message, err error) {
-	var e element
-	var inner error
-	err = eachField(b, func(num int, v uint64, f []byte) {
-		switch {
-		case num == 1:
-			e.number = int64(v)
-		case num == 3 && f != nil:
-			m.script = f
-		case num == 15 && f != nil:
-			m.c, inner = decodeControl(f)
-			e.size -= int64(protowire.SizeTag(15) + protowire.SizeBytes(len(f)))
-		}
-	})
-	if err == nil {
-		err = inner
-	}
-	e.size += int64(len(b))
-	if m.c == nil || m.c.withData && m.c.kind != kindOpen {
-		m.elements = []element{e}
-	}
-	return m, err
-}
-
-// decodeFrame reads a Frame.
-func decodeFrame(b []byte) (m message, err error) {
-	var inner error
-	var data [][]byte
-	note := func(err error) {
-		if err != nil {
-			inner = err
-		}
-	}
-	err = eachField(b, func(num int, _ uint64, f []byte) {
-		var err error
-		switch num {
-		case 1, 4:
-			m.c, err = decodeControl(f)
-		case 2:
-			data = append(data, f)
-		case 3:
-			m.batch = true
-			err = eachField(f, func(num int, _ uint64, f []byte) {
-				if num == 1 {
-					data = append(data, f)
-				}
-			})
-		}
-		note(err)
-	})
-	if m.c != nil && m.c.kind == kindOpen && len(data) > 0 {
-		m.script, data = data[0], nil
-	}
-	for _, d := range data {
-		e, err := decodeElement(d)
-		note(err)
-		m.elements = append(m.elements, e)
-	}
-	if m.c == nil && len(data) == 0 {
-		m.c = &control{} // of a kind that is not known
-	}
-	if err == nil {
-		err = inner
-	}
-	return m, err
 }
