@@ -26,6 +26,7 @@ type config struct {
 	maxOpen       int
 	classes       classTable
 	quotas        QuotaConfig
+	pressure      []Pressure
 	refuseIf      func() (why Reason, refuse bool) // for package weirtest
 	bad           check.Errors                     // found while options were applied
 }

@@ -57,7 +57,7 @@ func TestExpiredOnArrival(t *testing.T) {
 		arrive("with a place in the queue")
 		g.Drain()
 		arrive("while it drains")
-		if s := g.Stats(); s.Left != 3 || s.InFlight != 1 || s.Queue != 0 || s.Refused != [admit.MaxClasses][8]uint64{} {
+		if s := g.Stats(); s.Left != 3 || s.InFlight != 1 || s.Queue != 0 || s.Refused != [admit.MaxClasses][admit.NumReasons]uint64{} {
 			t.Errorf("stats: got %+v, want 3 left, 1 in flight, nobody waiting or refused", s)
 		}
 		p.Release(admit.Ignored)

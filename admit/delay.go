@@ -103,13 +103,14 @@ func (r *refusals) learn(turns int, pace, wait time.Duration, arrived, ended int
 }
 
 // get returns the shared refusal for a reason. It draws the delay evenly from 0.5 to 1.5
-// times the mean, and bounds it by the longest delay.
+// times the mean, and bounds it by the longest delay. The mean of a refusal because of
+// pressure is two thirds of the longest delay, because pressure does not end with the queue.
 func (r *refusals) get(why Reason, d *dice) *Refusal {
 	delay := shortestDelay + d.below(shortestDelay-time.Millisecond)
 	if why != Draining {
-		mean := min(r.mean, r.most*2/3)
-		if why == TooManyOpen { // open calls last, and their number does not tell for how long
-			mean = r.most * 2 / 3
+		mean := r.most * 2 / 3
+		if why != TooManyOpen && !why.ofPressure() { // these last, and the queue does not tell for how long
+			mean = min(mean, r.mean)
 		}
 		delay = mean/2 + d.below(mean)
 	}

@@ -40,7 +40,7 @@ func TestDrain(t *testing.T) {
 			if s.InFlight != 0 || s.Ended != [3]uint64{admit.Success: 1, admit.Overload: 1} {
 				t.Errorf("those that ran: got %d in flight, ended %v, want none, one success and one overload", s.InFlight, s.Ended)
 			}
-			want := [admit.MaxClasses][8]uint64{}
+			want := [admit.MaxClasses][admit.NumReasons]uint64{}
 			for c := range 4 {
 				want[c][admit.Draining] = 2
 			}

@@ -25,6 +25,7 @@ type Gate struct {
 	yield    yielder
 	epoch    time.Time // when the gate was created, the zero of its clock
 	quotas   atomic.Pointer[quotas]
+	sheds    atomic.Pointer[sheds] // nil without pressure
 	samples  samples
 	panics   atomic.Uint64
 	waiters  sync.Pool // of *waiter. Their timers must not leave a testing/synctest bubble.
@@ -71,6 +72,7 @@ func New(opts ...Option) (*Gate, error) {
 	g.samples.useMark(cfg.algorithm)
 	g.useLockLocked()
 	g.useQuotasLocked()
+	g.usePressureLocked()
 	return g, nil
 }
 
@@ -108,6 +110,15 @@ func (g *Gate) now() time.Duration { return time.Since(g.epoch) }
 func (g *Gate) Acquire(ctx context.Context, c Call) (Permit, error) {
 	if err := ctx.Err(); err != nil {
 		return Permit{}, g.leave(c.Class, 0, err)
+	}
+	if s := g.sheds.Load(); s != nil && c.quota == notAsked {
+		refusal, would := g.shed(s, c)
+		if refusal != nil {
+			return Permit{}, refusal
+		}
+		if would {
+			c.quota = wouldFail
+		}
 	}
 	if q := g.quotas.Load(); q != nil && c.quota == notAsked {
 		return g.acquireWithin(ctx, c, q)

@@ -204,7 +204,9 @@ func TestNames(t *testing.T) {
 		"ignored": admit.Ignored, "success": admit.Success, "overload": admit.Overload, "outcome(3)": admit.Outcome(3),
 		"queue_full": admit.QueueFull, "displaced": admit.Displaced, "deadline_too_close": admit.DeadlineTooClose,
 		"waited_too_long": admit.WaitedTooLong, "draining": admit.Draining, "over_share": admit.OverShare, "over_quota": admit.OverQuota,
-		"too_many_open": admit.TooManyOpen, "reason(8)": admit.Reason(8),
+		"too_many_open":   admit.TooManyOpen,
+		"memory_pressure": admit.MemoryPressure, "gc_pressure": admit.GCPressure, "processor_pressure": admit.ProcessorPressure,
+		"under_pressure": admit.UnderPressure, "reason(12)": admit.Reason(12),
 	} {
 		if got.String() != want {
 			t.Errorf("String: got %q, want %q", got, want)

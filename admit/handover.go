@@ -34,7 +34,10 @@ func (g *Gate) dispatchLocked(now time.Duration) {
 			break
 		}
 		w := waiterOf(next)
+		why, sheds := g.shedsLocked(Class(w.Class))
 		switch {
+		case sheds:
+			g.refuseWaiterLocked(w, why, now)
 		case g.turns.TooLate(next, g.shortest.of(Class(w.Class), now), r):
 			g.refuseWaiterLocked(w, DeadlineTooClose, now)
 		case s.inFlight()+cost > s.limit():

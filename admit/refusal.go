@@ -11,7 +11,8 @@ import (
 var ErrRefused = errors.New("admit: refused")
 
 // A Reason is why a call was refused: QueueFull, Displaced, DeadlineTooClose,
-// WaitedTooLong, Draining, OverShare, OverQuota or TooManyOpen. There are no others.
+// WaitedTooLong, Draining, OverShare, OverQuota, TooManyOpen, MemoryPressure, GCPressure,
+// ProcessorPressure or UnderPressure. There are no others.
 type Reason uint8
 
 // The reasons.
@@ -36,17 +37,29 @@ const (
 	OverQuota
 	// TooManyOpen means that as many calls are open as [WithMaxOpen] allows.
 	TooManyOpen
+	// MemoryPressure means that the process is close to its memory limit. [WithPressure]
+	// causes it.
+	MemoryPressure
+	// GCPressure means that the garbage collector takes the processors.
+	GCPressure
+	// ProcessorPressure means that the goroutines of the process wait for processors.
+	ProcessorPressure
+	// UnderPressure means that a signal of the program reports that a resource runs out.
+	UnderPressure
 
 	// NumReasons is the number of reasons. Every Reason is less.
-	NumReasons = 8
+	NumReasons = 12
 )
 
 // String returns the reason in lower case with underscores, as in the labels of metrics.
 func (r Reason) String() string {
 	return name("reason", int(r),
 		"queue_full", "displaced", "deadline_too_close", "waited_too_long", "draining", "over_share", "over_quota",
-		"too_many_open")
+		"too_many_open", "memory_pressure", "gc_pressure", "processor_pressure", "under_pressure")
 }
+
+// ofPressure reports whether a [Pressure] is the reason.
+func (r Reason) ofPressure() bool { return r >= MemoryPressure && r <= UnderPressure }
 
 // reasonOf maps the reasons of package turn.
 var reasonOf = [...]Reason{

@@ -32,6 +32,9 @@ func init() { //nolint:gochecknoinits // package inside cannot import this one
 }
 
 func (g *Gate) full() bool {
+	if g.shedding() {
+		return true
+	}
 	if s := g.inFlight.load(); !s.mustLock() && s.free() {
 		return false
 	}
@@ -42,6 +45,9 @@ func (g *Gate) full() bool {
 }
 
 func (g *Gate) turnAway(call Call) (why Reason, away bool) {
+	if why, away = g.shedEarly(call); away {
+		return why, true
+	}
 	if q := g.quotas.Load(); q != nil && g.full() && q.over(call, time.Now()) {
 		why, _, _ = g.overQuota(call)
 		return why, true

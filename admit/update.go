@@ -33,6 +33,7 @@ func (g *Gate) updateLocked(opts []Option) error {
 	g.cfg = next
 	g.refusals.bound(&next)
 	g.useQuotasLocked()
+	g.usePressureLocked()
 	g.turns.Configure(next.turns())
 	now := g.now()
 	if next.algorithmSet {

@@ -1,6 +1,10 @@
 package interceptors
 
-import "google.golang.org/grpc"
+import (
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
+)
 
 // Families counts the gates that are remembered.
 func Families() int {
@@ -15,4 +19,15 @@ var UnaryRestore = unaryRestore
 // UnaryOf returns the interceptor of a server with several gates.
 func UnaryOf(c ServerConfig) grpc.UnaryServerInterceptor {
 	return c.router(unaryServer, c.Gate, serverConfig(nil)).unary
+}
+
+// Hold makes b hold n messages of one byte each.
+func Hold(b *Bytes, n int64) *Bytes {
+	b.add(n-b.messages.Load(), n-b.used.Load())
+	return b
+}
+
+// Counting returns the codec that counts responses.
+func Counting(b *Bytes) encoding.CodecV2 {
+	return departures{encoding.GetCodecV2(proto.Name), b}
 }

@@ -69,6 +69,10 @@ var refusing = []struct {
 		hold(t, g)
 		return g
 	}},
+	{why: admit.MemoryPressure, gate: under("memory")},
+	{why: admit.GCPressure, gate: under("gc")},
+	{why: admit.ProcessorPressure, gate: under("processors")},
+	{why: admit.UnderPressure, gate: under("pool")},
 	{why: admit.WaitedTooLong, gate: func(t *testing.T) *admit.Gate {
 		g := newGate(t, admit.WithLimit(fixed(1)), admit.WithQueue(admit.QueueConfig{MaxWait: time.Second}))
 		fill(t, g)
@@ -268,15 +272,15 @@ func TestWithCode(t *testing.T) {
 // Every reason there is has a code, and none is OK.
 func TestEveryReasonHasACode(t *testing.T) {
 	for _, c := range refusing {
-		if c.why > admit.TooManyOpen {
-			t.Errorf("%v comes after TooManyOpen, the last that has a code", c.why)
+		if c.why > admit.UnderPressure {
+			t.Errorf("%v comes after UnderPressure, the last that has a code", c.why)
 		}
 	}
-	if next := (admit.TooManyOpen + 1).String(); !strings.HasPrefix(next, "reason(") {
+	if next := (admit.UnderPressure + 1).String(); !strings.HasPrefix(next, "reason(") {
 		t.Errorf("reason %s: got no code and no test for it, want both", next)
 	}
-	if len(refusing) != int(admit.TooManyOpen)+1 {
-		t.Errorf("got tests for %d reasons, want %d", len(refusing), admit.TooManyOpen+1)
+	if len(refusing) != int(admit.UnderPressure)+1 {
+		t.Errorf("got tests for %d reasons, want %d", len(refusing), admit.UnderPressure+1)
 	}
 }
 

@@ -61,6 +61,22 @@ var texts = map[admit.Reason]struct{ server, client string }{
 		`weir: too many streams are open on the server (gate "default"): retry in `,
 		`weir: this client has too many streams open for "default"`,
 	},
+	admit.MemoryPressure: {
+		`weir: the server is short of memory (gate "default"): retry in `,
+		`weir: this client's limit for "default" is closed: its process is short of memory`,
+	},
+	admit.GCPressure: {
+		`weir: the server is short of memory and busy with collecting garbage (gate "default"): retry in `,
+		`weir: this client's limit for "default" is closed: its process is busy with collecting garbage`,
+	},
+	admit.ProcessorPressure: {
+		`weir: the server is short of processors (gate "default"): retry in `,
+		`weir: this client's limit for "default" is closed: its process is short of processors`,
+	},
+	admit.UnderPressure: {
+		`weir: the server is under pressure (gate "default"): retry in `,
+		`weir: this client's limit for "default" is closed: its process is under pressure`,
+	},
 }
 
 // wantFrom checks what RefusalFrom says of an error, and of one that wraps it.

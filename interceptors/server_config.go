@@ -47,6 +47,15 @@ type ServerConfig struct {
 	// that number if it is larger. It does not change when a limit grows. To bound
 	// connections more tightly, append grpc.MaxConcurrentStreams to the options.
 	MaxConcurrentStreams uint32
+	// Memory is the memory budget of the process in bytes, at least 16 MiB. [SizesFor] derives
+	// the largest request and the windows from it, and MaxConcurrentStreams if that is zero.
+	// Zero means gRPC's defaults. Other grpc.ServerOptions that you append override them.
+	Memory int64
+	// Chose, if not nil, is called by Server with the sizes for Memory, so that you can log them.
+	Chose func(Sizes)
+	// Bytes, if not nil, counts the bytes of the messages that the server holds. Give it to the
+	// gates too, with admit.WithPressure(monitor, bytes).
+	Bytes *Bytes
 }
 
 // Server returns server options for a guarded server, with all interceptors in the right
@@ -58,7 +67,8 @@ type ServerConfig struct {
 //   - a gate for streams with a limit that adapts, because it would learn nothing from
 //     streams and stay where it starts. With [WithStreamSetup] it learns from their set-ups;
 //   - a class that no gate has, or a wrong method name (see [Methods]);
-//   - a MaxConcurrentStreams that is too small for the gates.
+//   - a MaxConcurrentStreams that is too small for the gates;
+//   - a Memory of less than 16 MiB, or a zero Bytes.
 func Server(c ServerConfig, opts ...ServerOption) ([]grpc.ServerOption, error) {
 	if err := c.validate(opts); err != nil {
 		return nil, err
@@ -86,7 +96,7 @@ func Server(c ServerConfig, opts ...ServerOption) ([]grpc.ServerOption, error) {
 	if c.Tap {
 		server = append(server, tap)
 	}
-	return server, nil
+	return append(server, c.remember()...), nil
 }
 
 // config returns the values of the options, and of the fields that are options too.
@@ -152,6 +162,7 @@ func (c *ServerConfig) validate(opts []ServerOption) error {
 			"server: MaxConcurrentStreams: got %d, want at least %d, which the gates let run and wait, or 0 (%d here)",
 			most, need, c.roomy())
 	}
+	c.validateMemory(&bad)
 	for _, err := range cfg.checkOptions(c.gates()...) {
 		bad.That(false, "server: %w", err)
 	}

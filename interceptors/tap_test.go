@@ -51,7 +51,7 @@ func TestTap(t *testing.T) {
 		t.Errorf("calls that reached the interceptors: got %d, want 2", reached)
 	}
 	s := g.Stats()
-	if got, want := s.Refused, ([admit.MaxClasses][8]uint64{{admit.QueueFull: 1, admit.Draining: 1}}); got != want {
+	if got, want := s.Refused, ([admit.MaxClasses][admit.NumReasons]uint64{{admit.QueueFull: 1, admit.Draining: 1}}); got != want {
 		t.Errorf("refused: got %v, want %v: what the tap turns away counts", got, want)
 	}
 	atRest(t, g, 1, 2, 0)

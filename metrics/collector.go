@@ -10,11 +10,12 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/interceptors/breaker"
 	"github.com/weir-go/weir/interceptors/throttle"
+	"github.com/weir-go/weir/pressure"
 	"github.com/weir-go/weir/streamcredit"
 )
 
 // A Source has numbers that a [Collector] shows. It is an [*admit.Gate], a
-// [*breaker.Breaker], a [*throttle.Throttle] or a [*streamcredit.Meter].
+// [*breaker.Breaker], a [*throttle.Throttle], a [*streamcredit.Meter] or a [*pressure.Monitor].
 type Source interface {
 	// Name returns the value of the label that the metrics of the source have.
 	Name() string
@@ -76,6 +77,9 @@ func NewCollector(sources ...Source) (*Collector, error) {
 	for _, m := range by.meters {
 		c.all = append(c.all, newMeterSeries(m))
 	}
+	for _, m := range by.monitors {
+		c.all = append(c.all, newMonitorSeries(m))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -88,6 +92,7 @@ type kinds struct {
 	breakers  []*breaker.Breaker
 	throttles []*throttle.Throttle
 	meters    []*streamcredit.Meter
+	monitors  []*pressure.Monitor
 }
 
 func byKind(sources []Source) (by kinds, err error) {
@@ -105,16 +110,19 @@ func byKind(sources []Source) (by kinds, err error) {
 			by.throttles = append(by.throttles, s)
 		case *streamcredit.Meter:
 			by.meters = append(by.meters, s)
+		case *pressure.Monitor:
+			by.monitors = append(by.monitors, s)
 		default:
 			errs = append(errs, fmt.Errorf(
-				"metrics: source %d of %d: got %T, want a gate, a breaker, a throttle or a meter", i+1, len(sources), s))
+				"metrics: source %d of %d: got %T, want a gate, a breaker, a throttle, a meter or a monitor", i+1, len(sources), s))
 		}
 	}
 	errs = append(errs,
 		validate(subject{"gate", "one from admit.New", "a zero Gate", "admit.WithName"}, by.gates),
 		validate(subject{"breaker", "one from breaker.New", "a zero Breaker", "breaker.Config.Name"}, by.breakers),
 		validate(subject{"throttle", "one from throttle.New", "a zero Throttle", "throttle.Config.Name"}, by.throttles),
-		validate(subject{"meter", "a named one from streamcredit.NewMeter", "one without a name", "streamcredit.NewMeter"}, by.meters))
+		validate(subject{"meter", "a named one from streamcredit.NewMeter", "one without a name", "streamcredit.NewMeter"}, by.meters),
+		validate(subject{"monitor", "one from pressure.New", "a zero Monitor", "pressure.WithName"}, by.monitors))
 	return by, errors.Join(errs...)
 }
 
@@ -159,7 +167,7 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // Collect implements prometheus.Collector. It reads the Stats of each source once. Stats
-// locks a gate, each target of a throttle in turn, and each open stream of a meter.
+// locks a gate, each target of a throttle in turn, each open stream of a meter, and a monitor.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range c.all {
 		s.collect(ch)

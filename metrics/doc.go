@@ -1,7 +1,7 @@
-// Package metrics shows gates, streams, breakers and throttles to Prometheus.
+// Package metrics shows gates, streams, breakers, throttles and pressure to Prometheus.
 //
-// Use it in a program that Prometheus scrapes. Do not use it for numbers about single
-// calls. The hooks of package admit report each event.
+// Use it in a program that Prometheus scrapes. Do not use it for numbers about single calls,
+// because the hooks of package admit report each event.
 //
 //	gate, err := admit.New(admit.WithName("api"))
 //	...
@@ -11,15 +11,16 @@
 //
 // # Concepts
 //
-// A [Source] is a gate, a breaker, a throttle or a meter of streams. A [Collector] shows one or
-// more of them. It reads their Stats when Prometheus scrapes, so a call that does not wait costs
-// nothing more. Only the waits are measured as they happen, by hooks of the gate.
+// A [Source] is a gate, a breaker, a throttle, a meter of streams or a monitor of pressure. A
+// [Collector] shows one or more of them. It reads their Stats when Prometheus scrapes, so a call
+// that does not wait costs nothing more. Only the waits are measured as they happen, by hooks of
+// the gate.
 //
-// The name of a source is a label of all its metrics, which is called gate, breaker,
-// throttle or meter. Other labels are closed sets, or names that this program chose. A
-// value that a caller sends never becomes a label. Tenants are counted and never named.
+// The name of a source is a label of all its metrics, named gate, breaker, throttle, meter or
+// monitor. Other labels are closed sets, or names that this program chose. A value that a
+// caller sends never becomes a label. Tenants are counted and never named.
 //
-// The series of gates and meters exist from the first scrape, with zero, so that rate() and
+// The series of gates, meters and monitors exist from the first scrape, with zero, so that rate() and
 // alerts see the first event. Counters start when the source was made. Only
 // weir_limit_changes_total and weir_wait_seconds start with the collector.
 //
@@ -108,13 +109,30 @@
 //	                                                      budget_exhausted: this process is full. Any other: the peer has
 //	                                                      a bug or is hostile.
 //
+// # Pressure
+//
+// A monitor is a [pressure.Monitor]. A program has one, or a few with different names. The label signal
+// is memory, gc, processors, or the name of a signal of the program. Refusals because of pressure count in
+// weir_refusals_total of the gates, with a reason that ends in pressure.
+//
+//	name                                 type     labels  what it tells
+//	weir_pressure_ratio                  gauge    signal  Used part of the resource. Rises for hours: a leak. Its slope shows
+//	                                                      how long the process has left.
+//	weir_pressure_level                  gauge            0 calm, 1 elevated, 2 high, 3 extreme. Not 0: gates refuse classes.
+//	weir_pressure_level_changes_total    counter          A high rate: refusals help, but not for long. The process is too
+//	                                                      small for its load.
+//	weir_pressure_signal_failing         gauge    signal  1 while the last read failed. After a second the signal counts as 0.
+//	                                                      For "memory": no memory limit was found.
+//	weir_pressure_signal_failures_total  counter  signal  Failed reads.
+//	weir_pressure_panics_total           counter          Panics of hooks, all survived.
+//
 // # Breakers and throttles
 //
 // The label target is the canonical form of a connection's target, as "dns:///backend:443". The label
 // method is a full method name that this program calls. State is a [breaker.State]. At most 1024
 // circuits of a breaker, and 1024 triples of a throttle, are told apart. The rest have the name "*". So a
 // breaker has at most 7176 series and a throttle 5126. A program that forwards arbitrary methods reaches
-// that number, and its callers choose the labels: do not collect its breaker.
+// that number, and its callers choose the labels, so do not collect its breaker.
 //
 // weir_breaker_circuits and weir_throttle_targets exist from the first scrape. The other series of a
 // circuit or a target begin with its first call, and stay.

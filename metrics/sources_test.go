@@ -11,6 +11,7 @@ import (
 	"github.com/weir-go/weir/interceptors/breaker"
 	"github.com/weir-go/weir/interceptors/throttle"
 	"github.com/weir-go/weir/metrics"
+	"github.com/weir-go/weir/pressure"
 	"github.com/weir-go/weir/streamcredit"
 )
 
@@ -21,6 +22,7 @@ func TestOneCollectorOfAllKinds(t *testing.T) {
 		newBreaker(t, breaker.Config{Name: "api"}),
 		newThrottle(t, throttle.Config{Name: "api"}),
 		streamcredit.NewMeter("api"),
+		newMonitor(t, pressure.WithName("api")),
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +47,7 @@ func TestOneCollectorOfAllKinds(t *testing.T) {
 		}
 	}
 	slices.Sort(labels)
-	if want := []string{"breaker", "gate", "meter", "throttle"}; !slices.Equal(labels, want) {
+	if want := []string{"breaker", "gate", "meter", "monitor", "throttle"}; !slices.Equal(labels, want) {
 		t.Errorf("labels with the name of a source: got %q, want %q", labels, want)
 	}
 	problems, err := testutil.GatherAndLint(r)
@@ -65,13 +67,14 @@ func (stranger) Name() string { return "stranger" }
 // hook then.
 func TestMistakesOfAllKinds(t *testing.T) {
 	c, err := metrics.NewCollector(
-		nil, stranger{}, named(t, "a"), named(t, "a"), &breaker.Breaker{}, (*throttle.Throttle)(nil), streamcredit.NewMeter(""))
+		nil, stranger{}, named(t, "a"), named(t, "a"), &breaker.Breaker{}, (*throttle.Throttle)(nil), streamcredit.NewMeter(""), &pressure.Monitor{})
 	wantMistakes(t, c == nil, err,
-		"source 1 of 7: got <nil>, want a gate",
-		"source 2 of 7: got metrics_test.stranger, want a gate",
+		"source 1 of 8: got <nil>, want a gate",
+		"source 2 of 8: got metrics_test.stranger, want a gate",
 		`gate name: got "a" more than once`,
 		"breaker 1 of 1: got a zero Breaker",
 		"throttle 1 of 1: got nil",
 		"meter 1 of 1: got one without a name",
+		"monitor 1 of 1: got a zero Monitor, want one from pressure.New",
 	)
 }

@@ -5,76 +5,84 @@ import (
 	"time"
 )
 
-// BudgetConfig bounds what the receivers that share a [Budget] hold together. At
-// least one of Bytes and Messages is needed.
+// BudgetConfig bounds the elements of all receivers that share a [Budget]. At least one of Bytes
+// and Messages is needed.
 type BudgetConfig struct {
-	// Bytes bounds the payload, in bytes, of what was asked for and is not yet
-	// consumed. Go's heap takes more: for small messages several times as much.
-	// Zero: no bound.
+	// Bytes bounds the payload, in bytes, of elements that are requested and not yet consumed.
+	// The Go heap takes more, for small messages several times as much. Zero means no bound.
 	Bytes int64
-	// Messages bounds the number of elements that were asked for and are not yet
-	// consumed. Zero: no bound.
+	// Messages bounds the number of elements that are requested and not yet consumed. Zero means
+	// no bound.
 	Messages int64
-	// ElementBytes is what an element is taken to weigh before one has been seen, and what
-	// is kept for a stream that has nothing. Default 16 KiB. Bytes may be exceeded where
-	// elements are larger, by one of each stream, and where they become larger all of
-	// a sudden, by what was asked for while they were small: a byte window bounds that.
+	// ElementBytes is the assumed size of an element of a stream before one has arrived, and the
+	// size reserved for a stream that holds nothing. Default 16 KiB, or Bytes if that is less.
+	// Larger elements may exceed Bytes, by one element of each stream. If elements suddenly
+	// become larger, Bytes may also be exceeded by the elements that were requested while they
+	// were small. A byte window bounds that.
 	ElementBytes int64
-	// ReclaimAfter is how long credit may lie unused while others want some,
-	// before it is taken back. Default 1 s. The sender must know FEATURE_DRAIN.
+	// ReclaimAfter is how long credit may lie unused while other streams want more, before it is
+	// reclaimed. Default 1 s. The sender must know FEATURE_DRAIN.
 	ReclaimAfter time.Duration
+	// Pressure, if not nil, shrinks the budget while the process is close to its end. Level 1
+	// leaves a half, level 2 a quarter, and level 3 one element for each stream. Credit that
+	// was already requested is not taken back. The budget grows back within 100 ms.
+	Pressure Pressure
 }
 
-// A Budget is one bound for the memory of many receivers; see [WithBudget]. Every stream
-// can have one element at any time: a quarter of the budget is kept for that at least, and
-// a new stream for which there is no place is refused with RESOURCE_EXHAUSTED,
-// BUDGET_EXHAUSTED. Of the rest a stream may take up to as much as is free after it has taken it, so that a
-// few streams get much and many get equal shares (dynamic thresholds: Choudhury and
-// Hahne, IEEE/ACM Transactions on Networking 6(2), 1998, section III). What the handler of a
-// call that has ended has not received yet does not count. Safe for concurrent use.
+// A Budget bounds the memory of many receivers together; see [WithBudget]. Every stream can have
+// one element at any time, and at least a quarter of the budget is reserved for that. A new
+// stream is refused with RESOURCE_EXHAUSTED, BUDGET_EXHAUSTED if there is no room for its
+// element. Of the rest a stream may take up to as much as is free after it has taken it. A few
+// streams therefore get much, and many get equal shares (dynamic thresholds: Choudhury and Hahne,
+// IEEE/ACM Transactions on Networking 6(2), 1998, section III). Elements that the handler of an
+// ended call has not received do not count. Safe for concurrent use.
 type Budget struct {
 	config BudgetConfig
 
-	mu       sync.Mutex // guards what follows; a receiver's lock may be held around it
-	accounts map[*account]struct{}
-	bytes    int64 // of all accounts
-	messages int64
-	idle     int64 // accounts that have nothing, and may have one element at any time
-	wanting  int   // accounts that want more than they got
-	retrying bool  // those who want more will be asked soon
-	sweeping bool  // idle credit will be looked for
+	mu        sync.Mutex // guards the fields below; a receiver's lock may be held around it
+	accounts  map[*account]struct{}
+	bytes     int64 // of all accounts
+	messages  int64
+	idle      int64 // accounts that hold nothing, and may have one element at any time
+	wanting   int   // accounts that want more than they got
+	retrying  bool  // a call of offer is scheduled
+	relieving bool  // a call of offer is scheduled because of pressure
+	sweeping  bool  // a call of sweep is scheduled
 }
 
-// NewBudget returns a budget, and an error that says what is wrong with c.
+// NewBudget returns a budget, or an error that wraps ErrInvalid and describes the mistake in c.
 func NewBudget(c BudgetConfig) (*Budget, error) {
 	if c.Bytes < 0 || c.Messages < 0 || c.ElementBytes < 0 || c.ReclaimAfter < 0 || c.Bytes == 0 && c.Messages == 0 {
 		return nil, invalid("got budget %+v, want Bytes or Messages positive, and nothing negative", c)
 	}
 	if c.ElementBytes == 0 {
 		c.ElementBytes = 16 << 10
+		if c.Bytes > 0 {
+			c.ElementBytes = min(c.ElementBytes, c.Bytes)
+		}
 	}
 	if c.ReclaimAfter == 0 {
 		c.ReclaimAfter = time.Second
 	}
 	if c.Bytes > 0 && c.ElementBytes > c.Bytes {
-		return nil, invalid("got ElementBytes %d, want at most Bytes (%d): no stream could have one element", c.ElementBytes, c.Bytes)
+		return nil, invalid("got ElementBytes %d, want at most Bytes (%d), or no stream could have one element", c.ElementBytes, c.Bytes)
 	}
 	c.Bytes, c.Messages = min(c.Bytes, mostBytes), min(c.Messages, mostMessages)
 	return &Budget{config: c, accounts: map[*account]struct{}{}}, nil
 }
 
-// More than that is as good as no bound, and sums are safe.
+// Larger bounds are as good as none. These keep sums from overflowing.
 const (
 	mostBytes    = 1 << 44 // 16 TiB
 	mostMessages = 1 << 31
 )
 
-// BudgetStats is what a budget has given away.
+// BudgetStats is a snapshot of a [Budget].
 type BudgetStats struct {
-	// Streams is how many receivers share it.
+	// Streams is the number of receivers that share the budget.
 	Streams int
-	// Bytes and Messages are what they hold or have asked for. What was asked for
-	// and is not here yet is weighed as the heaviest element of its stream.
+	// Bytes and Messages count the elements that these receivers hold or have requested. Each
+	// element that has not arrived counts with the size of the heaviest element of its stream.
 	Bytes, Messages int64
 }
 
@@ -85,30 +93,30 @@ func (b *Budget) Stats() BudgetStats {
 	return BudgetStats{Streams: len(b.accounts), Bytes: b.bytes, Messages: b.messages}
 }
 
-// An account is what one receiver has of a budget. Its methods do nothing on nil,
-// which is the account of a receiver without a budget. They are called with the
-// receiver's lock held, and so never call back.
+// An account is one receiver's share of a budget. A nil account belongs to a receiver without a
+// budget. On nil, Take grants everything and the other methods do nothing. All methods are called
+// with the receiver's lock held, and so never call back.
 type account struct {
 	budget  *Budget
-	retry   func() // has the receiver ask again; called without locks
-	reclaim func() // has the receiver give back idle credit; likewise
+	retry   func() // makes the receiver request more; called without locks
+	reclaim func() // makes the receiver give back idle credit; called without locks
 
-	// Guarded by budget.mu:
-	credit int64 // elements asked for that have not arrived
-	held   int64 // elements that have
-	bytes  int64 // their weight
-	weight int64 // of the heaviest element that was seen, at least 1
+	// The fields below are guarded by budget.mu.
+	credit int64 // elements that were requested and have not arrived
+	held   int64 // elements that have arrived and are not consumed
+	bytes  int64 // their size
+	weight int64 // size of the heaviest recent element, at least 1
 	wants  bool  // it got less than it asked for
-	known  bool  // an element was seen
-	quiet  int   // sweeps since one has arrived
-	closed bool  // the stream has ended; what it holds still counts
+	known  bool  // an element has arrived
+	quiet  int   // sweeps since the last arrival
+	closed bool  // the stream has ended; elements that it holds still count
 }
 
-// open returns an account, and an error where there is no place for one more.
+// open returns an account, or an error if there is no room for one more.
 func (b *Budget) open(retry, reclaim func()) (*account, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	entitled := b.idle + 1 // to one element each, this one included
+	entitled := b.idle + 1 // accounts that may have one element each, with this one
 	if b.config.Messages > 0 && b.messages+entitled > b.config.Messages ||
 		b.config.Bytes > 0 && b.bytes+entitled*b.config.ElementBytes > b.config.Bytes {
 		return nil, violation(BudgetExhausted, "a budget with room for one more stream",
@@ -121,10 +129,10 @@ func (b *Budget) open(retry, reclaim func()) (*account, error) {
 	return a, nil
 }
 
-// kept is the part of a budget that is kept for one element of each stream.
+// kept returns the part of a budget that is reserved for one element of each stream.
 func kept(budget int64) int64 { return (budget + 3) / 4 }
 
-// loadLocked returns the bytes that the account has, those that it may still get included.
+// loadLocked returns the bytes of the account, with the elements that may still arrive.
 func (a *account) loadLocked() int64 {
 	if a.credit > mostBytes/a.weight {
 		return mostBytes + a.bytes
@@ -132,7 +140,7 @@ func (a *account) loadLocked() int64 {
 	return a.credit*a.weight + a.bytes
 }
 
-// addLocked changes what the account has.
+// addLocked changes the elements and bytes of the account.
 func (a *account) addLocked(credit, held, bytes int64) {
 	before, idle := a.loadLocked(), a.credit+a.held == 0
 	a.credit += credit
@@ -149,7 +157,7 @@ func (a *account) addLocked(credit, held, bytes int64) {
 	}
 }
 
-// Take asks for n elements more and returns how many it gets.
+// Take requests n more elements and returns how many are granted.
 func (a *account) Take(n int64) int64 {
 	if a == nil {
 		return n
@@ -158,11 +166,12 @@ func (a *account) Take(n int64) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	got := n
-	if b.config.Messages > 0 {
-		got = min(got, (b.config.Messages-kept(b.config.Messages)-b.messages-a.credit-a.held)/2)
+	bytes, messages, pressed := b.boundsLocked()
+	if messages > 0 {
+		got = min(got, (messages-kept(messages)-b.messages-a.credit-a.held)/2)
 	}
-	if b.config.Bytes > 0 {
-		got = min(got, (b.config.Bytes-kept(b.config.Bytes)-b.bytes-a.loadLocked())/(2*a.weight))
+	if bytes > 0 {
+		got = min(got, (bytes-kept(bytes)-b.bytes-a.loadLocked())/(2*a.weight))
 	}
 	if got < 1 && a.credit+a.held == 0 {
 		got = 1
@@ -170,6 +179,9 @@ func (a *account) Take(n int64) int64 {
 	got = max(0, got)
 	a.wantLocked(got < n)
 	a.addLocked(got, 0, 0)
+	if pressed {
+		b.relieveLocked()
+	}
 	return got
 }
 
@@ -180,7 +192,7 @@ func (a *account) Arrived(size int64) {
 	}
 	a.budget.mu.Lock()
 	defer a.budget.mu.Unlock()
-	credit := min(1, a.credit) // none is left of an account that is closed
+	credit := min(1, a.credit) // a closed account has none
 	a.addLocked(-credit, 1, size)
 	a.weighLocked(size)
 	if a.quiet = 0; a.wants {
@@ -188,7 +200,7 @@ func (a *account) Arrived(size int64) {
 	}
 }
 
-// weighLocked follows the heaviest element: up at once, and down slowly.
+// weighLocked follows the heaviest element. The weight rises at once and falls slowly.
 func (a *account) weighLocked(size int64) {
 	before := a.loadLocked()
 	if a.known && size < a.weight {
@@ -198,7 +210,7 @@ func (a *account) weighLocked(size int64) {
 	a.budget.bytes += a.loadLocked() - before
 }
 
-// Consumed gives back what n elements of bytes together took.
+// Consumed releases n elements of bytes in total.
 func (a *account) Consumed(n, bytes int64) {
 	if a == nil {
 		return
@@ -209,7 +221,7 @@ func (a *account) Consumed(n, bytes int64) {
 	a.budget.retryLocked()
 }
 
-// Burned gives back n credits.
+// Burned releases n unused credits.
 func (a *account) Burned(n int64) {
 	if a == nil {
 		return
@@ -220,7 +232,7 @@ func (a *account) Burned(n int64) {
 	a.budget.retryLocked()
 }
 
-// Close gives back all credit. What has arrived counts until it is consumed.
+// Close releases all credit. Elements that have arrived count until they are consumed.
 func (a *account) Close() {
 	if a == nil {
 		return
@@ -237,7 +249,7 @@ func (a *account) Close() {
 	a.budget.retryLocked()
 }
 
-// Want notes whether the account wants more, and sees to it that it is asked then.
+// Want records whether the account wants more. If it does, the budget asks it again soon.
 func (a *account) Want(more bool) {
 	if a == nil {
 		return
@@ -250,11 +262,11 @@ func (a *account) Want(more bool) {
 	}
 }
 
-// retryAfter is how long the budget gathers what is given back before it offers it
-// to those who want more.
+// retryAfter is how long the budget collects released credit before it offers it to the accounts
+// that want more.
 const retryAfter = time.Millisecond
 
-// retryLocked sees to it that those who want more are asked.
+// retryLocked schedules an offer if an account wants more.
 func (b *Budget) retryLocked() {
 	if !b.retrying && b.wanting > 0 {
 		b.retrying = true
@@ -262,7 +274,7 @@ func (b *Budget) retryLocked() {
 	}
 }
 
-// sweepLocked sees to it that idle credit is reclaimed.
+// sweepLocked schedules a sweep.
 func (b *Budget) sweepLocked() {
 	if !b.sweeping {
 		b.sweeping = true
@@ -270,7 +282,7 @@ func (b *Budget) sweepLocked() {
 	}
 }
 
-// wantLocked notes whether the account got less than it asked for.
+// wantLocked records whether the account got less than it asked for.
 func (a *account) wantLocked(wants bool) {
 	switch {
 	case wants && !a.wants:
@@ -281,7 +293,7 @@ func (a *account) wantLocked(wants bool) {
 	a.wants = wants
 }
 
-// offer has those who want more ask again. They start in no order of their own.
+// offer makes the accounts that want more ask again, in random order.
 func (b *Budget) offer() {
 	b.mu.Lock()
 	b.retrying = false
@@ -297,10 +309,11 @@ func (b *Budget) offer() {
 	}
 }
 
-// patience is after how many sweeps one who gets nothing does not count as wanting more.
+// patience is the number of sweeps without an arrival after which an account no longer counts as
+// wanting.
 const patience = 3
 
-// sweep takes idle credit back, for as long as somebody uses what he gets and wants more.
+// sweep reclaims idle credit, as long as an account that uses its credit wants more.
 func (b *Budget) sweep() {
 	b.mu.Lock()
 	b.sweeping = false

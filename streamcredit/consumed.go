@@ -12,7 +12,7 @@ import (
 // consumed more than was reported. Its last value counts, unsure or sure. Absent means sure.
 const doubtTrailer = "weir-credit-consumed"
 
-// did takes in that the application is done with n elements.
+// did records that the application has consumed n more elements.
 func (s *session[O, I]) did(n int) {
 	over := s.in.did(n)
 	if over {
@@ -27,9 +27,9 @@ func (s *session[O, I]) did(n int) {
 	}
 }
 
-// confirm waits until the transport has the report of what is consumed, if the client relies on
-// it: the handler may return next. It waits for another write, but not for long. If the report
-// cannot be written, the client is told not to rely on it.
+// confirm waits until the transport has the report of consumed elements, if the client relies on
+// it. The handler may return next. It waits for another write, but at most closeGrace. If the
+// report cannot be written, confirm tells the client not to rely on reports.
 func (s *session[O, I]) confirm() {
 	if !s.in.exact.Load() {
 		return
@@ -47,7 +47,7 @@ func (s *session[O, I]) confirm() {
 // lapse tells the client that more elements may be consumed than were reported.
 func (s *session[O, I]) lapse() {
 	s.trailer(metadata.Pairs(doubtTrailer, "unsure"))
-	s.lapsed.Store(true) // after the trailer: assure takes that back
+	s.lapsed.Store(true) // after the trailer, which assure takes back
 }
 
 // assure takes lapse back once the sender has ended. From then on each report is written before
@@ -60,7 +60,7 @@ func (s *session[O, I]) assure() {
 }
 
 // lastWord gives the report that everything is consumed to the transport before a handler knows
-// of the end, since it may return then. It does not wait for long: a Send may be stuck.
+// of the end, since it may return then. It waits at most closeGrace, because a Send may be stuck.
 func (s *session[O, I]) lastWord(ctx context.Context) {
 	if !s.role.server || s.ctx.Err() != nil || !s.in.complete() {
 		return
@@ -78,7 +78,8 @@ func (s *session[O, I]) lastWord(ctx context.Context) {
 	}
 }
 
-// notifyConsumed calls the hook for consumed elements, from a goroutine of its own.
+// notifyConsumed calls the hook for consumed elements in another goroutine, unless one runs
+// already.
 func (s *session[O, I]) notifyConsumed(consumed uint64) {
 	if s.cfg.onConsumed == nil || consumed == 0 || !s.notifying.CompareAndSwap(false, true) {
 		return

@@ -7,12 +7,12 @@ import (
 	"github.com/weir-go/weir/streamcredit/internal/ledger"
 )
 
-// demand adds demand of the application's own. Unbounded demand needs mayBeUnbounded.
+// demand adds demand of the application. Unbounded demand needs mayBeUnbounded.
 func (r *incoming[I]) demand(n int64, mayBeUnbounded bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !mayBeUnbounded && r.ledger.WouldBeUnbounded(n) {
-		return invalid("got demand without bound on a stream that sends, too, want it bounded")
+		return invalid("got unbounded demand on a stream that also sends, want it bounded")
 	}
 	r.ledger.Owe(n)
 	if more := r.ledger.Due(r.consumed.Load()); more > 0 || !r.ledger.State().Live() {
@@ -22,14 +22,14 @@ func (r *incoming[I]) demand(n int64, mayBeUnbounded bool) error {
 	return nil
 }
 
-// askLocked leaves a Request in pending, with what is consumed.
+// askLocked leaves a Request in pending, with a report of the consumed elements.
 func (r *incoming[I]) askLocked(n int64, drain bool) {
 	request, news := r.ledger.Ask(n, drain, r.consumed.Load())
 	if !news {
 		return
 	}
 	if request.Drain {
-		signal(r.space) // there is more of it now
+		signal(r.space) // a drain gives the buffer more room
 	}
 	r.pending.ask(request.N, request.Consumed, request.Drain)
 	r.aimLocked()
@@ -45,7 +45,7 @@ func (r *incoming[I]) moreLocked() int64 {
 // age returns how long the direction has existed.
 func (r *incoming[I]) age() time.Duration { return time.Since(r.born) }
 
-// aimLocked sets how much has to be consumed until there may be something to ask for or to
+// aimLocked sets the number of consumed elements at which there may be something to request or to
 // report.
 func (r *incoming[I]) aimLocked() {
 	l := &r.ledger
@@ -57,8 +57,8 @@ func (r *incoming[I]) aimLocked() {
 	}
 }
 
-// did takes in that the application is done with n elements, and asks for more if that is due.
-// It reports whether the direction has ended.
+// did records that the application has consumed n more elements, and requests more if that is
+// due. It reports whether the direction has ended.
 func (r *incoming[I]) did(n int) (over bool) {
 	if r.consumed.Add(int64(n)) < r.look.Load() {
 		return false
@@ -78,8 +78,8 @@ func (r *incoming[I]) did(n int) (over bool) {
 	return !l.State().Live()
 }
 
-// claim counts n elements as consumed if the application has so many that are not. It returns
-// how many it has.
+// claim counts n elements as consumed if the application holds so many. It returns how many it
+// holds.
 func (r *incoming[I]) claim(n int64) (had int64, ok bool) {
 	for {
 		consumed := r.consumed.Load()
@@ -93,7 +93,7 @@ func (r *incoming[I]) claim(n int64) (had int64, ok bool) {
 	}
 }
 
-// retry returns a function for the budget. It asks for more when the budget may have some.
+// retry returns a function for the budget. It requests more when the budget may have room.
 func (r *incoming[I]) retry(write func()) func() {
 	return func() {
 		r.mu.Lock()
@@ -109,7 +109,7 @@ func (r *incoming[I]) retry(write func()) func() {
 	}
 }
 
-// reclaim returns a function for the budget. It gives unused credit back.
+// reclaim returns a function for the budget. It gives back unused credit.
 func (r *incoming[I]) reclaim(write func()) func() {
 	return func() {
 		r.mu.Lock()
@@ -124,7 +124,7 @@ func (r *incoming[I]) reclaim(write func()) func() {
 	}
 }
 
-// drain asks for a drain. The channel receives how much was given back.
+// drain starts a drain. The channel receives how much credit was given back.
 func (r *incoming[I]) drain() (<-chan int64, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -143,7 +143,7 @@ func (r *incoming[I]) drain() (<-chan int64, error) {
 	return answer, nil
 }
 
-// drained takes in the answer to a drain.
+// drained handles the answer to a drain.
 func (r *incoming[I]) drained(d *creditpb.Drained) *ProtocolError {
 	r.mu.Lock()
 	defer r.mu.Unlock()

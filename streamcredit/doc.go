@@ -1,9 +1,10 @@
-// Package streamcredit is request(n) for bidirectional gRPC streams: the receiver says
-// how many elements it wants, and the sender never has more than that outstanding.
+// Package streamcredit adds request(n) flow control to bidirectional gRPC streams. The receiver
+// requests a number of elements, and the sender never has more than that number outstanding.
 //
-// gRPC alone bounds bytes in transit, not what piles up behind a slow consumer: HTTP/2's
-// windows grow with the bandwidth of the whole connection, up to 16 MiB for each stream
-// that nobody reads. With credit the bound is the receiver's, in elements.
+// gRPC alone bounds the bytes in transit. It does not bound the backlog behind a slow consumer,
+// because HTTP/2 windows grow with the bandwidth of the whole connection, up to 16 MiB for each
+// stream that is not read. With credit the receiver sets the bound, in elements. A stream of a
+// few messages, or with a consumer that always keeps up, does not need it.
 //
 // # Three lines
 //
@@ -12,7 +13,7 @@
 //	import "weir/credit/v1/credit.proto";
 //	message Event { string body = 1; weir.credit.v1.Control credit = 15; }
 //
-// and let the two ends of the stream do the talking. The server, which sends here:
+// and wrap both ends of the stream. This server sends:
 //
 //	out, query, err := streamcredit.ServeSend(stream)
 //	...
@@ -20,7 +21,7 @@
 //	...
 //	return out.Finish(ctx)
 //
-// The client, which receives:
+// This client receives:
 //
 //	in, err := streamcredit.DialReceive(ctx, client.Watch)
 //	...
@@ -44,41 +45,41 @@
 //
 // # How much is asked for
 //
-// By default a receiver finds its window by itself ([WithAutoWindow]). [WithWindow] fixes
-// it: at most so many elements are asked for and not consumed, which is also the bound of
-// what the receiver holds. With [WithManualDemand] nothing comes that [Receiver.Request]
-// did not ask for. [WithByteWindow] bounds bytes, and a [Budget] what all receivers of a
-// process hold together.
+// By default a receiver adapts its window ([WithAutoWindow]). [WithWindow] fixes the size. The
+// window bounds the elements that are requested and not yet consumed, and so bounds the
+// receiver's buffer. With [WithManualDemand] the receiver requests only as many elements as
+// [Receiver.Request] asks for. [WithByteWindow] bounds bytes, and a [Budget] bounds the memory of
+// all receivers of a process.
 //
-// An element is consumed when Recv returns it, when the body of an All loop has ended for
-// it, or when Done says so ([WithExplicitDone]). The sender learns of it
-// ([Sender.Consumed], [Sender.Finish], [WithOnConsumed]): what came from a broker can be
-// acknowledged then.
+// An element is consumed when Recv returns it, when the body of an All loop has ended for it, or
+// when Done says so ([WithExplicitDone]). The sender learns of it from [Sender.Consumed],
+// [Sender.Finish] or [WithOnConsumed]. A sender that forwards messages of a broker can
+// acknowledge them then.
 //
-// # In between
+// # Pipelines and fan-out
 //
-// [Pipe] connects a receiver to a sender through a function, so that demand travels from the
-// end of a pipeline to its source. An [Outbox] is for producers that cannot be slowed down;
-// its policy says what is dropped. A [Topic] sends one source to many subscribers of whom
-// none slows another.
+// [Pipe] connects a receiver to a sender through a function, so that demand travels from the end
+// of a pipeline to its source. An [Outbox] serves a producer that cannot be slowed down. Its
+// policy selects the elements to drop. A [Topic] sends one source to many subscribers, and a slow
+// subscriber does not delay the others.
 //
-// # Ends
+// # How a stream ends
 //
-// Each direction ends once: with Close (Recv returns io.EOF), CloseGoingAway
-// ([ErrGoingAway]), CloseWithError, or the error with which the stream breaks. The receiver
-// may [Receiver.Cancel], and Send then returns [ErrCanceled]. A peer that breaks the rules
-// ends the stream with a [*ProtocolError] that names the [Reason], got and want; a handler
-// returns it as its status. What a hostile peer can cost is bounded: by the window in
-// elements, and in control messages by a bucket.
+// Each direction ends once: with Close (Recv returns io.EOF), with CloseGoingAway
+// ([ErrGoingAway]), with CloseWithError, or with the error that breaks the stream. The receiver
+// may call [Receiver.Cancel], and Send then returns [ErrCanceled]. If the peer breaks the
+// protocol, the stream ends with a [*ProtocolError], which gives the [Reason], got and want. A
+// handler returns it as its status. The window bounds the elements that a hostile peer can make
+// this end hold, and a token bucket bounds the control messages that it can send.
 //
 // # Validators and grpcurl
 //
-// Control travels in the messages of the method. A validator in an interceptor sees messages
-// whose only field is the Control, and must let them pass: a required field is missing in
-// them. grpcurl speaks the protocol by hand: -d with {"credit":{"open":{"willReceive":true,
-// "initial":{"n":10}}}} opens a subscription of ten elements, and prints the server's Open, the
-// elements and Complete.
+// Control travels in the messages of the method. A validator in an interceptor also sees messages
+// with no field but the Control. It must let them pass, although required fields are missing in
+// them. grpcurl can speak the protocol by hand. The option -d with
+// {"credit":{"open":{"willReceive":true,"initial":{"n":10}}}} opens a subscription of ten
+// elements, and prints the server's Open, the elements and Complete.
 //
-// The wire contract, for other languages, is proto/weir/credit/v1/credit.proto; the
-// conformance suite is the program conformance.
+// The wire contract for other languages is proto/weir/credit/v1/credit.proto. The program
+// conformance is its test suite.
 package streamcredit

@@ -1,10 +1,10 @@
 package streamcredit
 
-// A Duplex is one end of a stream that sends and receives. Each direction has a credit
-// of its own and ends by itself. Best each has a goroutine of its own. One goroutine that
-// does both can rely on sending about half of its peer's window more than it has received,
-// one element with a window of 1, and should use Recv: the body of an All loop that waits
-// in Send holds back its element's room, and its peer may be in the same place.
+// A Duplex is one end of a stream that sends and receives. Each direction has its own credit and
+// ends by itself. Run each direction in its own goroutine. If one goroutine does both, it can
+// rely on sending about half of the peer's window more elements than it has received, or one
+// element with a window of 1. It should call Recv and not All, because an All loop that waits in
+// Send holds back the room of its element, and the peer may wait in the same place.
 type Duplex[O, I any] struct {
 	// Out is the direction in which this end sends.
 	Out *Sender[O]
@@ -25,8 +25,9 @@ func newDuplex[O, I any](s *session[O, I]) *Duplex[O, I] {
 	return d
 }
 
-// Close ends what has not ended: the incoming direction is canceled, the outgoing one
-// closed with Close. On a client it then ends the call, and waits for that, a second for
-// the server to do its part where both directions had ended before. The error is that of
-// the call's status in that case, else nil. Closing twice is closing once.
+// Close ends the directions that have not ended. It cancels the incoming direction, and closes
+// the outgoing one like Sender.Close. On a client it then ends the call and waits for its end. If
+// both directions had ended before, it first gives the server one second to end the call, and
+// returns the error of the call's status. Otherwise it returns nil. Close may be called more than
+// once.
 func (d *Duplex[O, I]) Close() error { return d.end() }

@@ -10,8 +10,8 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// embedded is the wire of a stream whose messages have a field for Control. Its
-// elements are the messages.
+// embedded is the wire of a stream with a field for Control in its messages. Its elements are the
+// messages.
 type embedded[Out, In any] struct {
 	stream    Stream[Out, In]
 	closeSend func() error // nil on a server
@@ -73,7 +73,7 @@ func (w *embedded[Out, In]) writeHalfClose() error { return w.closeSend() }
 
 func (w *embedded[Out, In]) call() any { return w.stream }
 
-// What is written here is in the transport's hands at once, one by one.
+// The transport takes each message in the call that writes it.
 func (*embedded[Out, In]) flush(context.Context) error { return nil }
 func (*embedded[Out, In]) join()                       {}
 func (*embedded[Out, In]) batch(int64)                 {}
@@ -85,18 +85,18 @@ func (*embedded[Out, In]) carried() (bool, uint64)     { return false, 0 }
 func (*embedded[Out, In]) sizeOut(m *Out) int { return proto.Size(reflected(m).Interface()) }
 func (*embedded[Out, In]) sizeIn(m *In) int   { return proto.Size(reflected(m).Interface()) }
 
-// check returns why m cannot be an element.
+// check returns an error if m cannot be an element.
 func (w *embedded[Out, In]) check(m *Out) error {
 	if m == nil {
 		return invalid("got a nil %s, want a message", w.out.Parent().FullName())
 	}
 	if has(m, w.out) {
-		return invalid("got a %s with %s set, want it unset: it is the protocol's", w.out.Parent().FullName(), w.out.Name())
+		return invalid("got a %s with %s set, want it unset, since the protocol sets it", w.out.Parent().FullName(), w.out.Name())
 	}
 	return nil
 }
 
-// setup returns what WithSetup was given as an element.
+// setup returns the argument of WithSetup as an element.
 func (*embedded[Out, In]) setup(m any) (*Out, error) {
 	e, ok := m.(*Out)
 	if !ok || e == nil {
@@ -105,8 +105,7 @@ func (*embedded[Out, In]) setup(m any) (*Out, error) {
 	return e, nil
 }
 
-// has reports whether m has Control. Where the field has its usual name, that takes no
-// reflection.
+// has reports whether m has Control. It needs no reflection if the field has its usual name.
 func has(m any, field protoreflect.FieldDescriptor) bool {
 	if g, ok := m.(interface{ GetCredit() *creditpb.Control }); ok && field.Name() == "credit" {
 		return g.GetCredit() != nil
@@ -114,8 +113,7 @@ func has(m any, field protoreflect.FieldDescriptor) bool {
 	return reflected(m).Has(field)
 }
 
-// reflected returns the message m. That its type is one was checked when the wire
-// was made.
+// reflected returns the message m. The type was checked when the wire was made.
 func reflected(m any) protoreflect.Message {
 	return m.(proto.Message).ProtoReflect() //nolint:forcetypeassert // see above
 }
@@ -133,8 +131,8 @@ func shallow(m protoreflect.Message) protoreflect.Message {
 	return c
 }
 
-// controlFields holds what findControl found, by descriptor. The types of a
-// program bound it.
+// controlFields caches the results of findControl by descriptor. The number of message types in
+// the program bounds it.
 var controlFields sync.Map
 
 type controlField struct {
@@ -142,8 +140,8 @@ type controlField struct {
 	err   error
 }
 
-// controlFieldOf returns the field for Control in the messages of m's type, and
-// an error that says what to add where there is none.
+// controlFieldOf returns the field for Control in the messages of m's type. If there is none, the
+// error says how to add it.
 func controlFieldOf(m any) (protoreflect.FieldDescriptor, error) {
 	msg, ok := m.(proto.Message)
 	if !ok {
@@ -159,7 +157,7 @@ func controlFieldOf(m any) (protoreflect.FieldDescriptor, error) {
 	return found.field, found.err
 }
 
-// findControl finds the one plain field of type Control.
+// findControl finds the one singular field of type Control that is not in a oneof.
 func findControl(md protoreflect.MessageDescriptor) (protoreflect.FieldDescriptor, error) {
 	control := (*creditpb.Control)(nil).ProtoReflect().Descriptor().FullName()
 	var found protoreflect.FieldDescriptor

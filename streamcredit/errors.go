@@ -12,35 +12,35 @@ import (
 )
 
 var (
-	// ErrCanceled is what Send returns when the receiver wants no more: it sent
-	// Cancel, or it has left and its last credit is used. The error that wraps
-	// it says why, and has the status CANCELED.
+	// ErrCanceled is the error of Send when the receiver wants no more elements. The receiver has
+	// sent Cancel, or it has half-closed and its last credit is used. The error that wraps
+	// ErrCanceled gives the receiver's reason, and has the status CANCELED.
 	ErrCanceled = errors.New("streamcredit: the receiver has canceled")
 
-	// ErrClosed is what Send returns after Close, CloseWithError or Finish, and
-	// what Recv returns after Close or Cancel.
+	// ErrClosed is the error of Send after Close, CloseWithError or Finish, and of Recv after
+	// Close or Cancel.
 	ErrClosed = errors.New("streamcredit: closed")
 
-	// ErrGoingAway is what Recv returns where the sender ended with
-	// [Sender.CloseGoingAway]: what it had sent was received, but there would
-	// have been more. Another server may have it.
+	// ErrGoingAway is the error of Recv at the end of a direction that the sender ended with
+	// [Sender.CloseGoingAway]. All elements that it sent were received, but it had more to send.
+	// Another server may have them.
 	ErrGoingAway = errors.New("streamcredit: the sender is going away before the end")
 
-	// ErrTooLarge is what Send returns for an element that the receiver has said
-	// it would not take. It was not sent, and its credit is not used. The error that
-	// wraps it says the sizes, and has the status RESOURCE_EXHAUSTED with the reason
-	// MESSAGE_TOO_LARGE.
+	// ErrTooLarge is the error of Send for an element that is larger than the receiver's limit.
+	// The element was not sent, and its credit is not used. The error that wraps ErrTooLarge
+	// gives the sizes, and has the status RESOURCE_EXHAUSTED with the reason MESSAGE_TOO_LARGE.
 	ErrTooLarge = errors.New("streamcredit: the element is too large")
 
-	// ErrInvalid is wrapped by errors about arguments and options of the caller's.
+	// ErrInvalid is wrapped by errors about the caller's arguments and options.
 	ErrInvalid = errors.New("streamcredit: invalid")
 )
 
-// An UnconsumedError is the error of Finish when the receiver has ended the stream in order,
-// and has not reported all elements as consumed. It wraps [ErrCanceled]. A weir server reports
-// the first 16 elements one by one, then whenever it has none left, and otherwise at most every
-// 100 µs: a handler that consumes faster and returns while elements wait may have consumed a few
-// more than Consumed. If a report could not be written in time, Finish returns nil.
+// An UnconsumedError is the error of Finish when the receiver has ended the stream without a
+// failure, but has not reported all elements as consumed. It wraps [ErrCanceled]. A weir server
+// reports the first 16 elements one by one, then whenever it has none left, and otherwise at most
+// every 100 µs. If its handler consumes faster and returns while elements wait, it may have
+// consumed a few more than Consumed. If a report could not be written in time, Finish returns
+// nil.
 type UnconsumedError struct {
 	Sent     uint64 // elements
 	Consumed uint64 // elements that the receiver has reported, the first ones
@@ -62,24 +62,24 @@ func invalid(format string, args ...any) error {
 	return &misuse{text: fmt.Sprintf(format, args...)}
 }
 
-// A misuse is an error of this process's program. A handler that returns it tells the
-// client that something is wrong here, and not what.
+// A misuse is an error of this process's program. If a handler returns it, the client learns that
+// the server is at fault, but no details.
 type misuse struct{ text string }
 
 func (m *misuse) Error() string { return ErrInvalid.Error() + ": " + m.text }
 
 func (*misuse) Unwrap() error { return ErrInvalid }
 
-// GRPCStatus is how package status finds the status of an error.
+// GRPCStatus returns the status INTERNAL without details. Package status finds it.
 func (*misuse) GRPCStatus() *status.Status {
-	return status.New(codes.Internal, "streamcredit: the server uses the stream in a wrong way")
+	return status.New(codes.Internal, "streamcredit: the handler misused the stream")
 }
 
 // domain is the domain of the ErrorInfo in a status.
 const domain = "weir"
 
-// A Reason names a violation of the protocol, as it stands in the ErrorInfo of the
-// status. The set is closed.
+// A Reason names a violation of the protocol. It is the reason of the ErrorInfo in the status.
+// The set is closed.
 type Reason string
 
 // The reasons. Each has one code.
@@ -102,8 +102,7 @@ const (
 	BudgetExhausted     Reason = "BUDGET_EXHAUSTED"
 )
 
-// Code returns the gRPC code of a violation for that reason, UNKNOWN for a reason
-// that is none.
+// Code returns the gRPC code of violations with the reason r, or UNKNOWN if r is not a reason.
 func (r Reason) Code() codes.Code {
 	switch r {
 	case InvalidDemand, InvalidConsumed:
@@ -122,17 +121,17 @@ func (r Reason) Code() codes.Code {
 	return codes.Unknown
 }
 
-// A ProtocolError says that the peer broke the protocol, or that one of its time
-// limits passed. It ends the stream in both directions. A server's handler should
-// return it: it carries the status that the protocol asks for.
+// A ProtocolError says that the peer broke the protocol, or exceeded one of its time limits. It
+// ends the stream in both directions. A server's handler should return it, because it carries the
+// status that the protocol demands.
 type ProtocolError struct {
-	// Reason is what kind of violation it is.
+	// Reason is the kind of violation.
 	Reason Reason
-	// Got and Want say what happened and what should have, for people.
+	// Got and Want describe the peer's behavior and the rule, for people.
 	Got, Want string
 }
 
-// Error returns the reason, what was got and what was wanted.
+// Error returns the reason, got and want.
 func (e *ProtocolError) Error() string {
 	return fmt.Sprintf("streamcredit: %s: got %s, want %s", e.Reason, e.Got, e.Want)
 }
@@ -152,7 +151,7 @@ func violation(r Reason, want, got string, args ...any) *ProtocolError {
 	return &ProtocolError{Reason: r, Got: fmt.Sprintf(got, args...), Want: want}
 }
 
-// A tooLarge is ErrTooLarge with the sizes.
+// A tooLarge is ErrTooLarge with the size of the element and the limit.
 type tooLarge struct{ size, most int64 }
 
 func (e *tooLarge) Error() string {
@@ -161,12 +160,12 @@ func (e *tooLarge) Error() string {
 
 func (*tooLarge) Unwrap() error { return ErrTooLarge }
 
-// GRPCStatus returns the status that a client gets from a handler that returns e.
+// GRPCStatus returns the status of a handler that returns e.
 func (e *tooLarge) GRPCStatus() *status.Status {
 	return violation(MessageTooLarge, fmt.Sprintf("at most %d bytes", e.most), "an element of %d", e.size).GRPCStatus()
 }
 
-// canceled is ErrCanceled with what the receiver said.
+// canceled is ErrCanceled with the receiver's reason.
 type canceled struct{ reason string }
 
 func (c *canceled) Error() string {

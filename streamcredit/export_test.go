@@ -113,7 +113,9 @@ func (o *outgoing) play(events []ledger.OutEvent) {
 		case ledger.OutCancel, ledger.OutReturn, ledger.OutFail:
 			o.end(e, errPeace)
 		default:
-			o.take(func() int { return 0 })
+			if _, ok, _ := o.take(func() int { return 0 }); ok {
+				o.wrote()
+			}
 		}
 	}
 }

@@ -11,19 +11,19 @@ const (
 )
 
 // bucket is the flood rule. A control message costs a token. Each element of either direction
-// brings a token that never expires. Time brings floodRate tokens a second and fills the bucket
-// up to its size. One goroutine at a time uses it. It reads the clock only when it is empty.
+// adds a token that never expires. Time adds floodRate tokens a second, up to the size of the
+// bucket. Only one goroutine at a time may use it. It reads the clock only when it is empty.
 type bucket struct {
 	most     int64 // the size, in tokens
 	tokens   int64
-	elements uint64 // elements that were counted already
+	elements uint64 // elements that are counted in tokens already
 	filled   time.Time
 }
 
 func newBucket(most int64) bucket { return bucket{most: most, tokens: most, filled: time.Now()} }
 
-// spend takes a token and reports whether there was one. seen returns how many elements were
-// seen, both ways.
+// spend takes a token and reports whether there was one. seen returns the number of elements that
+// have passed, in both directions.
 func (b *bucket) spend(seen func() uint64) bool {
 	if !b.fill(seen) {
 		return false

@@ -48,26 +48,26 @@ type framed struct {
 	eased      func()            // called when the wire is no longer crowded
 
 	mu       sync.Mutex // guards the fields below
-	batched  int        // largest batch in bytes; 0: the peer takes none
+	batched  int        // largest batch in bytes; 0 if the peer takes none
 	written  int        // number of further elements that are accepted only once they are written
-	warned   bool       // the client was told not to take OK alone for the end
+	warned   bool       // the client was told not to take OK alone for a proper end
 	queue    queue.FIFO[*outFrame]
 	queued   int           // bytes
 	messages uint64        // written so far
 	controls int           // messages of control alone
 	held     bool          // the wire is crowded until eased
-	tail     *outFrame     // the last one in the queue, if it can take more
-	last     *outFrame     // the last message that is not written; nil: none
+	tail     *outFrame     // the last message in the queue, if it can take more
+	last     *outFrame     // the last message that is not written, or nil
 	err      error         // of the first write that failed
-	idle     chan struct{} // closed when the goroutine has ended; nil: none runs
-	room     chan struct{} // closed when there is room; nil: no Send waits
+	idle     chan struct{} // closed when the goroutine has ended; nil if none runs
+	room     chan struct{} // closed when there is room; nil if no Send waits
 }
 
 // An outFrame is a Frame that is being filled.
 type outFrame struct {
-	frame *creditpb.Frame // nil: half-close
-	size  int             // of its elements; 0: there are none
-	gone  chan struct{}   // closed when it was written or never will be; nil: no Send waits
+	frame *creditpb.Frame // nil for a half-close
+	size  int             // of its elements; 0 if there are none
+	gone  chan struct{}   // closed when it was written or never will be; nil if no Send waits
 }
 
 func newFramed(stream Stream[creditpb.Frame, creditpb.Frame]) *framed { return &framed{stream: stream} }
@@ -79,7 +79,7 @@ func newServedFramed(stream Stream[creditpb.Frame, creditpb.Frame]) *framed {
 	return &framed{stream: stream, written: math.MaxInt, setTrailer: trailerSetterOf(stream)}
 }
 
-// unfinishedTrailer tells a client that OK alone is no end in order; see FEATURE_UNFINISHED.
+// unfinishedTrailer tells a client that OK alone is not a proper end; see FEATURE_UNFINISHED.
 const unfinishedTrailer = "weir-credit-unfinished"
 
 func (w *framed) warns() {
@@ -263,7 +263,7 @@ func (w *framed) writeQueue(idle chan struct{}) {
 	w.idle = nil
 }
 
-// goneLocked takes in that f was written, or never will be.
+// goneLocked records that f was written, or never will be.
 func (w *framed) goneLocked(f *outFrame) {
 	if f == w.last {
 		w.last = nil
@@ -331,7 +331,7 @@ func (w *framed) read(into [][]byte) (*creditpb.Control, [][]byte, error) {
 		if !batched {
 			return nil, into, violation(UnexpectedFrame, "none: FEATURE_BATCH is not used", "a batch")
 		}
-		return f.GetPiggyback(), body.Batch.GetData(), nil // no copy: a batch may be of millions that are empty
+		return f.GetPiggyback(), body.Batch.GetData(), nil // no copy, since a batch may have millions of empty elements
 	}
 	return f.GetPiggyback(), into, nil
 }

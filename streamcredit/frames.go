@@ -8,18 +8,18 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// ServeFrames makes a handler of CreditStream.Channel sender and receiver of bytes. With
+// ServeFrames makes a handler of CreditStream.Channel both sender and receiver of bytes. With
 // [SendOnly] or [ReceiveOnly] it does one of the two, and the other field is nil. Small elements
 // share messages. An element must not be changed after Send.
 //
-// Send does not wait for the transport unless many bytes wait for it. Finish, Close and the like
-// wait until all elements are in the transport's hands. A handler that has sent must call one of
-// them. When it returns without, gRPC ends the stream at once and drops the elements that wait.
-// The client then gets the elements that were written and, if the handler returned nil, a
-// [*ProtocolError] with [CountMismatch]. The first 64 elements are never lost in this way, since
-// Send waits for the transport. For a client that would take that end for the proper one, which
-// does not list FEATURE_UNFINISHED, Send waits for all elements, and they share no messages.
-// Otherwise ServeFrames is like [ServeSend].
+// Send does not wait for the transport unless many bytes wait for it. Finish and the Close methods
+// wait until the transport has all elements. A handler that has sent must call one of them. If it
+// returns without, gRPC ends the stream at once and drops the elements that wait. The client then
+// gets the elements that were written and, if the handler returned nil, a [*ProtocolError] with
+// [CountMismatch]. The first 64 elements are never lost in this way, since Send waits until they
+// are written. A client that does not list FEATURE_UNFINISHED would take such an end for a proper
+// one. With such a client Send waits until each element is written, and elements share no
+// messages. Otherwise ServeFrames is like [ServeSend].
 func ServeFrames(stream Stream[creditpb.Frame, creditpb.Frame], opts ...DuplexOption) (*Duplex[[]byte, []byte], []byte, error) {
 	c, err := newConfig(role{server: true, sends: true, receives: true}, opts)
 	if err != nil {
@@ -32,8 +32,8 @@ func ServeFrames(stream Stream[creditpb.Frame, creditpb.Frame], opts ...DuplexOp
 	return newDuplex(s), s.setup, nil
 }
 
-// DialFrames opens a stream of bytes; open is the method Channel of a client of
-// CreditStream. It is to [ServeFrames] what [Dial] is to [Serve].
+// DialFrames opens a stream of bytes to a handler that uses [ServeFrames]. open is the method
+// Channel of a CreditStream client. Otherwise DialFrames is like [Dial].
 func DialFrames[CallOption any, S ClientStream[creditpb.Frame, creditpb.Frame]](
 	ctx context.Context, open func(context.Context, ...CallOption) (S, error), opts ...DuplexOption,
 ) (*Duplex[[]byte, []byte], error) {
@@ -57,7 +57,8 @@ func trailerOf(stream any) metadata.MD {
 	return nil
 }
 
-// trailerSetterOf returns how to set a trailer on a server's stream, or nil if there is no way.
+// trailerSetterOf returns a function that sets a trailer on a server's stream, or nil if it
+// cannot.
 func trailerSetterOf(stream any) func(metadata.MD) {
 	if t, ok := stream.(interface{ SetTrailer(md metadata.MD) }); ok {
 		return t.SetTrailer
@@ -65,7 +66,7 @@ func trailerSetterOf(stream any) func(metadata.MD) {
 	return nil
 }
 
-// last returns the last of some values, nothing if there are none.
+// last returns the last value, or an empty string if there is none.
 func last(values []string) string {
 	if len(values) == 0 {
 		return ""

@@ -12,15 +12,16 @@ import (
 
 const (
 	version = 1
-	// header is the response header that tells a client of a server that is aware.
+	// header is the response header by which a client recognizes a server that knows the
+	// protocol.
 	header = "weir-credit-version"
-	// minHeartbeat is the shortest interval that is honoured.
+	// minHeartbeat is the shortest interval that this end honors.
 	minHeartbeat = 100 * time.Millisecond
-	// missedHeartbeats is how many intervals of silence mean that the peer is gone.
+	// missedHeartbeats is the number of silent intervals after which the peer is taken for gone.
 	missedHeartbeats = 3
 )
 
-// features returns what this end knows.
+// features returns the features that this end knows.
 func (s *session[O, I]) features() []creditpb.Feature {
 	return []creditpb.Feature{
 		creditpb.Feature_FEATURE_CONSUMED, creditpb.Feature_FEATURE_DRAIN,
@@ -51,7 +52,7 @@ func (s *session[O, I]) hello() *creditpb.Control {
 	return &creditpb.Control{Kind: &creditpb.Control_Open{Open: o}}
 }
 
-// open acts on the peer's first message.
+// open handles the peer's first message.
 func (s *session[O, I]) open(c *creditpb.Control, elements []I) error {
 	o := c.GetOpen()
 	if c != nil {
@@ -71,7 +72,7 @@ func (s *session[O, I]) open(c *creditpb.Control, elements []I) error {
 	if len(elements) == 1 {
 		s.setup, s.hasSetup = elements[0], true
 	}
-	s.peerReceives = o.GetWillReceive() // and no more is kept of what a peer may have made huge
+	s.peerReceives = o.GetWillReceive() // nothing else of the Open is kept, which may be huge
 	if r := o.GetInitial(); r != nil {
 		if v := s.request(r, true); v != nil {
 			return v
@@ -82,18 +83,18 @@ func (s *session[O, I]) open(c *creditpb.Control, elements []I) error {
 	return nil
 }
 
-// agree checks what the peer's Open asks for against what this end does.
+// agree checks the peer's Open, and applies its bounds and features.
 func (s *session[O, I]) agree(o *creditpb.Open) *ProtocolError {
 	lowest, highest := max(1, o.GetMinVersion()), max(1, o.GetMaxVersion())
 	switch {
 	case lowest > version || highest < version || lowest > highest:
 		return violation(VersionMismatch, fmt.Sprintf("version %d", version), "versions %d to %d", lowest, highest)
 	case s.out != nil && s.in == nil && !o.GetWillReceive():
-		return violation(UnexpectedFrame, "a peer that receives: its Open must say will_receive", "one that does not")
+		return violation(UnexpectedFrame, "an Open with will_receive", "one without it")
 	case s.in != nil && s.out == nil && !o.GetWillSend():
-		return violation(UnexpectedFrame, "a peer that sends: its Open must say will_send", "one that does not")
+		return violation(UnexpectedFrame, "an Open with will_send", "one without it")
 	case s.in != nil && s.out != nil && (!o.GetWillSend() || !o.GetWillReceive()):
-		return violation(UnexpectedFrame, "a peer that sends and receives: its Open must say will_send and will_receive",
+		return violation(UnexpectedFrame, "an Open with will_send and will_receive",
 			"will_send %t, will_receive %t", o.GetWillSend(), o.GetWillReceive())
 	case o.GetMaxMessageBytes() < 0 || o.GetMaxBufferedBytes() < 0 || o.GetMaxCredit() < 0:
 		return violation(InvalidDemand, "bounds of 0 or more", "max_message_bytes %d, max_buffered_bytes %d, max_credit %d",
@@ -120,8 +121,8 @@ func (s *session[O, I]) agree(o *creditpb.Open) *ProtocolError {
 	return nil
 }
 
-// openUnaware begins a session with a client that knows nothing of the protocol, whose
-// first message has an element.
+// openUnaware begins a session with a client that does not know the protocol. The client's first
+// message has an element.
 func (s *session[O, I]) openUnaware(elements []I) error {
 	s.w.unaware()
 	s.peerReceives = true

@@ -4,7 +4,7 @@ import (
 	"time"
 )
 
-// beats starts the heartbeats that the peer asked for every d, and the watch on the peer's own.
+// beats starts the heartbeats that the peer requests every d, and the watch for the peer's own.
 func (s *session[O, I]) beats(d time.Duration) {
 	if !s.pulse {
 		return
@@ -17,8 +17,8 @@ func (s *session[O, I]) beats(d time.Duration) {
 	}
 }
 
-// pace writes a heartbeat whenever nothing was written for three quarters of d. The rest of d is
-// for the way to the peer and for a busy processor.
+// pace writes a heartbeat whenever nothing was written for three quarters of d. The last quarter
+// is for the way to the peer and for a busy processor.
 func (s *session[O, I]) pace(d time.Duration) {
 	due := d - d/4
 	if s.out != nil {
@@ -37,7 +37,7 @@ func (s *session[O, I]) pace(d time.Duration) {
 	})
 }
 
-// slowestRate is the least rate, in bytes a second, at which a message on its way is taken to move.
+// slowestRate is the assumed least rate of a message on its way, in bytes a second.
 const slowestRate = 64 << 10
 
 // watch ends the session when the peer is silent for too long. Silence does not count after the

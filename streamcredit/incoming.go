@@ -22,29 +22,29 @@ const (
 	weighEvery = 16
 )
 
-// incoming is the direction in which this end receives: its ledger, the buffer, and the
-// goroutines that wait for elements. It does no I/O. Control to write is left in pending.
+// incoming is the direction in which this end receives. It has the ledger, the buffer, and the
+// goroutines that wait for elements. It does no I/O. It leaves control for the peer in pending.
 //
-// The read loop and the consumers have a lock each. They meet at mu when a consumer has taken
-// everything out of the buffer, or has consumed so much that there may be something to write.
+// The read loop and the consumers each have their own lock. Both take mu when a consumer has
+// emptied the buffer, or has consumed so much that there may be something to write.
 type incoming[I any] struct {
 	pending  *pending
 	size     func(I) int
 	atOnce   bool            // errors overtake elements
-	explicit bool            // the application says what is consumed
+	explicit bool            // the application calls Done
 	report   func()          // writes pending control
-	lapse    func()          // on a server: tells the client that more may be consumed than was reported
+	lapse    func()          // tells a server's client that more may be consumed than was reported
 	gone     <-chan struct{} // closed when the stream's context has ended
 
 	consumed atomic.Int64  // elements that the application is done with
 	seen     atomic.Int64  // elements that the application was given
 	look     atomic.Int64  // value of consumed at which there may be something to write
-	exact    atomic.Bool   // the sender takes elements that were not reported for not consumed
-	withheld atomic.Bool   // the application gets no element of those that are taken
-	full     atomic.Bool   // the read loop waits for the application
-	ready    chan struct{} // of one place: a waiting consumer may find something
-	space    chan struct{} // of one place: a full buffer of unbounded demand has room
-	done     chan struct{} // closed when no element can be asked for any more
+	exact    atomic.Bool   // for the sender, an element without a report counts as not consumed
+	withheld atomic.Bool   // the application gets no more elements of taken
+	full     atomic.Bool   // the read loop waits for room in the buffer
+	ready    chan struct{} // of capacity 1; a waiting consumer may find something
+	space    chan struct{} // of capacity 1; a full buffer of unbounded demand has room
+	done     chan struct{} // closed when no more elements can be requested
 
 	takeMu sync.Mutex    // guards taken; locked before mu, never after it
 	taken  queue.FIFO[I] // elements taken out of the buffer, for consumers
@@ -52,20 +52,20 @@ type incoming[I any] struct {
 	mu sync.Mutex // guards the fields below; held for a few instructions only
 
 	ledger  ledger.In
-	account *account // of the budget; nil: none
+	account *account // of the budget, or nil
 	buffer  queue.FIFO[I]
 	held    int64        // bytes in buffer, where demand is unbounded
 	weighAt int64        // number of received elements at which to weigh one
 	drains  bool         // the sender knows FEATURE_DRAIN
-	answer  []chan int64 // waits for Drained; each has one place
+	answer  []chan int64 // wait for Drained; each has capacity 1
 
 	waiting int           // Recvs that wait
 	since   time.Time     // when the first of them began
-	waited  time.Duration // total time in which a Recv waited, without the wait in progress
+	waited  time.Duration // total time in which a Recv waited, without a wait in progress
 	born    time.Time
 
 	prompted time.Time   // when a report was last due at once
-	idle     *time.Timer // reports what is consumed
+	idle     *time.Timer // reports consumed elements
 	idleAt   int64       // number of received elements when it was set
 }
 
@@ -79,14 +79,15 @@ func newIncoming[I any](c *config, p *pending, size func(I) int) *incoming[I] {
 	return r
 }
 
-// join makes the receiver take its credit from the account of a budget.
+// join makes the receiver take its credit from the budget account a.
 func (r *incoming[I]) join(a *account) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.account, r.ledger.Budget = a, a
 }
 
-// first returns what Open asks for, and how many elements there may ever be.
+// first returns the demand for Open, and the largest number of elements that will ever be
+// requested and not consumed.
 func (r *incoming[I]) first() (n, held int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -95,7 +96,7 @@ func (r *incoming[I]) first() (n, held int64) {
 	return n, r.ledger.Held()
 }
 
-// agree takes over what both ends know.
+// agree applies the features that both ends know, and the sender's largest credit.
 func (r *incoming[I]) agree(reports, drains bool, maxCredit int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -105,7 +106,7 @@ func (r *incoming[I]) agree(reports, drains bool, maxCredit int64) {
 	r.aimLocked()
 }
 
-// unleash lifts all bounds, for a sender that knows nothing of them.
+// unleash lifts all bounds, for a sender that does not know the protocol.
 func (r *incoming[I]) unleash() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -113,7 +114,8 @@ func (r *incoming[I]) unleash() {
 	r.aimLocked()
 }
 
-// push takes in elements that have arrived. It waits only where demand is unbounded.
+// push adds elements that have arrived. It waits only if demand is unbounded and the buffer is
+// full.
 func (r *incoming[I]) push(elements []I) *ProtocolError {
 	n := int64(len(elements))
 	r.mu.Lock()
@@ -146,7 +148,7 @@ func (r *incoming[I]) push(elements []I) *ProtocolError {
 	return nil
 }
 
-// weighLocked takes in the sizes of elements that have arrived.
+// weighLocked records the sizes of elements that have arrived.
 func (r *incoming[I]) weighLocked(elements []I) *ledger.Violation {
 	if received := r.ledger.Received(); r.ledger.Auto() && received > r.weighAt {
 		r.ledger.Window.Weigh(r.size(elements[rand.N(len(elements))]))
@@ -236,9 +238,9 @@ func (r *incoming[I]) pop() (element I, ok bool, err error) {
 	return element, true, nil
 }
 
-// refill takes everything out of the buffer, and returns why nothing follows, if so. Both are
-// looked at in one step. Elements that arrive in between would be lost otherwise. The caller
-// holds r.takeMu.
+// refill takes everything out of the buffer, and returns the reason if nothing follows. It looks
+// at both under one lock, or elements that arrive in between would be lost. The caller holds
+// r.takeMu.
 func (r *incoming[I]) refill() (end error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -262,7 +264,7 @@ func (r *incoming[I]) park(ctx context.Context) {
 	last, start := r.ledger.Received(), time.Now()
 	if r.waiting++; r.waiting == 1 {
 		r.since = start
-		r.aimLocked() // other consumers may be done with their elements from now on
+		r.aimLocked() // other consumers may finish their elements from now on
 	}
 	if r.ledger.Reports() && r.consumed.Load() > r.ledger.Reported() {
 		r.armLocked()

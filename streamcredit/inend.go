@@ -20,12 +20,12 @@ func (r *incoming[I]) received() uint64 {
 	return uint64(r.ledger.Received())
 }
 
-// terminal takes in Complete or Error. err is io.EOF for Complete.
+// terminal handles Complete or Error. err is io.EOF for Complete.
 func (r *incoming[I]) terminal(err error, total uint64) *ProtocolError {
 	return r.ends(func(l *ledger.In) *ledger.Violation { return l.Terminal(err, total) }, true)
 }
 
-// halfClosed takes in the end of the sender's half of the stream, which counts as Complete.
+// halfClosed handles the end of the sender's half of the stream, which counts as Complete.
 func (r *incoming[I]) halfClosed() {
 	_ = r.ends(func(l *ledger.In) *ledger.Violation { l.HalfClose(io.EOF); return nil }, true)
 }
@@ -35,7 +35,7 @@ func (r *incoming[I]) fail(err error) {
 	_ = r.ends(func(l *ledger.In) *ledger.Violation { l.Fail(err); return nil }, false)
 }
 
-// ends has the ledger take in an end. If report is set and everything is consumed, it leaves the
+// ends applies an end to the ledger. If report is set and everything is consumed, it leaves the
 // last report in pending.
 func (r *incoming[I]) ends(end func(*ledger.In) *ledger.Violation, report bool) *ProtocolError {
 	r.mu.Lock()
@@ -51,14 +51,14 @@ func (r *incoming[I]) ends(end func(*ledger.In) *ledger.Violation, report bool) 
 	return nil
 }
 
-// endedLocked does what the end of the direction asks for. live says whether it had not ended
+// endedLocked finishes the direction if the ledger has just ended. live says whether it was live
 // before.
 func (r *incoming[I]) endedLocked(live bool) {
 	if !live || r.ledger.State().Live() {
 		return
 	}
 	close(r.done)
-	if err := r.ledger.Why(); r.atOnce && err != io.EOF && err != ErrGoingAway { //nolint:errorlint // the bare ones are ends in order
+	if err := r.ledger.Why(); r.atOnce && err != io.EOF && err != ErrGoingAway { //nolint:errorlint // the bare errors are proper ends
 		r.withheld.Store(true)
 	}
 	if r.idle != nil {
@@ -67,8 +67,8 @@ func (r *incoming[I]) endedLocked(live bool) {
 	r.aimLocked()
 }
 
-// cancel drops everything, now and later. It reports whether the sender is to be told: it has
-// not ended, or it waits to hear that everything is consumed.
+// cancel drops all elements, now and later. It reports whether the sender must be told, because
+// it has not ended or waits to hear that everything is consumed.
 func (r *incoming[I]) cancel() (tell bool) {
 	r.takeMu.Lock()
 	defer r.takeMu.Unlock()
@@ -79,13 +79,13 @@ func (r *incoming[I]) cancel() (tell bool) {
 	r.ledger.Close(ErrClosed)
 	r.endedLocked(state.Live())
 	r.dropLocked()
-	r.ledger.Release() // the application owns what it has now
+	r.ledger.Release() // from now on the elements belong to the application
 	return tell
 }
 
-// abandon gives back to the budget what is not consumed. If drop is set and the sender had not
-// ended, it drops that as well, and Recv returns err unless it had a reason before: the failure of
-// the session may not have come as far as this direction yet.
+// abandon releases the budget of elements that are not consumed. If drop is set and the sender
+// had not ended, it drops them as well, and Recv then returns err. An earlier reason wins over
+// err. err is needed because the failure of the session may not have reached this direction yet.
 func (r *incoming[I]) abandon(drop bool, err error) {
 	r.takeMu.Lock()
 	defer r.takeMu.Unlock()
@@ -99,7 +99,7 @@ func (r *incoming[I]) abandon(drop bool, err error) {
 	r.ledger.Release()
 }
 
-// dropLocked drops what is buffered. The caller holds r.takeMu, too.
+// dropLocked drops the buffered elements. The caller holds r.takeMu, too.
 func (r *incoming[I]) dropLocked() {
 	r.withheld.Store(true)
 	r.consumed.Add(int64(r.taken.Len() + r.buffer.Len()))
@@ -110,7 +110,7 @@ func (r *incoming[I]) dropLocked() {
 	r.ledger.Settle(r.consumed.Load())
 }
 
-// why returns what Recv returns at the end, and nil before it.
+// why returns the error of Recv at the end, and nil before it.
 func (r *incoming[I]) why() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -124,7 +124,7 @@ func (r *incoming[I]) complete() bool {
 	return r.ledger.State() == ledger.InEnded && r.ledger.Received() == r.seen.Load()
 }
 
-// spent reports whether nothing more is to be written for this direction.
+// spent reports whether this direction has nothing more to write.
 func (r *incoming[I]) spent() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

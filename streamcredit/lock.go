@@ -10,7 +10,7 @@ import (
 type lock struct {
 	held    atomic.Bool
 	waiters atomic.Int32
-	free    chan struct{} // of one place: the lock was released while a goroutine waits
+	free    chan struct{} // of capacity 1; the lock was released while a goroutine waits
 }
 
 func newLock() *lock { return &lock{free: make(chan struct{}, 1)} }

@@ -8,23 +8,23 @@ import (
 	"time"
 )
 
-// A Meter counts all streams that were made with it ([WithMeter]), for metrics. It holds
-// sums over streams and nothing for each: its cost does not grow with their number but
-// while they are open. Safe for concurrent use. The zero value is a meter without a name.
+// A Meter counts all streams that were made with it ([WithMeter]), for metrics. It keeps one sum
+// for all streams that have ended, so its cost grows only with the number of open streams. Safe
+// for concurrent use. The zero value is a meter without a name.
 type Meter struct {
 	name    string
 	dropped atomic.Uint64
 
-	mu         sync.Mutex // guards what follows
+	mu         sync.Mutex // guards the fields below
 	open       map[metered]struct{}
-	closed     MeterStats // sums over streams that are over
+	closed     MeterStats // sums over streams that have ended
 	violations map[Reason]uint64
 }
 
-// metered is what a session offers to its meter.
+// metered is the part of a session that its meter uses.
 type metered interface{ measure(m *MeterStats) }
 
-// NewMeter returns a meter. Its name becomes a label value: choose it in the program,
+// NewMeter returns a meter. Its name becomes a label value, so it must come from the program and
 // never from a call.
 func NewMeter(name string) *Meter {
 	return &Meter{name: name}
@@ -33,48 +33,48 @@ func NewMeter(name string) *Meter {
 // Name returns the meter's name.
 func (m *Meter) Name() string { return m.name }
 
-// MeterStats is what a [Meter] has counted since it was made, and the state of the
-// streams that are open.
+// MeterStats is a snapshot of a [Meter]. It has counters since the meter was created, and the
+// state of the open streams.
 type MeterStats struct {
-	// Streams is how many are open; Opened how many there ever were.
+	// Streams is the number of open streams, and Opened the number of streams ever opened.
 	Streams, Opened uint64
 
-	// Sent and Received count elements, SentBytes and ReceivedBytes their sizes (of what
-	// was received only where its size is bounded).
+	// Sent and Received count elements. SentBytes and ReceivedBytes count their bytes.
+	// ReceivedBytes includes only receivers with a size bound or a budget.
 	Sent, Received           uint64
 	SentBytes, ReceivedBytes int64
 
-	// ControlSent and ControlReceived count control messages and what rode on elements.
+	// ControlSent and ControlReceived count control messages, and control that rode on elements.
 	ControlSent, ControlReceived uint64
 
 	// Dropped counts elements that outboxes have dropped.
 	Dropped uint64
 
-	// Credit is what senders may send now, without those whose demand is unbounded,
-	// which Unbounded counts.
+	// Credit is the number of elements that senders may send now. Senders with unbounded demand
+	// are left out. Unbounded counts them.
 	Credit    int64
 	Unbounded uint64
-	// Starved is the time, summed over senders, in which a Send waited for demand;
-	// Starving how many senders have one that does now.
+	// Starved is the time in which a Send waited for demand, summed over senders. Starving is the
+	// number of senders with a Send that waits now.
 	Starved  time.Duration
 	Starving uint64
 
-	// Demand is what receivers have asked for and not received, without those that
-	// asked for no end.
+	// Demand is the number of elements that receivers have requested and not received. Receivers
+	// with unbounded demand are left out.
 	Demand int64
-	// Lag is how many elements have arrived and are not consumed.
+	// Lag is the number of elements that have arrived and are not consumed.
 	Lag uint64
-	// Waited is the time, summed over receivers, in which a Recv waited for elements.
+	// Waited is the time in which a Recv waited for elements, summed over receivers.
 	Waited time.Duration
 	// Window is the sum of the windows of receivers.
 	Window int64
 
-	// Violations counts streams that ended with a ProtocolError, by reason; time limits
-	// (stalls) are among them.
+	// Violations counts streams that ended with a ProtocolError, by reason. Exceeded time limits
+	// are among them.
 	Violations map[Reason]uint64
 }
 
-// Stats returns the sums. It looks at each open stream.
+// Stats returns the sums. Its cost grows with the number of open streams.
 func (m *Meter) Stats() MeterStats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -98,7 +98,7 @@ func (m *Meter) join(s metered) {
 	m.open[s] = struct{}{}
 }
 
-// leave keeps what s has counted.
+// leave removes s and keeps its counts.
 func (m *Meter) leave(s metered) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -110,7 +110,7 @@ func (m *Meter) leave(s metered) {
 	m.closed.forgetState()
 }
 
-// failed counts a violation.
+// failed counts err if it is a violation.
 func (m *Meter) failed(err error) {
 	var v *ProtocolError
 	if !errors.As(err, &v) {
@@ -124,12 +124,12 @@ func (m *Meter) failed(err error) {
 	m.violations[v.Reason]++
 }
 
-// forgetState clears what is true only of open streams.
+// forgetState clears the fields that describe open streams.
 func (m *MeterStats) forgetState() {
 	m.Credit, m.Unbounded, m.Starving, m.Demand, m.Lag, m.Window = 0, 0, 0, 0, 0, 0
 }
 
-// measure adds what the session has counted, and its state.
+// measure adds the counts and the state of the session to m.
 func (s *session[O, I]) measure(m *MeterStats) {
 	m.ControlReceived += s.controls.Load()
 	m.ControlSent += s.w.controls.Load()

@@ -11,8 +11,8 @@ import (
 	"github.com/weir-go/weir/streamcredit/internal/ledger"
 )
 
-// Options are sealed, and typed by what they act on: one that means nothing to a
-// Sender does not compile there. A Duplex takes all of them.
+// Options are sealed, and typed by the direction that they configure. An option that does not
+// apply to a Sender does not compile for one. A Duplex takes all of them.
 type (
 	// A DuplexOption configures either direction, or both.
 	DuplexOption interface{ apply(c *config) }
@@ -47,7 +47,7 @@ func (bothOption) receives()            {}
 func (sendOption) sends()               {}
 func (receiveOption) receives()         {}
 
-// windowMode is how a receiver finds out how much to ask for.
+// windowMode selects how a receiver decides how much to request.
 type windowMode uint8
 
 const (
@@ -56,7 +56,7 @@ const (
 	manualDemand
 )
 
-// config is what the options say, both directions of it.
+// config is the result of the options, for both directions.
 type config struct {
 	role      role
 	handshake time.Duration
@@ -64,7 +64,7 @@ type config struct {
 	meter     *Meter
 	setup     any // a client's first element
 	call      []grpc.CallOption
-	unaware   bool // a server talks to clients that know nothing of this
+	unaware   bool // a server accepts clients that do not know the protocol
 
 	firstRequest time.Duration
 	stall        time.Duration
@@ -73,7 +73,7 @@ type config struct {
 	onConsumed   func(uint64)
 
 	mode        windowMode
-	windows     int // options that set it
+	windows     int // number of options that set mode
 	size        int // of a fixed window
 	low         *int
 	auto        AutoWindow
@@ -87,27 +87,27 @@ type config struct {
 const (
 	defaultHandshake    = 10 * time.Second
 	defaultFirstRequest = 30 * time.Second
-	// largestWindow keeps a window from being mistaken for unbounded demand.
+	// largestWindow keeps a window apart from unbounded demand.
 	largestWindow = math.MaxInt32
 )
 
-// WithHandshakeTimeout bounds how long to wait for the peer's Open; the default is
-// 10 s. It must be positive.
+// WithHandshakeTimeout bounds the wait for the peer's Open. It must be positive. The default is
+// 10 s.
 func WithHandshakeTimeout(d time.Duration) Option {
 	return bothOption(func(c *config) { c.handshake = d })
 }
 
-// WithHeartbeat asks the peer to show life at least every d, which is 100 ms or more. The
-// stream ends with UNAVAILABLE, PEER_STALLED, when nothing has come for three times d. It
-// finds a peer whose machine is gone while TCP has not noticed; grpc.keepalive does so for a
-// whole connection. Zero, the default: no heartbeats. A peer that does not know heartbeats
-// (FEATURE_HEARTBEAT) is refused with FAILED_PRECONDITION, VERSION; one that is unaware of the
+// WithHeartbeat makes the peer send a message at least every d, which is 100 ms or more. If
+// nothing arrives for three times d, the stream ends with UNAVAILABLE, PEER_STALLED. Heartbeats
+// detect a peer that is gone while TCP has not noticed. The package grpc/keepalive does so for a
+// whole connection. Zero, the default, means no heartbeats. A peer that does not know heartbeats
+// (FEATURE_HEARTBEAT) is refused with FAILED_PRECONDITION, VERSION. A peer that does not know the
 // protocol ([AllowUnaware]) is not watched.
 //
-// No heartbeat can overtake an element that is on its way. weir's senders announce elements
-// of more than 64 KiB times d, in seconds; each second of patience more is for 64 KiB of
-// them. Other senders may not: choose d so that the largest element arrives within three times
-// d.
+// A heartbeat cannot overtake an element on its way. weir's senders announce each element that is
+// larger than 64 KiB times d in seconds, and the receiver then waits one second longer for each
+// 64 KiB of it. Other senders may not announce elements. For them, choose d so that the largest
+// element arrives within three times d.
 func WithHeartbeat(d time.Duration) Option {
 	return bothOption(func(c *config) { c.heartbeat = d })
 }
@@ -115,85 +115,84 @@ func WithHeartbeat(d time.Duration) Option {
 // WithMeter counts the stream in m.
 func WithMeter(m *Meter) Option { return bothOption(func(c *config) { c.meter = m }) }
 
-// WithSetup sends message, one of the client's stream, with the client's Open: the
-// query of a subscription, say. It costs no credit and no round trip. The server's
-// constructor returns it. The client's returns an error that wraps ErrInvalid, and makes no
-// call, if message is not of the type that the stream sends. For clients only.
+// WithSetup sends message with the client's Open, for example the query of a subscription. It
+// costs no credit and no round trip. The constructor on the server returns it. message must have
+// the type that the client sends. Otherwise the constructor on the client returns an error that
+// wraps ErrInvalid and makes no call. For clients only.
 func WithSetup(message any) Option { return bothOption(func(c *config) { c.setup = message }) }
 
-// WithCallOptions makes the call with opts, as for a call of grpc's own. For clients only.
+// WithCallOptions makes the call with opts, like the options of any gRPC call. For clients only.
 func WithCallOptions(opts ...grpc.CallOption) Option {
 	return bothOption(func(c *config) { c.call = append(c.call, opts...) })
 }
 
-// AllowUnaware lets a server talk to clients that know nothing of the protocol, whose
-// first message has no Control: they are sent elements without bound, and what
-// they send is bound by HTTP/2's flow control alone. Without it they are refused with
-// FAILED_PRECONDITION. For servers only.
+// AllowUnaware lets a server accept clients that do not know the protocol. The first message of
+// such a client has no Control. The server sends it elements without bound, and only HTTP/2 flow
+// control bounds the elements that the client sends. Without this option the client is refused
+// with FAILED_PRECONDITION. For servers only.
 func AllowUnaware() Option { return bothOption(func(c *config) { c.unaware = true }) }
 
-// SendOnly has a Duplex send only: its In is nil.
+// SendOnly makes a Duplex send only. Its In is nil.
 func SendOnly() DuplexOption { return bothOption(func(c *config) { c.role.receives = false }) }
 
-// ReceiveOnly has a Duplex receive only: its Out is nil.
+// ReceiveOnly makes a Duplex receive only. Its Out is nil.
 func ReceiveOnly() DuplexOption { return bothOption(func(c *config) { c.role.sends = false }) }
 
-// WithFirstRequestTimeout bounds how long a receiver may take to ask for anything at
-// all; then the stream ends with DEADLINE_EXCEEDED, FIRST_REQUEST_TIMEOUT. Zero: no
-// bound. The default is 30 s for servers and none for clients.
+// WithFirstRequestTimeout bounds the time until the receiver's first request. After it the stream
+// ends with DEADLINE_EXCEEDED, FIRST_REQUEST_TIMEOUT. Zero means no bound. The default is 30 s
+// for servers and no bound for clients.
 func WithFirstRequestTimeout(d time.Duration) SendOption {
 	return sendOption(func(c *config) { c.firstRequest = d })
 }
 
-// WithSendStallTimeout bounds how long one Send may wait for credit; then the stream
-// ends with DEADLINE_EXCEEDED, CREDIT_STARVED. Zero, the default: no bound.
+// WithSendStallTimeout bounds the time that one Send may wait for credit. After it the stream
+// ends with DEADLINE_EXCEEDED, CREDIT_STARVED. Zero, the default, means no bound.
 func WithSendStallTimeout(d time.Duration) SendOption {
 	return sendOption(func(c *config) { c.stall = d })
 }
 
-// WithMaxPeerCredit bounds the credit that a sender has at any time to n elements: what is
-// asked for beyond is there once there is room for it, or, with reject, ends the stream
-// with RESOURCE_EXHAUSTED, DEMAND_TOO_LARGE. With reject, Open announces the bound, and weir's
-// receivers stay below it, but for what a client asks for with [Receiver.Request] before it has
-// the server's Open. By default there is no bound, and demand may be unbounded.
+// WithMaxPeerCredit bounds the credit of a sender to n elements at any time. Without reject,
+// demand beyond n is kept, and becomes credit as elements are sent. With reject it ends the
+// stream with RESOURCE_EXHAUSTED, DEMAND_TOO_LARGE, and Open announces the bound. weir's
+// receivers stay below an announced bound, except for demand of [Receiver.Request] before the
+// server's Open has arrived. Zero, the default, means no bound, and demand may be unbounded.
 func WithMaxPeerCredit(n int64, reject bool) SendOption {
 	return sendOption(func(c *config) { c.maxCredit, c.rejectCredit = n, reject })
 }
 
-// WithOnConsumed calls f with the number of elements that the receiver is done with,
-// each time that it grows: where the elements come from a broker, it can be told now.
-// f is called by one goroutine at a time, not for each element, and may block; a
-// panic or runtime.Goexit in it ends the stream with INTERNAL. The end of a client's call
-// waits for f: do not call Close or Finish in it.
+// WithOnConsumed calls f with the number of elements that the receiver has consumed, when that
+// number has grown. A sender that forwards messages of a broker can acknowledge them in f. f is
+// called by one goroutine at a time, and not once for each element. It may block. If f panics or
+// calls runtime.Goexit, the stream ends with INTERNAL. The end of a client's call waits for f, so
+// f must not call Close or Finish.
 func WithOnConsumed(f func(consumed uint64)) SendOption {
 	return sendOption(func(c *config) { c.onConsumed = f })
 }
 
-// WithWindow has the receiver ask for up to n elements ahead of what is consumed,
-// from 1 to 2^31-1. The default is [WithAutoWindow].
+// WithWindow makes the receiver request up to n elements ahead of the consumed ones. n is from 1
+// to 2^31-1. The default is [WithAutoWindow].
 func WithWindow(n int) ReceiveOption {
 	return receiveOption(func(c *config) { c.mode, c.size = fixedWindow, n; c.windows++ })
 }
 
-// WithLowWater has the receiver ask for more when what was asked for and is not consumed has
-// fallen to n, which makes each Request at least the window less n. The default is half of
-// the window up to 64 elements, three quarters to 512, and seven eighths beyond. For
-// a fixed window only.
+// WithLowWater makes the receiver request more once the number of elements that are requested and
+// not consumed has fallen to n. Each Request is then for at least the window less n. The default
+// is half of the window up to 64 elements, three quarters to 512, and seven eighths beyond. For a
+// fixed window only.
 func WithLowWater(n int) ReceiveOption {
 	return receiveOption(func(c *config) { c.low = &n })
 }
 
-// AutoWindow bounds a window that finds its size by itself. Zero fields mean the
-// defaults.
+// AutoWindow bounds a window that adapts its size. A zero field means its default.
 type AutoWindow struct {
 	Min   int   // elements; default 16
 	Max   int   // elements; default 65536
 	Bytes int64 // payload of a full window; default 16 MiB
 }
 
-// WithAutoWindow has the window grow while the sender waits for demand and the
-// consumer for elements, and shrink when elements only queue, within bounds. The
-// default, with its defaults.
+// WithAutoWindow makes the window grow while the sender waits for demand and the consumer for
+// elements, and shrink while elements only queue, within the bounds of a. It is the default, with
+// the defaults of [AutoWindow].
 func WithAutoWindow(a AutoWindow) ReceiveOption {
 	return receiveOption(func(c *config) { c.mode, c.auto = autoWindow, a; c.windows++ })
 }
@@ -203,42 +202,43 @@ func WithManualDemand() ReceiveOption {
 	return receiveOption(func(c *config) { c.mode = manualDemand; c.windows++ })
 }
 
-// WithByteWindow bounds the bytes that were sent and are not consumed: at n the sender
-// waits, whatever the credit. One element may exceed it. Zero, the default: no bound.
+// WithByteWindow bounds the bytes that are sent and not consumed. At n bytes the sender waits,
+// even with credit. One element may exceed the bound. Zero, the default, means no bound.
 func WithByteWindow(n int64) ReceiveOption {
 	return receiveOption(func(c *config) { c.byteWindow = n })
 }
 
-// WithMaxMessageBytes has the peer not send elements larger than n bytes: its Send
-// fails without harm, while gRPC's own limit ends the stream. Zero, the default: no
-// bound.
+// WithMaxMessageBytes bounds the elements that the peer may send to n bytes. The peer's Send
+// fails for a larger one, and the stream goes on, while gRPC's own limit ends the stream. Zero,
+// the default, means no bound.
 func WithMaxMessageBytes(n int64) ReceiveOption {
 	return receiveOption(func(c *config) { c.maxMessage = n })
 }
 
-// WithBudget has the receiver ask for no more than b has room for. With manual demand, what
-// is asked for beyond that is asked for when there is room.
+// WithBudget makes the receiver request no more than b has room for. With manual demand the rest
+// is requested when there is room.
 func WithBudget(b *Budget) ReceiveOption {
 	return receiveOption(func(c *config) { c.budget = b })
 }
 
-// WithExplicitDone has elements count as consumed when [Receiver.Done] says so, and not
-// when Recv returns them or the body of All has ended. The window bounds the elements that the
-// application has and is not done with. An application that takes more of them before it calls
-// Done waits for ever: give it a window that it cannot fill, as in WithWindow(2*batch). The
-// automatic window begins with 64. [ReceiverStats].Held shows the stall: it is equal to Window
-// while a Recv waits.
+// WithExplicitDone makes elements count as consumed when [Receiver.Done] says so, and not when
+// Recv returns them or the body of an All loop has ended. The window then bounds the elements
+// that the application holds. An application that needs more of them before it calls Done waits
+// for ever. Give it a window that it cannot fill, such as WithWindow(2*batch). The automatic
+// window begins with 64 elements. [ReceiverStats] shows the stall: Held is equal to Window while
+// a Recv waits.
 func WithExplicitDone() ReceiveOption {
 	return receiveOption(func(c *config) { c.explicit = true })
 }
 
-// WithErrorAtOnce has Recv return an error as soon as it has arrived, and not after the
-// elements that were sent before it.
+// WithErrorAtOnce makes Recv return an error as soon as it has arrived. Recv then does not return
+// the elements that are still buffered.
 func WithErrorAtOnce() ReceiveOption {
 	return receiveOption(func(c *config) { c.errorAtOnce = true })
 }
 
-// A role is what one end of a stream does.
+// A role says in which directions one end of a stream carries elements, and whether it is the
+// server.
 type role struct{ server, sends, receives bool }
 
 func newConfig[O DuplexOption](r role, opts []O) (*config, error) {
@@ -255,7 +255,7 @@ func newConfig[O DuplexOption](r role, opts []O) (*config, error) {
 	return c, nil
 }
 
-// validate checks everything, so that all that is wrong is said at once.
+// validate checks all fields, and returns one error for all mistakes.
 func (c *config) validate() error {
 	var wrong []string
 	want := func(ok bool, format string, args ...any) {
@@ -275,8 +275,11 @@ func (c *config) validate() error {
 	want(!c.unaware || r.server, "got AllowUnaware on a client, want it on the server")
 	want(c.windows <= 1, "got %d options that set the window, want one", c.windows)
 	want(c.mode != fixedWindow || c.size >= 1 && c.size <= largestWindow, "got a window of %d, want 1 to %d", c.size, largestWindow)
-	want(c.low == nil || c.mode == fixedWindow && *c.low >= 0 && *c.low < c.size,
-		"got a low-water mark, want it with a fixed window, and below it")
+	if c.low != nil {
+		want(c.mode == fixedWindow, "got a low-water mark of %d without a fixed window, want WithWindow beside it", *c.low)
+		want(c.mode != fixedWindow || *c.low >= 0 && *c.low < c.size, "got a low-water mark of %d, want 0 to %d, which is below the window",
+			*c.low, c.size-1)
+	}
 	a := c.auto.defaults()
 	want(a.Min >= 1 && a.Min <= a.Max && a.Max <= largestWindow && a.Bytes > 0,
 		"got an automatic window %+v, want 1 <= Min <= Max <= %d and Bytes positive", c.auto, largestWindow)
@@ -286,7 +289,7 @@ func (c *config) validate() error {
 	return invalid("%s", strings.Join(wrong, "; "))
 }
 
-// newWindow returns the window that the options ask for.
+// newWindow returns the window that the options configure.
 func (c *config) newWindow() ledger.Window {
 	switch c.mode {
 	case manualDemand:

@@ -9,42 +9,42 @@ import (
 	"github.com/weir-go/weir/streamcredit/internal/queue"
 )
 
-// A Policy says what an [Outbox] does with an element when it is full.
+// A Policy says how an [Outbox] handles an element when it is full.
 type Policy uint8
 
 const (
 	// DefaultPolicy is Block in an [Outbox] and DropOldest in a [Topic].
 	DefaultPolicy Policy = iota
-	// Block has Put wait. Not for a [Topic].
+	// Block makes Put wait. A [Topic] does not accept it.
 	Block
 	// DropOldest drops the element that has waited longest.
 	DropOldest
 	// DropNewest drops the element that was to be put.
 	DropNewest
-	// Latest keeps only the newest element, whatever the size: for values that replace
-	// each other.
+	// Latest keeps only the newest element, whatever the Size. It suits values that replace each
+	// other.
 	Latest
-	// Fail has Put return ErrOutboxFull; a [Topic] ends the subscription.
+	// Fail makes Put return ErrOutboxFull. A [Topic] ends the subscription.
 	Fail
 )
 
 // drops reports whether elements may be dropped.
 func (p Policy) drops() bool { return p == DropOldest || p == DropNewest || p == Latest }
 
-// ErrOutboxFull is what Put returns for an element that was not taken because of [Fail].
-var ErrOutboxFull = errors.New("streamcredit: the outbox is full: the receiver asks for less than there is")
+// ErrOutboxFull is the error of Put for an element that [Fail] rejects.
+var ErrOutboxFull = errors.New("streamcredit: the outbox is full because the receiver requests too little")
 
 // OutboxConfig configures an [Outbox].
 type OutboxConfig struct {
-	// Size is how many elements wait at most; the default is 64.
+	// Size is the largest number of elements that wait. The default is 64.
 	Size int
-	// Policy decides what happens to an element beyond Size. The zero value is DefaultPolicy.
+	// Policy handles elements beyond Size. The zero value is DefaultPolicy.
 	Policy Policy
 }
 
 func (c *OutboxConfig) validate() error {
 	if c.Size < 0 || c.Policy > Fail {
-		return invalid("got an outbox of size %d and policy %d, want a positive size, and a policy up to %d", c.Size, c.Policy, Fail)
+		return invalid("got an outbox of size %d and policy %d, want a size from 0 and a policy up to %d", c.Size, c.Policy, Fail)
 	}
 	if c.Size == 0 {
 		c.Size = 64
@@ -58,28 +58,28 @@ func (c *OutboxConfig) validate() error {
 	return nil
 }
 
-// An Outbox stands between a producer that cannot be slowed down and a [Sender]: it holds a
-// bounded number of elements until the receiver asks for them, and its policy says what
-// becomes of the others. What is dropped is counted, here and in the meter of the
-// stream. An element leaves it only when there is demand for it, so that what a
-// receiver gets is as new as its policy allows. Safe for concurrent use.
+// An Outbox queues elements between a producer that cannot be slowed down and a [Sender]. It
+// holds a bounded number of elements until the receiver requests them, and its policy handles
+// elements beyond that number. Dropped elements are counted, here and in the meter of the stream.
+// An element leaves the outbox only when there is demand for it, so the receiver gets elements as
+// new as the policy allows. Safe for concurrent use.
 type Outbox[T any] struct {
 	out    *Sender[T]
 	config OutboxConfig
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when the goroutine that sends has ended
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	queue   queue.FIFO[T]
 	put     uint64
 	dropped uint64
 	closed  bool
-	err     error         // why nothing is sent any more
-	changed chan struct{} // closed at the next change; nil: nobody waits
+	err     error         // result of run, which has ended
+	changed chan struct{} // closed at the next change; nil if no goroutine waits
 }
 
-// NewOutbox returns an outbox that sends to out until ctx ends, the receiver cancels or it
-// is closed. Nobody else should send to out. Close must be called.
+// NewOutbox returns an outbox that sends to out until ctx ends, the receiver cancels or the
+// outbox is closed. No other code should send to out. Close must be called.
 func NewOutbox[T any](ctx context.Context, out *Sender[T], c OutboxConfig) (*Outbox[T], error) {
 	if err := c.validate(); err != nil {
 		return nil, err
@@ -90,11 +90,11 @@ func NewOutbox[T any](ctx context.Context, out *Sender[T], c OutboxConfig) (*Out
 	return o, nil
 }
 
-// Put takes e, which it may drop as the policy says. Only with [Block] it waits, until there
-// is room or ctx ends. It returns ErrOutboxFull, the context's error, ErrInvalid where e is
-// not an element, ErrClosed after Close, or, once the receiver has ended, what Send returned.
-// An element that is too large for the receiver ([ErrTooLarge]) is dropped and counted with
-// the policies that drop; with Block and Fail it ends the outbox.
+// Put takes e, or drops an element as the policy says. It waits only with [Block], until there is
+// room or ctx ends. Its errors are ErrOutboxFull, ctx.Err(), an error that wraps ErrInvalid if e
+// is not an element, ErrClosed after Close, and, once the receiver has ended, the error of Send.
+// If an element is too large for the receiver ([ErrTooLarge]), the policies that drop elements
+// drop and count it. Block and Fail end the outbox.
 func (o *Outbox[T]) Put(ctx context.Context, e T) error {
 	if err := o.out.s.valid(e); err != nil {
 		return err
@@ -124,7 +124,7 @@ func (o *Outbox[T]) Put(ctx context.Context, e T) error {
 			o.queue.Pop()
 			o.dropLocked(1)
 			continue
-		case Block, DefaultPolicy: // which validate has replaced
+		case Block, DefaultPolicy: // DefaultPolicy was replaced by validate
 		}
 		if err := o.waitLocked(ctx); err != nil {
 			return err
@@ -132,12 +132,12 @@ func (o *Outbox[T]) Put(ctx context.Context, e T) error {
 	}
 }
 
-// Close takes no more elements, waits until what is in the outbox was sent or ctx has
-// ended, and closes the sender: with Close if everything was sent, with CloseGoingAway if
-// ctx, or that of NewOutbox, had ended before, and else with the error. What was not sent
-// counts as dropped. It returns nil, the context's error, or what Send returned. A write
-// that the transport does not take ends only with the stream: Close leaves it a second after
-// the end of ctx. Closing twice is closing once.
+// Close stops Put, waits until the queued elements are sent or ctx has ended, and closes the
+// sender. It uses Sender.Close if everything was sent, CloseGoingAway if ctx or the context of
+// NewOutbox ended before, and CloseWithError after an error of Send. Elements that were not sent
+// count as dropped. Close returns nil, ctx.Err(), or the error of Send. A write that the
+// transport does not take ends only with the stream. Close does not wait for it longer than a
+// second after the end of ctx. Close may be called more than once.
 func (o *Outbox[T]) Close(ctx context.Context) error {
 	o.shut()
 	var err error
@@ -151,25 +151,26 @@ func (o *Outbox[T]) Close(ctx context.Context) error {
 	left := o.queue.Len()
 	o.dropLocked(left)
 	o.queue.Clear()
-	if !stuck && (err == nil || left == 0 && !errors.Is(o.err, context.Canceled)) { // which it was by stop
+	if !stuck && (err == nil || left == 0 && !errors.Is(o.err, context.Canceled)) { // stop canceled it
 		err = o.err
 	}
 	o.mu.Unlock()
 	switch {
-	case stuck: // so would be what closes the sender
+	case stuck: // closing the sender would be stuck, too
 		return err
 	case err == nil:
 		return inTime(ctx, o.out.Close)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		_ = inTime(ctx, o.out.CloseGoingAway) // there would have been more
-	default: // if the stream has ended already, that is the error
+		_ = inTime(ctx, o.out.CloseGoingAway) // more elements could have followed
+	default: // if the stream has ended already, err says why
 		_ = inTime(ctx, func() error { return o.out.CloseWithError(err) })
 	}
 	return err
 }
 
-// inTime calls end, which closes a sender, and waits until that was written or ctx has ended,
-// but a moment at least. If end is stuck in the write, it ends with the stream.
+// inTime calls end, which closes a sender. It waits until end has returned, but at most
+// closeGrace after the end of ctx. If end is stuck in a write, its goroutine ends with the
+// stream.
 func inTime(ctx context.Context, end func() error) error {
 	ended := make(chan error, 1)
 	go func() { ended <- end() }()
@@ -188,8 +189,8 @@ func inTime(ctx context.Context, end func() error) error {
 	}
 }
 
-// stop ends the goroutine that sends. It reports false if that is stuck in a write, which
-// ends with the stream.
+// stop ends the goroutine that sends. It returns false if the goroutine is stuck in a write,
+// which ends with the stream.
 func (o *Outbox[T]) stop() bool {
 	o.cancel()
 	patience := time.NewTimer(closeGrace)
@@ -202,7 +203,7 @@ func (o *Outbox[T]) stop() bool {
 	}
 }
 
-// shut takes no more elements.
+// shut makes Put return ErrClosed. Queued elements are still sent.
 func (o *Outbox[T]) shut() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -224,7 +225,7 @@ func (o *Outbox[T]) Stats() OutboxStats {
 	return OutboxStats{Queued: o.queue.Len(), Put: o.put, Dropped: o.dropped}
 }
 
-// run sends what is in the outbox.
+// run sends the queued elements until drain ends.
 func (o *Outbox[T]) run(ctx context.Context) {
 	defer close(o.ended)
 	err := o.drain(ctx)
@@ -243,7 +244,7 @@ func (o *Outbox[T]) drain(ctx context.Context) error {
 			return err
 		}
 		o.mu.Lock()
-		if o.queue.Len() == 0 { // the policy cannot have emptied it, but nobody need know that
+		if o.queue.Len() == 0 { // no policy empties the queue, but this does not rely on it
 			o.mu.Unlock()
 			continue
 		}
@@ -261,7 +262,7 @@ func (o *Outbox[T]) drain(ctx context.Context) error {
 	}
 }
 
-// await waits for an element. It returns false when there will be none.
+// await waits for an element. It returns false if there will be none.
 func (o *Outbox[T]) await(ctx context.Context) (bool, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

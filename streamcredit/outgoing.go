@@ -10,27 +10,27 @@ import (
 	"github.com/weir-go/weir/streamcredit/internal/ledger"
 )
 
-// unbounded is the credit that no element lowers.
+// unbounded is credit that elements do not use up.
 const unbounded = ledger.Unbounded
 
 func saturate(a, b int64) int64 { return ledger.Saturate(a, b) }
 
-// leftReason is why Send ends after a half-close.
-const leftReason = "it has left, and all that it asked for was sent"
+// leftReason is the reason in the error of Send after the receiver's half-close.
+const leftReason = "it has half-closed the stream, and its credit is used up"
 
-// outgoing is the direction in which this end sends: its ledger, a lock, and the goroutines that
-// wait for a change. It does no I/O.
+// outgoing is the direction in which this end sends. It has the ledger, a lock, and the
+// goroutines that wait for a change. It does no I/O.
 type outgoing struct {
 	mu sync.Mutex // guards the fields below; held for a few instructions only
 
 	ledger ledger.Out
 
-	changed chan struct{} // closed at the next change that a goroutine waits for; nil: none waits
-	wakeAt  uint64        // number of sent elements that counts as a change; 0: none
+	changed chan struct{} // closed at the next change; nil if no goroutine waits
+	wakeAt  uint64        // number of sent elements that counts as a change, or 0
 	waiting int           // Sends that wait
 	since   time.Time     // when the first of them began
-	starved time.Duration // total time in which a Send waited, without the wait in progress
-	done    chan struct{} // closed when no element can be sent any more
+	starved time.Duration // total time in which a Send waited, without a wait in progress
+	done    chan struct{} // closed when no more elements can be sent
 }
 
 func newOutgoing(c *config) *outgoing {
@@ -42,7 +42,7 @@ func newOutgoing(c *config) *outgoing {
 	return o
 }
 
-// agree takes over the bounds in the receiver's Open.
+// agree applies the bounds in the receiver's Open.
 func (o *outgoing) agree(peer *creditpb.Open, reporting bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -63,7 +63,7 @@ func (o *outgoing) state() ledger.OutState {
 	return o.ledger.State()
 }
 
-// demand takes in a Request. It reports whether the demand exceeds the largest credit.
+// demand handles a Request. It reports whether the demand exceeds the largest credit.
 func (o *outgoing) demand(r *creditpb.Request) (clamped bool, err *ProtocolError) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -75,8 +75,8 @@ func (o *outgoing) demand(r *creditpb.Request) (clamped bool, err *ProtocolError
 	return clamped, nil
 }
 
-// take uses one credit for an element, and returns its size if that matters. Without credit it
-// returns no error and false.
+// take uses one credit for an element, and returns its size if that is needed. Without credit it
+// returns no error and false. The caller holds the write lock, and calls wrote or restore next.
 func (o *outgoing) take(sizeOf func() int) (size int64, ok bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -90,12 +90,20 @@ func (o *outgoing) take(sizeOf func() int) (size int64, ok bool, err error) {
 		return 0, false, o.ledger.Why()
 	case ledger.Taken:
 	}
-	if !o.ledger.State().Sends() { // that was the last one
+	return size, true, nil
+}
+
+// wrote records that the element of the last take is written.
+func (o *outgoing) wrote() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	sending := o.ledger.State().Sends()
+	o.ledger.Wrote()
+	if sending && !o.ledger.State().Sends() { // that was the last one
 		o.endedLocked(true)
 	} else if o.wakeAt > 0 && o.ledger.Sent() >= o.wakeAt {
 		o.wakeLocked()
 	}
-	return size, true, nil
 }
 
 // restore undoes the last take.
@@ -106,7 +114,8 @@ func (o *outgoing) restore(size int64) {
 	o.wakeLocked()
 }
 
-// burn gives all unused credit back, as Drained says. The caller holds the write lock.
+// burn gives back all unused credit, and returns the Drained for it. The caller holds the write
+// lock.
 func (o *outgoing) burn() *creditpb.Drained {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -116,7 +125,7 @@ func (o *outgoing) burn() *creditpb.Drained {
 	return &creditpb.Drained{Sent: sent, Burned: burned}
 }
 
-// end takes in how the direction ends for its receiver: OutCancel, OutReturn or OutFail.
+// end records how the direction ends for its receiver. e is OutCancel, OutReturn or OutFail.
 func (o *outgoing) end(e ledger.OutEvent, why error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -125,7 +134,7 @@ func (o *outgoing) end(e ledger.OutEvent, why error) {
 	o.endedLocked(sending)
 }
 
-// halfClosed takes in that the receiver has half-closed its stream.
+// halfClosed records that the receiver has half-closed its stream.
 func (o *outgoing) halfClosed() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -134,8 +143,8 @@ func (o *outgoing) halfClosed() {
 	o.endedLocked(sending)
 }
 
-// close takes in that the terminal is written now. It returns the total for it, and false if
-// none may be written. The caller holds the write lock.
+// close records that the terminal is written now. It returns the total for it, and false if no
+// terminal may be written. The caller holds the write lock.
 func (o *outgoing) close() (sent uint64, first bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -180,7 +189,7 @@ func (o *outgoing) allowed() int64 {
 	return o.ledger.Credit()
 }
 
-// why returns why no element can be sent, and nil while some can.
+// why returns the reason if no element can be sent any more, and nil otherwise.
 func (o *outgoing) why() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -195,7 +204,7 @@ func (o *outgoing) failure() error {
 	return nil
 }
 
-// asked reports whether there was any demand, or never can be.
+// asked reports whether there was any demand, or there can be none any more.
 func (o *outgoing) asked() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -209,14 +218,14 @@ func (o *outgoing) sent() uint64 {
 	return o.ledger.Sent()
 }
 
-// doubt takes in that the receiver may have consumed more than it has reported.
+// doubt records that the receiver may have consumed more than it has reported.
 func (o *outgoing) doubt() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.ledger.Doubt()
 }
 
-// awaitAllConsumed waits until the receiver is done with everything that was sent, if it says so.
+// awaitAllConsumed waits until the receiver has consumed all sent elements, if it reports them.
 func (o *outgoing) awaitAllConsumed(ctx context.Context) error {
 	err := o.wait(ctx, func() bool { return !o.ledger.Reporting() || o.ledger.Settled(o.ledger.Sent()) })
 	o.mu.Lock()
@@ -247,7 +256,7 @@ func (o *outgoing) unconsumedLocked() error {
 	return &UnconsumedError{Sent: o.ledger.Sent(), Consumed: o.ledger.Consumed()}
 }
 
-// awaitConsumed waits until the receiver is done with n elements.
+// awaitConsumed waits until the receiver has consumed n elements.
 func (o *outgoing) awaitConsumed(ctx context.Context, n uint64) error {
 	err := o.wait(ctx, func() bool { return o.ledger.Settled(n) })
 	o.mu.Lock()
@@ -264,7 +273,7 @@ func (o *outgoing) awaitConsumed(ctx context.Context, n uint64) error {
 	return err
 }
 
-// beat returns a Heartbeat with what the ledger says.
+// beat returns a Heartbeat with the state of the ledger.
 func (o *outgoing) beat() *creditpb.Heartbeat {
 	o.mu.Lock()
 	defer o.mu.Unlock()

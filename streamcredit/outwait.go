@@ -24,8 +24,8 @@ func (o *outgoing) changesLocked() <-chan struct{} {
 	return o.changed
 }
 
-// await waits until an element may be sent. A positive stall bounds the wait, which ends with a
-// ProtocolError then. await parks at once: spinning would keep a processor from the goroutines
+// await waits until an element may be sent. If stall is positive, the wait ends after it with a
+// ProtocolError. await parks at once, because spinning would keep a processor from the goroutines
 // that bring the demand.
 func (o *outgoing) await(ctx context.Context, stall time.Duration) error {
 	var stalled <-chan time.Time
@@ -132,7 +132,7 @@ func (o *outgoing) beyondLocked(asked int64) (more int64, wakeAt uint64) {
 	}
 	wake := asked - ahead + step
 	if granted != unbounded {
-		wake = min(wake, granted-ahead) // from there on demand is bounded by what was granted
+		wake = min(wake, granted-ahead) // beyond that, the granted demand bounds it
 	}
 	return 0, uint64(max(1, wake))
 }

@@ -21,7 +21,7 @@ type pending struct {
 	half    bool // the stream is to be half-closed
 }
 
-// ask adds n and what is consumed to the next Request.
+// ask adds n and the number of consumed elements to the next Request.
 func (p *pending) ask(n int64, consumed uint64, drain bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -37,7 +37,7 @@ func (p *pending) ask(n int64, consumed uint64, drain bool) {
 	p.waits.Store(true)
 }
 
-// cancelDirection has Cancel written instead of any Request, now or later.
+// cancelDirection makes Cancel the next control, instead of any Request now or later.
 func (p *pending) cancelDirection(c *creditpb.Cancel) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -45,7 +45,7 @@ func (p *pending) cancelDirection(c *creditpb.Cancel) {
 	p.waits.Store(true)
 }
 
-// oweDrained has Drained written.
+// oweDrained schedules a Drained.
 func (p *pending) oweDrained() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -53,7 +53,7 @@ func (p *pending) oweDrained() {
 	p.waits.Store(true)
 }
 
-// heartbeat has b written.
+// heartbeat schedules b.
 func (p *pending) heartbeat(b *creditpb.Heartbeat) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -61,7 +61,7 @@ func (p *pending) heartbeat(b *creditpb.Heartbeat) {
 	p.waits.Store(true)
 }
 
-// halfClose has the stream half-closed after all other control.
+// halfClose schedules the half-close of the stream, after all other control.
 func (p *pending) halfClose() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -69,9 +69,9 @@ func (p *pending) halfClose() {
 	p.waits.Store(true)
 }
 
-// take returns the next control to write, or nil if there is none. half says to half-close, after
-// all control. The caller holds the write lock, so that o counts exactly the elements that were
-// written.
+// take returns the next control to write, or nil if there is none. half means that the stream is
+// to be half-closed, which happens after all control. The caller holds the write lock, so that o
+// counts exactly the elements that were written.
 func (p *pending) take(o *outgoing) (c *creditpb.Control, half bool) {
 	if !p.waits.Load() {
 		return nil, false

@@ -7,26 +7,25 @@ import (
 	"sync"
 )
 
-// ErrSkip is what the function of a [Pipe] returns for an element of which it makes
-// none.
+// ErrSkip is returned by the function of a [Pipe] for an element that it drops.
 var ErrSkip = errors.New("streamcredit: skip this element")
 
-// pipeAhead is how far a pipe asks ahead of what it has sent, in elements, where the demand
-// that it serves is unbounded.
+// pipeAhead is the number of elements that a pipe requests ahead of the elements that it has
+// sent, where the demand for them is unbounded.
 const pipeAhead = 1024
 
-// Pipe makes a stage of two streams: it receives from in, has f make an element of each
-// one, and sends that to out. It asks for as much as it was asked for and no more, so that
-// the demand of the last receiver of a pipeline travels to its source, and nothing
-// gathers in between. in must have been made [WithManualDemand]. An element is consumed when
-// what f made of it was sent, or, [WithExplicitDone], when somebody calls Done. Nobody else
-// may send to out meanwhile.
+// Pipe makes a stage of two streams. It receives from in, calls f with each element, and sends
+// the result to out. It requests as many elements as out was asked for, and no more. The demand
+// of the last receiver of a pipeline therefore travels to the source, and elements do not queue
+// in between. in must have been made [WithManualDemand]. An element is consumed when its result
+// was sent, or, with [WithExplicitDone], when the application calls Done. No other code may send
+// to out meanwhile.
 //
-// Pipe returns when one side has ended, and ends the other one likewise: the end and errors
-// go downstream, Cancel goes upstream. It returns nil if in ended and everything was
-// sent, ErrCanceled if the receiver of out has canceled, the error of in or out, or what f
-// returned, which out is closed with. f is called by one goroutine; if it returns
-// ErrSkip there is no element to send. The end of ctx ends it all, but for a write that the
+// Pipe returns when one side has ended, and ends the other side in the same way. The end and
+// errors travel downstream, Cancel travels upstream. Pipe returns nil if in has ended and
+// everything was sent, ErrCanceled if the receiver of out has canceled, or the error of in, out
+// or f. If it is the error of f, out is closed with it. One goroutine calls f. If f returns
+// ErrSkip, nothing is sent. Pipe also returns when ctx ends, except during a write that the
 // transport does not take: see [Sender.Send].
 func Pipe[A, B any](ctx context.Context, in *Receiver[A], out *Sender[B], f func(context.Context, A) (B, error)) error {
 	if !in.s.isManual() {
@@ -44,15 +43,15 @@ func Pipe[A, B any](ctx context.Context, in *Receiver[A], out *Sender[B], f func
 	}
 	in.Cancel("a later stage of the pipeline has ended")
 	if closed := out.CloseWithError(err); closed != nil {
-		return closed // ErrCanceled, say: that came first
+		return closed // such as ErrCanceled, which came first
 	}
 	return err
 }
 
-// forward asks in for what out was asked for, until ctx or out ends.
+// forward requests from in the elements that out is asked for, until ctx or out ends.
 func forward[A, B any](ctx context.Context, in *Receiver[A], out *Sender[B]) error {
 	o := out.s.ledger()
-	asked := int64(o.stats().Sent) // before this one
+	asked := int64(o.stats().Sent) // before this Pipe
 	for {
 		more, err := o.beyond(ctx, asked)
 		if err != nil {
@@ -65,7 +64,7 @@ func forward[A, B any](ctx context.Context, in *Receiver[A], out *Sender[B]) err
 	}
 }
 
-// pump moves elements.
+// pump moves elements from in to out.
 func pump[A, B any](ctx context.Context, in *Receiver[A], out *Sender[B], f func(context.Context, A) (B, error)) error {
 	for {
 		a, err := in.s.recv(ctx)

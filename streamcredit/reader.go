@@ -25,7 +25,7 @@ func (s *session[O, I]) loop() {
 			s.next.Store(0)
 			err = s.take(c, elements)
 		}
-		clear(elements) // the buffer alone holds them
+		clear(elements) // only the buffer keeps them
 		if err != nil {
 			s.ended(err)
 			return
@@ -33,7 +33,7 @@ func (s *session[O, I]) loop() {
 	}
 }
 
-// take acts on one message: control first, then elements.
+// take handles one message. Control comes before elements.
 func (s *session[O, I]) take(c *creditpb.Control, elements []I) error {
 	if !s.started {
 		s.started = true
@@ -48,17 +48,17 @@ func (s *session[O, I]) take(c *creditpb.Control, elements []I) error {
 		return nil
 	}
 	if s.in == nil {
-		return violation(UnexpectedFrame, "no elements: Open did not say will_receive", "an element")
+		return violation(UnexpectedFrame, "no elements, since Open did not set will_receive", "an element")
 	}
 	if v := s.in.push(elements); v != nil {
 		return v
 	}
-	s.w.writeSoon() // demand that had waited for room
+	s.w.writeSoon() // demand may have waited for room
 	return nil
 }
 
-// steer acts on control. Control that rides on an element is free for the flood rule. The element
-// has paid for it.
+// steer handles control. Control that rides on an element costs nothing under the flood rule,
+// because the element has paid for it.
 func (s *session[O, I]) steer(c *creditpb.Control, riding bool) error {
 	if !riding && !s.flood.spend(s.elements) {
 		return violation(ControlFlood,
@@ -78,7 +78,7 @@ func (s *session[O, I]) dispatch(c *creditpb.Control) *ProtocolError {
 		return s.request(k.Request, false)
 	case *creditpb.Control_Cancel:
 		if s.out == nil {
-			return violation(UnexpectedFrame, "none: Open did not say will_send", "Cancel")
+			return violation(UnexpectedFrame, "none, since Open did not set will_send", "Cancel")
 		}
 		s.out.end(ledger.OutCancel, &canceled{reason: clip(k.Cancel.GetReason())})
 		s.settle()
@@ -93,14 +93,14 @@ func (s *session[O, I]) dispatch(c *creditpb.Control) *ProtocolError {
 		return s.finish(remoteError(k.Error), k.Error.GetTotal())
 	case *creditpb.Control_Drained:
 		if s.in == nil {
-			return violation(UnexpectedFrame, "none: Open did not say will_receive", "Drained")
+			return violation(UnexpectedFrame, "none, since Open did not set will_receive", "Drained")
 		}
 		v := s.in.drained(k.Drained)
 		s.w.writeSoon()
 		return v
 	case *creditpb.Control_Heartbeat:
-		if s.in != nil { // else no element can follow
-			s.next.Store(min(max(0, k.Heartbeat.GetNextBytes()), math.MaxUint32)) // more than gRPC has
+		if s.in != nil { // without it, no element can follow
+			s.next.Store(min(max(0, k.Heartbeat.GetNextBytes()), math.MaxUint32)) // larger than any message of gRPC
 		}
 		if k.Heartbeat.GetEcho() {
 			s.w.pending.heartbeat(s.w.beat())
@@ -109,7 +109,7 @@ func (s *session[O, I]) dispatch(c *creditpb.Control) *ProtocolError {
 	case *creditpb.Control_Open:
 		return violation(UnexpectedFrame, "Open as the first message only", "a second Open")
 	}
-	return nil // the kind is not known, or all is well
+	return nil // the kind is not known, or there is no violation
 }
 
 // clip shortens a text of the peer, which is for people and must not fill logs.
@@ -121,20 +121,20 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:most], "") + "..."
 }
 
-// request acts on demand. The first demand of a client is never too large, since the client does
-// not know the bound yet.
+// request handles demand. A client's first demand is never too large, since the client does not
+// know the bound yet.
 func (s *session[O, I]) request(r *creditpb.Request, first bool) *ProtocolError {
 	switch {
 	case s.out == nil:
-		return violation(UnexpectedFrame, "none: Open did not say will_send", "Request")
+		return violation(UnexpectedFrame, "none, since Open did not set will_send", "Request")
 	case !s.peerReceives:
-		return violation(UnexpectedFrame, "none: the peer's Open did not say will_receive", "Request")
+		return violation(UnexpectedFrame, "none, since the peer's Open did not set will_receive", "Request")
 	case r.GetN() < 0:
 		return violation(InvalidDemand, "n of at least 1", "n %d", r.GetN())
 	case r.GetN() == 0 && !r.GetDrain() && r.GetConsumed() == 0:
 		return violation(InvalidDemand, "n of at least 1, drain or consumed", "none of them")
 	case r.GetDrain() && !s.drains:
-		return violation(UnexpectedFrame, "none: FEATURE_DRAIN is not used", "Request with drain")
+		return violation(UnexpectedFrame, "none, since FEATURE_DRAIN is not used", "Request with drain")
 	}
 	clamped, v := s.out.demand(r)
 	if v != nil {
@@ -151,10 +151,10 @@ func (s *session[O, I]) request(r *creditpb.Request, first bool) *ProtocolError 
 	return nil
 }
 
-// finish acts on the peer's terminal.
+// finish handles the peer's terminal.
 func (s *session[O, I]) finish(end error, total uint64) *ProtocolError {
 	if s.in == nil {
-		return violation(UnexpectedFrame, "none: Open did not say will_receive", "Complete or Error")
+		return violation(UnexpectedFrame, "none, since Open did not set will_receive", "Complete or Error")
 	}
 	v := s.in.terminal(end, total)
 	s.settle()
@@ -165,7 +165,7 @@ func (s *session[O, I]) finish(end error, total uint64) *ProtocolError {
 	return v
 }
 
-// remoteError is what Recv returns for an Error.
+// remoteError returns the error of Recv for an Error.
 func remoteError(e *creditpb.Error) error {
 	code := codes.Code(e.GetCode())
 	if code == codes.OK || code > codes.Unauthenticated {
@@ -176,7 +176,7 @@ func remoteError(e *creditpb.Error) error {
 	return status.FromProto(p).Err()
 }
 
-// ended ends the session as the read loop has found it to end. A server may go on sending after
+// ended ends the session after the read loop has ended with err. A server may go on sending after
 // a client's half-close.
 func (s *session[O, I]) ended(err error) {
 	switch {
@@ -189,7 +189,7 @@ func (s *session[O, I]) ended(err error) {
 		s.fail(violation(UnexpectedFrame, "Open", "the end of the stream"))
 	default:
 		if s.in != nil && s.in.state().Live() && !s.role.server && len(trailerOf(s.wire.call()).Get(unfinishedTrailer)) > 0 {
-			s.fail(violation(CountMismatch, "Complete or Error after the elements", "the end of the call without it"))
+			s.fail(violation(CountMismatch, "Complete or Error after the elements", "the end of the call without them"))
 		}
 		if s.in != nil {
 			s.in.halfClosed()

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// A Receiver asks for elements and receives them. Its methods are safe for concurrent
-// use; each element goes to one caller. The zero value is of no use: see
-// [ServeReceive], [DialReceive] and their like.
+// A Receiver requests elements and receives them. Its methods are safe for concurrent use. Each
+// element goes to one caller. The zero value is not usable. [ServeReceive], [DialReceive] and
+// their variants return Receivers.
 type Receiver[T any] struct{ s receiving[T] }
 
-// receiving is what a session offers to its Receiver.
+// receiving is the part of a session that a Receiver uses.
 type receiving[T any] interface {
 	inbox() *incoming[T]
 	did(n int)
@@ -26,18 +26,19 @@ type receiving[T any] interface {
 	isManual() bool
 }
 
-// Recv returns the next element. It waits until there is one. With it the element is
-// consumed, unless [WithExplicitDone] says otherwise: there is room for another one. At
-// the end it returns io.EOF, or [ErrGoingAway], or else the error with which the sender
-// or the stream ended; before that come all elements that were received, unless
-// [WithErrorAtOnce] says otherwise. On a server the end of the stream's context drops
-// what is left, if the sender had not ended: nobody waits for it. A message that gRPC cannot
-// receive, because it is too large or cannot be decoded, ends that context as well, but Recv
-// still returns the elements before it, and then that error. The end of ctx ends the wait,
-// and nothing is lost.
+// Recv returns the next element. It waits until there is one. The element is consumed when Recv
+// returns it, unless [WithExplicitDone] is set, and makes room for another one. At the end Recv
+// returns io.EOF, [ErrGoingAway], or the error with which the sender or the stream ended. The end
+// comes after all elements that were received, unless [WithErrorAtOnce] is set.
 //
-// Recv may write what it asks for, and so wait for the transport, if the peer does
-// not read; the end of the stream's context ends that.
+// On a server the end of the stream's context drops the remaining elements if the sender had not
+// ended, because the handler has returned or its client has gone. That context also ends when
+// gRPC cannot receive a message, because it is too large or cannot be decoded. Recv then still
+// returns the elements before that message, and after them the error. If ctx ends, Recv returns
+// ctx.Err(), and no element is lost.
+//
+// Recv may write a Request, and so wait for the transport if the peer does not read. The end of
+// the stream's context ends that wait.
 func (r *Receiver[T]) Recv(ctx context.Context) (T, error) {
 	e, err := r.s.recv(ctx)
 	if err == nil && !r.s.isExplicit() {
@@ -46,10 +47,10 @@ func (r *Receiver[T]) Recv(ctx context.Context) (T, error) {
 	return e, err
 }
 
-// All returns the elements that are left, as Recv does, until the end. An element is
-// consumed when the loop's body has ended. Leaving the loop early cancels the direction,
-// and the last element is then not consumed. An error other than the end is yielded
-// once, last.
+// All returns an iterator over the remaining elements, as Recv returns them, until the end. An
+// element is consumed when the loop's body has ended for it. Leaving the loop early cancels the
+// direction, and the last element then does not count as consumed. An error other than io.EOF is
+// yielded once, as the last value.
 func (r *Receiver[T]) All(ctx context.Context) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		for {
@@ -71,23 +72,22 @@ func (r *Receiver[T]) All(ctx context.Context) iter.Seq2[T, error] {
 	}
 }
 
-// Request asks for n elements more, math.MaxInt64 for all there are. For receivers with
-// [WithManualDemand]. What was asked for and is not consumed is held in memory. It
-// returns an error that wraps ErrInvalid if n is not positive, if the receiver has
-// a window, or if unbounded demand would meet a sender on the same stream, which may
-// then both wait for each other for ever.
+// Request requests n more elements, or all remaining ones if n is math.MaxInt64. For receivers
+// with [WithManualDemand]. Requested elements are held in memory until they are consumed. It
+// returns an error that wraps ErrInvalid if n is not positive, if the receiver has a window, or
+// if demand would be unbounded on a stream that also sends. Both ends of such a stream could wait
+// for each other for ever.
 func (r *Receiver[T]) Request(n int64) error { return r.s.ask(n) }
 
-// Drain has the sender give back the credit that it has not used, and waits for its
-// answer: then what was asked for is here, and nothing more will come until Request. It
-// returns how much was given back. For receivers with [WithManualDemand]. The end of ctx
-// ends the wait; the drain goes on. It returns an error that wraps ErrInvalid if
-// the receiver has a window or the sender does not know how to drain.
+// Drain makes the sender give back its unused credit, and waits for the answer. All elements that
+// were requested have then arrived, and none arrives until the next Request. It returns the
+// credit that was given back. For receivers with [WithManualDemand]. If ctx ends, Drain returns
+// and the drain goes on. It returns an error that wraps ErrInvalid if the receiver has a window
+// or the sender does not know FEATURE_DRAIN.
 func (r *Receiver[T]) Drain(ctx context.Context) (burned int64, err error) { return r.s.drain(ctx) }
 
-// Done says that the application is done with n elements more. For receivers with
-// [WithExplicitDone]. It returns an error that wraps ErrInvalid if the application does
-// not have so many.
+// Done counts n more elements as consumed. For receivers with [WithExplicitDone]. It returns an
+// error that wraps ErrInvalid if n is less than 1 or the application holds fewer elements.
 func (r *Receiver[T]) Done(n int) error {
 	if !r.s.isExplicit() {
 		return invalid("got Done on a receiver that consumes by itself, want WithExplicitDone")
@@ -95,33 +95,33 @@ func (r *Receiver[T]) Done(n int) error {
 	if had, ok := r.s.inbox().claim(int64(n)); !ok {
 		return invalid("got Done(%d), want 1 to %d, which the application has", n, had)
 	}
-	r.s.did(0) // they are counted: see what is to be done
+	r.s.did(0) // claim has counted them, and did requests more if that is due
 	return nil
 }
 
-// Cancel asks for no more, ever, and drops what is buffered. reason is for people. The
-// stream's other direction goes on. Recv returns ErrClosed from now on. It may wait for
-// the transport.
+// Cancel ends the direction and drops the buffered elements. reason is for people. The stream's
+// other direction goes on. Recv returns ErrClosed from then on. Cancel may wait for the
+// transport.
 func (r *Receiver[T]) Cancel(reason string) { r.s.cancelIn(reason) }
 
-// Close ends the direction, with Cancel if the sender has not ended. On a client that
-// only receives it ends the call, too, and waits for that, a second for the server to do
-// its part. It is to be called, as the Body of an HTTP response is to be closed; closing
-// twice is closing once. The error is that of the call's status, if all elements had
-// been received; else nil.
+// Close ends the direction, with Cancel if the sender has not ended. On a client that only
+// receives, it also ends the call and waits for its end. If the sender has ended, it first gives
+// the server one second to end the call. A Receiver must be closed, like the Body of an HTTP
+// response. Close may be called more than once. It returns the error of the call's status if all
+// elements had been received, and otherwise nil.
 func (r *Receiver[T]) Close() error { return r.s.closeIn() }
 
 // ReceiverStats is the state of a Receiver.
 type ReceiverStats struct {
 	Received    uint64        // elements
-	Bytes       int64         // their size together, where it is bounded; else 0
-	Consumed    uint64        // elements that the application is done with
+	Bytes       int64         // total size, if a size bound or a budget is set; else 0
+	Consumed    uint64        // elements that the application has consumed
 	Buffered    int           // elements that the application has not seen
-	Held        int           // elements that the application has and is not done with
-	Outstanding int64         // elements that were asked for and have not arrived
-	Window      int           // the size of the window now; 0: manual demand
+	Held        int           // elements that the application holds and has not consumed
+	Outstanding int64         // elements that were requested and have not arrived
+	Window      int           // current size of the window; 0 for manual demand
 	Waiting     int           // Recvs that wait now
-	Waited      time.Duration // time in which at least one did
+	Waited      time.Duration // total time in which a Recv waited
 }
 
 // Stats returns the state of the receiver. It does not block.

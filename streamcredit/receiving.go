@@ -16,7 +16,7 @@ func (s *session[O, I]) isManual() bool      { return s.cfg.mode == manualDemand
 func (s *session[O, I]) recv(ctx context.Context) (I, error) {
 	e, err := s.in.next(ctx)
 	if err != nil && s.outlived(ctx) {
-		e, err = s.in.next(context.WithoutCancel(ctx)) // at once: the direction has ended
+		e, err = s.in.next(context.WithoutCancel(ctx)) // does not wait, since the direction has ended
 	}
 	if err != nil {
 		s.lastWord(ctx)
@@ -63,7 +63,7 @@ func (s *session[O, I]) drain(ctx context.Context) (int64, error) {
 		err = ctx.Err()
 	}
 	select {
-	case burned := <-answered: // both at once
+	case burned := <-answered: // both happened at once
 		return burned, nil
 	default:
 		return 0, err
@@ -78,8 +78,9 @@ func (s *session[O, I]) cancelIn(reason string) {
 	s.w.writePending()
 }
 
-// closeGrace is how long an end waits for something that should come at once: a client for the
-// server to end a call whose elements are all received, and Close for another write.
+// closeGrace bounds the wait for events that should follow at once. A client waits so long for
+// the server to end a call after all elements were received, and Close waits so long for another
+// write.
 const closeGrace = time.Second
 
 func (s *session[O, I]) closeIn() error {
@@ -95,7 +96,8 @@ func (s *session[O, I]) closeIn() error {
 	return s.closeCall(complete, ended)
 }
 
-// endSoon ends a client's call in a moment, and with it a write that is stuck. Stop prevents that.
+// endSoon ends a client's call after closeGrace, with any write that is stuck. Stop prevents
+// that.
 func (s *session[O, I]) endSoon() (stop func() bool) {
 	return time.AfterFunc(closeGrace, func() { s.fail(ErrClosed) }).Stop
 }
@@ -105,7 +107,7 @@ func (s *session[O, I]) endSoon() (stop func() bool) {
 // returns the call's status.
 func (s *session[O, I]) closeCall(complete, ended bool) error {
 	if ended {
-		<-s.done // endSoon sees to it
+		<-s.done // endSoon bounds the wait
 	}
 	s.fail(ErrClosed)
 	s.await()
@@ -123,7 +125,7 @@ func (s *session[O, I]) closeAll() error {
 		defer s.endSoon()()
 	}
 	if s.out != nil && s.out.state().Terminates() {
-		_ = s.terminate(s.ctx, completed) // what was lost, its Send has said
+		_ = s.terminate(s.ctx, completed) // a lost element was reported by its Send
 	}
 	if s.in != nil {
 		s.cancelIn("the stream was closed")

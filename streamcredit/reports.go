@@ -3,15 +3,16 @@ package streamcredit
 import "time"
 
 const (
-	// idleReport is how soon a receiver that has nothing to do reports what it is done with.
+	// idleReport is the delay after which an idle receiver reports consumed elements.
 	idleReport = 100 * time.Millisecond
-	// promptFirst is how many elements a server reports one by one, and promptEvery how often it
-	// reports while more elements wait: see promptLocked. A report costs a few microseconds.
+	// promptFirst is the number of elements that a server reports one by one. promptEvery is the
+	// interval of its reports while more elements wait. See promptLocked. A report costs a few
+	// microseconds.
 	promptFirst = 16
 	promptEvery = 100 * time.Microsecond
 )
 
-// armLocked has consumed elements reported soon, if nothing arrives before.
+// armLocked schedules a report of consumed elements, if nothing arrives before.
 func (r *incoming[I]) armLocked() {
 	r.idleAt = r.ledger.Received()
 	if r.idle == nil {
@@ -21,7 +22,7 @@ func (r *incoming[I]) armLocked() {
 	}
 }
 
-// fire reports what is consumed if nothing has arrived since armLocked.
+// fire reports consumed elements if nothing has arrived since armLocked.
 func (r *incoming[I]) fire() {
 	r.mu.Lock()
 	l := &r.ledger
@@ -35,11 +36,12 @@ func (r *incoming[I]) fire() {
 	}
 }
 
-// promptLocked reports whether a report is due at once, because the handler may return now. On a
-// server nothing can be written after that. The first elements are reported one by one. Then a
-// report is due whenever no element is left, so that a client can tell a handler that has consumed
-// everything from one that has not, and every promptEvery, so that a handler that takes its time is
-// reported to the last element. There are no more reports than elements, so they are no flood.
+// promptLocked reports whether a report is due at once, because the handler may return now and
+// nothing can be written after that. The first elements are reported one by one. Then a report is
+// due whenever no element is left, so that a client can tell a handler that has consumed
+// everything from one that has not. A report is also due every promptEvery, so that the reports
+// of a slow handler are complete. There are no more reports than elements, so they are not a
+// flood.
 func (r *incoming[I]) promptLocked() bool {
 	consumed, l := r.consumed.Load(), &r.ledger
 	if !r.exact.Load() || l.State().Drops() || consumed <= l.Reported() {

@@ -12,12 +12,12 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// A Sender sends elements as they are asked for. Its methods are safe for concurrent
-// use; the elements of one goroutine arrive in the order of its calls. The zero value
-// is of no use: see [ServeSend], [DialSend] and their like.
+// A Sender sends elements as the receiver requests them. Its methods are safe for concurrent use.
+// Elements of one goroutine arrive in the order of its calls. The zero value is not usable.
+// [ServeSend], [DialSend] and their variants return Senders.
 type Sender[T any] struct{ s sending[T] }
 
-// sending is what a session offers to its Sender.
+// sending is the part of a session that a Sender uses.
 type sending[T any] interface {
 	send(ctx context.Context, e T) error
 	try(e T) (bool, error)
@@ -31,26 +31,23 @@ type sending[T any] interface {
 	drop(n int)
 }
 
-// Send sends e as soon as the receiver has asked for it, and returns when e is in the
-// transport's hands. It waits for demand, for the receiver's byte window and for the
-// transport. The end of ctx ends the first two, and then e was not sent and no credit
-// was used; a write that the transport does not take ends only with the stream: end
-// its context. On a server a [*ProtocolError] ends the stream, too, that of a peer which
-// misses its heartbeats ([WithHeartbeat]) among them. Afterwards e belongs to the receiver:
-// do not change it. e may be sent on many streams.
+// Send sends e once the receiver has requested it, and returns when the transport has taken it.
+// It waits for demand, for the receiver's byte window and for the transport. If ctx ends during
+// the first two waits, e was not sent and no credit is used. A write that the transport does not
+// take ends only with the stream, for example when the stream's context is canceled. On a server
+// a [*ProtocolError] ends the stream, too, including that of a peer which misses its heartbeats
+// ([WithHeartbeat]). Do not change e after the call. e may be sent on many streams.
 //
-// Errors: ErrCanceled, ErrClosed, ErrTooLarge, ErrInvalid (e is nil or not an element),
-// the context's own, a [*ProtocolError], or the status with which the stream ended.
+// The errors are ErrCanceled, ErrClosed, ErrTooLarge, ErrInvalid (e is nil or not an element),
+// ctx.Err(), a [*ProtocolError], or the status with which the stream ended.
 func (s *Sender[T]) Send(ctx context.Context, e T) error { return s.s.send(ctx, e) }
 
-// TrySend sends e if it need not wait for demand nor for other goroutines that send,
-// and reports whether it did. Only the transport can make it wait. Its errors are those
-// of Send.
+// TrySend sends e if it need not wait for demand or for another goroutine that sends. It reports
+// whether it did. Only the transport can make it wait. It returns the errors of Send.
 func (s *Sender[T]) TrySend(e T) (bool, error) { return s.s.try(e) }
 
-// SendSeq sends what elements yields, no sooner than it is asked for: the next one is
-// drawn when there is demand for it. It stops at the first error and returns it. It
-// does not end the direction.
+// SendSeq sends the elements of a sequence. It draws an element only when there is demand for it.
+// It stops at the first error and returns it. It does not end the direction.
 func (s *Sender[T]) SendSeq(ctx context.Context, elements iter.Seq[T]) error {
 	next, stop := iter.Pull(elements)
 	defer stop()
@@ -68,34 +65,34 @@ func (s *Sender[T]) SendSeq(ctx context.Context, elements iter.Seq[T]) error {
 	}
 }
 
-// Ready waits until there is demand, so that an element can be made only when it is
-// wanted. Where several goroutines send, another may use it. Its errors are those of
+// Ready waits until there is demand, so that the caller can produce an element when it is wanted.
+// If several goroutines send, another one may use the demand first. It returns the errors of
 // Send.
 func (s *Sender[T]) Ready(ctx context.Context) error { return s.s.ready(ctx) }
 
-// Credit returns how many elements may be sent now, math.MaxInt64 if demand is
-// unbounded; none while the receiver's byte window is full. It does not block.
+// Credit returns how many elements may be sent now. It is math.MaxInt64 if demand is unbounded,
+// and 0 while the receiver's byte window is full. It does not block.
 func (s *Sender[T]) Credit() int64 { return s.s.ledger().allowed() }
 
-// Consumed returns how many elements the receiver has said it is done with: the first
-// ones that were sent. It does not block. How soon a receiver says so is up to it; weir's
-// does when it asks for more, and within 100 ms of having nothing more to do.
+// Consumed returns how many elements the receiver has reported as consumed. They are the first
+// elements that were sent. It does not block. The receiver decides when to report. weir's
+// receivers report when they request more, and within 100 ms after they have nothing more to do.
 func (s *Sender[T]) Consumed() uint64 { return s.s.ledger().stats().Consumed }
 
-// WaitConsumed waits until the receiver is done with the first n elements. It returns
-// the context's error, or why the direction ended before.
+// WaitConsumed waits until the receiver has consumed the first n elements. It returns ctx.Err(),
+// or the reason why the direction ended before.
 func (s *Sender[T]) WaitConsumed(ctx context.Context, n uint64) error {
 	return s.s.because(ctx, s.s.ledger().awaitConsumed(ctx, n))
 }
 
-// Done is closed when nothing more can be sent: the receiver has canceled, the stream
-// has ended, or the direction was closed. A source that has nothing to send learns of
-// it here.
+// Done returns a channel that is closed when nothing more can be sent, because the receiver has
+// canceled, the stream has ended, or the direction was closed. A source that has no element to
+// send can wait for it.
 func (s *Sender[T]) Done() <-chan struct{} { return s.s.ledger().done }
 
-// Close says that all elements were sent. It needs no demand. It does not wait for the
-// receiver, but for a Send that is writing. Closing twice is closing once. After it
-// a handler may return.
+// Close tells the receiver that all elements were sent. It needs no demand. It waits for a Send
+// that is writing, but not for the receiver. A handler may return after it. Close may be called
+// more than once.
 func (s *Sender[T]) Close() error {
 	return s.s.terminate(context.Background(), completed)
 }
@@ -104,24 +101,26 @@ func completed(sent uint64) *creditpb.Control {
 	return &creditpb.Control{Kind: &creditpb.Control_Complete{Complete: &creditpb.Complete{Total: sent}}}
 }
 
-// CloseGoingAway is Close where there would have been more: the receiver's Recv returns
-// [ErrGoingAway] at the end, and it may go on elsewhere. For servers that stop.
+// CloseGoingAway is Close for a server that stops while it has more elements to send. The
+// receiver's Recv returns [ErrGoingAway] at the end, and the receiver may continue with another
+// server.
 func (s *Sender[T]) CloseGoingAway() error {
 	return s.s.terminate(context.Background(), func(sent uint64) *creditpb.Control {
 		return &creditpb.Control{Kind: &creditpb.Control_Complete{Complete: &creditpb.Complete{Total: sent, GoingAway: true}}}
 	})
 }
 
-// CloseWithError says that the elements end early and why: the receiver's Recv returns
-// the status of err, with its details, after what was sent. A client has no other way
-// to say so; a server's handler may as well return err. Otherwise it is like Close.
+// CloseWithError ends the elements early, with an error. The receiver's Recv returns the status
+// of err, with its details, after the elements that were sent. It is a client's only way to
+// report an error. A server's handler may return err instead. Otherwise, and if err is nil,
+// CloseWithError is like Close.
 func (s *Sender[T]) CloseWithError(err error) error {
 	if err == nil {
 		return s.Close()
 	}
 	st, ok := status.FromError(err)
 	if !ok {
-		st = status.FromContextError(err) // as gRPC does with what a handler returns
+		st = status.FromContextError(err) // as gRPC does with the error of a handler
 	}
 	p := st.Proto()
 	p.Message = strings.ToValidUTF8(p.GetMessage(), "\uFFFD")
@@ -132,12 +131,12 @@ func (s *Sender[T]) CloseWithError(err error) error {
 	})
 }
 
-// Finish is Close, and waits until the receiver is done with everything, or has left: on
-// a server that is what a handler returns; on a client that only sends it waits for
-// the handler to return, and returns its status. Receivers that do not report what they
-// are done with are not waited for. It returns nil if the receiver took everything, the
-// context's error, an [*UnconsumedError] if the receiver has ended the stream in order and
-// left elements, or else what Send would have. The end of ctx does not end a write that
+// Finish is Close, and then waits until the receiver has consumed everything or has left. A
+// server's handler should return its result. On a client that only sends, Finish waits for the
+// handler to return, and returns its status. It does not wait for a receiver that does not report
+// consumed elements. It returns nil if the receiver consumed everything, ctx.Err(), an
+// [*UnconsumedError] if the receiver ended the stream without a failure but left elements
+// unconsumed, or else the error that Send would return. The end of ctx does not end a write that
 // the transport does not take.
 func (s *Sender[T]) Finish(ctx context.Context) error {
 	if err := s.s.terminate(ctx, completed); err != nil {
@@ -152,11 +151,11 @@ func (s *Sender[T]) Finish(ctx context.Context) error {
 // SenderStats is the state of a Sender.
 type SenderStats struct {
 	Sent     uint64        // elements
-	Bytes    int64         // their size together, if there is a meter or the receiver bounds sizes; else 0
-	Consumed uint64        // elements that the receiver is done with, as far as it said
-	Credit   int64         // elements that were asked for and may be sent, byte window aside; math.MaxInt64: unbounded
+	Bytes    int64         // total size, if there is a meter or the receiver bounds sizes; else 0
+	Consumed uint64        // elements that the receiver has reported as consumed
+	Credit   int64         // elements that may be sent now, byte window aside; math.MaxInt64 if unbounded
 	Waiting  int           // Sends that wait for demand now
-	Starved  time.Duration // time in which at least one did
+	Starved  time.Duration // total time in which a Send waited
 }
 
 // Stats returns the state of the sender. It does not block.

@@ -9,7 +9,7 @@ import (
 
 func (s *session[O, I]) ledger() *outgoing { return s.out }
 
-// drop counts elements that an outbox has dropped, which may be after the end.
+// drop counts elements that an outbox has dropped, possibly after the end.
 func (s *session[O, I]) drop(n int) {
 	if s.cfg.meter != nil {
 		s.cfg.meter.dropped.Add(uint64(n))
@@ -24,7 +24,7 @@ func (s *session[O, I]) send(ctx context.Context, e O) error {
 	if err := s.wire.check(e); err != nil {
 		return err
 	}
-	if s.w.tryLock() { // mostly there is credit
+	if s.w.tryLock() { // there is usually credit
 		if sent, err := s.w.writeElement(e); sent || err != nil {
 			return s.delivered(ctx, err)
 		}
@@ -42,7 +42,7 @@ func (s *session[O, I]) send(ctx context.Context, e O) error {
 	}
 }
 
-// valid returns why e cannot be an element of any stream.
+// valid returns an error if e cannot be an element of any stream.
 func (s *session[O, I]) valid(e O) error { return s.wire.check(e) }
 
 // ready waits for demand.
@@ -54,11 +54,11 @@ func (s *session[O, I]) ready(ctx context.Context) error {
 	return err
 }
 
-// delivered returns err. If the receiver wants no more, a handler is likely to return now, so the
-// elements that were sent before are given to the transport first.
+// delivered returns err. If the receiver wants no more, the handler is likely to return now.
+// delivered therefore first gives the elements that were sent before to the transport.
 func (s *session[O, I]) delivered(ctx context.Context, err error) error {
 	if err != nil && errors.Is(err, ErrCanceled) {
-		_ = s.wire.flush(ctx) // err is what matters
+		_ = s.wire.flush(ctx) // err matters more
 	}
 	return err
 }
@@ -96,9 +96,9 @@ func (s *session[O, I]) terminate(ctx context.Context, terminal func(sent uint64
 	s.w.writePending()
 	switch {
 	case err != nil && ctx.Err() != nil && s.ctx.Err() == nil:
-		return ctx.Err() // the flush of frames ends with it
+		return ctx.Err() // ctx ends the flush of frames
 	case err != nil:
-		if err = s.reasonFor(err); err == errPeace { //nolint:errorlint // this very one: the server was done before
+		if err = s.reasonFor(err); err == errPeace { //nolint:errorlint // the same value, if the server was done before
 			return nil
 		}
 		return err

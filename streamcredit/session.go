@@ -14,13 +14,13 @@ import (
 	"github.com/weir-go/weir/streamcredit/internal/ledger"
 )
 
-// A session is one end of one stream: a read loop, a writer, and a ledger for each direction
-// that has elements.
+// A session is one end of one stream. It has a read loop, a writer, and a ledger for each
+// direction that carries elements.
 //
-// The read loop is the only goroutine that reads. It waits for nothing but the transport. It
-// waits neither for the application nor for credit, and it never writes, since two peers whose
-// read loops write could wait for each other. Control that it has to say is left in the writer's
-// pending.
+// The read loop is the only goroutine that reads. It waits for the transport and never for
+// credit. It waits for the application only while the buffer of a receiver with unbounded demand
+// is full. It never writes, since two peers with read loops that write could wait for each other.
+// It leaves control for the peer in the writer's pending.
 type session[O, I any] struct {
 	wire  wire[O, I]
 	ctx   context.Context
@@ -29,24 +29,24 @@ type session[O, I any] struct {
 	cfg   *config
 
 	w   *writer[O]
-	out *outgoing    // nil: this end does not send
-	in  *incoming[I] // nil: this end does not receive
+	out *outgoing    // nil if this end does not send
+	in  *incoming[I] // nil if this end does not receive
 
-	trailer func(metadata.MD) // sets a trailer of a server; nil: it has none
+	trailer func(metadata.MD) // sets a trailer of a server; nil if it has none
 	lapsed  atomic.Bool       // the client was told that more may be consumed than was reported
 
 	// The fields of the handshake are set before opened is closed.
-	opened       chan struct{} // closed when the peer's Open is in
-	started      bool          // the peer's first message is in; of the read loop
+	opened       chan struct{} // closed when the peer's Open has arrived
+	started      bool          // the peer's first message has arrived; of the read loop
 	drains       bool          // the peer knows FEATURE_DRAIN
 	pulse        bool          // both ends know heartbeats
-	peerReceives bool          // the peer's Open says so
+	peerReceives bool          // the peer's Open has will_receive
 	setup        I             // the element that came with the client's Open
 	hasSetup     bool
 
 	flood    bucket        // the peer's control messages; of the read loop
 	read     atomic.Uint64 // messages that have arrived
-	next     atomic.Int64  // size of the element that the peer has announced; 0: none
+	next     atomic.Int64  // size of the element that the peer has announced, or 0
 	controls atomic.Uint64 // control messages that have arrived, for the meter
 
 	mu      sync.Mutex // guards the fields below
@@ -56,7 +56,7 @@ type session[O, I any] struct {
 	helpers sync.WaitGroup // goroutines that write or call hooks
 
 	done   chan struct{} // closed when the read loop has ended
-	broken atomic.Bool   // the stream was ended while the handler ran: for an unreadable message, or by guard
+	broken atomic.Bool   // the stream ended while the handler ran, for an unreadable message or by guard
 
 	notifying atomic.Bool // a goroutine calls the hook for consumed elements
 	told      uint64      // its last argument; of that goroutine
@@ -77,7 +77,7 @@ func (l life) String() string {
 	return [...]string{"Living", "Returned", "Failed", "Alone"}[l]
 }
 
-// errPeace is why a session is over that has returned.
+// errPeace is the error of a session that has returned.
 var errPeace = &canceled{reason: "the server has ended the call"}
 
 func newSession[O, I any](ctx context.Context, wr wire[O, I], abort context.CancelFunc, c *config) *session[O, I] {
@@ -101,7 +101,7 @@ func newSession[O, I any](ctx context.Context, wr wire[O, I], abort context.Canc
 	return s
 }
 
-// elements returns how many elements have passed, both ways.
+// elements returns the number of elements that have passed, in both directions.
 func (s *session[O, I]) elements() (n uint64) {
 	if s.out != nil {
 		n += s.out.sent()
@@ -143,7 +143,7 @@ func (s *session[O, I]) over(to life, err error) {
 		s.cfg.meter.failed(err)
 	}
 	if s.abort != nil {
-		s.abort() // first: a half-close by a goroutine that wakes up now would look like Complete
+		s.abort() // first, because a half-close by a goroutine that wakes up now would look like Complete
 	}
 	if s.out != nil {
 		end := ledger.OutFail
@@ -173,8 +173,8 @@ func (s *session[O, I]) failure() error {
 	return nil
 }
 
-// because returns err. If err is only that ctx has ended with the stream, it returns what ended
-// the stream.
+// because returns err. If err only says that ctx has ended with the stream, because returns the
+// cause of the stream's end instead.
 func (s *session[O, I]) because(ctx context.Context, err error) error {
 	if err != nil && errors.Is(err, ctx.Err()) && s.outlived(ctx) {
 		return s.cause()
@@ -182,8 +182,8 @@ func (s *session[O, I]) because(ctx context.Context, err error) error {
 	return err
 }
 
-// outlived reports whether ctx has ended only because a message could not be read. gRPC ends a
-// server's stream then, although its handler has not seen the elements that came before.
+// outlived reports whether ctx has ended only because a message could not be read. gRPC then ends
+// a server's stream, although its handler has not seen the elements that came before the message.
 func (s *session[O, I]) outlived(ctx context.Context) bool {
 	if !s.role.server || ctx.Err() == nil || s.ctx.Err() == nil {
 		return false
@@ -192,9 +192,9 @@ func (s *session[O, I]) outlived(ctx context.Context) bool {
 	return s.broken.Load()
 }
 
-// reasonFor returns why a write failed with err. On a client gRPC says with io.EOF only that the
-// stream is over, and the read loop learns why. Any other error means that control is lost which
-// the peer waits for, so the session is over, too.
+// reasonFor returns why a write failed with err. On a client gRPC returns io.EOF if the stream is
+// over, and the read loop learns the cause. After any other error, control that the peer waits
+// for is lost, so the session is over, too.
 func (s *session[O, I]) reasonFor(err error) error {
 	if !s.role.server {
 		if !isEOF(err) {
@@ -208,10 +208,10 @@ func (s *session[O, I]) reasonFor(err error) error {
 	return err
 }
 
-// left runs when the stream's context ends: on a server when the handler has returned, on a
-// client at the end of the call.
+// left runs when the stream's context ends. On a server the handler has returned then. On a
+// client the call has ended.
 func (s *session[O, I]) left() {
-	s.awaitLoop() // the read loop knows better why, and gRPC hands over the messages that it has
+	s.awaitLoop() // the read loop knows the cause, and gRPC hands over the messages that it has
 	s.fail(status.FromContextError(s.ctx.Err()).Err())
 	s.w.unguard()
 	<-s.done
@@ -223,7 +223,7 @@ func (s *session[O, I]) left() {
 	}
 }
 
-// awaitLoop waits for the read loop of a stream whose context has ended.
+// awaitLoop waits for the read loop after the stream's context has ended.
 func (s *session[O, I]) awaitLoop() {
 	patience := time.NewTimer(closeGrace)
 	defer patience.Stop()

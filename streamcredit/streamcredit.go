@@ -10,26 +10,27 @@ import (
 	"github.com/weir-go/weir/internal/stall"
 )
 
-// A Stream is what grpc.BidiStreamingServer and grpc.BidiStreamingClient have in
-// common: a stream on which *Out is sent and *In received.
+// A Stream has the methods that grpc.BidiStreamingServer and grpc.BidiStreamingClient share. It
+// sends *Out and receives *In.
 type Stream[Out, In any] interface {
-	// Send, Recv and Context are those of gRPC.
+	// Send, Recv and Context are methods of gRPC.
 	Send(m *Out) error
 	Recv() (*In, error)
 	Context() context.Context
 }
 
-// A ClientStream is the client's end of one, as grpc.BidiStreamingClient.
+// A ClientStream is the client's end of a stream, such as a grpc.BidiStreamingClient.
 type ClientStream[Out, In any] interface {
 	Stream[Out, In]
-	// CloseSend is that of gRPC.
+	// CloseSend is a method of gRPC.
 	CloseSend() error
 }
 
-// ServeSend makes a handler the sender of its stream. It waits for the client's Open,
-// at most the handshake timeout, answers it, and returns the element that came with it
-// ([WithSetup]), nil if there was none. Errors are for the handler to return. The
-// handler must end with Finish, Close or an error. Nobody else may use the stream.
+// ServeSend makes a handler the sender of its stream. It waits for the client's Open, at most for
+// the handshake timeout ([WithHandshakeTimeout]), and answers it. It returns the element that
+// came with the Open ([WithSetup]), or nil if there was none. The handler should return an error
+// of ServeSend as its own. It must end the stream with Finish, Close or an error. No other code
+// may use the stream.
 func ServeSend[Out, In any](stream Stream[Out, In], opts ...SendOption) (*Sender[*Out], *In, error) {
 	s, err := serveEmbedded(stream, role{server: true, sends: true}, opts)
 	if err != nil {
@@ -58,10 +59,10 @@ func Serve[Out, In any](stream Stream[Out, In], opts ...DuplexOption) (*Duplex[*
 	return newDuplex(s), s.setup, nil
 }
 
-// DialSend opens a stream as its sender. open is the method of a generated client, such
-// as client.Upload, which DialSend calls with the options of [WithCallOptions]. DialSend does
-// not wait for the server, and an error of the server is the error of the first Send. The call
-// ends when ctx does, and when Finish has returned.
+// DialSend opens a stream as its sender. open is the method of a generated client, such as
+// client.Upload. DialSend calls it with the options of [WithCallOptions]. DialSend does not wait
+// for the server. If the server refuses the call, the first Send returns its error. The call ends
+// when ctx ends, and when Finish has returned.
 func DialSend[Out, In, CallOption any, S ClientStream[Out, In]](
 	ctx context.Context, open func(context.Context, ...CallOption) (S, error), opts ...SendOption,
 ) (*Sender[*Out], error) {
@@ -108,7 +109,8 @@ func serveEmbedded[Out, In any, P DuplexOption](stream Stream[Out, In], r role, 
 	return serve(stream.Context(), w, headerOf(stream), c)
 }
 
-// headerOf returns how to set a response header on a server's stream; nil: not at all.
+// headerOf returns a function that sets a response header on a server's stream, or nil if it
+// cannot.
 func headerOf(stream any) func(metadata.MD) error {
 	if h, ok := stream.(interface{ SetHeader(md metadata.MD) error }); ok {
 		return h.SetHeader
@@ -128,7 +130,7 @@ func serve[O, I any](ctx context.Context, w wire[O, I], setHeader func(metadata.
 		s.fail(err)
 		return nil, err
 	}
-	_ = s.w.lockUntil(ctx) // free: nothing is written before Open
+	_ = s.w.lockUntil(ctx) // does not wait, since nothing is written before Open
 	go s.loop()            // ends with the stream, which the handler's return ends
 	if err := s.awaitOpen(); err != nil {
 		s.w.unlock()
@@ -156,7 +158,7 @@ func (s *session[O, I]) awaitOpen() error {
 		return nil
 	case <-s.done:
 		select {
-		case <-s.opened: // it is to be answered, whatever came after it
+		case <-s.opened: // Open is answered, even if the stream has ended since
 			return nil
 		default:
 			return s.cause()
@@ -170,13 +172,13 @@ func (s *session[O, I]) lateOpen() error {
 	return violation(HandshakeTimeout, "Open within "+s.cfg.handshake.String(), "none")
 }
 
-// answer writes the server's Open. s.w is held.
+// answer writes the server's Open. The caller holds s.w.
 func (s *session[O, I]) answer(setHeader func(metadata.MD) error) error {
 	if !s.w.mayWrite(frameOpen) {
 		return nil
 	}
 	if setHeader != nil {
-		_ = setHeader(metadata.Pairs(header, strconv.Itoa(version))) // too late if an interceptor has sent headers: Open says it, too
+		_ = setHeader(metadata.Pairs(header, strconv.Itoa(version))) // fails after an interceptor has sent headers; Open has it, too
 	}
 	if err := s.w.writeOpenLocked(s.hello(), nil); err != nil {
 		return err
@@ -200,7 +202,7 @@ func dialEmbedded[Out, In, CallOption any, S ClientStream[Out, In], P DuplexOpti
 	if err != nil {
 		return nil, err
 	}
-	w, err := newEmbedded[Out, In](nil) // so that no call is made of a stream that cannot work
+	w, err := newEmbedded[Out, In](nil) // before the call, so that none is made for a stream that cannot work
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +229,7 @@ func dial[O, I, CallOption any, S any](
 	}
 	carry(stream)
 	s := newSession(ctx, w, cancel, c)
-	_ = s.w.lockUntil(ctx) // free: nothing is written before Open
+	_ = s.w.lockUntil(ctx) // does not wait, since nothing is written before Open
 	if err := s.join(); err != nil {
 		close(s.done) // there is no read loop
 		s.w.unlock()
@@ -250,8 +252,8 @@ func dial[O, I, CallOption any, S any](
 	return s, nil
 }
 
-// setupOf returns the client's setup element, or nil if there is none, and an error if it cannot
-// be an element.
+// setupOf returns the client's setup element, or nil if there is none. It returns an error if the
+// value is not an element of the stream.
 func setupOf[O, I any](w wire[O, I], c *config) (*O, error) {
 	if c.setup == nil {
 		return nil, nil //nolint:nilnil // there is none
@@ -263,20 +265,20 @@ func setupOf[O, I any](w wire[O, I], c *config) (*O, error) {
 	return &e, w.check(e)
 }
 
-// callOptions returns the options of the call as its method takes them.
+// callOptions returns the options of the call in the type that its method takes.
 func callOptions[CallOption any](c *config) (opts []CallOption, err error) {
 	for _, o := range c.call {
 		opt, ok := any(o).(CallOption)
 		if !ok {
-			return nil, invalid("got a method whose options are not those of grpc, want one that takes %T", o)
+			return nil, invalid("got a method with other options than grpc's, want one that takes %T", o)
 		}
 		opts = append(opts, opt)
 	}
 	return opts, nil
 }
 
-// join opens the receiver's account of the budget, which must not wait for this stream's
-// transport: others share it.
+// join opens the receiver's account of the budget. Functions that the budget calls must not wait
+// for this stream's transport, since other streams share the budget.
 func (s *session[O, I]) join() (err error) {
 	if s.in == nil || s.cfg.budget == nil {
 		return nil

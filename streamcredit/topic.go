@@ -9,30 +9,30 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// A Topic sends what one source publishes to many subscribers, each with a credit, an
-// outbox and a policy of its own. A slow one loses elements, as its policy says, or its
-// subscription: it slows nobody down, and takes no more memory than its outbox. Safe for
+// A Topic sends the elements of one source to many subscribers. Each subscriber has a credit, an
+// outbox and a policy of its own. A slow subscriber loses elements or its subscription, as its
+// policy says. It does not delay the others, and uses no more memory than its outbox. Safe for
 // concurrent use. The zero value is ready to use.
 type Topic[T any] struct {
-	mu          sync.Mutex // guards what follows; Publish holds it while it goes round
+	mu          sync.Mutex // guards the fields below; Publish holds it while it visits the subscribers
 	subscribers map[*Outbox[T]]context.CancelCauseFunc
 	closed      bool
 	published   uint64
 	dropped     uint64 // by subscribers that have left
 }
 
-// Serve sends what is published from now on to out, until the receiver cancels, ctx ends or
-// the topic is closed, and closes out, as [Outbox.Close] does. Handlers return what it
-// returns: nil if the topic was closed or the receiver has canceled, RESOURCE_EXHAUSTED if
-// the policy is [Fail] and the outbox was full or an element was too large for the receiver,
-// or the error that ended the stream. The policy cannot be [Block]; the default is
-// [DropOldest].
+// Serve sends the elements that are published from now on to out, until the receiver cancels, ctx
+// ends or the topic is closed. It then closes out, as [Outbox.Close] does. A handler should
+// return its result. That is nil if the topic was closed or the receiver has canceled. It is
+// RESOURCE_EXHAUSTED if the policy is [Fail] and the outbox was full or an element was too large
+// for the receiver. Otherwise it is the error that ended the stream. The policy must not be
+// [Block]. The default is [DropOldest].
 func (t *Topic[T]) Serve(ctx context.Context, out *Sender[T], c OutboxConfig) error {
 	switch c.Policy {
 	case DefaultPolicy:
 		c.Policy = DropOldest
 	case Block:
-		return invalid("got the policy Block, want one with which a slow subscriber slows nobody down")
+		return invalid("got the policy Block, want one that does not wait for a slow subscriber")
 	default:
 	}
 	ctx, stop := context.WithCancelCause(ctx)
@@ -48,11 +48,11 @@ func (t *Topic[T]) Serve(ctx context.Context, out *Sender[T], c OutboxConfig) er
 		}
 	}
 	err = t.end(ctx, box)
-	t.remove(box) // what end has dropped is counted
+	t.remove(box) // after end, which counts the elements that it drops
 	return err
 }
 
-// end closes the outbox of a subscriber, and returns what its handler should.
+// end closes the outbox of a subscriber, and returns the result of Serve.
 func (*Topic[T]) end(ctx context.Context, box *Outbox[T]) error {
 	cause := context.Cause(ctx)
 	if errors.Is(cause, ErrOutboxFull) {
@@ -61,11 +61,11 @@ func (*Topic[T]) end(ctx context.Context, box *Outbox[T]) error {
 		if box.stop() {
 			closed = inTime(ctx, func() error { return box.out.CloseWithError(err) })
 		}
-		_ = box.Close(ctx) // which has ended: it counts what is left
+		_ = box.Close(ctx) // counts the elements that are left, as the sender is closed
 		switch {
 		case errors.Is(closed, ErrCanceled):
 			return nil
-		case closed != nil && !errors.Is(closed, ctx.Err()): // else that is stuck
+		case closed != nil && !errors.Is(closed, ctx.Err()): // else closing is stuck
 			return closed
 		}
 		return err
@@ -97,9 +97,9 @@ func (t *Topic[T]) remove(box *Outbox[T]) {
 		return
 	}
 	delete(t.subscribers, box)
-	stuck := false // in a write: whether that element was sent shows when the stream ends
+	stuck := false // size of the heaviest recent element, at least 1
 	select {
-	case <-box.ended: // looked at first: nothing is dropped after it
+	case <-box.ended: // looked at first, since nothing is dropped after it
 	default:
 		stuck = true
 	}
@@ -115,8 +115,8 @@ func (t *Topic[T]) remove(box *Outbox[T]) {
 	}
 }
 
-// Publish puts e into the outbox of each subscriber. It waits for none of them. e belongs to
-// all of them then: do not change it. After Close it does nothing.
+// Publish puts e into the outbox of each subscriber. It waits for none of them. They share e, so
+// do not change it. After Close, Publish does nothing.
 func (t *Topic[T]) Publish(e T) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -128,13 +128,13 @@ func (t *Topic[T]) Publish(e T) {
 		switch err := box.Put(context.Background(), e); {
 		case errors.Is(err, ErrOutboxFull):
 			stop(err)
-		case err != nil: // the subscriber is about to be removed, or e is no element
+		case err != nil: // the subscriber is about to be removed, or e is not an element
 			t.dropped++
 		}
 	}
 }
 
-// Close ends all subscriptions once their outboxes are empty. It does not wait for that;
+// Close ends all subscriptions once their outboxes are empty. It does not wait for that, but
 // their handlers do.
 func (t *Topic[T]) Close() {
 	t.mu.Lock()
@@ -147,7 +147,7 @@ func (t *Topic[T]) Close() {
 
 // TopicStats is the state of a [Topic].
 type TopicStats struct {
-	Subscribers int    // that are there now
+	Subscribers int    // current ones
 	Published   uint64 // elements
 	Dropped     uint64 // elements, summed over subscribers
 }

@@ -35,21 +35,21 @@ type writes[O any] interface {
 
 // queues is the part of a wire that may write from a goroutine of its own.
 type queues interface {
-	// batch allows several elements in one message. The peer has announced the size of the
-	// largest element that it takes; 0: it has not.
+	// batch allows several elements in one message. largest is the size of the largest element
+	// that the peer has announced to take, or 0.
 	batch(largest int64)
-	// warns says that the client knows unfinishedTrailer: FEATURE_UNFINISHED.
+	// warns says that the client knows unfinishedTrailer, as FEATURE_UNFINISHED demands.
 	warns()
-	// bind sets the functions to call after a failed write that no caller can be told of, and
-	// when the wire is no longer crowded.
+	// bind sets two functions. The wire calls broke after a failed write that it cannot report to
+	// a caller, and eased when it is no longer crowded.
 	bind(broke func(error), eased func())
 	// carried reports whether a goroutine of the wire is writing, and how many messages such
 	// goroutines have written.
 	carried() (writing bool, messages uint64)
 	// join waits for such goroutines after the end of the stream.
 	join()
-	// crowded reports whether much control waits for the transport. More control had better add
-	// up in pending.
+	// crowded reports whether much control waits for the transport. Further control should stay
+	// in pending, where it adds up.
 	crowded() bool
 }
 

@@ -37,6 +37,7 @@ func (w *writer[O]) writeElementLocked(e O) (sent bool, err error) {
 	if err := w.wire.writeElement(e, ride); err != nil {
 		return false, w.notWritten(err, ride, size)
 	}
+	w.out.wrote()
 	w.noteWrite()
 	if ride != nil {
 		w.controls.Add(1)
@@ -48,13 +49,13 @@ func (w *writer[O]) writeElementLocked(e O) (sent bool, err error) {
 	return true, nil
 }
 
-// writeAllButRequestLocked writes pending control up to a Request, which it returns: it can ride
-// on an element.
+// writeAllButRequestLocked writes pending control up to a Request. It returns the Request, which
+// can ride on an element.
 func (w *writer[O]) writeAllButRequestLocked() (*creditpb.Control, error) {
 	for {
 		c, half := w.pending.take(w.out)
 		switch {
-		case half: // nothing goes out any more, and writePending does this
+		case half: // nothing more may be written, and writePending half-closes
 			w.pending.halfClose()
 			return nil, nil //nolint:nilnil // no control and no error
 		case c == nil || w.state == writerUnaware:
@@ -68,9 +69,9 @@ func (w *writer[O]) writeAllButRequestLocked() (*creditpb.Control, error) {
 	}
 }
 
-// notWritten undoes what writeElementLocked did for an element that could not be written. Unless
-// the stream has ended it may live on: an interceptor has refused the element, or gRPC could not
-// encode it, and nothing was written.
+// notWritten undoes writeElementLocked for an element that could not be written. The stream may
+// go on if it has not ended. Then an interceptor has refused the element or gRPC could not encode
+// it, and nothing was written.
 func (w *writer[O]) notWritten(err error, ride *creditpb.Control, size int64) error {
 	w.out.restore(size)
 	if w.ctx.Err() != nil || errors.Is(err, io.EOF) {
@@ -83,7 +84,7 @@ func (w *writer[O]) notWritten(err error, ride *creditpb.Control, size int64) er
 	return err
 }
 
-// noteWrite takes in that something is written now.
+// noteWrite records that a message is written now.
 func (w *writer[O]) noteWrite() {
 	w.messages.Add(1)
 	if w.lastAt.Load() != 0 {
@@ -94,7 +95,7 @@ func (w *writer[O]) noteWrite() {
 // age returns how long the writer has existed. It is never 0.
 func (w *writer[O]) age() int64 { return int64(time.Since(w.began)) }
 
-// beat returns a Heartbeat with what this end knows.
+// beat returns a Heartbeat with the state of the outgoing direction.
 func (w *writer[O]) beat() *creditpb.Heartbeat {
 	if w.out == nil {
 		return &creditpb.Heartbeat{}
@@ -102,8 +103,8 @@ func (w *writer[O]) beat() *creditpb.Heartbeat {
 	return w.out.beat()
 }
 
-// announceLocked tells a peer that listens for heartbeats of a large element, which none can
-// overtake.
+// announceLocked announces a large element to a peer that expects heartbeats, since no heartbeat
+// can overtake it.
 func (w *writer[O]) announceLocked(size int64) {
 	if large := w.large.Load(); large == 0 || size <= large {
 		return

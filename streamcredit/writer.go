@@ -10,14 +10,14 @@ import (
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
-// A writerState says what may be written on a stream. It goes forward only.
+// A writerState decides which frames may be written on a stream. It goes forward only.
 type writerState uint8
 
 const (
-	writerOpening    writerState = iota // this end's Open
+	writerOpening    writerState = iota // only this end's Open may be written
 	writerOpen                          // control, and elements and a terminal as the outgoing ledger says
-	writerUnaware                       // elements, to a peer that knows nothing of the protocol
-	writerHalfClosed                    // nothing: a client has half-closed its stream
+	writerUnaware                       // elements, to a peer that does not know the protocol
+	writerHalfClosed                    // nothing, since a client has half-closed its stream
 )
 
 // String returns the name of the state as it stands in DESIGN.md.
@@ -25,7 +25,7 @@ func (s writerState) String() string {
 	return [...]string{"Opening", "Open", "Unaware", "HalfClosed"}[s]
 }
 
-// A frame is what may be written.
+// A frame is a kind of message.
 type frame uint8
 
 const (
@@ -36,39 +36,39 @@ const (
 	frameHalfClose
 )
 
-// A writer is the half of a session that writes. Everything that goes out passes through it, in
-// the order of its lock. mayWrite says what may still be written. The holder of the lock writes
-// pending control first. A goroutine that leaves control in pending and does not get the lock
-// can go: the holder looks again after it has released the lock.
+// A writer is the half of a session that writes. All messages pass through it, in the order of
+// its lock. mayWrite decides which frames may still be written. The holder of the lock writes
+// pending control first. A goroutine that leaves control in pending and does not get the lock can
+// go, because the holder looks at pending again after it has released the lock.
 type writer[O any] struct {
 	ctx  context.Context // of the stream
 	wire writes[O]
-	out  *outgoing // nil: this end does not send elements
+	out  *outgoing // nil if this end does not send elements
 	host host
 
 	pending pending
 
-	*lock              // guards state and bucket, and is held while anything is written
-	state  writerState // what may be written
-	bucket bucket      // the peer's, as this end counts, with a margin
+	*lock              // guards state and bucket, and is held during every write
+	state  writerState // decides which frames may be written
+	bucket bucket      // the peer's bucket as this end counts it, with a margin
 
 	scheduled atomic.Bool // a goroutine is about to write pending control
 
 	pacer struct {
 		sync.Mutex             // guards the fields below
-		timer      *time.Timer // writes pending control that would be a flood now; nil: not used yet
+		timer      *time.Timer // writes pending control that would be a flood now; nil until used
 		set        bool
 		stopped    bool
 	}
 
 	began    time.Time
 	messages atomic.Uint64 // messages written
-	lastAt   atomic.Int64  // when the last one was, since began, if the peer listens for heartbeats; else 0
-	large    atomic.Int64  // size in bytes from which on an element is announced to it; else 0
+	lastAt   atomic.Int64  // time of the last write since began, if the peer expects heartbeats; else 0
+	large    atomic.Int64  // size in bytes from which elements are announced to the peer; else 0
 
 	stuck stuck // the guard against writes that the transport does not take
 
-	controls atomic.Uint64 // for the meter, as the next two
+	controls atomic.Uint64 // for the meter, like the next two
 	elements atomic.Uint64
 	bytes    atomic.Int64
 	metered  bool
@@ -78,7 +78,7 @@ type writer[O any] struct {
 type host interface {
 	// help runs f in a goroutine that the session waits for.
 	help(f func())
-	// elements returns how many elements have passed, both ways.
+	// elements returns the number of elements that have passed, in both directions.
 	elements() uint64
 	// reasonFor returns why a write failed with err.
 	reasonFor(err error) error
@@ -92,8 +92,8 @@ func newWriter[O any](ctx context.Context, wire writes[O], out *outgoing, h host
 }
 
 // mayWrite reports whether f may be written now. The caller holds the lock, or the answer may be
-// out of date. Credit, the byte window and the peer's largest element bound elements further:
-// see [outgoing.take].
+// out of date. [outgoing.take] applies credit, the byte window and the peer's largest element as
+// well.
 func (w *writer[O]) mayWrite(f frame) bool {
 	switch f {
 	case frameOpen:
@@ -110,10 +110,10 @@ func (w *writer[O]) mayWrite(f frame) bool {
 	return false
 }
 
-// unaware makes the writer write elements alone. It is called before anything is written.
+// unaware restricts the writer to elements. It is called before the first write.
 func (w *writer[O]) unaware() { w.state = writerUnaware }
 
-// opened takes in that this end's Open is written, and releases the lock.
+// opened records that this end's Open is written, and releases the lock.
 func (w *writer[O]) opened() {
 	if w.state == writerOpening {
 		w.state = writerOpen
@@ -129,19 +129,19 @@ func (w *writer[O]) writeSoon() {
 		return
 	}
 	w.host.help(func() {
-		w.scheduled.Store(false) // before it looks: later control schedules another goroutine
+		w.scheduled.Store(false) // before the look at pending, so that later control schedules another goroutine
 		w.writePending()
 	})
 }
 
-// writePending writes pending control. It leaves control to the holder of the lock, to a wire
-// that is crowded, or to a timer where more would be a flood.
+// writePending writes pending control. It leaves control to the holder of the lock, to a crowded
+// wire once it has eased, or to a timer if more control would be a flood.
 func (w *writer[O]) writePending() {
 	for w.pending.waits.Load() && !w.wire.crowded() && w.tryLock() {
 		paced, err := w.writePendingLocked(false)
 		w.unlock()
 		if err != nil {
-			return // the read loop learns why
+			return // the read loop learns the cause
 		}
 		if paced {
 			w.writePaced()
@@ -150,11 +150,11 @@ func (w *writer[O]) writePending() {
 	}
 }
 
-// errPaced is why writeNow has not written: more control would be a flood now.
+// errPaced is the error of writeNow if more control would be a flood now.
 var errPaced = errors.New("streamcredit: control is paced")
 
-// writeNow writes pending control, and waits until the transport has it. Unless it is urgent, it
-// does not write where more control would be a flood, and returns errPaced.
+// writeNow writes pending control, and waits until the transport has it. If more control would be
+// a flood and urgent is not set, it does not write and returns errPaced.
 func (w *writer[O]) writeNow(ctx context.Context, urgent bool) error {
 	for {
 		if err := w.lockUntil(ctx); err != nil {
@@ -170,13 +170,13 @@ func (w *writer[O]) writeNow(ctx context.Context, urgent bool) error {
 			return errPaced
 		case ctx.Err() != nil:
 			return ctx.Err()
-		} // the wire was crowded, and is not after the flush
+		} // the wire was crowded, and has room after the flush
 	}
 }
 
-// writePendingLocked writes pending control. It leaves some where the wire is crowded and, unless
-// it is urgent, where the peer would take more for a flood: paced is set then. What is left adds
-// up.
+// writePendingLocked writes pending control. It stops if the wire is crowded. Unless urgent is
+// set, it also stops if the peer would take more control for a flood, and returns paced. The
+// remaining control adds up in pending.
 func (w *writer[O]) writePendingLocked(urgent bool) (paced bool, err error) {
 	for w.pending.waits.Load() && !w.wire.crowded() {
 		if !urgent && !w.bucket.fill(w.host.elements) {
@@ -184,7 +184,7 @@ func (w *writer[O]) writePendingLocked(urgent bool) (paced bool, err error) {
 		}
 		c, half := w.pending.take(w.out)
 		switch {
-		case !w.mayWrite(frameControl): // dropped: nobody would read it
+		case !w.mayWrite(frameControl): // dropped, since the peer would not read it
 		case half:
 			w.state = writerHalfClosed
 			return false, w.wire.writeHalfClose()
@@ -200,7 +200,7 @@ func (w *writer[O]) writePendingLocked(urgent bool) (paced bool, err error) {
 	return false, nil
 }
 
-// writePaced writes pending control in a moment, as often as the flood rule allows.
+// writePaced writes pending control after a moment, as often as the flood rule allows.
 func (w *writer[O]) writePaced() {
 	p := &w.pacer
 	p.Lock()
@@ -221,7 +221,7 @@ func (w *writer[O]) writePaced() {
 	p.set = true
 }
 
-// stop stops the writer's timer. Writes fail with the stream.
+// stop stops the writer's timer. Writes fail once the stream has ended.
 func (w *writer[O]) stop() {
 	w.pacer.Lock()
 	defer w.pacer.Unlock()
@@ -249,13 +249,13 @@ func (w *writer[O]) writeOpenLocked(open *creditpb.Control, setup *O) error {
 	return w.wire.writeElement(*setup, open)
 }
 
-// writeTerminalLocked writes the terminal that of makes, after pending control. It reports
-// whether this was the call that ended the direction.
+// writeTerminalLocked writes pending control and then the terminal that of makes. It reports
+// whether this call ended the direction.
 func (w *writer[O]) writeTerminalLocked(of func(sent uint64) *creditpb.Control) (first bool, err error) {
 	if w.out.state().Terminates() {
-		_, err = w.writePendingLocked(false) // the rest waits behind the terminal, and a Drained need not follow it
+		_, err = w.writePendingLocked(false) // the remaining control follows the terminal, and a Drained is no longer needed
 	}
-	sent, first := w.out.close() // from here on there may be a half-close to write: after the terminal
+	sent, first := w.out.close() // from here on there may be a half-close to write, after the terminal
 	if first && w.state == writerOpen && err == nil {
 		err = w.writeControlLocked(of(sent))
 	}

@@ -32,6 +32,7 @@ const grpc, protobuf = "google.golang.org/grpc", "google.golang.org/protobuf"
 var rules = []rule{
 	{dir: "limit", not: []string{"context", "sync/..."}, pure: true},
 	{dir: "admit", may: []string{"limit", "internal/inside", "internal/check", "admit/internal/turn", "golang.org/x/time/rate"}},
+	{dir: "pressure", may: []string{"internal/check"}},
 	{dir: "admit/internal/turn", not: []string{"context", "sync/..."}, pure: true},
 	{dir: "streamcredit/internal/queue", not: []string{"context", "sync/..."}, pure: true},
 	{dir: "streamcredit/internal/ledger", may: []string{"streamcredit/internal/queue"}, not: []string{"context", "sync/..."}, pure: true},
@@ -82,7 +83,7 @@ var rules = []rule{
 // watchers is what the packages may import that only watch. Nobody may import
 // them back, which the other rows see to.
 var watchers = []string{
-	"admit", "interceptors", "interceptors/breaker", "interceptors/throttle", "limit", "streamcredit",
+	"admit", "interceptors", "interceptors/breaker", "interceptors/throttle", "limit", "pressure", "streamcredit",
 	"github.com/prometheus/client_golang/...",
 }
 

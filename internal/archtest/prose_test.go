@@ -31,8 +31,6 @@ var anchors = density{vague: 0.4, colons: 2.7}
 // may only fall: the check also fails if a part is far below its ceiling.
 var ceilings = map[string]density{
 	"limit":        {vague: 6.3, colons: 9.5},
-	"proto":        {vague: 12.7, colons: 15.5},
-	"streamcredit": {vague: 19.3, colons: 14.5},
 }
 
 // prose is the text of one part of the tree: the comments of its Go and proto files, or

@@ -100,6 +100,15 @@ func (p *Process) Kill() error {
 	return nil
 }
 
+// ExitCode returns the exit code of a child, after Wait. A child that a signal killed has 128
+// plus the number of the signal, as in a shell, so 137 for SIGKILL.
+func (p *Process) ExitCode() int {
+	if code := p.cmd.ProcessState.ExitCode(); code >= 0 {
+		return code
+	}
+	return signaled(p.cmd.ProcessState)
+}
+
 // Wait waits until a killed child is gone. Do not read Lines after Wait.
 func (p *Process) Wait() error {
 	var exit *exec.ExitError

@@ -37,6 +37,11 @@ var (
 		admit.OverShare:        codes.ResourceExhausted,
 		admit.OverQuota:        codes.ResourceExhausted,
 		admit.TooManyOpen:      codes.ResourceExhausted,
+
+		admit.MemoryPressure:    codes.Unavailable,
+		admit.GCPressure:        codes.Unavailable,
+		admit.ProcessorPressure: codes.Unavailable,
+		admit.UnderPressure:     codes.Unavailable,
 	}
 	clientCodes = codeTable{
 		admit.QueueFull:        codes.ResourceExhausted,
@@ -47,6 +52,11 @@ var (
 		admit.OverShare:        codes.ResourceExhausted,
 		admit.OverQuota:        codes.ResourceExhausted,
 		admit.TooManyOpen:      codes.ResourceExhausted,
+
+		admit.MemoryPressure:    codes.ResourceExhausted,
+		admit.GCPressure:        codes.ResourceExhausted,
+		admit.ProcessorPressure: codes.ResourceExhausted,
+		admit.UnderPressure:     codes.ResourceExhausted,
 	}
 )
 

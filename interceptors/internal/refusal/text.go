@@ -22,6 +22,11 @@ var (
 		admit.OverShare:        "the caller's share of the server is used up",
 		admit.OverQuota:        "the caller's quota is used up",
 		admit.TooManyOpen:      "too many streams are open on the server",
+
+		admit.MemoryPressure:    "the server is short of memory",
+		admit.GCPressure:        "the server is short of memory and busy with collecting garbage",
+		admit.ProcessorPressure: "the server is short of processors",
+		admit.UnderPressure:     "the server is under pressure",
 	}
 	clientPhrases = [...]string{
 		admit.QueueFull:        "this client's limit for %q is used up",
@@ -32,6 +37,11 @@ var (
 		admit.OverShare:        "the caller's share of this client's limit for %q is used up",
 		admit.OverQuota:        "the caller's quota at this client's limit for %q is used up",
 		admit.TooManyOpen:      "this client has too many streams open for %q",
+
+		admit.MemoryPressure:    "this client's limit for %q is closed: its process is short of memory",
+		admit.GCPressure:        "this client's limit for %q is closed: its process is busy with collecting garbage",
+		admit.ProcessorPressure: "this client's limit for %q is closed: its process is short of processors",
+		admit.UnderPressure:     "this client's limit for %q is closed: its process is under pressure",
 	}
 )
 

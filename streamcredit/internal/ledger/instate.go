@@ -5,17 +5,21 @@ type InState uint8
 
 // The states of a direction at the end that receives.
 const (
-	// InOpen: elements may arrive as asked for, and this end may ask for more.
+	// InOpen allows elements to arrive as requested, and this end to request more.
 	InOpen InState = iota
-	// InDraining: this end has asked for a drain. It asks for nothing until Drained is in.
+	// InDraining follows a Request with drain. This end requests nothing until Drained has
+	// arrived.
 	InDraining
-	// InEnded: the sender's terminal is in. The application gets what is buffered, then the end.
+	// InEnded follows the sender's terminal. The application gets the buffered elements, then the
+	// end.
 	InEnded
-	// InFailed: the stream has failed. The application gets what is buffered, then the error.
+	// InFailed follows a failure of the stream. The application gets the buffered elements, then
+	// the error.
 	InFailed
-	// InCanceled: this end wants no more. What still arrives is dropped.
+	// InCanceled means that this end wants no more elements. Elements that still arrive are
+	// dropped.
 	InCanceled
-	// InClosed: this end wants no more, and the sender's terminal is in.
+	// InClosed is InCanceled after the sender's terminal has arrived.
 	InClosed
 
 	inStates
@@ -30,15 +34,15 @@ const (
 	InTerminal                 // Complete or Error arrives
 	InDrained                  // Drained arrives
 	InHalfClose                // the sender's half of the stream ends without a failure
-	InDrain                    // this end asks for a drain
-	InRequest                  // this end asks for elements
+	InDrain                    // this end starts a drain
+	InRequest                  // this end requests elements
 	InCancel                   // this end cancels, or its handler has returned
 	InFail                     // the stream fails
 
 	inEvents
 )
 
-// unexpected is an event of the peer's that was never asked for: UNEXPECTED_FRAME.
+// unexpected is an unsolicited event of the peer, UNEXPECTED_FRAME.
 const unexpected = illegal + 1
 
 // inTable is the table in DESIGN.md.
@@ -73,14 +77,14 @@ var inTable = func() (t [inStates][inEvents]step) {
 	return t
 }()
 
-// Next returns the state after e. If the event is not allowed, ok is false and the state stays:
-// this end refuses to do it, or the peer has broken the protocol.
+// Next returns the state after e. If this end may not do e, or the peer breaks the protocol with
+// it, ok is false and the state stays.
 func (s InState) Next(e InEvent) (next InState, ok bool) {
 	t := inTable[s][e]
 	return InState(t.to), t.act == enter
 }
 
-// Violation returns how the peer breaks the protocol with e, and nil if it does not.
+// Violation returns the violation if the peer breaks the protocol with e, and nil otherwise.
 func (s InState) Violation(e InEvent) *Violation {
 	got := name(e, "an element", "a second one", "Drained")
 	switch inTable[s][e].act {
@@ -93,24 +97,24 @@ func (s InState) Violation(e InEvent) *Violation {
 	}
 }
 
-// Asks reports whether elements may be asked for.
+// Asks reports whether elements may be requested.
 func (s InState) Asks() bool { return s == InOpen }
 
 // Live reports whether the application waits for elements that may still arrive.
 func (s InState) Live() bool { return s <= InDraining }
 
-// Drops reports whether elements that arrive, and those that are buffered, are dropped.
+// Drops reports whether arriving and buffered elements are dropped.
 func (s InState) Drops() bool { return s >= InCanceled }
 
-// Terminated reports whether the sender's terminal is in.
+// Terminated reports whether the sender's terminal has arrived.
 func (s InState) Terminated() bool { return s == InEnded || s == InClosed }
 
-// String returns the name of the state as it stands in DESIGN.md.
+// String returns the name of the state in DESIGN.md.
 func (s InState) String() string {
 	return name(s, "Open", "Draining", "Ended", "Failed", "Canceled", "Closed")
 }
 
-// String returns the name of the event as it stands in DESIGN.md.
+// String returns the name of the event in DESIGN.md.
 func (e InEvent) String() string {
 	return name(e, "Element", "Terminal", "Drained", "HalfClose", "Drain", "Request", "Cancel", "Fail")
 }

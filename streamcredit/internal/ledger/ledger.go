@@ -1,10 +1,9 @@
-// Package ledger keeps the accounts of a credit stream: one ledger for each direction, each with
-// one state. It does no I/O, takes no lock, reads no clock and knows nothing of gRPC. Its types
-// are not safe for concurrent use.
+// Package ledger keeps the accounts of a credit stream. Each direction has one ledger, and each
+// ledger has one state. The package does no I/O, takes no lock, reads no clock and does not
+// depend on gRPC. Its types are not safe for concurrent use.
 //
-// [Out] is the ledger of the direction in which this end sends, [In] that of the direction in
-// which it receives. The tables of [OutState] and [InState] say what each event leads to in each
-// state.
+// [Out] is the ledger of the direction in which this end sends, and [In] of the direction in
+// which it receives. [OutState] and [InState] have tables of the events in each state.
 package ledger
 
 import (
@@ -12,7 +11,7 @@ import (
 	"math"
 )
 
-// Unbounded is demand that no element lowers.
+// Unbounded is demand that elements do not use up.
 const Unbounded = math.MaxInt64
 
 // Saturate returns a + b, at most [Unbounded]. Neither may be negative.
@@ -44,19 +43,18 @@ func violation(reason, want, got string, args ...any) *Violation {
 	return &Violation{Reason: reason, Want: want, Got: fmt.Sprintf(got, args...)}
 }
 
-// A Budget is what a receiver's ledger takes its credit from. Nil methods do not exist: a ledger
-// without a budget has none.
+// A Budget grants the credit of a receiver's ledger. A ledger without a budget has a nil Budget.
 type Budget interface {
-	// Take asks for n credits and returns how many it gets.
+	// Take requests n credits and returns how many are granted.
 	Take(n int64) int64
 	// Arrived exchanges a credit for an element of size bytes.
 	Arrived(size int64)
-	// Consumed gives back n elements of bytes together.
+	// Consumed releases n elements of bytes in total.
 	Consumed(n, bytes int64)
-	// Burned gives back n credits.
+	// Burned releases n unused credits.
 	Burned(n int64)
 	// Want says whether the receiver wants more than it got.
 	Want(more bool)
-	// Close gives back all credit. Elements that have arrived count until they are consumed.
+	// Close releases all credit. Elements that have arrived count until they are consumed.
 	Close()
 }

@@ -2,41 +2,42 @@ package ledger
 
 import "fmt"
 
-// MostSizes bounds the elements whose sizes a sender remembers for the byte window of a receiver
-// that does not report what it consumes. The sender waits beyond it.
+// MostSizes bounds the number of sizes that a sender remembers for the byte window of a receiver
+// that does not report consumed elements. Beyond it the sender waits.
 const MostSizes = 1 << 20
 
-// Out is the ledger of the direction in which this end sends: demand, elements sent, and what
-// the receiver has reported.
+// Out is the ledger of the direction in which this end sends. It counts demand, elements sent,
+// and elements that the receiver has reported as consumed.
 type Out struct {
-	// MaxCredit bounds the credit that is used at once. Zero: no bound. Demand beyond it is kept
-	// and becomes credit later.
+	// MaxCredit bounds the credit at any time. Zero means no bound. Demand beyond it is kept and
+	// becomes credit later.
 	MaxCredit int64
-	// Left is why no element can be sent after the receiver has half-closed.
+	// Left is the reason why no element can be sent after the receiver's half-close.
 	Left error
 
 	state OutState
-	why   error // why no element can be sent: the first reason
-	lost  error // why the receiver says nothing more: the first reason
+	why   error // first reason why no element can be sent
+	lost  error // first reason why the receiver says nothing more
 
-	credit  int64  // what may be sent now: see refill
-	granted int64  // everything that was asked for, less what was burned; saturates
+	credit  int64  // elements that may be sent now; set by refill
+	granted int64  // all demand that was requested and not burned; saturates
 	sent    uint64 // elements
 	asked   bool   // there was demand
+	writing bool   // the last element taken is neither Wrote nor Restored
 	total   int64  // bytes sent
 
-	consumed  uint64 // elements that the receiver has reported
+	consumed  uint64 // elements that the receiver has reported as consumed
 	reporting bool   // the receiver promised to report all of them
-	unsure    bool   // the receiver said that it could not
+	unsure    bool   // the receiver said that its reports are incomplete
 
 	sized      bool    // the size of each element is needed
-	maxMessage int64   // the largest element that the receiver takes; 0: any
-	byteWindow int64   // 0: none
+	maxMessage int64   // the largest element that the receiver takes, or 0
+	byteWindow int64   // 0 without a byte window
 	bytes      int64   // sum of sizes
 	sizes      []int64 // sizes of the elements beyond consumed, if there is a byte window
 }
 
-// Agree takes over the bounds in the receiver's Open. reporting says that the receiver knows
+// Agree applies the bounds in the receiver's Open. reporting is set if the receiver knows
 // FEATURE_CONSUMED.
 func (o *Out) Agree(maxMessage, byteWindow int64, reporting bool) {
 	o.maxMessage, o.byteWindow, o.reporting = maxMessage, byteWindow, reporting
@@ -49,10 +50,11 @@ func (o *Out) Weigh() { o.sized = true }
 // State returns the state of the direction.
 func (o *Out) State() OutState { return o.state }
 
-// Why returns why no element can be sent, and nil while some can.
+// Why returns the reason if no element can be sent any more, and nil otherwise.
 func (o *Out) Why() error { return o.why }
 
-// Lost returns why the receiver says nothing more, and nil if it may or has half-closed.
+// Lost returns why the receiver says nothing more. It is nil if the receiver may, or has
+// half-closed.
 func (o *Out) Lost() error { return o.lost }
 
 // Free reports whether an element may be sent now.
@@ -61,22 +63,22 @@ func (o *Out) Free() bool {
 		(o.byteWindow <= 0 || o.bytes < o.byteWindow && len(o.sizes) < MostSizes)
 }
 
-// Credit returns how many elements may be sent, the byte window aside.
+// Credit returns how many elements may be sent, apart from the byte window.
 func (o *Out) Credit() int64 { return o.credit }
 
 // Asked reports whether there was any demand.
 func (o *Out) Asked() bool { return o.asked }
 
-// Granted returns everything that was asked for, less what was burned.
+// Granted returns all demand that was requested and not burned. It saturates.
 func (o *Out) Granted() int64 { return o.granted }
 
-// Sent returns the elements sent.
+// Sent returns the number of elements sent.
 func (o *Out) Sent() uint64 { return o.sent }
 
 // Bytes returns the bytes sent, as far as sizes are needed.
 func (o *Out) Bytes() int64 { return o.total }
 
-// Consumed returns how many elements the receiver has reported.
+// Consumed returns how many elements the receiver has reported as consumed.
 func (o *Out) Consumed() uint64 { return o.consumed }
 
 // Reporting reports whether the receiver promised to report everything that it consumes.
@@ -85,7 +87,8 @@ func (o *Out) Reporting() bool { return o.reporting }
 // Doubt records that the receiver may have consumed more than it has reported.
 func (o *Out) Doubt() { o.unsure = true }
 
-// Unconsumed returns how many elements the receiver has left unconsumed, as far as that is known.
+// Unconsumed returns how many elements the receiver has left unconsumed, or 0 if that is not
+// known.
 func (o *Out) Unconsumed() uint64 {
 	if !o.reporting || o.unsure {
 		return 0
@@ -93,18 +96,18 @@ func (o *Out) Unconsumed() uint64 {
 	return o.sent - o.consumed
 }
 
-// Settled reports whether the receiver is done with n elements, or will never say so.
+// Settled reports whether the receiver has consumed n elements, or can no longer report them.
 func (o *Out) Settled(n uint64) bool { return o.consumed >= n || !o.state.Hears() }
 
-// Request takes in demand for n elements and the report that the first consumed elements are
-// consumed, if it is not 0. It reports whether the demand exceeds MaxCredit.
+// Request handles demand for n elements. If consumed is not 0, it also handles the report that
+// the first consumed elements are consumed. It reports whether the demand exceeds MaxCredit.
 func (o *Out) Request(n int64, consumed uint64) (clamped bool, v *Violation) {
 	if _, ok := o.state.Next(OutRequest); !ok {
 		return false, violation(AfterTerminal, "nothing after the half-close", "a Request")
 	}
 	if consumed != 0 {
 		if consumed < o.consumed || consumed > o.sent {
-			return false, violation(InvalidConsumed, fmt.Sprintf("one from %d to %d, what was sent", o.consumed, o.sent), "consumed %d", consumed)
+			return false, violation(InvalidConsumed, fmt.Sprintf("one from %d to the %d sent", o.consumed, o.sent), "consumed %d", consumed)
 		}
 		o.consume(consumed)
 	}
@@ -115,8 +118,8 @@ func (o *Out) Request(n int64, consumed uint64) (clamped bool, v *Violation) {
 	return o.refill(), nil
 }
 
-// refill makes credit of the demand that is not used, up to MaxCredit. It reports whether there
-// is more demand than that.
+// refill turns unused demand into credit, up to MaxCredit. It reports whether there is more
+// demand.
 func (o *Out) refill() (clamped bool) {
 	o.credit = Unbounded
 	if o.granted != Unbounded {
@@ -140,7 +143,7 @@ func (o *Out) consume(consumed uint64) {
 	o.consumed = consumed
 }
 
-// A Verdict is what Take says about an element.
+// A Verdict is the result of Take.
 type Verdict uint8
 
 // The verdicts of Take.
@@ -148,10 +151,11 @@ const (
 	Taken    Verdict = iota // the element may be written
 	NoCredit                // there is no credit, or the byte window is full
 	TooLarge                // the receiver does not take so large an element
-	Ended                   // no element may be sent any more: see Why
+	Ended                   // no element may be sent any more, as Why explains
 )
 
-// Take uses one credit for an element. It calls sizeOf if the size matters, and returns it.
+// Take uses one credit for an element. It calls sizeOf if the size is needed, and returns the
+// size. Call Wrote or Restore before the next Take.
 func (o *Out) Take(sizeOf func() int) (size int64, v Verdict) {
 	switch {
 	case !o.state.Sends():
@@ -164,26 +168,31 @@ func (o *Out) Take(sizeOf func() int) (size int64, v Verdict) {
 			return size, TooLarge
 		}
 	}
-	o.sent++
+	o.sent, o.writing = o.sent+1, true
 	o.total += size
 	o.refill()
 	if o.byteWindow > 0 {
 		o.sizes = append(o.sizes, size)
 		o.bytes += size
 	}
-	if o.state == OutLastCredit {
-		o.spent()
-	}
 	return size, Taken
 }
 
-// MaxMessage returns the size of the largest element that the receiver takes. Zero: any.
+// Wrote records that the element of the last Take is written.
+func (o *Out) Wrote() {
+	o.writing = false
+	if o.state == OutLastCredit {
+		o.spent()
+	}
+}
+
+// MaxMessage returns the size of the largest element that the receiver takes, or 0 for no bound.
 func (o *Out) MaxMessage() int64 { return o.maxMessage }
 
-// Restore undoes the last Take. The element was not written, so the receiver cannot be done with
-// it, whatever it has reported.
+// Restore undoes the last Take. The element was not written, so a report that the receiver has
+// consumed it cannot be true.
 func (o *Out) Restore(size int64) {
-	o.sent--
+	o.sent, o.writing = o.sent-1, false
 	o.total -= size
 	o.refill()
 	o.consumed = min(o.consumed, o.sent)
@@ -193,7 +202,7 @@ func (o *Out) Restore(size int64) {
 	}
 }
 
-// Burn gives all unused demand back, and returns what Drained says.
+// Burn gives back all unused demand, and returns the fields of Drained.
 func (o *Out) Burn() (sent uint64, burned int64) {
 	burned = o.granted - int64(o.sent)
 	o.granted = int64(o.sent)
@@ -202,9 +211,10 @@ func (o *Out) Burn() (sent uint64, burned int64) {
 	return o.sent, burned
 }
 
-// spent enters OutExhausted if no demand can follow and no element may be sent.
+// spent enters OutExhausted if no demand can follow and no element may be sent. An element that is
+// being written may still be restored, and its credit with it, so it is too early then.
 func (o *Out) spent() {
-	if !o.Free() {
+	if !o.writing && !o.Free() {
 		o.enter(OutSpent, o.Left)
 	}
 }
@@ -219,20 +229,20 @@ func (o *Out) enter(e OutEvent, why error) (ok bool) {
 	return ok
 }
 
-// Close takes in that this end writes its terminal. It returns the total for the terminal, and
-// false if none may be written.
+// Close records that this end writes its terminal. It returns the total for the terminal, and
+// false if no terminal may be written.
 func (o *Out) Close(why error) (sent uint64, ok bool) {
 	ok = o.enter(OutTerminal, why)
 	return o.sent, ok
 }
 
-// HalfClose takes in that the receiver's half of the stream has ended.
+// HalfClose records that the receiver's half of the stream has ended.
 func (o *Out) HalfClose() {
 	o.enter(OutHalfClose, o.Left)
 	o.spent()
 }
 
-// End takes in OutCancel, OutReturn or OutFail. why is the reason. The first reason is kept.
+// End records OutCancel, OutReturn or OutFail. why is the reason. The first reason is kept.
 func (o *Out) End(e OutEvent, why error) {
 	ended := o.state.Ended()
 	o.enter(e, why)

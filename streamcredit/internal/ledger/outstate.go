@@ -5,23 +5,22 @@ type OutState uint8
 
 // The states of a direction at the end that sends.
 const (
-	// OutOpen: elements may be sent as credit allows, and demand may come.
+	// OutOpen allows elements as far as there is credit, and further demand.
 	OutOpen OutState = iota
-	// OutLastCredit: the receiver has half-closed its stream. No demand and no report follows,
-	// and the credit that is left may be used.
+	// OutLastCredit follows the receiver's half-close. No demand and no report follows, and the
+	// remaining credit may be used.
 	OutLastCredit
-	// OutExhausted: the receiver has half-closed, and its credit is used. Only the terminal may
-	// be written.
+	// OutExhausted is OutLastCredit after the credit is used. Only the terminal may be written.
 	OutExhausted
-	// OutClosed: the terminal is written. The receiver may still report what it consumes.
+	// OutClosed follows this end's terminal. The receiver may still report consumed elements.
 	OutClosed
-	// OutUnheard: the terminal is written, and the receiver has half-closed.
+	// OutUnheard is OutClosed after the receiver has half-closed.
 	OutUnheard
-	// OutCanceled: the receiver wants no more. Nothing may be written.
+	// OutCanceled follows the receiver's Cancel. Nothing may be written.
 	OutCanceled
-	// OutReturned: the server has ended the call with OK. Nothing may be written.
+	// OutReturned follows the end of the call with OK. Nothing may be written.
 	OutReturned
-	// OutFailed: the stream is broken, or one of its ends broke the protocol.
+	// OutFailed means that the stream is broken, or that one of its ends broke the protocol.
 	OutFailed
 
 	outStates
@@ -45,7 +44,7 @@ const (
 	outEvents
 )
 
-// A step is what an event does in a state.
+// A step is the effect of an event in a state.
 type step struct {
 	to  uint8
 	act act
@@ -56,7 +55,7 @@ type act uint8
 const (
 	enter   act = iota // go to the state
 	refuse             // this end may not do that now; the state stays
-	illegal            // the peer may not do that now: AFTER_TERMINAL
+	illegal            // the peer may not do that now, AFTER_TERMINAL
 )
 
 func (s step) next() OutState { return OutState(s.to) }
@@ -93,8 +92,8 @@ var outTable = func() (t [outStates][outEvents]step) {
 	return t
 }()
 
-// Next returns the state after e. If the event is not allowed, ok is false and the state stays:
-// this end refuses to do it, or the peer has broken the protocol.
+// Next returns the state after e. If this end may not do e, or the peer breaks the protocol with
+// it, ok is false and the state stays.
 func (s OutState) Next(e OutEvent) (next OutState, ok bool) {
 	t := outTable[s][e]
 	return t.next(), t.act == enter
@@ -106,18 +105,18 @@ func (s OutState) Sends() bool { return s == OutOpen || s == OutLastCredit }
 // Terminates reports whether the terminal may be written.
 func (s OutState) Terminates() bool { return s <= OutExhausted }
 
-// Hears reports whether the receiver may still ask for elements or report what it has consumed.
+// Hears reports whether the receiver may still request elements or report consumed ones.
 func (s OutState) Hears() bool { return s == OutOpen || s == OutClosed }
 
 // Ended reports whether the direction is over for its receiver, too.
 func (s OutState) Ended() bool { return s >= OutCanceled }
 
-// String returns the name of the state as it stands in DESIGN.md.
+// String returns the name of the state in DESIGN.md.
 func (s OutState) String() string {
 	return name(s, "Open", "LastCredit", "Exhausted", "Closed", "Unheard", "Canceled", "Returned", "Failed")
 }
 
-// String returns the name of the event as it stands in DESIGN.md.
+// String returns the name of the event in DESIGN.md.
 func (e OutEvent) String() string {
 	return name(e, "Request", "Element", "Spent", "Burn", "Terminal", "HalfClose", "Cancel", "Return", "Fail")
 }

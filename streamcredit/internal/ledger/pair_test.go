@@ -114,6 +114,7 @@ func (p *pair) send(t *rapid.T) {
 		p.out.Restore(size * min(1, p.in.ByteWindow))
 		return
 	}
+	p.out.Wrote()
 	p.down.write(down{size: size})
 }
 
@@ -326,12 +327,13 @@ func TestDishonestSenders(t *testing.T) {
 		want     string
 	}{
 		"more consumed than sent": {2, func(*ledger.Out) {}, ledger.InvalidConsumed},
-		"less than before":        {1, func(o *ledger.Out) { o.Take(func() int { return 0 }); _, _ = o.Request(0, 2) }, ledger.InvalidConsumed},
+		"less than before":        {1, func(o *ledger.Out) { o.Take(func() int { return 0 }); o.Wrote(); _, _ = o.Request(0, 2) }, ledger.InvalidConsumed},
 		"after the half-close":    {1, func(o *ledger.Out) { o.HalfClose() }, ledger.AfterTerminal},
 	} {
 		o := &ledger.Out{}
 		_, _ = o.Request(5, 0)
 		o.Take(func() int { return 0 })
+		o.Wrote()
 		c.after(o)
 		if _, v := o.Request(0, c.consumed); v == nil || v.Reason != c.want {
 			t.Errorf("%s: got %+v, want %s", name, v, c.want)

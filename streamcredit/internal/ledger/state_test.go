@@ -197,6 +197,25 @@ func TestOutKeepsTheFirstReason(t *testing.T) {
 			o.Request(1, 0)
 			o.HalfClose()
 			o.Take(func() int { return 1 })
+			o.Wrote()
+		}, left, nil, ledger.OutExhausted},
+		"credit, half-close, element that fails": {func(o *ledger.Out) {
+			o.Request(1, 0)
+			o.HalfClose()
+			o.Take(func() int { return 1 })
+			o.Restore(1)
+		}, nil, nil, ledger.OutLastCredit},
+		"credit, half-close during an element that fails": {func(o *ledger.Out) {
+			o.Request(1, 0)
+			o.Take(func() int { return 1 })
+			o.HalfClose()
+			o.Restore(1)
+		}, nil, nil, ledger.OutLastCredit},
+		"credit, half-close during an element": {func(o *ledger.Out) {
+			o.Request(1, 0)
+			o.Take(func() int { return 1 })
+			o.HalfClose()
+			o.Wrote()
 		}, left, nil, ledger.OutExhausted},
 		"credit, half-close, burn": {func(o *ledger.Out) { o.Request(1, 0); o.HalfClose(); o.Burn() }, left, nil, ledger.OutExhausted},
 	} {

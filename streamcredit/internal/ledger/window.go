@@ -2,8 +2,8 @@ package ledger
 
 import "time"
 
-// Window decides how much a receiver asks for. It is arithmetic without a lock or a clock.
-// The zero value is manual demand, which never asks by itself.
+// Window decides how much a receiver requests. It takes no lock and reads no clock. The zero
+// value is manual demand, which requests nothing by itself.
 //
 // An automatic window starts small and follows two signs. If the consumer waits longer for the
 // first element of a grant than for other elements, the sender was waiting for that grant, and
@@ -11,8 +11,8 @@ import "time"
 // more, further credit only makes elements queue, and the window shrinks. A slow source makes
 // the consumer wait for all elements alike, which changes nothing.
 type Window struct {
-	size int64 // most elements that are asked for and not consumed; 0: manual demand
-	low  int64 // outstanding credit at which to ask for more; -1: the default
+	size int64 // most elements that are requested and not consumed; 0 for manual demand
+	low  int64 // outstanding credit at which to request more; -1 for the default
 
 	auto     bool
 	min, max int64   // bounds of size
@@ -61,10 +61,10 @@ const (
 	shrinkAfter = 8  // shrink after so many judgements of a full buffer in a row
 )
 
-// chunk returns the least amount to ask for at once. The default is a quarter of a small window
-// and an eighth of a large one, with a lower bound so that grants do not cost more than
-// elements. Larger grants come too late: the sender has stopped by then, and waking it costs
-// more than the saved messages.
+// chunk returns the least amount to request at once. The default is a quarter of a small window
+// and an eighth of a large one, with a lower bound so that grants do not cost more than elements.
+// Larger grants come too late. The sender has stopped by then, and waking it costs more than the
+// saved messages.
 func (w *Window) chunk() int64 {
 	if w.low >= 0 {
 		return max(1, w.size-w.low)
@@ -72,7 +72,7 @@ func (w *Window) chunk() int64 {
 	return min(max(leastChunk, min(w.size/4, 4*leastChunk), w.size/8), w.size-w.size/2)
 }
 
-// room returns how much to ask for while held elements are asked for and not consumed.
+// room returns how much to request while held elements are requested and not consumed.
 func (w *Window) room(held int64) int64 {
 	if room := w.size - held; w.size > 0 && room >= w.chunk() {
 		return room

@@ -1,63 +1,60 @@
-// The credit protocol, version 1: request(n) for bidirectional gRPC streams.
+// The credit protocol, version 1, adds request(n) to bidirectional gRPC streams.
 //
-// A sender never has more elements outstanding than its receiver asked for. Each
-// direction of a stream has a credit of its own; this file speaks of "the sender"
-// and "the receiver" of one direction, and a peer may be both.
+// A sender never has more elements outstanding than its receiver has requested. Each direction of
+// a stream has a credit of its own. This file speaks of the sender and the receiver of one
+// direction. A peer may be both.
 //
-// There are two ways to carry it.
+// The protocol has two forms.
 //
-// Embedded: any message of a bidirectional RPC becomes an element by having one
-// plain field of type Control (not in a oneof, not repeated), by convention
-// number 15:
+// In the embedded form, any message of a bidirectional RPC becomes an element by having one plain
+// field of type Control, which is not repeated and not in a oneof. Its number is 15 by
+// convention:
 //
 //     message Event { string body = 1; weir.credit.v1.Control credit = 15; }
 //
-// A message without that field set is an element. A message with it is not one,
-// unless with_data is set. Both the request and the response message need it.
+// A message without that field set is an element. A message with it set is not an element, unless
+// with_data is set. Both the request and the response message need the field.
 //
-// Enveloped: CreditStream.Channel carries Frames whose elements are bytes, which
-// may be batched.
+// In the enveloped form, CreditStream.Channel carries Frames. Their elements are bytes, which may
+// be batched.
 //
-// A whole session, "c:" being the client, which receives, and "s:" the server:
+// This is a whole session. The client (c) receives and the server (s) sends:
 //
 //     c: Open{will_receive, initial{n: 64}}    s: Open{will_send}, element 1, ... element 64
 //     c: Request{n: 32}                        s: element 65, ... element 80, Complete{total: 80}
 //     c: Request{consumed: 80}, half-closes    s: status OK
 //
-// The rules that the messages below do not state themselves:
+// These rules apply besides the comments below.
 //
-//   - The first message of the client is Open, and the first of the server, which
-//     answers at once, is Open too. The server also sets the response header
-//     weir-credit-version to 1. Either side gives up after 10 seconds without
-//     the other's Open. The client's Open may have with_data: one element that
-//     costs no credit and stands outside of all counts, such as the query of
-//     a subscription.
-//   - Elements of a direction are numbered from 1. An element costs one credit;
-//     control costs none. A message that has both is control first, then element.
-//   - An end of the stream: the client's half-close, or the server's status OK,
-//     without Complete or Error counts as Complete without a total. A broken
-//     connection is an error, never an end.
-//   - After a client's half-close no demand can follow, so it holds back the
-//     half-close for as long as it means to receive, and says Complete where it also
-//     sends. A server's sender that has used up the demand of such a client is to
-//     take that for Cancel.
-//   - Credit is taken as the element is written, so that the numbers in Complete and
-//     Drained are those of the elements before them.
-//   - A receiver holds what it asked for: it reads at all times, whatever its
-//     application does. A peer does not wait for credit, or for its application,
-//     before it reads.
-//   - Unbounded demand is for streams with one sending side. Where both send, the
-//     sum of demand must be what the receiver can hold, or both may come to wait
-//     for the transport, each for the other to read.
-//   - A violation ends the stream with the code and, as the reason of an
-//     google.rpc.ErrorInfo of the domain "weir", the name that stands with the
-//     rule. A server returns it as its status. A client has no status to send and
-//     cancels the RPC.
-//   - Control messages are limited to 1000 at once and, beyond, to one for each
-//     element in either direction and 100 a second: RESOURCE_EXHAUSTED,
-//     CONTROL_FLOOD. The allowance for an element never expires. The allowance for
-//     time adds up to 1000. Control that rides on an element is free. A kind that is
-//     not known is ignored, and counted.
+//   - The first message of each side is Open. The server answers the client's Open at once, and
+//     also sets the response header weir-credit-version to 1. Either side gives up after 10
+//     seconds without the other's Open. The client's Open may have with_data. The element that
+//     comes with it costs no credit and is not part of any count. It is for the query of a
+//     subscription, for example.
+//   - Elements of a direction are numbered from 1. An element costs one credit, and control costs
+//     none. In a message with both, the control comes before the element.
+//   - The client's half-close and the server's status OK end a stream. Without a Complete or
+//     Error before, they count as Complete without a total. A broken connection is an error, and
+//     never such an end.
+//   - After a client's half-close no demand can follow. A client therefore holds back the
+//     half-close for as long as it wants to receive, and says Complete if it also sends. If a
+//     server's sender has used up the demand of a client that has half-closed, it must treat that
+//     as Cancel.
+//   - Credit is taken as the element is written, so that the numbers in Complete and Drained
+//     count exactly the elements before them.
+//   - A receiver must hold the elements that it has requested. It reads at all times, whatever
+//     its application does. A peer must not wait for credit, or for its application, before it
+//     reads.
+//   - Unbounded demand is for streams with one sending side. If both sides send, each receiver
+//     must be able to hold the sum of its demand. Otherwise both may wait for the transport, each
+//     for the other to read.
+//   - A violation ends the stream. Each rule gives a code and a name for its violation. The name
+//     is the reason of a google.rpc.ErrorInfo of the domain "weir". A server returns both as its
+//     status. A client has no status to send and cancels the RPC.
+//   - Control messages are limited to 1000 at once. Beyond that, one is allowed for each element
+//     in either direction, and 100 a second. More are RESOURCE_EXHAUSTED, CONTROL_FLOOD. The
+//     allowance for an element never expires. The allowance for time adds up to 1000. Control
+//     that rides on an element is free. Control of an unknown kind is ignored, but it is counted.
 
 // Code generated by protoc-gen-go. DO NOT EDIT.
 // versions:
@@ -84,18 +81,18 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// A Feature is something that both sides must know before one may use it. Used
-// is what both Opens list.
+// A Feature is an extension that both sides must know before one of them may use it. A feature is
+// in use if both Opens list it.
 type Feature int32
 
 const (
 	// Never listed.
 	Feature_FEATURE_UNSPECIFIED Feature = 0
-	// The receiver reports what it is done with (Request.consumed) not only when
-	// it asks for more, but also soon after it has nothing more to do, and before
-	// it ends. A server whose handler may have consumed more than was reported sets
-	// the trailer weir-credit-consumed to unsure. Another value, sure, takes that back.
-	// Otherwise its client takes the rest for not consumed.
+	// The receiver reports consumed elements (Request.consumed) not only when it requests more, but
+	// also soon after it has nothing more to do, and before it ends. If a server's handler may have
+	// consumed more than was reported, the server sets the trailer weir-credit-consumed to unsure.
+	// A later value, sure, takes that back. Without unsure, the client takes the remaining elements
+	// for not consumed.
 	Feature_FEATURE_CONSUMED Feature = 1
 	// Request.drain may be set, and Drained answers.
 	Feature_FEATURE_DRAIN Feature = 2
@@ -103,11 +100,10 @@ const (
 	Feature_FEATURE_HEARTBEAT Feature = 3
 	// Frame.batch may be used.
 	Feature_FEATURE_BATCH Feature = 4
-	// A server whose handler returns OK without Complete or Error, although elements
-	// that it accepted may not have been written, sets the trailer
-	// weir-credit-unfinished. Its client takes that end for DATA_LOSS, COUNT_MISMATCH.
-	// A server whose client does not list the feature accepts no element before it
-	// is written.
+	// If a server's handler returns OK without Complete or Error, although elements that it
+	// accepted may not have been written, the server sets the trailer weir-credit-unfinished. The
+	// client treats that end as DATA_LOSS, COUNT_MISMATCH. For a client that does not list the
+	// feature, a server accepts each element only when it is written.
 	Feature_FEATURE_UNFINISHED Feature = 5
 )
 
@@ -158,11 +154,11 @@ func (Feature) EnumDescriptor() ([]byte, []int) {
 	return file_weir_credit_v1_credit_proto_rawDescGZIP(), []int{0}
 }
 
-// Control steers one session. Nothing but what is named here is control; a
-// Control without any kind is one of a kind that is not known.
+// Control steers one session. Only the kinds below are control. A Control without any kind counts
+// as one of an unknown kind.
 type Control struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What is said.
+	// The kind of control.
 	//
 	// Types that are valid to be assigned to Kind:
 	//
@@ -174,9 +170,9 @@ type Control struct {
 	//	*Control_Drained
 	//	*Control_Heartbeat
 	Kind isControl_Kind `protobuf_oneof:"kind"`
-	// The message that this Control is a field of is an element as well. Not with
-	// Complete and Error, which nothing may follow. In a Frame it is not needed:
-	// what goes with an element is in Frame.piggyback.
+	// The message that has this Control as a field is an element as well. Not allowed with Complete
+	// and Error, since nothing may follow them. Not needed in a Frame, where Frame.piggyback is the
+	// control that goes with an element.
 	WithData      bool `protobuf:"varint,15,opt,name=with_data,json=withData,proto3" json:"with_data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -294,17 +290,17 @@ type isControl_Kind interface {
 }
 
 type Control_Open struct {
-	// Opens the session; both sides. Only as the first message.
+	// Opens the session; from both sides. Only as the first message.
 	Open *Open `protobuf:"bytes,1,opt,name=open,proto3,oneof"`
 }
 
 type Control_Request struct {
-	// Asks for elements; from a receiver.
+	// Requests elements; from a receiver.
 	Request *Request `protobuf:"bytes,2,opt,name=request,proto3,oneof"`
 }
 
 type Control_Cancel struct {
-	// Asks for no more elements, ever; from a receiver.
+	// Ends the demand for good; from a receiver.
 	Cancel *Cancel `protobuf:"bytes,3,opt,name=cancel,proto3,oneof"`
 }
 
@@ -345,49 +341,48 @@ func (*Control_Heartbeat) isControl_Kind() {}
 // Open begins a session.
 type Open struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The lowest and the highest version of this protocol that the opener speaks.
-	// Zero means 1. Used is the lower one of the two highest; if one of the sides
-	// does not speak that: FAILED_PRECONDITION, VERSION.
+	// The lowest and the highest version of this protocol that the opener speaks. Zero means 1. The
+	// session uses the lower one of the two highest versions. If one of the sides does not speak
+	// that version: FAILED_PRECONDITION, VERSION.
 	MinVersion uint32 `protobuf:"varint,1,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
 	// See min_version.
 	MaxVersion uint32 `protobuf:"varint,2,opt,name=max_version,json=maxVersion,proto3" json:"max_version,omitempty"`
 	// The features that the opener knows. Unknown values are ignored.
 	Features []Feature `protobuf:"varint,3,rep,packed,name=features,proto3,enum=weir.credit.v1.Feature" json:"features,omitempty"`
-	// The opener means to send elements. If it does not say so and sends one:
-	// FAILED_PRECONDITION, UNEXPECTED_FRAME.
+	// The opener may send elements. If it sends one without this: FAILED_PRECONDITION,
+	// UNEXPECTED_FRAME.
 	WillSend bool `protobuf:"varint,4,opt,name=will_send,json=willSend,proto3" json:"will_send,omitempty"`
-	// The opener means to receive elements. If it does not say so and sends Request
-	// or Cancel: FAILED_PRECONDITION, UNEXPECTED_FRAME.
+	// The opener may receive elements. If it sends Request or Cancel without this:
+	// FAILED_PRECONDITION, UNEXPECTED_FRAME.
 	WillReceive bool `protobuf:"varint,5,opt,name=will_receive,json=willReceive,proto3" json:"will_receive,omitempty"`
-	// The first demand of the opener, which saves a message. Absent: none yet.
+	// The first demand of the opener, which saves a message. It may be absent.
 	Initial *Request `protobuf:"bytes,6,opt,name=initial,proto3" json:"initial,omitempty"`
-	// The size of the largest element, in bytes, that the opener takes: the encoded
-	// size of the message without its Control, or the length of a Frame's bytes.
-	// Zero: no limit of its own. A larger element that arrives all the same:
-	// RESOURCE_EXHAUSTED, MESSAGE_TOO_LARGE.
+	// The size in bytes of the largest element that the opener takes. The size is the encoded size
+	// of the message without its Control, or the length of a Frame's bytes. Zero means that the
+	// opener has no limit of its own. For a larger element: RESOURCE_EXHAUSTED, MESSAGE_TOO_LARGE.
 	MaxMessageBytes int64 `protobuf:"varint,7,opt,name=max_message_bytes,json=maxMessageBytes,proto3" json:"max_message_bytes,omitempty"`
-	// The byte window of the opener's receiver: while the elements that were sent
-	// and not yet reported in Request.consumed have this size together, or more, no
-	// further one may be sent, whatever the credit. So one element may exceed it,
-	// and one that is larger than the window passes alone. Zero: no byte window.
-	// Sent beyond it: RESOURCE_EXHAUSTED, BYTES_EXCEEDED. A receiver that sets it
-	// reports consumed often enough that half of it never goes unreported.
+	// The byte window of the opener's receiver, in bytes. While the elements that were sent and not
+	// yet reported in Request.consumed have this total size or more, no further element may be
+	// sent, whatever the credit. One element may therefore exceed the window, and an element that
+	// is larger than the window passes alone. Zero means no byte window. For an element beyond it:
+	// RESOURCE_EXHAUSTED, BYTES_EXCEEDED. A receiver with a byte window reports consumed often
+	// enough that half of the window never stays unreported.
 	MaxBufferedBytes int64 `protobuf:"varint,8,opt,name=max_buffered_bytes,json=maxBufferedBytes,proto3" json:"max_buffered_bytes,omitempty"`
-	// How long the opener wants its peer to be silent at most: a peer that has sent
-	// nothing for that long sends a Heartbeat. When three times this passes without
-	// any message, the opener ends the stream: UNAVAILABLE, PEER_STALLED. It gives
-	// more time for a large element that Heartbeat.next_bytes has announced. Absent
-	// or zero: no heartbeats. A peer need not send more often than every 100 ms.
+	// The longest silence that the opener wants from its peer. A peer that has sent nothing for
+	// that long sends a Heartbeat. If no message arrives for three times as long, the opener ends
+	// the stream: UNAVAILABLE, PEER_STALLED. It waits longer for a large element that
+	// Heartbeat.next_bytes has announced. Absent or zero means no heartbeats. A peer need not send
+	// them more often than every 100 ms.
 	Heartbeat *durationpb.Duration `protobuf:"bytes,9,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
-	// The number of elements that the opener's receiver will ever have asked for
-	// and not be done with, its largest window: what a sender's buffers may be made
-	// for. Zero: not said. Nothing follows from it.
+	// The largest number of elements that the opener's receiver will ever have requested and not
+	// consumed, which is its largest window. A sender can size its buffers by it. Zero means
+	// unknown. The number is not enforced.
 	HeldMessages int64 `protobuf:"varint,10,opt,name=held_messages,json=heldMessages,proto3" json:"held_messages,omitempty"`
-	// The most credit that the opener's sender takes. The peer keeps what it has asked
-	// for and not received at or below that. Demand beyond it: RESOURCE_EXHAUSTED,
-	// DEMAND_TOO_LARGE. The initial demand of a client, which cannot know the bound
-	// yet, is never refused: what is beyond the bound counts once there is room for it.
-	// Zero: no bound that is enforced so.
+	// The largest credit that the opener's sender takes. The peer keeps the number of elements that
+	// it has requested and not received at or below it. Demand beyond it: RESOURCE_EXHAUSTED,
+	// DEMAND_TOO_LARGE. The initial demand of a client is never refused, since the client cannot
+	// know the bound yet. Initial demand beyond the bound becomes credit when there is room for it.
+	// Zero means that no bound is enforced.
 	MaxCredit     int64 `protobuf:"varint,11,opt,name=max_credit,json=maxCredit,proto3" json:"max_credit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -503,19 +498,18 @@ func (x *Open) GetMaxCredit() int64 {
 // Request adds demand.
 type Request struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many elements more, beside those that were asked for before. Negative, or
-	// zero with neither drain nor consumed: INVALID_ARGUMENT, INVALID_DEMAND.
-	// The sum that is outstanding saturates at 2^63-1, which is unbounded: no
-	// element lowers it, and neither does later demand.
+	// The number of elements that are requested in addition to earlier ones. Negative, or zero with
+	// neither drain nor consumed: INVALID_ARGUMENT, INVALID_DEMAND. The outstanding sum saturates
+	// at 2^63-1, which is unbounded. Elements do not lower unbounded demand, and later demand does
+	// not change it.
 	N int64 `protobuf:"varint,1,opt,name=n,proto3" json:"n,omitempty"`
-	// The receiver is done with elements 1 to consumed, and has no need of them any
-	// more. Zero: not said. More than were sent, or less than was said before:
-	// INVALID_ARGUMENT, INVALID_CONSUMED.
+	// The receiver has consumed elements 1 to consumed, and needs them no more. Zero means no
+	// report. More than were sent, or less than was reported before: INVALID_ARGUMENT,
+	// INVALID_CONSUMED.
 	Consumed uint64 `protobuf:"varint,2,opt,name=consumed,proto3" json:"consumed,omitempty"`
-	// The sender is to give back the credit that it has left, n included, and to
-	// answer with Drained. Until then the receiver asks for nothing. Complete and
-	// Error answer, too: no Drained follows them, or Cancel. Where
-	// FEATURE_DRAIN is not used: FAILED_PRECONDITION, UNEXPECTED_FRAME.
+	// The sender gives back its unused credit, n included, and answers with Drained. Until then the
+	// receiver requests nothing. Complete and Error are answers, too. No Drained follows them, or
+	// Cancel. If FEATURE_DRAIN is not in use: FAILED_PRECONDITION, UNEXPECTED_FRAME.
 	Drain         bool `protobuf:"varint,3,opt,name=drain,proto3" json:"drain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -572,12 +566,12 @@ func (x *Request) GetDrain() bool {
 	return false
 }
 
-// Cancel ends one direction: the sender sends at most what is on its way. It may
-// still answer Complete or Error. The other direction goes on. Said again it
-// means nothing more.
+// Cancel ends one direction. The sender sends no further elements beyond the ones on their way,
+// but may still answer with Complete or Error. The other direction goes on. A second Cancel has
+// no effect.
 type Cancel struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// For people: why.
+	// The reason, for people.
 	Reason        string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -620,15 +614,15 @@ func (x *Cancel) GetReason() string {
 	return ""
 }
 
-// Complete ends one direction: nothing but Heartbeats follows in it, or:
+// Complete ends one direction. Only Heartbeats may follow in it. For anything else:
 // FAILED_PRECONDITION, AFTER_TERMINAL.
 type Complete struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many elements were sent. If the receiver counted another number:
-	// DATA_LOSS, COUNT_MISMATCH.
+	// The number of elements sent. If the receiver counted another number: DATA_LOSS,
+	// COUNT_MISMATCH.
 	Total uint64 `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
-	// There would have been more: the sender is going away, and the receiver may
-	// continue with another one.
+	// The sender is going away although it has more elements. The receiver may continue with
+	// another sender.
 	GoingAway     bool `protobuf:"varint,2,opt,name=going_away,json=goingAway,proto3" json:"going_away,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -678,18 +672,18 @@ func (x *Complete) GetGoingAway() bool {
 	return false
 }
 
-// Error ends one direction, as Complete does, early. It is a google.rpc.Status in
-// all but name, so that it needs no other file, and it exists because a client
-// has no status to send. Elements sent before it are delivered before it.
+// Error ends one direction early, and otherwise like Complete. It has the fields of a
+// google.rpc.Status, so that it needs no other file. It exists because a client has no status to
+// send. Elements sent before it are delivered before it.
 type Error struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A google.rpc.Code. OK, and what is no code, is read as UNKNOWN.
+	// A google.rpc.Code. OK and unknown codes are read as UNKNOWN.
 	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
 	// For developers, in English.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	// What else there is to say about the error.
+	// Further details of the error.
 	Details []*anypb.Any `protobuf:"bytes,3,rep,name=details,proto3" json:"details,omitempty"`
-	// How many elements were sent, as in Complete.
+	// The number of elements sent, as in Complete.
 	Total         uint64 `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -753,15 +747,15 @@ func (x *Error) GetTotal() uint64 {
 	return 0
 }
 
-// Drained answers Request.drain, after all elements that were sent before it. The
-// sender has no credit now, and one element more is CREDIT_EXCEEDED.
+// Drained answers Request.drain, after all elements that were sent before it. The sender then has
+// no credit, and one more element is CREDIT_EXCEEDED.
 type Drained struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many elements were sent. If the receiver counted another number:
-	// DATA_LOSS, COUNT_MISMATCH.
+	// The number of elements sent. If the receiver counted another number: DATA_LOSS,
+	// COUNT_MISMATCH.
 	Sent uint64 `protobuf:"varint,1,opt,name=sent,proto3" json:"sent,omitempty"`
-	// How much credit was given back: sent + burned is all that was asked for, less
-	// what was burned before.
+	// The credit that was given back. The sum of sent and burned is all demand so far, less the
+	// credit that earlier Draineds have burned.
 	Burned        int64 `protobuf:"varint,2,opt,name=burned,proto3" json:"burned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -811,18 +805,18 @@ func (x *Drained) GetBurned() int64 {
 	return 0
 }
 
-// Heartbeat says that its sender is alive, and what it knows.
+// Heartbeat shows that its sender is alive, and reports its state.
 type Heartbeat struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The peer is asked to answer with a Heartbeat (without echo) at once.
+	// The peer must answer with a Heartbeat (without echo) at once.
 	Echo bool `protobuf:"varint,1,opt,name=echo,proto3" json:"echo,omitempty"`
-	// How many elements were sent. Zero from one who does not send.
+	// The number of elements sent. Zero from a peer that does not send.
 	Sent uint64 `protobuf:"varint,2,opt,name=sent,proto3" json:"sent,omitempty"`
-	// The credit that is left to send with.
+	// The unused credit of the sender.
 	Credit int64 `protobuf:"varint,3,opt,name=credit,proto3" json:"credit,omitempty"`
-	// The size of the element that follows, in bytes. No heartbeat can overtake it, so
-	// its receiver gives it a second for each 64 KiB, on top of Open.heartbeat. Zero: not
-	// said. For elements that are larger than 64 KiB times the heartbeat, in seconds.
+	// The size in bytes of the element that follows. No heartbeat can overtake it, so its receiver
+	// waits one second longer than Open.heartbeat allows for each 64 KiB of it. Zero means no
+	// announcement. It is for elements that are larger than 64 KiB times the heartbeat in seconds.
 	NextBytes     int64 `protobuf:"varint,4,opt,name=next_bytes,json=nextBytes,proto3" json:"next_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -889,8 +883,7 @@ func (x *Heartbeat) GetNextBytes() int64 {
 // Frame is the message of CreditStream.
 type Frame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Exactly one of them. A Frame without any is control of a kind that is not
-	// known.
+	// Exactly one of them is set. A Frame without any counts as control of an unknown kind.
 	//
 	// Types that are valid to be assigned to Body:
 	//
@@ -898,9 +891,9 @@ type Frame struct {
 	//	*Frame_Data
 	//	*Frame_Batch
 	Body isFrame_Body `protobuf_oneof:"body"`
-	// Control that goes with data or batch, and is acted on before it.
+	// Control that goes with data or batch. It is handled before them.
 	Piggyback *Control `protobuf:"bytes,4,opt,name=piggyback,proto3" json:"piggyback,omitempty"`
-	// What the bytes are, as in google.protobuf.Any. The protocol does not read it.
+	// The type of the bytes, as in google.protobuf.Any. The protocol does not read it.
 	TypeUrl       string `protobuf:"bytes,5,opt,name=type_url,json=typeUrl,proto3" json:"type_url,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -999,8 +992,7 @@ type Frame_Data struct {
 }
 
 type Frame_Batch struct {
-	// Some elements. Only where FEATURE_BATCH is used, or: FAILED_PRECONDITION,
-	// UNEXPECTED_FRAME.
+	// Several elements. If FEATURE_BATCH is not in use: FAILED_PRECONDITION, UNEXPECTED_FRAME.
 	Batch *Batch `protobuf:"bytes,3,opt,name=batch,proto3,oneof"`
 }
 
@@ -1010,14 +1002,14 @@ func (*Frame_Data) isFrame_Body() {}
 
 func (*Frame_Batch) isFrame_Body() {}
 
-// Batch is elements in their order. It costs a credit for each. If the credit is
-// not enough for all of them, none is delivered. A Frame with a batch of more than
-// one element is not larger than Open.max_message_bytes of its receiver, or 8 KiB
-// where that is zero: the receiver's gRPC bounds whole messages.
+// Batch has several elements in their order. It costs one credit for each. If there is not enough
+// credit for all of them, none is delivered. A Frame with a batch of more than one element is not
+// larger than Open.max_message_bytes of its receiver, or 8 KiB if that is zero, because the
+// receiver's gRPC bounds whole messages.
 type Batch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The elements, each of which may be empty. None at all is control of a kind
-	// that is not known.
+	// The elements, each of which may be empty. A batch without elements counts as control of an
+	// unknown kind.
 	Data          [][]byte `protobuf:"bytes,1,rep,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1,63 +1,60 @@
-// The credit protocol, version 1: request(n) for bidirectional gRPC streams.
+// The credit protocol, version 1, adds request(n) to bidirectional gRPC streams.
 //
-// A sender never has more elements outstanding than its receiver asked for. Each
-// direction of a stream has a credit of its own; this file speaks of "the sender"
-// and "the receiver" of one direction, and a peer may be both.
+// A sender never has more elements outstanding than its receiver has requested. Each direction of
+// a stream has a credit of its own. This file speaks of the sender and the receiver of one
+// direction. A peer may be both.
 //
-// There are two ways to carry it.
+// The protocol has two forms.
 //
-// Embedded: any message of a bidirectional RPC becomes an element by having one
-// plain field of type Control (not in a oneof, not repeated), by convention
-// number 15:
+// In the embedded form, any message of a bidirectional RPC becomes an element by having one plain
+// field of type Control, which is not repeated and not in a oneof. Its number is 15 by
+// convention:
 //
 //     message Event { string body = 1; weir.credit.v1.Control credit = 15; }
 //
-// A message without that field set is an element. A message with it is not one,
-// unless with_data is set. Both the request and the response message need it.
+// A message without that field set is an element. A message with it set is not an element, unless
+// with_data is set. Both the request and the response message need the field.
 //
-// Enveloped: CreditStream.Channel carries Frames whose elements are bytes, which
-// may be batched.
+// In the enveloped form, CreditStream.Channel carries Frames. Their elements are bytes, which may
+// be batched.
 //
-// A whole session, "c:" being the client, which receives, and "s:" the server:
+// This is a whole session. The client (c) receives and the server (s) sends:
 //
 //     c: Open{will_receive, initial{n: 64}}    s: Open{will_send}, element 1, ... element 64
 //     c: Request{n: 32}                        s: element 65, ... element 80, Complete{total: 80}
 //     c: Request{consumed: 80}, half-closes    s: status OK
 //
-// The rules that the messages below do not state themselves:
+// These rules apply besides the comments below.
 //
-//   - The first message of the client is Open, and the first of the server, which
-//     answers at once, is Open too. The server also sets the response header
-//     weir-credit-version to 1. Either side gives up after 10 seconds without
-//     the other's Open. The client's Open may have with_data: one element that
-//     costs no credit and stands outside of all counts, such as the query of
-//     a subscription.
-//   - Elements of a direction are numbered from 1. An element costs one credit;
-//     control costs none. A message that has both is control first, then element.
-//   - An end of the stream: the client's half-close, or the server's status OK,
-//     without Complete or Error counts as Complete without a total. A broken
-//     connection is an error, never an end.
-//   - After a client's half-close no demand can follow, so it holds back the
-//     half-close for as long as it means to receive, and says Complete where it also
-//     sends. A server's sender that has used up the demand of such a client is to
-//     take that for Cancel.
-//   - Credit is taken as the element is written, so that the numbers in Complete and
-//     Drained are those of the elements before them.
-//   - A receiver holds what it asked for: it reads at all times, whatever its
-//     application does. A peer does not wait for credit, or for its application,
-//     before it reads.
-//   - Unbounded demand is for streams with one sending side. Where both send, the
-//     sum of demand must be what the receiver can hold, or both may come to wait
-//     for the transport, each for the other to read.
-//   - A violation ends the stream with the code and, as the reason of an
-//     google.rpc.ErrorInfo of the domain "weir", the name that stands with the
-//     rule. A server returns it as its status. A client has no status to send and
-//     cancels the RPC.
-//   - Control messages are limited to 1000 at once and, beyond, to one for each
-//     element in either direction and 100 a second: RESOURCE_EXHAUSTED,
-//     CONTROL_FLOOD. The allowance for an element never expires. The allowance for
-//     time adds up to 1000. Control that rides on an element is free. A kind that is
-//     not known is ignored, and counted.
+//   - The first message of each side is Open. The server answers the client's Open at once, and
+//     also sets the response header weir-credit-version to 1. Either side gives up after 10
+//     seconds without the other's Open. The client's Open may have with_data. The element that
+//     comes with it costs no credit and is not part of any count. It is for the query of a
+//     subscription, for example.
+//   - Elements of a direction are numbered from 1. An element costs one credit, and control costs
+//     none. In a message with both, the control comes before the element.
+//   - The client's half-close and the server's status OK end a stream. Without a Complete or
+//     Error before, they count as Complete without a total. A broken connection is an error, and
+//     never such an end.
+//   - After a client's half-close no demand can follow. A client therefore holds back the
+//     half-close for as long as it wants to receive, and says Complete if it also sends. If a
+//     server's sender has used up the demand of a client that has half-closed, it must treat that
+//     as Cancel.
+//   - Credit is taken as the element is written, so that the numbers in Complete and Drained
+//     count exactly the elements before them.
+//   - A receiver must hold the elements that it has requested. It reads at all times, whatever
+//     its application does. A peer must not wait for credit, or for its application, before it
+//     reads.
+//   - Unbounded demand is for streams with one sending side. If both sides send, each receiver
+//     must be able to hold the sum of its demand. Otherwise both may wait for the transport, each
+//     for the other to read.
+//   - A violation ends the stream. Each rule gives a code and a name for its violation. The name
+//     is the reason of a google.rpc.ErrorInfo of the domain "weir". A server returns both as its
+//     status. A client has no status to send and cancels the RPC.
+//   - Control messages are limited to 1000 at once. Beyond that, one is allowed for each element
+//     in either direction, and 100 a second. More are RESOURCE_EXHAUSTED, CONTROL_FLOOD. The
+//     allowance for an element never expires. The allowance for time adds up to 1000. Control
+//     that rides on an element is free. Control of an unknown kind is ignored, but it is counted.
 
 // Code generated by protoc-gen-go-grpc. DO NOT EDIT.
 // versions:
@@ -87,10 +84,10 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// CreditStream carries elements of bytes in an envelope of weir's own: for data
-// that is no message, for many small elements, and for tests from outside.
+// CreditStream carries elements of bytes in an envelope of its own. It is for data that is not a
+// protobuf message, for many small elements, and for tests from outside.
 type CreditStreamClient interface {
-	// Channel is one session. Which of the two sides sends, Open says.
+	// Channel is one session. The Opens decide which of the two sides send.
 	Channel(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, Frame], error)
 }
 
@@ -119,10 +116,10 @@ type CreditStream_ChannelClient = grpc.BidiStreamingClient[Frame, Frame]
 // All implementations must embed UnimplementedCreditStreamServer
 // for forward compatibility.
 //
-// CreditStream carries elements of bytes in an envelope of weir's own: for data
-// that is no message, for many small elements, and for tests from outside.
+// CreditStream carries elements of bytes in an envelope of its own. It is for data that is not a
+// protobuf message, for many small elements, and for tests from outside.
 type CreditStreamServer interface {
-	// Channel is one session. Which of the two sides sends, Open says.
+	// Channel is one session. The Opens decide which of the two sides send.
 	Channel(grpc.BidiStreamingServer[Frame, Frame]) error
 	mustEmbedUnimplementedCreditStreamServer()
 }

@@ -1,0 +1,117 @@
+package container
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/weir-go/weir/interceptors"
+)
+
+// usualCalls calls at random moments, as many callers that know nothing of each other do.
+func (r *run) usualCalls(ctx context.Context) {
+	dice := rand.New(rand.NewPCG(r.Seed, 1))
+	payload := &blob{Value: make([]byte, r.Size)}
+	for i, late := range every(ctx, r.Rate, dice) {
+		at := time.Since(r.began)
+		if late > tooLate {
+			r.late.Add(1)
+		}
+		r.callers.Go(func() {
+			err := r.attempts(ctx, i, payload)
+			if ctx.Err() != nil && err != nil {
+				return // the end of all, not of this call
+			}
+			if err == nil {
+				r.good.Add(1)
+			} else if _, ok := interceptors.RefusalFrom(err); ok {
+				r.refused.Add(1)
+			}
+			r.served.add(at, err == nil)
+		})
+	}
+}
+
+// attempts calls and retries at once, which does no good.
+func (r *run) attempts(ctx context.Context, i int, req *blob) (err error) {
+	for range 1 + r.Retries {
+		one, cancel := context.WithTimeout(ctx, r.Deadline)
+		err = r.conn(i).Invoke(one, "/weir.example.Box/Work", req, new(blob))
+		cancel()
+		if err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func (r *run) criticalCalls(ctx context.Context) {
+	for range every(ctx, 20, rand.New(rand.NewPCG(r.Seed, 2))) {
+		at := time.Since(r.began)
+		r.callers.Go(func() {
+			one, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			err := r.apart.Invoke(one, vital, &blob{}, new(blob))
+			if err == nil || ctx.Err() == nil {
+				r.critical.add(at, err == nil)
+			}
+		})
+	}
+}
+
+// tooLate is how late a call may begin on a machine that can measure anything.
+const tooLate = 50 * time.Millisecond
+
+// every yields numbers at random moments, so many a second on the mean, until ctx ends, and
+// by how much each is late.
+func every(ctx context.Context, rate float64, dice *rand.Rand) func(func(int, time.Duration) bool) {
+	return func(yield func(int, time.Duration) bool) {
+		due := time.Now()
+		for i := 0; ; i++ {
+			due = due.Add(time.Duration(dice.ExpFloat64() / rate * float64(time.Second)))
+			select {
+			case <-time.After(time.Until(due)):
+			case <-ctx.Done():
+				return
+			}
+			if ctx.Err() != nil || !yield(i, time.Since(due)) {
+				return
+			}
+		}
+	}
+}
+
+func (r *run) conn(i int) *grpc.ClientConn { return r.conns[i%10] }
+
+// makeTrouble adds the clients that do not read.
+func (r *run) makeTrouble(ctx context.Context) {
+	select {
+	case <-time.After(r.From):
+	case <-ctx.Done():
+		return
+	}
+	trouble, cancel := context.WithTimeout(ctx, r.To-r.From)
+	defer cancel()
+	var clients sync.WaitGroup
+	if r.Trouble == Unread {
+		for i := range every(trouble, 500, rand.New(rand.NewPCG(r.Seed, 3))) {
+			if i >= 1000 {
+				break
+			}
+			clients.Go(func() { r.askAndNotRead(trouble, i) })
+		}
+	}
+	<-trouble.Done()
+	clients.Wait()
+}
+
+func (r *run) askAndNotRead(ctx context.Context, i int) {
+	s, err := r.conn(i).NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/weir.example.Box/Ask", grpc.StaticMethod())
+	if err != nil || s.SendMsg(&blob{}) != nil || s.CloseSend() != nil {
+		return
+	}
+	<-ctx.Done()
+}

@@ -1,0 +1,195 @@
+package pressure
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+// A MemoryConfig configures the memory signal. The zero value finds the limit by itself.
+type MemoryConfig struct {
+	// Limit is the memory limit of the process in bytes, if the process cannot find it. Zero
+	// means that it is found as the package documentation describes.
+	Limit int64
+	// KeepGoLimit keeps Go's memory limit as it is. Otherwise a running monitor sets it to
+	// 75 % of Limit or of the cgroup's limit, follows changes of the cgroup, and resets it in
+	// Stop. It never changes a limit that the program or GOMEMLIMIT has set.
+	KeepGoLimit bool
+}
+
+// Memory returns the signal "memory". It is the used share of the memory limit of the process.
+// The package documentation defines usage and limit.
+//
+// Above 0.75 it runs the collector if more than 2 % of the limit may be garbage. Otherwise a
+// level could last until the next collection. It does so at most once a second, and for at
+// most a tenth of the time.
+func Memory(c MemoryConfig) Signal { return &memory{cfg: c, sys: &thisSystem} }
+
+const (
+	// goShare is the part of a limit that Go's memory limit is set to.
+	goShare = 0.75
+	// collectAt is the value from which garbage is collected.
+	collectAt = 0.75
+	// lookAgain is how often the cgroup is looked for again, since a process can be moved.
+	lookAgain = 10 * time.Second
+)
+
+type memory struct {
+	cfg MemoryConfig
+	sys *system
+
+	mu      sync.Mutex // guards the fields below
+	group   cgroup
+	found   time.Time // when group was found, zero for never
+	runs    bool
+	goLimit int64 // set by this signal, 0 for none
+
+	cycles     uint64
+	cycled     time.Time // when cycles changed
+	collected  time.Time // when this signal ran the collector
+	collection time.Duration
+}
+
+func (m *memory) Name() string { return NameMemory }
+
+func (m *memory) validate() error {
+	if m.cfg.Limit < 0 {
+		return fmt.Errorf("memory: Limit: got %d, want 0 (found by itself) or more", m.cfg.Limit)
+	}
+	return nil
+}
+
+// A usage is how much of a limit is in use.
+type usage struct {
+	used, limit int64
+	kills       bool // the kernel kills a process above the limit
+}
+
+func (u usage) share() float64 { return max(float64(u.used), 0) / float64(u.limit) }
+
+func (m *memory) Read() (float64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := m.sys.heap()
+	u, err := m.measure(h)
+	if err != nil {
+		return 0, err
+	}
+	if m.worthCollecting(u, h) {
+		began := time.Now()
+		runtime.GC()
+		m.collected = time.Now()
+		m.collection = m.collected.Sub(began)
+		if u, err = m.measure(m.sys.heap()); err != nil {
+			return 0, err
+		}
+	}
+	m.setGoLimit(u)
+	return u.share(), nil
+}
+
+// measure returns the usage of the first limit that exists.
+func (m *memory) measure(h heap) (usage, error) {
+	if m.cfg.Limit > 0 {
+		return usage{m.sys.resident(h) - h.free, m.cfg.Limit, true}, nil
+	}
+	u, err := m.ofGroup(h)
+	if err == nil {
+		return u, nil
+	}
+	if !errors.Is(err, ErrUnknown) && m.goLimit != 0 {
+		return usage{}, err // the limit was there a moment ago
+	}
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 && limit > 0 && limit != m.goLimit {
+		return usage{h.mapped - h.free - h.garbage, limit, false}, nil
+	}
+	return m.ofMachine(h)
+}
+
+// ofGroup measures the cgroup.
+func (m *memory) ofGroup(h heap) (usage, error) {
+	if m.found.IsZero() || time.Since(m.found) > lookAgain {
+		g, err := findCgroup(m.sys.files, "memory")
+		if err != nil {
+			m.found = time.Time{}
+			return usage{}, err
+		}
+		m.group, m.found = g, time.Now()
+	}
+	used, err := m.group.memoryUsage(m.sys.files)
+	if err != nil {
+		m.found = time.Time{}
+		return usage{}, err
+	}
+	limit := m.group.memoryLimit(m.sys.files)
+	if limit == 0 {
+		return usage{}, fmt.Errorf("%w: no cgroup has a memory limit", ErrUnknown)
+	}
+	return usage{used - h.free, limit, true}, nil
+}
+
+// ofMachine measures the memory of the process against that and the available memory. The
+// memory of other processes does not count, since this process cannot free it.
+func (m *memory) ofMachine(h heap) (usage, error) {
+	available, err := readStat(m.sys.files, "proc/meminfo", "MemAvailable")
+	if err != nil {
+		return usage{}, fmt.Errorf("%w: no memory limit: set MemoryConfig.Limit or GOMEMLIMIT", ErrUnknown)
+	}
+	resident := m.sys.resident(h)
+	return usage{resident - h.free, max(resident+available, 1), false}, nil
+}
+
+// worthCollecting reports whether a collection may lower the value.
+func (m *memory) worthCollecting(u usage, h heap) bool {
+	now := time.Now()
+	if h.cycles != m.cycles || m.cycled.IsZero() {
+		m.cycles, m.cycled = h.cycles, now
+	}
+	return u.kills && u.share() >= collectAt && h.garbage > u.limit/50 &&
+		now.Sub(m.cycled) >= time.Second && now.Sub(m.collected) >= max(time.Second, 10*m.collection)
+}
+
+// setGoLimit sets Go's memory limit, unless the program or GOMEMLIMIT has set one.
+func (m *memory) setGoLimit(u usage) {
+	if !m.runs || m.cfg.KeepGoLimit {
+		return
+	}
+	if !u.kills {
+		m.resetGoLimit() // the cgroup's limit is gone
+		return
+	}
+	now := debug.SetMemoryLimit(-1)
+	if now != math.MaxInt64 && now != m.goLimit {
+		m.goLimit = 0
+		return
+	}
+	if want := int64(float64(u.limit) * goShare); want != now {
+		debug.SetMemoryLimit(want)
+		m.goLimit = want
+	}
+}
+
+func (m *memory) start() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.runs = true
+}
+
+func (m *memory) stop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.runs = false
+	m.resetGoLimit()
+}
+
+// resetGoLimit undoes setGoLimit, unless the program has set another limit since.
+func (m *memory) resetGoLimit() {
+	if m.goLimit != 0 && debug.SetMemoryLimit(-1) == m.goLimit {
+		debug.SetMemoryLimit(math.MaxInt64)
+	}
+	m.goLimit = 0
+}
