@@ -60,6 +60,9 @@ func (a *Adaptive) judgeUnpressed() bool {
 func (a *Adaptive) judgePressed(failing bool) bool {
 	s := &a.seen
 	high, full := s.high(), s.full()
+	if full && a.limit < a.mark+0.5 {
+		high = s.all // no call can begin among more
+	}
 	if !a.learnLow(high) {
 		return false
 	}
