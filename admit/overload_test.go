@@ -59,11 +59,9 @@ func TestAnHourOfOverload(t *testing.T) {
 		if accounted(s) != calls || s.InFlight != 0 || s.Queue != 0 {
 			t.Errorf("got %d accounted for, %d in flight, %d waiting, want %d, 0, 0", accounted(s), s.InFlight, s.Queue, calls)
 		}
-		// Not what the algorithm is measured by: only that this was an overload,
-		// and that the server worked all along. Handlers end here at their callers'
-		// deadline, which hides from the limit how long calls would take: it gets
-		// about half of what the server could do.
-		if got := float64(s.Ended[admit.Success]) / float64(calls); got < 0.1 || got > 0.3 {
+		// The server can do a quarter. Handlers end here at their callers' deadline, which
+		// hides from the limit how long calls would take.
+		if got := float64(s.Ended[admit.Success]) / float64(calls); got < 0.2 || got > 0.3 {
 			t.Errorf("succeeded: got %.3f of %d calls, want about a quarter", got, calls)
 		}
 		t.Logf("%d calls, %d succeeded, %d failed, %d left, refused %v, limit %d",
@@ -162,6 +160,11 @@ type pool struct {
 
 // call makes a call through g and reports whether it succeeded within 100 ms.
 func (s *pool) call(ctx context.Context, g *admit.Gate, c admit.Call, work time.Duration) bool {
+	return s.callAfter(ctx, g, c, work, nil)
+}
+
+// callAfter makes a call that does something first, unless that is nil.
+func (s *pool) callAfter(ctx context.Context, g *admit.Gate, c admit.Call, work time.Duration, first func(context.Context) (admit.Outcome, bool)) bool {
 	ctx, cancel := context.WithTimeout(ctx, 100*ms)
 	defer cancel()
 	permit, err := g.Acquire(ctx, c)
@@ -170,6 +173,13 @@ func (s *pool) call(ctx context.Context, g *admit.Gate, c admit.Call, work time.
 	}
 	outcome := admit.Overload
 	defer func() { permit.Release(outcome) }()
+	if first != nil {
+		o, goesOn := first(ctx)
+		if outcome = o; !goesOn {
+			return false
+		}
+		outcome = admit.Overload
+	}
 	s.waiting.Add(1)
 	s.workers <- struct{}{} // who has come this far takes a worker's time, in time or not
 	slow := 1 + 0.01*float64(s.waiting.Add(-1))

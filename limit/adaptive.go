@@ -36,6 +36,10 @@ type AdaptiveConfig struct {
 //   - A limit at which far fewer calls succeed than at another one is given up
 //     for that one.
 //
+// While many calls are overloaded at the limit, latencies end at the callers'
+// deadlines and hide the queue. Then the limit climbs to where most calls succeed a
+// second, without regard to latencies, until permits are free again.
+//
 // Every estimate carries its standard error. Where N* is uncertain the upper
 // end of its range is used. DESIGN.md explains the law and its parameters.
 //
@@ -78,10 +82,10 @@ type Adaptive struct {
 	level      float64 // in flight at most, in the last window
 	sinceProbe float64 // samples since the last probe
 
-	best, here    trial
-	overloadedFor int     // segments at the best limit with many overloads
-	searching     bool    // no call succeeds: see search
-	bottom        float64 // seconds for which the search was at the minimum
+	best, here trial
+	searching  bool    // no call succeeds: see search
+	climb      climb   // the law while many calls are overloaded
+	bottom     float64 // seconds for which the search was at the minimum
 }
 
 // A trial is how many calls succeed at a limit.
@@ -123,8 +127,6 @@ const (
 	boost        = 8.0  // how much more often a weak base is measured
 	steadyGrowth = 0.12 // of the limit, once it was proven
 	tolerance    = 0.1  // of the calls: fewer overloads are no reason to try a lower limit
-	tryAfter     = 4    // segments with more of them
-	tryDepth     = 0.7  // of the limit
 	worse        = 0.15 // of the successes: a limit that costs more is given up
 	nearby       = 0.1  // limits that differ by less are one
 	jammedShare  = 0.5  // the same where latencies say little
@@ -134,13 +136,14 @@ const (
 	unproven = 4.0  // times the number in flight from which calls have ended
 	untested = 2.0  // times the initial limit: growth before S is known
 
-	patience    = 0.1 // seconds: callers get a decision after it, a probe without proof ends
-	hurry       = 2.0 // mean latencies after which callers get a decision, if that is longer
-	longestHold = 2.0 // seconds, with proof
-	settleTimes = 1.5 // mean latencies for a change of the limit to work through
-	roundTrips  = 3.0 // mean latencies of a probe
-	awaitTimes  = 5.0 // mean latencies after which all calls of a probe have ended
-	youth       = 4.0 // mean latencies before which only short calls have ended
+	patience      = 0.1 // seconds: callers get a decision after it, a probe without proof ends
+	hurry         = 2.0 // mean latencies after which callers get a decision, if that is longer
+	longestHold   = 2.0 // seconds, with proof
+	longestSearch = 1.0 // seconds for each limit
+	settleTimes   = 1.5 // mean latencies for a change of the limit to work through
+	roundTrips    = 3.0 // mean latencies of a probe
+	awaitTimes    = 5.0 // mean latencies after which all calls of a probe have ended
+	youth         = 4.0 // mean latencies before which only short calls have ended
 )
 
 // NewAdaptive returns an Adaptive. It returns an error that wraps ErrConfig if
@@ -163,6 +166,9 @@ func NewAdaptive(c AdaptiveConfig) (*Adaptive, error) {
 // Limit returns the current limit.
 func (a *Adaptive) Limit() int {
 	l := math.Round(a.limit)
+	if a.climb.on {
+		l = a.climb.at
+	}
 	if a.phase == held || a.phase == awaiting && a.staysLow() {
 		l = a.low
 	}
@@ -175,6 +181,14 @@ func (a *Adaptive) Mark() int { return int(a.mark) }
 // Update implements Algorithm.
 func (a *Adaptive) Update(w Window) int {
 	if w.Duration <= 0 || w.Completed()+w.Pressed == 0 {
+		return a.Limit()
+	}
+	if a.climb.on {
+		a.track(w, float64(a.Limit()))
+		a.climb.step(a, w)
+		return a.Limit()
+	}
+	if a.watch(w); a.climb.on {
 		return a.Limit()
 	}
 	if a.phase == cruising && a.settle > 0 {
@@ -211,6 +225,11 @@ func (a *Adaptive) see(w Window, limit float64) {
 		a.seen = segment{}
 	}
 	a.seen.add(w)
+	a.track(w, limit)
+}
+
+// track follows what is known of each window.
+func (a *Adaptive) track(w Window, limit float64) {
 	a.age += w.Duration.Seconds()
 	a.fresh = a.fresh && w.Completed() == 0
 	if w.Ran.Calls > 0 {

@@ -10,15 +10,16 @@ func (a *Adaptive) judge() bool {
 	a.learnVariation()
 	switch {
 	case a.searching && s.succeeded > 0:
-		a.searching, a.mark = false, math.Floor(a.limit/2)
+		a.searching = false
+		a.beginClimb(trial{})
 		return true
-	case a.searching && s.low.latency.n < fewSamples:
-		return true // the calls that ended had begun at a higher limit
+	case a.searching && s.ended < a.drain+fewSamples && s.time < longestSearch:
+		return false // the calls that ended had begun at a higher limit
 	case s.succeeded == 0 && s.overloaded >= fewSamples && float64(4*s.peak) > a.limit:
 		a.search()
 		return true
 	case s.waited(), s.crowded(), failing && a.congested(s.high()):
-		return a.judgePressed(failing)
+		return a.judgePressed()
 	default:
 		return a.judgeUnpressed()
 	}
@@ -56,10 +57,13 @@ func (a *Adaptive) judgeUnpressed() bool {
 }
 
 // judgePressed decides after a segment in which callers waited, or in which calls
-// seem to queue below the limit. failing says that most calls were overloaded.
-func (a *Adaptive) judgePressed(failing bool) bool {
+// seem to queue below the limit.
+func (a *Adaptive) judgePressed() bool {
 	s := &a.seen
 	high, full := s.high(), s.full()
+	if full && a.limit < a.mark+0.5 {
+		high = s.all // no call can begin among more
+	}
 	if !a.learnLow(high) {
 		return false
 	}
@@ -73,7 +77,7 @@ func (a *Adaptive) judgePressed(failing bool) bool {
 		a.growBlindly()
 		return true
 	}
-	if full {
+	if full && !a.overloading() && !a.congested(high) {
 		a.proven = max(a.proven, high.among.value)
 	}
 	if high.latency.value < a.base.value && a.surprising(high.latency, a.base) &&
@@ -83,11 +87,11 @@ func (a *Adaptive) judgePressed(failing bool) bool {
 	switch young := full && a.young(); {
 	case young && !a.outOfTime():
 		return false
-	case young && !failing && !s.crowded():
+	case young && !a.overloading() && !s.crowded():
 		a.double()
 		return true
 	case a.base.n < fewSamples:
-		a.seekBase(high, failing)
+		a.seekBase(high)
 		return true
 	case a.judgeBest(high):
 		return true
@@ -99,7 +103,7 @@ func (a *Adaptive) judgePressed(failing bool) bool {
 	if !a.learn(&a.rate, high.rate(), rateMemory) && !a.outOfTime() {
 		return false
 	}
-	return a.steer(high, failing)
+	return a.steer(high)
 }
 
 // learnLow learns S from the calls that began among few. It reports false to see
@@ -129,18 +133,18 @@ func (a *Adaptive) growBlindly() {
 	}
 	if s := &a.seen; !s.full() && s.all.among.n > 0 {
 		a.mark = max(1, math.Floor(s.all.among.value/2)) // all calls began among few: draw the line lower
-	} else if !s.crowded() && s.overloaded == 0 && s.ended < fewSamples && a.limit < most {
+	} else if !s.crowded() && !a.overloading() && s.overloaded == 0 && s.ended < fewSamples && a.limit < most {
 		a.double()
 	}
 }
 
 // seekBase finds a first S.
-func (a *Adaptive) seekBase(high group, failing bool) {
+func (a *Adaptive) seekBase(high group) {
 	a.high, a.rate, a.sound, a.evident = high, high.rate(), false, a.seen.crowded()
 	switch {
 	case !a.seen.full():
 		a.startProbe(high.among.value/2, true)
-	case !failing && !a.seen.crowded() && a.limit < untested*a.initial:
+	case !a.overloading() && !a.seen.crowded() && a.limit < untested*a.initial:
 		a.base = high.latency // at twice the limit it is S, or too high
 		a.double()
 	default:
@@ -149,7 +153,7 @@ func (a *Adaptive) seekBase(high group, failing bool) {
 }
 
 // steer moves the limit by the knee, or has a probe look for it.
-func (a *Adaptive) steer(high group, failing bool) bool {
+func (a *Adaptive) steer(high group) bool {
 	full := a.seen.full()
 	l := min(math.Round(a.limit), high.among.value)
 	knee, room := a.knee(), a.headroom(l)
@@ -163,7 +167,7 @@ func (a *Adaptive) steer(high group, failing bool) bool {
 		switch {
 		case !a.evident && a.seen.calls() < lookAgain*a.needed() && !a.outOfTime():
 			return false
-		case !a.evident && full && !failing && a.limit < unproven*l:
+		case !a.evident && full && !a.overloading() && a.limit < unproven*l:
 			a.grow(a.limit)
 		default:
 			a.startProbe(doubtDepth*l, true)
@@ -174,43 +178,21 @@ func (a *Adaptive) steer(high group, failing bool) bool {
 		} else {
 			a.startProbe(doubtDepth*l, true)
 		}
-	case full && a.grewFrom == 0 && a.tryLower(l):
-		a.limit, a.grewFrom = max(a.min, math.Floor(tryDepth*l)), 0
 	case knee <= bar && !a.sound && full:
 		a.startProbe(max(min(doubtDepth*l, knee), l/4), true)
 	case knee <= bar && a.grewFrom > 0:
 		a.settleAt(max(knee, a.grewFrom-room), 0) // nothing queued at grewFrom
 	case knee <= bar:
 		a.settleAt(knee, max(a.anchor, l))
-	case full && a.limit < unproven*l && !a.overstepped(l) && (a.sound || !a.seen.crowded()):
+	case full && a.limit < unproven*l && !a.overloading() && (a.sound || !a.seen.crowded()):
 		a.grow(a.limit)
 	}
 	return true
 }
 
-// overstepped reports whether calls are overloaded at a limit above the best one.
-func (a *Adaptive) overstepped(l float64) bool {
-	return a.overloading() && l > (1+nearby)*a.best.from
-}
-
 // overloading reports whether so many calls are overloaded that it is no noise.
-func (a *Adaptive) overloading() bool { return a.seen.overloaded > tolerance*a.seen.calls() }
-
-// tryLower reports whether to see if as many calls succeed at a lower limit. A
-// handler that ends at its caller's deadline hides how long calls would have
-// taken, so overloads count even where latencies show no queue. judgeBest undoes
-// what does not help.
-func (a *Adaptive) tryLower(l float64) bool {
-	if !a.overloading() || l <= a.min || math.Abs(l-a.best.from) > max(nearby*l, 0.6) {
-		a.overloadedFor = 0
-		return false
-	}
-	a.overloadedFor++
-	if a.overloadedFor < tryAfter {
-		return false
-	}
-	a.overloadedFor = -4 * tryAfter
-	return true
+func (a *Adaptive) overloading() bool {
+	return a.seen.overloaded > tolerance*a.seen.calls() || a.climb.share.value > tolerance
 }
 
 // congested reports whether the calls that began among many were so much slower
@@ -299,5 +281,5 @@ func (a *Adaptive) search() {
 	} else if a.bottom += a.seen.time; a.bottom >= longestHold {
 		a.limit = min(max(a.best.from, a.initial), a.max)
 	}
-	a.searching, a.mark = true, a.limit
+	a.searching, a.mark, a.drain = true, a.limit, a.level
 }

@@ -193,7 +193,7 @@ func TestAdaptiveHeals(t *testing.T) {
 					lost, all = lost+l, all+a
 				}
 				most := 0.0
-				if name == "slow overload" {
+				if name == "slow overload" && load == 40 {
 					most = .03 // in one of ten seeds the limit stays at the eight that were right
 				}
 				if float64(lost) > most*float64(all) || all == 0 {

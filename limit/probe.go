@@ -95,7 +95,7 @@ func (a *Adaptive) judgeNothing() {
 		a.search()
 	case a.evident:
 		a.base, a.sound = mean{}, false
-	case s.full() && a.limit < unproven*max(a.proven, a.initial):
+	case s.full() && !a.overloading() && a.limit < unproven*max(a.proven, a.initial):
 		a.grow(a.limit)
 	}
 }

@@ -77,7 +77,8 @@ type flow struct {
 	service  func(r *rand.Rand, t float64) float64
 	deadline float64                            // 0: none
 	sleeps   bool                               // the call takes no worker
-	heeds    bool                               // the handler ends at the deadline
+	heeds    bool                               // the handler ends at the deadline, wherever its call is
+	patient  int                                // so many of ten callers have no deadline
 	fails    func(r *rand.Rand, t float64) bool // it ends as an overload
 
 	ends []end // of each call, in the order of their ends
@@ -138,13 +139,14 @@ type sample struct{ at, latency float64 }
 type call struct {
 	arrived, admitted, remaining float64
 	fails, overload, cut, low    bool
+	patient                      bool
 	among                        int // calls in flight when it began
 	flow                         *flow
 }
 
 // late is when the call is too late; never if it has no deadline.
 func (c *call) late() float64 {
-	if c.flow.deadline == 0 {
+	if c.flow.deadline == 0 || c.patient {
 		return math.Inf(1)
 	}
 	return c.arrived + c.flow.deadline
@@ -157,6 +159,7 @@ const (
 	gapOver         // the hand-over is done
 	noArrival       // look at the rate again
 	slept           // a call that takes no worker has ended
+	givenUp         // a handler that heeds its deadline ends while its call waits or shares
 	longestIn = 1.0 // seconds in the queue
 )
 
@@ -237,6 +240,8 @@ func (s *sim) run() {
 			s.serve(e.c)
 		case slept:
 			s.finish(e.c)
+		case givenUp:
+			s.giveUp(e.c)
 		}
 	}
 }
@@ -257,7 +262,7 @@ func (s *sim) next(f *flow) {
 func (s *sim) arrive(f *flow) {
 	s.arrivals++
 	s.win.Arrived++
-	c := &call{arrived: s.now, flow: f}
+	c := &call{arrived: s.now, flow: f, patient: f.patient > 0 && s.r.IntN(10) < f.patient}
 	s.turnPeriod()
 	s.period.asked++
 	if s.inflight < s.limit && len(s.waiting) == 0 {
@@ -324,7 +329,7 @@ func (s *sim) dispatch(gap float64) {
 			s.period.since = s.now
 		}
 		waited := s.now - c.arrived
-		if s.now > c.late() || waited > longestIn || s.bad >= 3 && waited > c.late()-s.now {
+		if s.now > c.late() || waited > longestIn || (s.bad >= 3 || s.pace == 0) && waited > c.late()-s.now {
 			s.refuse(c)
 			continue
 		}
@@ -358,6 +363,9 @@ func (s *sim) serve(c *call) {
 		s.push(event{at: s.now + t, kind: slept, c: c})
 		return
 	}
+	if late := c.late(); c.flow.heeds && !math.IsInf(late, 1) {
+		s.push(event{at: max(late, s.now), kind: givenUp, c: c})
+	}
 	if s.sharing {
 		s.advance()
 		c.remaining = c.flow.service(s.r, s.now)
@@ -390,10 +398,33 @@ func (s *sim) startBehind() {
 	}
 }
 
+// giveUp ends a call that waits for a worker or shares them. One that has a worker
+// ends by itself.
+func (s *sim) giveUp(c *call) {
+	s.advance()
+	for _, calls := range []*[]*call{&s.behind, &s.shared} {
+		i := slices.Index(*calls, c)
+		if i < 0 {
+			continue
+		}
+		*calls = slices.Delete(*calls, i, i+1)
+		c.cut = true
+		s.finish(c)
+		s.scheduleShared()
+		return
+	}
+}
+
+// speed is what each of n calls that share gets of a worker.
+func (s *sim) speed(n int) float64 {
+	k := float64(s.workers(s.now))
+	return min(1, k/float64(n)) / (1 + s.slowdown*max(0, float64(n)-k))
+}
+
 // advance credits every shared call with its part of the time that has passed.
 func (s *sim) advance() {
 	if n := len(s.shared); n > 0 {
-		speed := min(1, float64(s.workers(s.now))/float64(n))
+		speed := s.speed(n)
 		for _, c := range s.shared {
 			c.remaining -= (s.now - s.sharedAt) * speed
 		}
@@ -414,7 +445,7 @@ func (s *sim) nextShared() int {
 func (s *sim) scheduleShared() {
 	s.version++
 	if n := len(s.shared); n > 0 {
-		speed := min(1, float64(s.workers(s.now))/float64(n))
+		speed := s.speed(n)
 		left := max(0, s.shared[s.nextShared()].remaining)
 		s.push(event{at: s.now + left/speed, kind: nextDone, version: s.version})
 	}

@@ -282,6 +282,28 @@ func TestGuessesAreTested(t *testing.T) {
 	}
 }
 
+// While no call of a class has succeeded, nobody knows what its calls take. One that has
+// waited for longer than it has left is too late, although the queue does not stand.
+func TestTooLateWhileNoneSucceeds(t *testing.T) {
+	d := &desk{q: turn.New(classes(nil)), limit: 1}
+	w := &turn.Waiter{Since: 0, Deadline: 100 * time.Millisecond}
+	tests := []struct {
+		now, least time.Duration
+		want       bool
+	}{
+		{50 * time.Millisecond, 0, false},
+		{51 * time.Millisecond, 0, true},
+		{99 * time.Millisecond, time.Microsecond, false},
+		{51 * time.Millisecond, time.Microsecond, false},
+	}
+	for _, tt := range tests {
+		d.now = tt.now
+		if got := d.q.TooLate(w, tt.least, d.room()); got != tt.want {
+			t.Errorf("after %v of 100 ms, shortest success %v: got %v, want %v", tt.now, tt.least, got, tt.want)
+		}
+	}
+}
+
 // A class that waits gets a permit for 20 that others get, at the least.
 func TestALowClassMakesProgress(t *testing.T) {
 	d := &desk{q: turn.New(classes(nil)), limit: 1, used: 1}
