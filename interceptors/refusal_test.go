@@ -156,7 +156,7 @@ func TestServerRefuses(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var unary, stream error // as interceptors further out see them
 				g, want := c.gate(t), codes.Unavailable
-				if c.why == admit.OverShare || c.why >= admit.OverQuota {
+				if c.why == admit.OverShare || c.why == admit.OverQuota || c.why == admit.TooManyOpen {
 					want = codes.ResourceExhausted
 				}
 				r := start(t, &service{}, []grpc.ServerOption{

@@ -229,6 +229,9 @@ func (w *framed) writeQueue(idle chan struct{}) {
 		}
 		w.mu.Unlock()
 		err := w.write(f)
+		if err != nil && !errors.Is(err, io.EOF) {
+			w.broke(err) // first: a goroutine that waits for f wants to know why
+		}
 		w.mu.Lock()
 		w.queued -= f.size
 		w.messages++
@@ -249,9 +252,6 @@ func (w *framed) writeQueue(idle chan struct{}) {
 			continue
 		}
 		w.mu.Unlock()
-		if err != nil && !errors.Is(err, io.EOF) {
-			w.broke(err)
-		}
 		if eased {
 			w.eased()
 		}

@@ -139,6 +139,7 @@ func serve[O, I any](ctx context.Context, w wire[O, I], setHeader func(metadata.
 	}
 	if err := s.answer(setHeader); err != nil {
 		s.w.unlock()
+		err = s.reasonFor(err)
 		s.fail(err)
 		return nil, err
 	}

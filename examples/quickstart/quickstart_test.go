@@ -161,17 +161,17 @@ func burst(t *testing.T, client, addr string, calls int, args ...string) map[str
 // The client ends by itself, accounts for every call, and has tried again what
 // was refused; the server has counted it. Callers that fail are told who refused them.
 func TestBurst(t *testing.T) {
-	const by = "refused by gate demo: "
+	const calls, by = 2000, "refused by gate demo: " // more than the limit can grow to before a call has ended
 	client := build(t, "client")
 	s := start(t)
-	ended := burst(t, client, s.addr, 600, "-deadline", "1m", "-takes", "200ms")
+	ended := burst(t, client, s.addr, calls, "-deadline", "1m", "-takes", "1s")
 	refused := 0
 	for how, n := range ended {
 		if strings.HasPrefix(how, by) {
 			refused += n
 		}
 	}
-	if ended["OK"] == 0 || refused == 0 || ended["OK"]+refused != 600 {
+	if ended["OK"] == 0 || refused == 0 || ended["OK"]+refused != calls {
 		t.Errorf("client: got %v, want some OK, and all others %q and a reason", ended, by)
 	}
 	if got, want := s.scrape(t, `weir_calls_total{gate="demo",outcome="success"}`), float64(ended["OK"]); got < want {
