@@ -10,8 +10,8 @@ type AdaptiveConfig struct {
 	Min, Max int
 }
 
-// Adaptive finds the knee of a server: the fewest calls in flight with which it
-// does all that it can. It needs no tuning.
+// Adaptive finds the knee of a server, which is the fewest calls in flight at its full
+// throughput. It needs no tuning.
 //
 // The law. With N calls in flight, latency R and throughput X, Little's law
 // says N = X R (Little, "A Proof for the Queuing Formula: L = λW", Operations
@@ -83,7 +83,7 @@ type Adaptive struct {
 	sinceProbe float64 // samples since the last probe
 
 	best, here trial
-	searching  bool    // no call succeeds: see search
+	searching  bool    // no call succeeds, see search
 	climb      climb   // the law while many calls are overloaded
 	bottom     float64 // seconds for which the search was at the minimum
 }
@@ -105,7 +105,7 @@ const (
 // The parameters. DESIGN.md gives the reason for each.
 const (
 	headroomShare = 0.2         // headroom is this times the square root of the limit, at least 1
-	fine, coarse  = 0.05, 0.125 // relative precision of a mean: at best, at worst
+	fine, coarse  = 0.05, 0.125 // relative precision of a mean, at best and at worst
 	rough         = 0.14        // the same while starting
 
 	fewSamples   = 4 // fewer say nothing
@@ -126,17 +126,17 @@ const (
 	weakBase     = 4.0  // segments behind a base that is not weak
 	boost        = 8.0  // how much more often a weak base is measured
 	steadyGrowth = 0.12 // of the limit, once it was proven
-	tolerance    = 0.1  // of the calls: fewer overloads are no reason to try a lower limit
-	worse        = 0.15 // of the successes: a limit that costs more is given up
+	tolerance    = 0.1  // of the calls; fewer overloads are no reason to try a lower limit
+	worse        = 0.15 // of the successes; a limit that costs more is given up
 	nearby       = 0.1  // limits that differ by less are one
 	jammedShare  = 0.5  // the same where latencies say little
 	crowdedShare = 0.1  // of the latency that is spent waiting for a processor
 
-	untried  = 16.0 // times the initial limit: growth before any call has ended
+	untried  = 16.0 // times the initial limit, for growth before any call has ended
 	unproven = 4.0  // times the number in flight from which calls have ended
-	untested = 2.0  // times the initial limit: growth before S is known
+	untested = 2.0  // times the initial limit, for growth before S is known
 
-	patience      = 0.1 // seconds: callers get a decision after it, a probe without proof ends
+	patience      = 0.1 // seconds after which callers get a decision, and a probe without proof ends
 	hurry         = 2.0 // mean latencies after which callers get a decision, if that is longer
 	longestHold   = 2.0 // seconds, with proof
 	longestSearch = 1.0 // seconds for each limit
@@ -198,7 +198,7 @@ func (a *Adaptive) Update(w Window) int {
 	before := float64(a.Limit())
 	a.see(w, before)
 	if a.phase != cruising && a.loaded && w.Pressed == 0 {
-		a.phase, a.seen = cruising, segment{} // the load is gone, and with it what to compare with
+		a.phase, a.seen = cruising, segment{} // the load is gone, and so is the other side of the comparison
 		return a.Limit()
 	}
 	if !a.decide() {
@@ -215,7 +215,7 @@ func (a *Adaptive) Update(w Window) int {
 	return a.Limit()
 }
 
-// see adds a window to what was seen.
+// see adds a window to the current segment.
 func (a *Adaptive) see(w Window, limit float64) {
 	if a.phase == cruising && 2*w.Pressed > w.Arrived && !a.seen.full() {
 		// The limit is reached just now. The time for a decision begins here.
@@ -228,7 +228,7 @@ func (a *Adaptive) see(w Window, limit float64) {
 	a.track(w, limit)
 }
 
-// track follows what is known of each window.
+// track updates the estimates that follow every window.
 func (a *Adaptive) track(w Window, limit float64) {
 	a.age += w.Duration.Seconds()
 	a.fresh = a.fresh && w.Completed() == 0
@@ -263,8 +263,8 @@ func (a *Adaptive) young() bool {
 	return a.age < youth*a.seen.all.latency.value && a.limit < untested*a.initial
 }
 
-// outOfTime reports whether a decision is due although few calls have ended:
-// callers wait for it.
+// outOfTime reports whether callers wait, so that a decision is due although few calls
+// have ended.
 func (a *Adaptive) outOfTime() bool {
 	s := &a.seen
 	if !s.full() {
@@ -283,7 +283,7 @@ func (a *Adaptive) outOfTime() bool {
 	return s.time >= max(t, patience)
 }
 
-// needed is how many samples make a segment: as many as bring the standard
+// needed is the number of samples of a segment. They bring the standard
 // error of a mean down to a fraction of a step of the limit, and at least one
 // for each call in flight.
 func (a *Adaptive) needed() float64 {
@@ -317,13 +317,13 @@ func (a *Adaptive) differ(v, m mean, z float64) bool {
 	return off > 0.02*m.value && off > z*math.Sqrt(a.variation*(v.value*v.value/v.n+m.value*m.value/m.n))
 }
 
-// knee is the upper end of what N* may be: one standard error up.
+// knee is the upper end of the range of N*, one standard error up.
 func (a *Adaptive) knee() float64 {
 	se := math.Sqrt(a.variation * (1/a.rate.n + 1/a.base.n))
 	return a.rate.value * a.base.value * (1 + min(se, 0.5))
 }
 
-// headroom is what the limit has above the knee, to hide the hand-over of a permit.
+// headroom is the part of the limit above the knee. It hides the hand-over of a permit.
 func (a *Adaptive) headroom(limit float64) float64 {
 	return max(1, headroomShare*math.Sqrt(limit))
 }

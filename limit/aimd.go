@@ -21,8 +21,8 @@ type AIMDConfig struct {
 // multiplies it by Backoff after one with an overload (Chiu and Jain, "Analysis
 // of the Increase and Decrease Algorithms for Congestion Avoidance in Computer
 // Networks", Computer Networks and ISDN Systems 17, 1989). It needs the server
-// to say when it is overloaded, by an error or by being slower than Timeout:
-// it lets latency grow until then.
+// to say when it is overloaded, by an error or by being slower than Timeout.
+// It lets latency grow until then.
 type AIMD struct {
 	cfg   AIMDConfig
 	limit float64

@@ -47,12 +47,12 @@ const (
 	scanTimes            = 6.0        // mean latencies
 	trialTime            = 2.0        // seconds of another trial at most, or trialTimes
 	trialTimes           = 10.0       // mean latencies
-	gain, loss           = 1.05, 0.92 // of the best: what makes a higher and a lower limit better
+	gain, loss           = 1.05, 0.92 // of the best, from which a higher and a lower limit are better
 	clearGain, clearLoss = 1.2, 0.85  // the same where only the higher one has overloads
-	past                 = 0.6        // of the best: what ends the scan
+	past                 = 0.6        // of the best, below which the scan ends
 	queueTime            = 0.5        // seconds until a queue has come to terms with a lower limit
 	quickCalls           = 8.0        // successes in a first trial, or in one that is much better
-	quickly              = 1.5        // of the best: what is much better
+	quickly              = 1.5        // of the best, from which a limit is much better
 	restCalls            = 100.0      // successes after which a rest is judged
 	leastTrial           = 0.1        // seconds, or leastTimes
 	leastTimes           = 2.0        // mean latencies
@@ -150,8 +150,8 @@ func (c *climb) step(a *Adaptive, w Window) {
 	}
 }
 
-// judge decides after a trial. changed says that the successes differ from those of the
-// best limit by more than chance.
+// judge decides after a trial. changed is true if its successes differ from the best
+// limit's by more than chance.
 func (c *climb) judge(a *Adaptive, changed bool) {
 	x := c.seen.successes()
 	c.took, a.limit = c.waiting+c.seen.time, c.at
@@ -168,8 +168,8 @@ func (c *climb) judge(a *Adaptive, changed bool) {
 	case c.at == c.best.from && !changed:
 		c.goOnResting(a, x, overloaded)
 	case changed && more && !overloaded && !c.up, changed && more && !overloaded && c.at == c.best.from:
-		a.endClimb() // more at the same limit, or at a lower one: the trouble is over
-	case c.at == c.best.from: // fewer: begin again
+		a.endClimb() // more at the same limit or at a lower one, so the trouble is over
+	case c.at == c.best.from: // fewer, so begin again
 		c.keep(x, overloaded)
 		c.factor, c.failed, c.rests, c.scanning = coarseStep, 0, shortestRest, overloaded
 		c.next(a, false)
@@ -212,8 +212,8 @@ func (c *climb) goOnResting(a *Adaptive, x mean, overloaded bool) {
 	}
 }
 
-// better reports whether the limit on trial is better than the best one: a higher one
-// if clearly more calls succeed, a lower one unless clearly fewer do.
+// better reports whether the limit on trial is better than the best one. A higher limit is
+// better if clearly more calls succeed, a lower one unless clearly fewer do.
 func (c *climb) better(x mean, overloaded bool) bool {
 	higher, lower := gain, loss
 	switch {

@@ -111,7 +111,7 @@ func (a *Adaptive) judgePressed() bool {
 func (a *Adaptive) learnLow(high group) bool {
 	low := a.seen.low.latency
 	if a.seen.crowded() {
-		return true // calls that share processors are slowed down by those that begin later
+		return true // calls that share processors are slowed down by later calls
 	}
 	if low.n < fewSamples || a.learn(&a.base, low, baseMemory) {
 		return true
@@ -132,7 +132,7 @@ func (a *Adaptive) growBlindly() {
 		most = untried * a.initial
 	}
 	if s := &a.seen; !s.full() && s.all.among.n > 0 {
-		a.mark = max(1, math.Floor(s.all.among.value/2)) // all calls began among few: draw the line lower
+		a.mark = max(1, math.Floor(s.all.among.value/2)) // all calls began among few, so draw the line lower
 	} else if !s.crowded() && !a.overloading() && s.overloaded == 0 && s.ended < fewSamples && a.limit < most {
 		a.double()
 	}
@@ -272,7 +272,7 @@ func (a *Adaptive) double() {
 }
 
 // search halves the limit while no call succeeds at all. At the minimum it waits
-// for what was admitted before to end, and then begins again at the top, since
+// for the calls admitted before to end, and then begins again at the top, since
 // lowering the limit did not help.
 func (a *Adaptive) search() {
 	a.base, a.sound, a.grewFrom, a.anchor = mean{}, false, 0, 0

@@ -23,8 +23,8 @@ func (m mean) sub(v mean) mean {
 	return mean{n, max((m.n*m.value-v.n*v.value)/n, 1e-9)}
 }
 
-// A group is some calls: their latencies in seconds, and how many calls were in
-// flight when each began.
+// A group sums up some calls. It has their latencies in seconds, and the number of
+// calls in flight when each began.
 type group struct{ latency, among mean }
 
 func (g *group) add(l Latencies) {
@@ -85,14 +85,14 @@ func (s *segment) full() bool { return 2*s.pressed > s.arrived }
 // waited reports whether most arrivals had to wait, for whatever permit.
 func (s *segment) waited() bool { return 2*(s.pressed+s.bounded) > s.arrived }
 
-// crowded reports whether goroutines waited for a processor for a good part of
-// what calls take.
+// crowded reports whether goroutines waited for a processor for a good part of the
+// latency of calls.
 func (s *segment) crowded() bool {
 	return s.all.latency.n > 0 && s.delay/s.time > crowdedShare*s.all.latency.value
 }
 
-// jammed reports whether goroutines wait for a processor for most of what calls
-// take.
+// jammed reports whether goroutines wait for a processor for most of the latency of
+// calls.
 func (s *segment) jammed() bool {
 	return s.all.latency.n > 0 && s.delay/s.time > jammedShare*s.all.latency.value
 }

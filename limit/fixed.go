@@ -1,7 +1,7 @@
 package limit
 
-// Fixed is a limit that stays where it is put: the right one where capacity is
-// known and constant, such as a pool of connections.
+// Fixed is a limit that does not change. Use it if the capacity is known and constant,
+// as with a pool of connections.
 type Fixed struct{ n int }
 
 // NewFixed returns a limit of n calls, 1 to Max; otherwise an error that wraps
@@ -18,5 +18,5 @@ func NewFixed(n int) (*Fixed, error) {
 // Limit implements Algorithm.
 func (f *Fixed) Limit() int { return f.n }
 
-// Update implements Algorithm: it changes nothing.
+// Update implements Algorithm. It changes nothing.
 func (f *Fixed) Update(Window) int { return f.n }

@@ -19,12 +19,12 @@ type GradientConfig struct {
 
 // Gradient compares each window's latency with its long-term average and
 // shrinks the limit by their ratio (Netflix concurrency-limits, Gradient2).
-// One flaw of that law is mended: the allowance for a queue is added only while
-// the ratio is 1. Added always, it makes the limit grow without end under a
-// modest overload, where it outweighs what the ratio takes.
+// One flaw of that law is mended. The allowance for a queue is added only while the
+// ratio is 1. Added always, it makes the limit grow without end under a modest
+// overload, because it outweighs the effect of the ratio.
 //
-// It is weak under an overload that lasts: the long-term average follows, and
-// what was slow becomes normal.
+// It is weak under an overload that lasts. The long-term average follows, and slow
+// calls become normal.
 type Gradient struct {
 	cfg   GradientConfig
 	limit float64
@@ -63,7 +63,7 @@ func (g *Gradient) Update(w Window) int {
 	}
 	g.long += (short - g.long) / float64(g.cfg.LongWindows)
 	if g.long > 2*short {
-		g.long *= 0.95 // the overload is over: forget it sooner
+		g.long *= 0.95 // the overload is over, so forget it sooner
 	}
 	if !w.pressed() {
 		return g.Limit()

@@ -1,10 +1,10 @@
 // Package limit decides how many calls may run at once.
 //
-// It is pure arithmetic: an [Algorithm] is told, window by window, what a gate
-// saw, and answers with the number of calls to let run next. It takes no lock,
-// starts no goroutine and reads no clock, so a law can be simulated in virtual
-// time exactly as it runs in production. Package admit owns the windows, the
-// waiting and the concurrency.
+// It is pure arithmetic. An [Algorithm] gets the measurements of a gate, window by
+// window, and returns the number of calls that may run from then on. It takes no
+// lock, starts no goroutine and reads no clock, so a simulation in virtual time runs
+// the same code as production. Package admit owns the windows, the waiting and the
+// concurrency.
 package limit
 
 import (
@@ -18,39 +18,40 @@ import (
 const Max = 1 << 20
 
 // ErrConfig is wrapped by every error that a constructor of this package
-// returns. Such an error names each wrong value at once, with what was wanted.
+// returns. Such an error names each wrong value and the values that are allowed.
 var ErrConfig = errors.New("limit: invalid configuration")
 
-// An Algorithm turns what a gate saw into how many calls may run.
+// An Algorithm turns the measurements of a gate into the number of calls that may
+// run.
 //
-// An Algorithm belongs to one gate, which serialises its calls; it need not be
-// safe for concurrent use, and must not be given to two gates.
+// An Algorithm belongs to one gate, which serialises its calls. It need not be safe
+// for concurrent use, and must not be given to two gates.
 type Algorithm interface {
 	// Limit returns the current limit, from 1 to Max. A gate calls it once,
 	// before the first window.
 	Limit() int
 	// Update takes the window that just closed and returns the limit to use
-	// from now on. A result outside 1..Max is clamped by the gate. It must not
-	// block: it is called with the gate's lock held.
+	// from now on. The gate clamps a result outside 1..Max. It calls Update with its
+	// lock held, so Update must not block.
 	Update(w Window) int
 }
 
-// A Window is what a gate saw between two moments. Times and counts are those
-// of the calls that ended within the window. The zero Window carries no
-// information and leaves every algorithm as it was.
+// A Window holds the measurements of a gate between two moments. Unless a field says
+// otherwise, it covers the calls that ended within the window. The zero Window carries
+// no information and leaves every algorithm as it was.
 type Window struct {
 	// Duration is the window's length.
 	Duration time.Duration
 	// Limit is the limit that was in force.
 	Limit int
-	// InFlight is the mean number of calls in flight: by Little's law the sum
-	// of the times spent running, divided by Duration.
+	// InFlight is the mean number of calls in flight. By Little's law it is the sum of
+	// the times spent running, divided by Duration.
 	InFlight float64
 	// MaxInFlight is the largest number of calls in flight at any moment.
 	MaxInFlight int
-	// Arrived counts the calls that asked for a permit, Pressed those of them
-	// that found none free: the share Pressed/Arrived says how hard demand
-	// pushes against the limit.
+	// Arrived counts the calls that asked for a permit, and Pressed the ones among them
+	// that found none free. The share Pressed/Arrived says how hard demand pushes
+	// against the limit.
 	Arrived, Pressed int
 	// Bounded counts the calls that had to wait although permits were free, because
 	// of a bound on their own class or tenant.
@@ -58,11 +59,11 @@ type Window struct {
 
 	// Succeeded, Overloaded and Ignored count the calls that ended, by outcome.
 	Succeeded, Overloaded, Ignored int
-	// MeanLatency, MinLatency and LatencyDeviation (the standard deviation of
-	// single latencies) are those of the calls that succeeded; zero if none.
+	// MeanLatency, MinLatency and LatencyDeviation (the standard deviation of single
+	// latencies) cover the calls that succeeded. They are zero if none did.
 	MeanLatency, MinLatency, LatencyDeviation time.Duration
-	// Ran sums up the calls that succeeded or were overloaded, Low those of them
-	// that began while at most Mark calls were in flight: see Prober.
+	// Ran sums up the calls that succeeded or were overloaded, and Low the ones among
+	// them that began while at most Mark calls were in flight. See Prober.
 	Ran, Low Latencies
 	// SchedulerDelay is the mean time for which goroutines of the process waited
 	// for a processor; zero if it is not known.
@@ -92,8 +93,8 @@ type Prober interface {
 // Completed is the number of calls that ended in the window.
 func (w Window) Completed() int { return w.Succeeded + w.Overloaded + w.Ignored }
 
-// pressed reports whether demand pushed against the limit: only then may an
-// algorithm raise it, or a limit would drift up while nothing tests it.
+// pressed reports whether demand pushed against the limit. An algorithm may raise the
+// limit only then. Otherwise it would drift up while nothing tests it.
 func (w Window) pressed() bool { return w.Pressed > 0 || w.MaxInFlight >= w.Limit }
 
 // checks gathers every wrong value of a configuration.
@@ -133,8 +134,8 @@ func or[T comparable](v, def T) T {
 	return v
 }
 
-// WindowCalls and WindowLength are the least that a window holds: a gate closes
-// one when both are reached. One quick health check is no evidence.
+// WindowCalls and WindowLength are the smallest window. A gate closes a window when
+// both are reached. One quick health check is no evidence.
 const (
 	WindowCalls  = 10
 	WindowLength = 10 * time.Millisecond

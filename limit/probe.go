@@ -100,7 +100,7 @@ func (a *Adaptive) judgeNothing() {
 	}
 }
 
-// below is where a probe from l goes: below the knee, by at least one call.
+// below returns the limit for a probe from l. It is below the knee by at least one call.
 func (a *Adaptive) below(l float64) float64 {
 	knee := min(a.knee(), l)
 	return max(1, min(math.Round(probeDepth*knee), math.Ceil(knee-0.25)-1))

@@ -22,12 +22,12 @@ type VegasConfig struct {
 // latency), and keeps that between Alpha and Beta (Brakmo, O'Malley and
 // Peterson, "TCP Vegas: New Techniques for Congestion Detection and Avoidance",
 // SIGCOMM 1994, section 5; with the logarithmic bounds of Netflix's
-// concurrency-limits). The base is the lowest mean latency of a window: the
-// lowest single latency would be near nothing when service times vary.
+// concurrency-limits). The base is the lowest mean latency of a window. The lowest
+// single latency would be near zero if service times vary.
 //
 // It is weak where the first windows are already overloaded (the base is then
 // too high, and the limit stays too high until the next probe), and where calls
-// become slower for good: it takes that for queueing until the next probe.
+// become slower for good. It takes that for queueing until the next probe.
 type Vegas struct {
 	cfg    VegasConfig
 	limit  float64
