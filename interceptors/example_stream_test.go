@@ -35,7 +35,8 @@ func ExampleStreamReady() {
 	for range 3 {
 		stream, err := client.Exchange(context.Background())
 		if err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 		event, err := stream.Recv()
 		fmt.Printf("%q %v\n", event.GetText(), status.Code(err))
@@ -67,7 +68,8 @@ func ExampleWithSendStall() {
 	defer stop()
 
 	if _, err := client.Exchange(context.Background()); err != nil { // and no Recv
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println(status.Convert(<-ended).Message())
 	fmt.Println("streams ended:", interceptors.SendStalls(gate))

@@ -27,8 +27,8 @@ func (c *config) checkOptions(gates ...*admit.Gate) []error {
 			errs = append(errs, fmt.Errorf("WithClassFor(%v): %w", rule.class, err))
 		}
 		if known := classNames(gates); known != nil && !slices.Contains(known, rule.class) {
-			errs = append(errs, fmt.Errorf("WithClassFor(%v): got a class that no gate has, want one of %v, or admit.WithClassConfig for it",
-				rule.class, known))
+			errs = append(errs, fmt.Errorf(
+				"WithClassFor(%v): got a class that no gate has, want one of %v, or admit.WithClassConfig for it", rule.class, known))
 		}
 	}
 	return errs

@@ -3,7 +3,6 @@ package streamcredit_test
 import (
 	"context"
 	"fmt"
-	"log"
 
 	"google.golang.org/grpc"
 
@@ -57,7 +56,8 @@ func Example_secondMethod() {
 
 	old, err := watchFeed(ctx, conn, &demopb.SubscribeRequest{Count: 2})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	for event, err := old.Recv(); err == nil; event, err = old.Recv() {
 		fmt.Println("without credit:", event.GetNumber())
@@ -65,12 +65,14 @@ func Example_secondMethod() {
 
 	in, err := streamcredit.DialReceive(ctx, watchPaced(conn), streamcredit.WithSetup(&demopb.SubscribeRequest{Count: 2}))
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer in.Close()
 	for event, err := range in.All(ctx) {
 		if err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 		fmt.Println("with credit:", event.GetNumber())
 	}
@@ -95,11 +97,11 @@ func registerFeed(r grpc.ServiceRegistrar) {
 					return err
 				}
 				s := &grpc.GenericServerStream[demopb.SubscribeRequest, demopb.SubscribeResponse]{ServerStream: stream}
-				return srv.(feed).Watch(query, s) //nolint:forcetypeassert // as generated
+				return srv.(feed).Watch(query, s)
 			}},
 			{StreamName: "WatchPaced", ServerStreams: true, ClientStreams: true, Handler: func(srv any, stream grpc.ServerStream) error {
 				s := &grpc.GenericServerStream[demopb.SubscribeRequest, demopb.SubscribeResponse]{ServerStream: stream}
-				return srv.(feed).WatchPaced(s) //nolint:forcetypeassert // as generated
+				return srv.(feed).WatchPaced(s)
 			}},
 		},
 	}, feed{})
@@ -112,10 +114,10 @@ func watchFeed(ctx context.Context, conn *grpc.ClientConn, query *demopb.Subscri
 		return nil, err
 	}
 	s := &grpc.GenericClientStream[demopb.SubscribeRequest, demopb.SubscribeResponse]{ClientStream: stream}
-	if err := s.ClientStream.SendMsg(query); err != nil {
+	if err := s.SendMsg(query); err != nil {
 		return nil, err
 	}
-	return s, s.ClientStream.CloseSend()
+	return s, s.CloseSend()
 }
 
 func watchPaced(conn *grpc.ClientConn) func(

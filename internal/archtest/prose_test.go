@@ -29,8 +29,7 @@ var anchors = density{vague: 0.4, colons: 2.7}
 
 // ceilings lists the parts of the tree that are not yet as plain as the anchors. A ceiling
 // may only fall: the check also fails if a part is far below its ceiling.
-var ceilings = map[string]density{
-}
+var ceilings = map[string]density{}
 
 // prose is the text of one part of the tree: the comments of its Go and proto files, or
 // the paragraphs of a document.

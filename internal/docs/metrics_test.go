@@ -101,7 +101,7 @@ func gathered(t *testing.T, c prometheus.Collector) map[string]string {
 
 // The tables of docs/metrics.md are those of the code.
 func TestMetrics(t *testing.T) {
-	path := filepath.Join(root, "docs/metrics.md")
+	path := filepath.Join(root, "docs", "metrics.md")
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

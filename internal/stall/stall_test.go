@@ -207,14 +207,14 @@ func (*call) SetTrailer(metadata.MD) error { return nil }
 
 type ending struct{ *call }
 
-func (c ending) WriteStatus(st *status.Status) error {
-	c.call.ended = append(c.call.ended, st.Code())
+func (c *ending) WriteStatus(st *status.Status) error {
+	c.ended = append(c.ended, st.Code())
 	return nil
 }
 
 func TestEndOf(t *testing.T) {
 	c := &call{}
-	within := grpc.NewContextWithServerTransportStream(context.Background(), ending{c})
+	within := grpc.NewContextWithServerTransportStream(context.Background(), &ending{c})
 	end := stall.EndOf(within)
 	if end == nil {
 		t.Fatal("a stream of gRPC's: got no way to end it, want one")
