@@ -72,13 +72,13 @@ func (s *session[O, I]) open(c *creditpb.Control, elements []I) error {
 	if len(elements) == 1 {
 		s.setup, s.hasSetup = elements[0], true
 	}
-	s.peerReceives = o.GetWillReceive() // nothing else of the Open is kept, which may be huge
+	s.peerReceives = o.GetWillReceive()    // nothing else of the Open is kept, which may be huge
+	s.beats(o.GetHeartbeat().AsDuration()) // before the demand, which lets a large element go that must be announced
 	if r := o.GetInitial(); r != nil {
 		if v := s.request(r, true); v != nil {
 			return v
 		}
 	}
-	s.beats(o.GetHeartbeat().AsDuration())
 	close(s.opened)
 	return nil
 }
