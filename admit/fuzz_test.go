@@ -15,6 +15,7 @@ func FuzzGate(f *testing.F) {
 	f.Add([]byte{26, 3, 0, 0, 0, 0, 0, 0, 26, 1, 0, 0, 13, 0, 13, 0, 13, 0}) // lower the limit below what runs
 	f.Add([]byte{28, 6, 0, 0, 0, 0, 0, 0, 23, 200, 0, 0, 13, 0, 13, 0})      // wait, and be refused
 	f.Add([]byte{0, 0, 0, 0, 10, 40, 23, 50, 30, 0, 0, 0, 31, 0, 13, 0})     // deadline, dry run, drain
+	f.Add([]byte{0, 48, 10, 206, 23, 48, 13, 48})                            // nothing succeeds, and more than half of the wait is over
 	f.Fuzz(func(t *testing.T, input []byte) {
 		script := make([]op, min(len(input), longest)/2)
 		for i := range script {

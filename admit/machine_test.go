@@ -103,6 +103,7 @@ func (m *machine) step(o op) error {
 	case 4:
 		time.Sleep(time.Duration(arg) * ms)
 		m.sleep(time.Duration(arg) * ms)
+		m.dispatched = false
 	case 5:
 		return m.relimit(arg % 6)
 	case 6:
@@ -257,7 +258,12 @@ func (m *machine) invariants(s admit.Stats) error {
 	if s.InFlight < 0 || s.InFlight > m.highest && !m.beyond {
 		return fmt.Errorf("in flight: got %d, want 0 to %d", s.InFlight, m.highest)
 	}
-	if s.Queue > 0 && s.InFlight < s.Limit && m.next() >= 0 && m.inFlight+m.charge(m.waiting[m.next()]) <= m.limit {
+	// Who may have a permit also depends on how long others have held theirs. The gate looks
+	// again when the next of them comes back, so one must be held.
+	if s.Queue > 0 && s.InFlight == 0 {
+		return fmt.Errorf("got %d waiting and none in flight, want a permit that will come back", s.Queue)
+	}
+	if s.Queue > 0 && m.dispatched && s.InFlight < s.Limit && m.next() >= 0 && m.inFlight+m.charge(m.waiting[m.next()]) <= m.limit {
 		return fmt.Errorf("got %d waiting and %d in flight, want nobody to wait below the limit of %d", s.Queue, s.InFlight, s.Limit)
 	}
 	s.InFlight = len(m.running) // calls, not permits

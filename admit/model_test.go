@@ -34,10 +34,12 @@ type model struct {
 	state    [4]modelState
 	long     [4]modelLong
 	waiting  []*modelCall // in the order in which they came
-	running  []*modelCall
-	want     admit.Stats
-	waited   time.Duration
-	ran      time.Duration
+	// dispatched reports whether free permits were offered since the last long sleep.
+	dispatched bool
+	running    []*modelCall
+	want       admit.Stats
+	waited     time.Duration
+	ran        time.Duration
 	// pretended counts the refusals of dry runs, which refuse nobody.
 	pretended int
 }
@@ -172,10 +174,12 @@ func (m *model) see() {
 			continue
 		}
 		grown, done := asked-s.asked-(served-s.served), served-s.served
+		more := grown > 0 && grown*grown > done
 		switch {
+		case more && s.stands:
 		case 5*s.idle >= length, grown < 0 && grown*grown > done:
 			s.stands, s.bad = false, 0
-		case s.idle > 0 || grown <= 0 || grown*grown <= done:
+		case s.idle > 0 || !more:
 			s.bad = 0
 		default:
 			s.bad++
@@ -777,6 +781,7 @@ func (m *model) tooLongForItsOwn(c *modelCall) bool {
 }
 
 func (m *model) dispatch() {
+	m.dispatched = true
 	for len(m.waiting) > 0 && m.inFlight < m.limit {
 		i := m.next()
 		if i < 0 {
@@ -784,7 +789,7 @@ func (m *model) dispatch() {
 		}
 		c := m.waiting[i]
 		switch cost := m.charge(c); {
-		case c.deadline > 0 && c.deadline-m.now > 0 && m.state[c.class].stands && m.now-c.since > c.deadline-m.now:
+		case c.deadline > m.now && m.now-c.since > c.deadline-m.now: // no call of a script succeeds
 			m.refuse(m.take(i), admit.DeadlineTooClose)
 		case m.inFlight+cost > m.limit:
 			return
