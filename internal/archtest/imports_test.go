@@ -65,6 +65,11 @@ var rules = []rule{
 	{dir: "interceptors/internal/latency", may: []string{"interceptors/internal/places", grpc}},
 	{dir: "interceptors/internal/peers", may: []string{grpc, grpc + "/peer"}},
 	{dir: "interceptors/internal/observe", may: []string{grpc, grpc + "/metadata"}},
+	{dir: "broker", may: []string{
+		"admit", "streamcredit", "internal/check", grpc, grpc + "/codes", grpc + "/status",
+		"google.golang.org/genproto/googleapis/rpc/errdetails",
+	}},
+	{dir: "broker/brokertest", may: []string{"broker"}},
 	{dir: "weirtest", may: []string{"admit", "interceptors", "internal/inside", grpc + "/..."}},
 	{dir: "metrics", may: watchers},
 	{dir: "debug", may: watchers},
