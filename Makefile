@@ -23,8 +23,9 @@ LINT       := $(GO) tool -modfile=$(CURDIR)/tools/lint/go.mod golangci-lint
 GOTESTSUM  := $(GO) tool -modfile=$(CURDIR)/tools/go.mod gotestsum
 BENCHSTAT  := $(GO) tool -modfile=$(CURDIR)/tools/go.mod benchstat
 
-# The module of the library, and the examples that are modules of their own.
-MODULES    := . $(patsubst ./%/go.mod,%,$(shell find ./examples -name go.mod 2>/dev/null | sort))
+# The module of the library, and the parts that are modules of their own: each broker,
+# otel, ops, and examples that need one of them.
+MODULES    := . $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod -not -path './tools/*' -not -path './.*' -not -path '*/node_modules/*' 2>/dev/null | sort))
 ifneq ($(PKGS),./...)
 MODULES    := . # packages named one by one are packages of the library
 endif
