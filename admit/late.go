@@ -1,9 +1,6 @@
 package admit
 
-import (
-	"sync/atomic"
-	"time"
-)
+import "sync/atomic"
 
 // lateCalls tells for each class whether calls that waited end after their deadlines. The
 // shortest call says only what a call takes at least. If most take longer, a queue serves
@@ -46,9 +43,3 @@ func (l *lateCalls) see(c Class, late bool) {
 
 // are reports whether the calls of a class that wait end too late.
 func (l *lateCalls) are(c Class) bool { return c < MaxClasses && l.classes[c].Load()&lateFlag != 0 }
-
-// isLate reports whether a call that waited ended after its deadline. known is false if it
-// did not wait or has no deadline.
-func (p *Permit) isLate(now time.Duration) (late, known bool) {
-	return now >= p.due, p.due > 0
-}

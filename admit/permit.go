@@ -50,8 +50,8 @@ func (p *Permit) giveBack(o Outcome) {
 	now := g.now()
 	g.giveBack(p.claim, now)
 	latency := now - p.start
-	if late, known := p.isLate(now); known {
-		g.late.see(p.claim.class, late)
+	if p.due > 0 {
+		g.late.see(p.claim.class, now >= p.due)
 	}
 	if o == Success {
 		g.shortest.see(p.claim.class, latency)

@@ -83,6 +83,14 @@ func (d *desk) serve(n int) {
 	}
 }
 
+// leave removes all waiters, as if they gave up.
+func (d *desk) leave() {
+	for d.q.Len() > 0 {
+		w, _ := d.q.Next(turn.Room{Limit: d.limit, Now: d.now})
+		d.q.Remove(w, d.room())
+	}
+}
+
 func one(class int) turn.Call { return turn.Call{Class: class, Cost: 1} }
 
 // stands plays a load, in calls that come and are served each millisecond, and returns when
@@ -186,6 +194,34 @@ func TestWhileTheQueueStands(t *testing.T) {
 	}
 	if d.q.Standing(normal) {
 		t.Error("after 0.4 s in which it was empty: got it to stand")
+	}
+}
+
+// A queue that is empty for a moment because its waiters gave up has not drained.
+func TestAQueueThatLosesItsWaitersStands(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		pause int // ms without calls after the waiters have left
+		want  bool
+	}{
+		{"at once full again", 0, true},
+		{"empty for half of the time", 20, false},
+	} {
+		d := &desk{q: turn.New(classes(nil)), limit: 8}
+		for at := 0; at < 1500 && !d.q.Standing(normal); at++ {
+			if at%(20+tt.pause) < 20 {
+				for range 4 {
+					d.come(one(normal))
+				}
+				d.serve(2)
+			}
+			if d.now += ms; at%(20+tt.pause) == 19 {
+				d.leave()
+			}
+		}
+		if got := d.q.Standing(normal); got != tt.want {
+			t.Errorf("%s: got standing %v after %v, want %v", tt.name, got, d.now, tt.want)
+		}
 	}
 }
 
