@@ -31,6 +31,10 @@ type Gate struct {
 	waiters  sync.Pool // of *waiter. Their timers must not leave a testing/synctest bubble.
 	shortest shortestCalls
 	ready    atomic.Int64 // calls that go on without a permit: see Permit.Ready
+	// leaving counts the permits of finished calls, and beyond the ones among them that the
+	// limit does not count: see Permit.Finish.
+	leaving, beyond atomic.Int64
+	countsFinished  atomic.Bool
 
 	mu        sync.Mutex // guards the fields below
 	cfg       config
@@ -73,6 +77,7 @@ func New(opts ...Option) (*Gate, error) {
 	g.useLockLocked()
 	g.useQuotasLocked()
 	g.usePressureLocked()
+	g.useFinishedLocked()
 	return g, nil
 }
 
