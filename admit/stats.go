@@ -1,5 +1,7 @@
 package admit
 
+import "time"
+
 // Stats is a snapshot of a gate. It has the current state, and counters since the gate
 // was created.
 // Fields of the current state are of type int or are flags. Counters never decrease.
@@ -10,9 +12,14 @@ type Stats struct {
 	// one permit unless it has a Cost. InFlight exceeds Limit for a while after the limit
 	// was lowered, and in a dry run.
 	Limit, InFlight int
+	// MinLimit is the smallest limit that the algorithm may choose, or 0 if it does not say,
+	// as a fixed limit does not.
+	MinLimit int
 	// Queue is the number of waiters, QueueCapacity the most that may wait. With Block
 	// there may be more.
 	Queue, QueueCapacity int
+	// MaxWait bounds how long a call may wait. It is 0 without a bound, and without a queue.
+	MaxWait time.Duration
 	// Standing reports for each Class whether the queue stands, as QueueConfig explains.
 	Standing [MaxClasses]bool
 	// Classes are the names of the classes, by Class. The name of a class that is not
@@ -74,9 +81,11 @@ func (g *Gate) Stats() Stats {
 	s := Stats{
 		Name:          g.cfg.name,
 		Limit:         now.limit(),
+		MinLimit:      g.cfg.floor,
 		InFlight:      now.inFlight(),
 		Queue:         g.turns.Len(),
 		QueueCapacity: g.cfg.places(),
+		MaxWait:       g.cfg.longestWait(),
 		Classes:       g.cfg.classes.names(),
 		Tenants:       g.turns.Tenants(),
 		Ready:         g.readyCalls(),
