@@ -97,3 +97,16 @@ func initialLimit(a limit.Algorithm) (n int, err error) {
 	}
 	return n, nil
 }
+
+// smallestLimit returns the smallest limit of an algorithm, or 0 if it does not say.
+func smallestLimit(a limit.Algorithm) (n int) {
+	defer func() {
+		if recover() != nil { // initialLimit reports a nil pointer
+			n = 0
+		}
+	}()
+	if f, ok := a.(limit.Floored); ok {
+		return f.Min()
+	}
+	return 0
+}

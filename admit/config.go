@@ -18,6 +18,7 @@ type config struct {
 	algorithm     limit.Algorithm
 	algorithmSet  bool
 	initial       int // the limit of a new algorithm, set by validate
+	floor         int // its smallest limit, or 0, set by validate
 	queue         QueueConfig
 	noQueue       bool
 	hooks         []Hooks
@@ -71,7 +72,7 @@ func (c *config) validate() check.Errors {
 	bad.That(c.maxOpen >= 0 && c.maxOpen <= maxOpen, "WithMaxOpen: got %d, want 0 (no bound) or 1 to %d", c.maxOpen, maxOpen)
 	if c.algorithmSet {
 		n, err := initialLimit(c.algorithm)
-		c.initial = n
+		c.initial, c.floor = n, smallestLimit(c.algorithm)
 		bad.Add(err)
 	}
 	c.classes.validate(&bad)
@@ -97,6 +98,14 @@ func (c *config) maxWait() time.Duration {
 		return defaultMaxWait
 	}
 	return c.queue.MaxWait
+}
+
+// longestWait returns how long a call may wait in the queue that there is.
+func (c *config) longestWait() time.Duration {
+	if c.noQueue {
+		return 0
+	}
+	return c.maxWait()
 }
 
 // turns returns the configuration as package turn knows it.

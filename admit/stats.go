@@ -1,5 +1,7 @@
 package admit
 
+import "time"
+
 // Stats is a snapshot of a gate. It has the current state, and counters since the gate
 // was created.
 // Fields of the current state are of type int or are flags. Counters never decrease.
@@ -14,9 +16,14 @@ type Stats struct {
 	// responses have not left. Beyond is the part of Leaving that does not count against
 	// Limit, since the limit adapts.
 	Leaving, Beyond int
+	// MinLimit is the smallest limit that the algorithm may choose, or 0 if it does not say,
+	// as a fixed limit does not.
+	MinLimit int
 	// Queue is the number of waiters, QueueCapacity the most that may wait. With Block
 	// there may be more.
 	Queue, QueueCapacity int
+	// MaxWait bounds how long a call may wait. It is 0 without a bound, and without a queue.
+	MaxWait time.Duration
 	// Standing reports for each Class whether the queue stands, as QueueConfig explains.
 	Standing [MaxClasses]bool
 	// Classes are the names of the classes, by Class. The name of a class that is not
@@ -82,8 +89,10 @@ func (g *Gate) Stats() Stats {
 		InFlight:      now.inFlight() + beyond,
 		Leaving:       leaving,
 		Beyond:        beyond,
+		MinLimit:      g.cfg.floor,
 		Queue:         g.turns.Len(),
 		QueueCapacity: g.cfg.places(),
+		MaxWait:       g.cfg.longestWait(),
 		Classes:       g.cfg.classes.names(),
 		Tenants:       g.turns.Tenants(),
 		Ready:         g.readyCalls(),

@@ -61,7 +61,7 @@ func TestStatsAreExact(t *testing.T) {
 		start(waiter, g, admit.Background)
 
 		want := admit.Stats{
-			Name: "exact", Limit: 2, InFlight: 2, Queue: 1, QueueCapacity: 2,
+			Name: "exact", Limit: 2, InFlight: 2, Queue: 1, QueueCapacity: 2, MaxWait: 500 * time.Millisecond,
 			Ended:          [3]uint64{admit.Success: 2, admit.Overload: 1},
 			Waited:         2,
 			WaitSeconds:    0.14,
@@ -278,4 +278,52 @@ func TestSumsDoNotOverflow(t *testing.T) {
 		}
 		closeWindow(t, g)
 	})
+}
+
+// oddFloor panics when it is asked for its smallest limit.
+type oddFloor struct{ limit.Fixed }
+
+func (*oddFloor) Min() int { panic("no floor") }
+
+// The smallest limit and the longest wait are those in force.
+func TestStatsHaveTheBoundsOfLimitAndWait(t *testing.T) {
+	adaptive := func(c limit.AdaptiveConfig) limit.Algorithm {
+		a, err := limit.NewAdaptive(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	fixed, err := limit.NewFixed(7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		opts   []admit.Option
+		update []admit.Option
+		floor  int
+		wait   time.Duration
+	}{
+		"default":      {nil, nil, 1, time.Second},
+		"own":          {[]admit.Option{admit.WithLimit(adaptive(limit.AdaptiveConfig{Min: 3})), admit.WithQueue(admit.QueueConfig{MaxWait: time.Minute})}, nil, 3, time.Minute},
+		"fixed":        {[]admit.Option{admit.WithLimit(fixed)}, nil, 0, time.Second},
+		"without":      {[]admit.Option{admit.WithoutQueue()}, nil, 1, 0},
+		"block":        {[]admit.Option{admit.WithQueue(admit.QueueConfig{Policy: admit.Block})}, nil, 1, 0},
+		"panic":        {[]admit.Option{admit.WithLimit(&oddFloor{*fixed})}, nil, 0, time.Second},
+		"updated":      {nil, []admit.Option{admit.WithLimit(adaptive(limit.AdaptiveConfig{Min: 5})), admit.WithQueue(admit.QueueConfig{MaxWait: time.Hour})}, 5, time.Hour},
+		"updated name": {[]admit.Option{admit.WithLimit(adaptive(limit.AdaptiveConfig{Min: 4}))}, []admit.Option{admit.WithMaxOpen(9)}, 4, time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, err := admit.New(c.opts...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := g.Update(c.update...); err != nil {
+				t.Fatal(err)
+			}
+			if s := g.Stats(); s.MinLimit != c.floor || s.MaxWait != c.wait {
+				t.Errorf("got a smallest limit of %d and a longest wait of %v, want %d and %v", s.MinLimit, s.MaxWait, c.floor, c.wait)
+			}
+		})
+	}
 }

@@ -179,6 +179,9 @@ func (a *Adaptive) Limit() int {
 	return int(min(max(l, a.min), a.max))
 }
 
+// Min implements Floored.
+func (a *Adaptive) Min() int { return int(a.min) }
+
 // Mark implements Prober.
 func (a *Adaptive) Mark() int { return int(a.mark) }
 

@@ -49,6 +49,9 @@ func NewAIMD(c AIMDConfig) (*AIMD, error) {
 // Limit implements Algorithm.
 func (a *AIMD) Limit() int { return int(a.limit) }
 
+// Min implements Floored.
+func (a *AIMD) Min() int { return a.cfg.Min }
+
 // Update implements Algorithm.
 func (a *AIMD) Update(w Window) int {
 	switch {

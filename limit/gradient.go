@@ -56,6 +56,9 @@ func NewGradient(c GradientConfig) (*Gradient, error) {
 // Limit implements Algorithm.
 func (g *Gradient) Limit() int { return int(g.limit) }
 
+// Min implements Floored.
+func (g *Gradient) Min() int { return g.cfg.Min }
+
 // Update implements Algorithm.
 func (g *Gradient) Update(w Window) int {
 	if w.Succeeded == 0 {

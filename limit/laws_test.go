@@ -171,3 +171,28 @@ func TestBadConfig(t *testing.T) {
 		})
 	}
 }
+
+// Every algorithm that changes its limit tells the smallest one.
+func TestAlgorithmsTellTheirSmallestLimit(t *testing.T) {
+	for name, made := range map[string]func() (limit.Algorithm, error){
+		"adaptive": func() (limit.Algorithm, error) { return limit.NewAdaptive(limit.AdaptiveConfig{Min: 3}) },
+		"aimd":     func() (limit.Algorithm, error) { return limit.NewAIMD(limit.AIMDConfig{Min: 3}) },
+		"vegas":    func() (limit.Algorithm, error) { return limit.NewVegas(limit.VegasConfig{Min: 3}) },
+		"gradient": func() (limit.Algorithm, error) { return limit.NewGradient(limit.GradientConfig{Min: 3}) },
+	} {
+		a, err := made()
+		if err != nil {
+			t.Fatal(err)
+		}
+		floored, ok := a.(limit.Floored)
+		if !ok || floored.Min() != 3 {
+			t.Errorf("%s: got no smallest limit of 3, want one (Floored: %v)", name, ok)
+		}
+		for range 1000 {
+			a.Update(limit.Window{Duration: time.Second, Limit: a.Limit(), InFlight: float64(a.Limit()), MaxInFlight: a.Limit(), Overloaded: 100})
+		}
+		if got := a.Limit(); got < 3 {
+			t.Errorf("%s after many overloads: got a limit of %d, want at least 3", name, got)
+		}
+	}
+}

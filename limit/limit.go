@@ -91,6 +91,14 @@ type Prober interface {
 	Mark() int
 }
 
+// A Floored is an Algorithm that has a smallest limit. Every algorithm of this package is one,
+// except Fixed.
+type Floored interface {
+	Algorithm
+	// Min is the smallest limit that Update returns.
+	Min() int
+}
+
 // Completed is the number of calls that ended in the window.
 func (w Window) Completed() int { return w.Succeeded + w.Overloaded + w.Ignored }
 

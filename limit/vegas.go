@@ -59,6 +59,9 @@ func NewVegas(c VegasConfig) (*Vegas, error) {
 // Limit implements Algorithm.
 func (v *Vegas) Limit() int { return int(v.limit) }
 
+// Min implements Floored.
+func (v *Vegas) Min() int { return v.cfg.Min }
+
 // Update implements Algorithm.
 func (v *Vegas) Update(w Window) int {
 	if w.Succeeded+w.Overloaded == 0 {

@@ -38,6 +38,8 @@
 //	weir_left_total             counter                   Callers that gave up while they waited. Their deadlines are
 //	                                                      shorter than the queue.
 //	weir_limit                  gauge                     Number of permits. A fall at equal load: calls are slower.
+//	weir_min_limit              gauge                     The smallest limit. weir_limit at this value while calls are
+//	                                                      refused: the limit cannot protect any more. 0: it is fixed.
 //	weir_limit_changes_total    counter                   0 for hours under load: the limit is fixed, or gets no
 //	                                                      samples.
 //	weir_in_flight              gauge                     Permits in use. Above the limit while a lower limit takes
@@ -46,6 +48,8 @@
 //	                                                      refused.
 //	weir_queue_length           gauge                     Calls that wait. A queue that is always full adds only delay.
 //	weir_queue_capacity         gauge                     The bound of the queue length.
+//	weir_max_wait_seconds       gauge                     The bound of a wait. weir_wait_seconds near it: the queue only
+//	                                                      adds delay.
 //	weir_class_waiting          gauge      class          Calls of a class that wait.
 //	weir_class_permits          gauge      class          Permits that a class has, if classes have shares or calls
 //	                                                      have tenants. At its share with calls waiting: it needs more.

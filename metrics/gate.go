@@ -29,6 +29,10 @@ var gateReadings = []reading[admit.Stats]{
 		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.Limit) },
 	},
 	{
+		"min_limit", "Smallest limit that the algorithm may choose, 0 if it is fixed.",
+		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.MinLimit) },
+	},
+	{
 		"in_flight", "Permits in use now.",
 		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.InFlight) },
 	},
@@ -43,6 +47,10 @@ var gateReadings = []reading[admit.Stats]{
 	{
 		"queue_capacity", "Calls that may wait at once.",
 		prometheus.GaugeValue, func(s *admit.Stats) float64 { return float64(s.QueueCapacity) },
+	},
+	{
+		"max_wait_seconds", "How long a call may wait, 0 if there is no bound or no queue.",
+		prometheus.GaugeValue, func(s *admit.Stats) float64 { return s.MaxWait.Seconds() },
 	},
 	{
 		"open", "Calls that run or wait, and those that go on without a permit.",

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/test/bufconn"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// memory is a network that no machine slows down.
+func memory() (net.Listener, []grpc.DialOption, error) {
+	lis := bufconn.Listen(256 << 10)
+	return lis, []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+		return lis.DialContext(ctx)
+	})}, nil
+}
+
+// values returns the sum of the series of a metric with some labels, each as name="value".
+func values(t *testing.T, s *system, metric string, labels ...string) (sum float64) {
+	t.Helper()
+	families, err := s.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != metric {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			var has []string
+			for _, l := range m.GetLabel() {
+				has = append(has, l.GetName()+`="`+l.GetValue()+`"`)
+			}
+			if !slices.ContainsFunc(labels, func(l string) bool { return !slices.Contains(has, l) }) {
+				sum += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
+// sick runs the system with a fault for a while in virtual time, and looks at it before the end.
+func sick(t *testing.T, fault string, d time.Duration, look func(*system)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s, err := open(1, memory)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		stop := s.load(ctx, time.Hour, 1)
+		time.Sleep(5 * time.Second)
+		s.broken.Store(&fault)
+		go faults[fault].run(ctx, s)
+		time.Sleep(d)
+		look(s)
+		cancel()
+		stop()
+		if err := s.close(); err != nil {
+			t.Errorf("close: got %v, want no error", err)
+		}
+	})
+}
+
+// A system without a fault serves everything.
+func TestNothingBreaks(t *testing.T) {
+	sick(t, faultNone, 15*time.Second, func(s *system) {
+		if got := values(t, s, "weir_refusals_total") + values(t, s, "weir_left_total"); got != 0 {
+			t.Errorf("lost calls: got %v, want 0", got)
+		}
+		if got := values(t, s, "weir_calls_total", `outcome="success"`, `gate="storefront"`); got < 2000 {
+			t.Errorf("calls served in 20 s: got %v, want 2,000 or more", got)
+		}
+		if got := values(t, s, "weir_stream_sent_elements_total", `meter="feed"`); got < 500 {
+			t.Errorf("elements sent in 20 s: got %v, want 500 or more", got)
+		}
+	})
+}
+
+func TestOverload(t *testing.T) {
+	sick(t, faultOverload, 10*time.Second, func(s *system) {
+		if got := values(t, s, "weir_refusals_total", `gate="payments"`, `class="critical"`); got < 10 {
+			t.Errorf("critical calls that payments refused: got %v, want 10 or more", got)
+		}
+	})
+}
+
+// Once calls wait for each other, none succeeds any more.
+func TestDeadlock(t *testing.T) {
+	sick(t, faultDeadlock, 10*time.Second, func(s *system) {
+		before := values(t, s, "weir_calls_total", `outcome="success"`, `gate="storefront"`)
+		time.Sleep(10 * time.Second)
+		if got := values(t, s, "weir_calls_total", `outcome="success"`, `gate="storefront"`) - before; got > 0 {
+			t.Errorf("calls served in 10 s: got %v, want 0", got)
+		}
+		if got := values(t, s, "weir_in_flight", `gate="storefront"`); got != permits {
+			t.Errorf("calls in flight: got %v, want %v", got, permits)
+		}
+	})
+}
+
+func TestCircuit(t *testing.T) {
+	sick(t, faultCircuit, 15*time.Second, func(s *system) {
+		if got := values(t, s, "weir_breaker_openings_total"); got < 3 {
+			t.Errorf("openings in 15 s: got %v, want 3 or more", got)
+		}
+	})
+}
+
+func TestStream(t *testing.T) {
+	sick(t, faultStream, 10*time.Second, func(s *system) {
+		if starving, lag := values(t, s, "weir_stream_starving_senders"), values(t, s, "weir_stream_lag"); starving != 1 || lag <= window/2 || lag > window {
+			t.Errorf("got %v starving senders and a lag of %v, want 1, and more than half of the %v asked for", starving, lag, window)
+		}
+	})
+}
+
+// As a user runs it, over sockets, with the leak: in real time, since memory is real.
+func TestOverSockets(t *testing.T) {
+	var out strings.Builder
+	f := flags{fault: faultMemory, duration: 2 * time.Second, after: 100 * time.Millisecond, addr: "127.0.0.1:0", seed: 1}
+	if err := play(t.Context(), &out, f, sockets); err != nil {
+		t.Fatalf("play: got %v, want no error", err)
+	}
+	for _, want := range []string{"metrics at http://127.0.0.1:", "something broke", `it was "memory": the storefront kept`} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("got %q, want it to say %q", &out, want)
+		}
+	}
+}
+
+// Every mistake is named at once.
+func TestAllFlagsChecked(t *testing.T) {
+	_, err := parse([]string{"-fault", "fire", "-duration", "1s", "-after", "2s", "now"})
+	if err == nil {
+		t.Fatal("three mistakes: got no error, want all three named")
+	}
+	for _, want := range []string{`-fault: got "fire"`, "-duration: got 1s", `got argument "now"`} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("three mistakes: got %q, want it to contain %q", err, want)
+		}
+	}
+}

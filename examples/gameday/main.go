@@ -1,0 +1,132 @@
+// Gameday starts a small system behind weir, breaks it in one of the ways that wake people at night, and lets you
+// find the cause with the runbook in ops/runbook. Customers buy and browse at a storefront, which calls payments,
+// and one subscriber follows a feed. The program prints where its metrics are, and ends by itself.
+//
+//	go run ./examples/gameday                  # one fault at random, named at the end
+//	go run ./examples/gameday -fault memory
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+type flags struct {
+	fault    string
+	duration time.Duration
+	after    time.Duration
+	addr     string
+	seed     uint64
+}
+
+// surprise is the flag's value for a fault at random.
+const surprise = "random"
+
+func parse(args []string) (flags, error) {
+	var f flags
+	set := flag.NewFlagSet("gameday", flag.ContinueOnError)
+	set.StringVar(&f.fault, "fault", surprise, "how to break the system: "+strings.Join(names(), ", ")+" or "+surprise)
+	set.DurationVar(&f.duration, "duration", 5*time.Minute, "when the program ends")
+	set.DurationVar(&f.after, "after", 2*time.Second, "when the system breaks")
+	set.StringVar(&f.addr, "addr", "127.0.0.1:9466", "where to serve /metrics")
+	set.Uint64Var(&f.seed, "seed", 1, "seed of arrivals and service times")
+	set.SetOutput(io.Discard) // main prints the error
+	switch err := set.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		set.SetOutput(os.Stdout)
+		fmt.Println("Usage of gameday:")
+		set.PrintDefaults()
+		return f, err
+	case err != nil:
+		return f, fmt.Errorf("gameday: %w (-h lists the flags)", err)
+	}
+	return f, f.validate(set.Args())
+}
+
+// validate returns all errors at once.
+func (f flags) validate(args []string) error {
+	var errs []error
+	if len(args) > 0 {
+		errs = append(errs, fmt.Errorf("gameday: got argument %q, want flags only", args[0]))
+	}
+	if _, ok := faults[f.fault]; !ok && f.fault != surprise {
+		errs = append(errs, fmt.Errorf("gameday: -fault: got %q, want %s or %s", f.fault, strings.Join(names(), ", "), surprise))
+	}
+	if f.after < 0 {
+		errs = append(errs, fmt.Errorf("gameday: -after: got %v, want 0 or more", f.after))
+	}
+	if f.duration <= f.after {
+		errs = append(errs, fmt.Errorf("gameday: -duration: got %v, want more than -after, which is %v", f.duration, f.after))
+	}
+	return errors.Join(errs...)
+}
+
+func main() {
+	f, err := parse(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if err == nil {
+		err = play(ctx, os.Stdout, f, sockets)
+	}
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// play runs the system until its time is over or ctx ends.
+func play(ctx context.Context, w io.Writer, f flags, n network) (err error) {
+	chosen := f.fault
+	if chosen == surprise {
+		chosen = names()[rand.IntN(len(names()))]
+	}
+	s, err := open(f.seed, n)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	if f.addr != "" {
+		url, stop, err := s.serveMetrics(f.addr)
+		if err != nil {
+			return fmt.Errorf("gameday: -addr: %w", err)
+		}
+		defer stop()
+		fmt.Fprintf(w, "metrics at %s\n", url)
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.duration)
+	defer cancel()
+	stop := s.load(ctx, f.duration, f.seed)
+	defer stop()
+	fmt.Fprintf(w, "all is well for %v; the runbook begins with ops/runbook/README.md\n", f.after)
+	if !sleep(ctx, f.after) {
+		return nil
+	}
+	s.broken.Store(&chosen)
+	fmt.Fprintln(w, "something broke")
+	faults[chosen].run(ctx, s)
+	<-ctx.Done()
+	fmt.Fprintf(w, "it was %q: %s\n", chosen, faults[chosen].tells)
+	return nil
+}
+
+// sleep waits for d, and reports false if ctx ends before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,166 @@
+package ops_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// A rule is an alert or a recording rule.
+type rule struct {
+	Alert, Record string
+	Expr          string
+	For           string
+	Labels        map[string]string
+	Annotations   map[string]string
+}
+
+func (r rule) name() string { return r.Alert + r.Record }
+
+// readYAML reads a file of this directory.
+func readYAML(t testing.TB, name string, into any) {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(data, into); err != nil {
+		t.Fatalf("%s: got %v, want YAML", name, err)
+	}
+}
+
+// rules returns the rules of alerts.yml, in order.
+func rules(t testing.TB) (all []rule) {
+	t.Helper()
+	var file struct{ Groups []struct{ Rules []rule } }
+	readYAML(t, "alerts.yml", &file)
+	for _, g := range file.Groups {
+		all = append(all, g.Rules...)
+	}
+	if len(all) == 0 {
+		t.Fatal("alerts.yml: got no rule, want some")
+	}
+	return all
+}
+
+func alerts(t testing.TB) (all []rule) {
+	t.Helper()
+	for _, r := range rules(t) {
+		if r.Alert != "" {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// tool returns the path of a program of Debian's package prometheus, or skips the test.
+func tool(t testing.TB, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil && os.Getenv("WEIR_PROMETHEUS") == "required" {
+		t.Fatalf("got no %s, want it (apt-get install prometheus)", name)
+	}
+	if err != nil {
+		t.Skipf("NOT CHECKED: %s is not installed (apt-get install prometheus)", name)
+	}
+	return path
+}
+
+// promtool runs promtool and returns its output.
+func promtool(t testing.TB, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), tool(t, "promtool"), args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("promtool %s: got %v, want no error\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func TestRulesAreValid(t *testing.T) {
+	if out := promtool(t, "check", "rules", "alerts.yml"); !strings.Contains(out, "SUCCESS") {
+		t.Errorf("promtool check rules: got %q, want SUCCESS", out)
+	}
+}
+
+// Debian's promtool reads no native histograms in tests. TestRulesOnNativeHistograms covers those.
+func TestRules(t *testing.T) {
+	if out := promtool(t, "test", "rules", "alerts_test.yml"); !strings.Contains(out, "SUCCESS") {
+		t.Errorf("promtool test rules: got %q, want SUCCESS", out)
+	}
+}
+
+// Each alert has a test in which it fires and then resolves, and one in which it does not fire.
+func TestEachAlertHasItsTests(t *testing.T) {
+	resolves, silent := map[string]bool{}, map[string]bool{}
+	for _, test := range ruleTests(t, "alerts_test.yml") {
+		fired, quiet := map[string]bool{}, map[string]bool{}
+		for _, a := range test.Alerts {
+			fired[a.Alert] = fired[a.Alert] || len(a.Exp) > 0
+			quiet[a.Alert] = quiet[a.Alert] || len(a.Exp) == 0
+			if fired[a.Alert] && len(a.Exp) == 0 {
+				resolves[a.Alert] = true
+			}
+		}
+		for name := range quiet {
+			if !fired[name] {
+				silent[name] = true
+			}
+		}
+	}
+	for _, a := range alerts(t) {
+		if !resolves[a.Alert] {
+			t.Errorf("%s: got no test in which it fires and then resolves, want one", a.Alert)
+		}
+		if !silent[a.Alert] {
+			t.Errorf("%s: got no test in which it does not fire, want one", a.Alert)
+		}
+	}
+}
+
+const pages = "https://github.com/weir-go/weir/blob/main/ops/runbook/"
+
+// Each alert says how urgent it is, and links to a page that exists.
+func TestEachAlertHasAPage(t *testing.T) {
+	linked := map[string]bool{"README.md": true}
+	index, err := os.ReadFile("runbook/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range alerts(t) {
+		page, ok := strings.CutPrefix(a.Annotations["runbook_url"], pages)
+		if _, err := os.Stat(filepath.Join("runbook", page)); !ok || err != nil {
+			t.Errorf("%s: runbook_url: got %q, want a page of ops/runbook", a.Alert, a.Annotations["runbook_url"])
+			continue
+		}
+		linked[page] = true
+		text, err := os.ReadFile(filepath.Join("runbook", page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), a.Alert) {
+			t.Errorf("%s: got a page (%s) that does not name it, want its name under Symptom", a.Alert, page)
+		}
+		if !strings.Contains(string(index), "("+page+")") || !strings.Contains(string(index), a.Alert) {
+			t.Errorf("%s: got no row in runbook/README.md, want one that links to %s", a.Alert, page)
+		}
+		if s := a.Labels["severity"]; s != "page" && s != "ticket" {
+			t.Errorf("%s: severity: got %q, want page or ticket", a.Alert, s)
+		}
+		if a.Annotations["summary"] == "" {
+			t.Errorf("%s: got no summary, want one", a.Alert)
+		}
+	}
+	found, err := filepath.Glob("runbook/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range found {
+		if !linked[filepath.Base(f)] {
+			t.Errorf("%s: got a page that no alert links to", f)
+		}
+	}
+}
