@@ -1,0 +1,181 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/weir-go/weir/broker"
+)
+
+// Fetch delivers records that were given back, or else waits for new ones. A record that is
+// given back meanwhile ends the wait.
+func (c *consumer) Fetch(ctx context.Context, n int) ([]*broker.Message, error) {
+	poll, cancel := context.WithCancel(ctx)
+	defer cancel()
+	again, n := c.prepare(ctx, n, cancel)
+	if len(again) > 0 {
+		return again, nil
+	}
+	fetches := c.client.PollRecords(poll, n)
+	defer c.client.AllowRebalance()
+	return c.deliver(fetches, n), failure(fetches)
+}
+
+// prepare returns messages that were given back. If there are none, it returns the number
+// of records to poll for, and the next record that is given back calls interrupt.
+func (c *consumer) prepare(ctx context.Context, n int, interrupt context.CancelFunc) ([]*broker.Message, int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fetching = ctx.Done()
+	if again := c.redeliverLocked(n); len(again) > 0 {
+		return again, 0
+	}
+	c.interrupt = interrupt
+	n = c.roomLocked(n)
+	c.windowLocked(n - int(c.client.BufferedFetchRecords()))
+	c.openLocked()
+	return nil, n
+}
+
+// redeliverLocked returns up to n messages that were given back.
+func (c *consumer) redeliverLocked(n int) (ms []*broker.Message) {
+	for len(c.again) > 0 && len(ms) < n {
+		r := c.again[0]
+		c.again[0], c.again = nil, c.again[1:]
+		if !r.part.gone {
+			ms = append(ms, r.message())
+		}
+	}
+	return ms
+}
+
+// roomLocked returns the number of records to poll for. It pauses each partition that so many
+// records could bring above MaxAhead. A pause drops the records of the partition that wait
+// in the client, and they are fetched again later. So a partition is paused with up to a
+// quarter of MaxAhead to go, and resumed at half.
+func (c *consumer) roomLocked(n int) int {
+	n = min(n, max(1, c.config.MaxAhead/4))
+	for _, p := range c.parts {
+		if !p.paused && p.tracker.Span() > c.config.MaxAhead-n {
+			p.paused = true
+			c.client.PauseFetchPartitions(p.asMap())
+		}
+	}
+	return n
+}
+
+// resumeLocked lets a partition deliver again when enough of its records are finished. The lock
+// makes a pause and a resume reach the client in order.
+func (c *consumer) resumeLocked(p *partition) {
+	if p.paused && p.tracker.Span() <= c.config.MaxAhead/2 {
+		p.paused = false
+		c.client.ResumeFetchPartitions(p.asMap())
+	}
+}
+
+func (p place) asMap() map[string][]int32 { return map[string][]int32{p.topic: {p.partition}} }
+
+// windowLocked sets the bytes of the next fetches, so that all brokers together send n
+// records of the mean size. Kafka sends whole batches and at least one. A window of one
+// byte, before anything is known and without demand, is one batch.
+func (c *consumer) windowLocked(n int) {
+	bytes := c.mean * float64(n) / float64(max(1, c.gate.brokers))
+	window := int32(min(max(1, bytes), float64(c.config.MaxBytes)))
+	c.client.UpdateFetchMaxBytes(window, window)
+}
+
+// deliver makes messages of the records that a poll for n has returned.
+func (c *consumer) deliver(fetches kgo.Fetches, n int) []*broker.Message {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.interrupt = nil
+	if fetches.NumRecords() >= n {
+		c.closeLocked() // the demand may be used up; the next Fetch opens it
+	}
+	var ms []*broker.Message
+	for it := fetches.RecordIter(); !it.Done(); {
+		rec := it.Next()
+		p := c.parts[place{rec.Topic, rec.Partition}]
+		if p == nil {
+			continue // of a partition that left in this moment
+		}
+		if !p.tracker.Add(rec.Offset, rec.LeaderEpoch) {
+			p = c.restart(p)
+			p.tracker.Add(rec.Offset, rec.LeaderEpoch)
+		}
+		c.measure(rec)
+		r := &record{consumer: c, part: p, rec: rec, attempt: 1}
+		ms = append(ms, r.message())
+	}
+	return ms
+}
+
+// restart begins a new assignment of a partition whose log was cut and written anew. The
+// records of the old log cannot be acknowledged any more.
+func (c *consumer) restart(old *partition) *partition {
+	old.gone = true
+	p := &partition{place: old.place, paused: old.paused}
+	c.parts[p.place] = p
+	c.resumeLocked(p)
+	return p
+}
+
+// measure learns the mean size of records.
+func (c *consumer) measure(rec *kgo.Record) {
+	const weight = 1.0 / 64
+	size := float64(len(rec.Key) + len(rec.Value))
+	for _, h := range rec.Headers {
+		size += float64(len(h.Key) + len(h.Value))
+	}
+	if c.mean == 0 {
+		c.mean = size
+	}
+	c.mean += weight * (size - c.mean)
+}
+
+// permanent are errors that somebody must mend who changes the configuration of the service
+// or of the cluster.
+var permanent = []error{
+	kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed,
+	kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.InvalidGroupID,
+	kerr.InconsistentGroupProtocol, kerr.FencedInstanceID, kerr.UnsupportedVersion, kgo.ErrClientClosed,
+}
+
+// failure returns the errors of a poll. The client repeats by itself what may succeed the
+// next time, and returns only the other errors.
+func failure(fetches kgo.Fetches) error {
+	var errs []error
+	fetches.EachError(func(topic string, partition int32, err error) {
+		var loss *kgo.ErrDataLoss
+		switch {
+		case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		case errors.As(err, &loss): // the log was cut, and the client goes on at its new end
+		case isAny(err, permanent):
+			errs = append(errs, fmt.Errorf("kafka: %s%w: %w", at(topic, partition), broker.ErrPermanent, err))
+		default:
+			errs = append(errs, fmt.Errorf("kafka: %s%w", at(topic, partition), err))
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// at names the partition of an error, if it has one.
+func at(topic string, partition int32) string {
+	if topic == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s/%d: ", topic, partition)
+}
+
+func isAny(err error, targets []error) bool {
+	for _, t := range targets {
+		if errors.Is(err, t) {
+			return true
+		}
+	}
+	return false
+}
