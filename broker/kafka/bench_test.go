@@ -16,7 +16,7 @@ import (
 
 // BenchmarkThroughput compares a source with a demand of 64 with franz-go by hand, which
 // fetches as far ahead as it likes, hands 64 records at a time to the handlers, and commits
-// in the background. Both handle the same records of 200 bytes with 64 goroutines. Rounds
+// in the background. Both handle the same records of 300 bytes with 64 goroutines. Rounds
 // alternate, and ratio is the quotient of the medians.
 func BenchmarkThroughput(b *testing.B) {
 	for _, brokers := range []int{1, 3} {
@@ -30,7 +30,7 @@ func BenchmarkThroughput(b *testing.B) {
 				defer fake.Close()
 				fill(b, fake, parts, each, batch)
 				var source, hand []float64
-				for round := 0; b.Loop() || round < 5; round++ {
+				for round := range 5 * b.N {
 					source = append(source, rate(parts*each, func() func() { return consume(b, fake, fmt.Sprint("source", round), parts*each) }))
 					hand = append(hand, rate(parts*each, func() func() { return byHand(b, fake, fmt.Sprint("hand", round), parts*each) }))
 				}
@@ -47,7 +47,7 @@ const benchDemand = 64
 
 func fill(b *testing.B, fake *kfake.Cluster, parts int32, each, batch int) {
 	opts := []kgo.Opt{kgo.SeedBrokers(fake.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner())}
-	client, err := kgo.NewClient(append(opts, kgo.ProducerLinger(0), kgo.ProducerBatchMaxBytes(int32(300*batch)),
+	client, err := kgo.NewClient(append(opts, kgo.ProducerLinger(0), kgo.ProducerBatchMaxBytes(int32(max(512, 400*batch))),
 		kgo.ProducerBatchCompression(kgo.NoCompression()))...)
 	if err != nil {
 		b.Fatal(err)
@@ -56,7 +56,7 @@ func fill(b *testing.B, fake *kfake.Cluster, parts int32, each, batch int) {
 	var rs []*kgo.Record
 	for p := range parts {
 		for range each {
-			rs = append(rs, &kgo.Record{Topic: topic, Partition: p, Value: make([]byte, 200)})
+			rs = append(rs, &kgo.Record{Topic: topic, Partition: p, Value: make([]byte, 300)})
 		}
 	}
 	if err := client.ProduceSync(b.Context(), rs...).FirstErr(); err != nil {

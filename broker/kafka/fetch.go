@@ -20,9 +20,23 @@ func (c *consumer) Fetch(ctx context.Context, n int) ([]*broker.Message, error) 
 	if len(again) > 0 {
 		return again, nil
 	}
-	fetches := c.client.PollRecords(poll, n)
+	fetches := c.poll(poll, n)
 	defer c.client.AllowRebalance()
 	return c.deliver(fetches, n), failure(fetches)
+}
+
+// poll waits for records and returns up to n. The client begins the next fetch as soon as
+// its buffer is empty. So poll takes one record first, and knows how much it will empty
+// the buffer before it takes the others.
+func (c *consumer) poll(ctx context.Context, n int) kgo.Fetches {
+	fetches := c.client.PollRecords(ctx, 1)
+	if got := fetches.NumRecords(); got > 0 && got < n {
+		c.mu.Lock()
+		c.windowLocked(n - got)
+		c.mu.Unlock()
+		fetches = append(fetches, c.client.PollRecords(nil, n-got)...) //nolint:staticcheck // nil means not to wait
+	}
+	return fetches
 }
 
 // prepare returns messages that were given back. If there are none, it returns the number
@@ -36,7 +50,7 @@ func (c *consumer) prepare(ctx context.Context, n int, interrupt context.CancelF
 	}
 	c.interrupt = interrupt
 	n = c.roomLocked(n)
-	c.windowLocked(n - int(c.client.BufferedFetchRecords()))
+	c.windowLocked(n)
 	c.openLocked()
 	return nil, n
 }
@@ -79,12 +93,12 @@ func (c *consumer) resumeLocked(p *partition) {
 
 func (p place) asMap() map[string][]int32 { return map[string][]int32{p.topic: {p.partition}} }
 
-// windowLocked sets the bytes of the next fetches, so that all brokers together send n
-// records of the mean size. Kafka sends whole batches and at least one. A window of one
-// byte, before anything is known and without demand, is one batch.
+// windowLocked sets the bytes of fetches that begin from now on to the mean size of the
+// records that are missing, if n are wanted. Kafka sends whole batches and at least one. A
+// window of one byte, before anything is known and without demand, is one batch.
 func (c *consumer) windowLocked(n int) {
-	bytes := c.mean * float64(n) / float64(max(1, c.gate.brokers))
-	window := int32(min(max(1, bytes), float64(c.config.MaxBytes)))
+	missing := float64(n) - float64(c.client.BufferedFetchRecords())
+	window := int32(min(max(1, c.mean*missing), float64(c.config.MaxBytes)))
 	c.client.UpdateFetchMaxBytes(window, window)
 }
 

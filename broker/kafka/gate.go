@@ -9,9 +9,8 @@ package kafka
 // holds at most one fetch of each broker, which was begun while there was demand. A fetch
 // that begins just before the pause brings one batch.
 type gate struct {
-	topics  map[string]bool // that were assigned, and whether they are paused
-	open    bool
-	brokers int // that lead our partitions
+	topics map[string]bool // that were assigned, and whether they are paused
+	open   bool
 }
 
 // openLocked lets the client fetch.
@@ -43,9 +42,9 @@ func (c *consumer) pauseLocked(topic string) {
 	}
 }
 
-// assignedLocked takes notice of a new assignment, before the client fetches from it.
+// assignedLocked takes notice of the topics of an assignment, before the client fetches
+// from it.
 func (c *consumer) assignedLocked() {
-	leaders := map[int32]bool{}
 	for p := range c.parts {
 		if _, known := c.gate.topics[p.topic]; !known {
 			c.gate.topics[p.topic] = false
@@ -53,9 +52,5 @@ func (c *consumer) assignedLocked() {
 		if !c.gate.open {
 			c.pauseLocked(p.topic)
 		}
-		if leader, _, err := c.client.PartitionLeader(p.topic, p.partition); err == nil {
-			leaders[leader] = true
-		}
 	}
-	c.gate.brokers = len(leaders)
 }

@@ -117,8 +117,9 @@ func TestFetchesOnlyWhatIsRequested(t *testing.T) {
 			ms := take(t, source, n)
 			held = n
 			time.Sleep(time.Minute)
-			if got := c.ahead(group); got > int64(held) {
-				t.Errorf("the broker has sent %d records that are not committed, want the %d requested", got, held)
+			// A fetch that was begun before the demand was used up may bring a batch.
+			if got := c.ahead(group); got > int64(held)+1 {
+				t.Errorf("the broker has sent %d records that are not committed, want the %d requested, or one more", got, held)
 			}
 			ack(t, ms...)
 			time.Sleep(time.Second)

@@ -86,6 +86,5 @@ func (c *consumer) take(parts map[string][]int32) (taken []*partition) {
 			taken = append(taken, p)
 		}
 	}
-	c.assignedLocked()
 	return taken
 }
