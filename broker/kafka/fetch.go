@@ -138,15 +138,20 @@ func (c *consumer) restart(old *partition) *partition {
 	return p
 }
 
-// measure learns the mean size of records.
+// measure learns the mean size of records. It forgets a few large records soon, since a
+// window that is too large brings too many small ones.
 func (c *consumer) measure(rec *kgo.Record) {
-	const weight = 1.0 / 64
+	const up, down = 1.0 / 64, 1.0 / 8
 	size := float64(len(rec.Key) + len(rec.Value))
 	for _, h := range rec.Headers {
 		size += float64(len(h.Key) + len(h.Value))
 	}
+	weight := up
+	if size < c.mean {
+		weight = down
+	}
 	if c.mean == 0 {
-		c.mean = size
+		weight = 1
 	}
 	c.mean += weight * (size - c.mean)
 }

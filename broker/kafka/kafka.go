@@ -24,21 +24,26 @@ var ErrRevoked = fmt.Errorf("kafka: the partition belongs to another consumer no
 //
 // Close of the source commits, leaves the group and closes the client.
 func Open(config Config, opts ...kgo.Opt) (broker.Source, error) {
+	_, source, err := open(config, opts)
+	return source, err
+}
+
+func open(config Config, opts []kgo.Opt) (*consumer, broker.Source, error) {
 	config, err := config.validate()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c, err := newConsumer(config, opts)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	source, err := broker.NewSource(c, config.Source)
 	if err != nil {
 		c.stop()
 		c.client.CloseAllowingRebalance()
-		return nil, fmt.Errorf("%w: Source: %w", ErrConfig, err)
+		return nil, nil, fmt.Errorf("%w: Source: %w", ErrConfig, err)
 	}
-	return source, nil
+	return c, source, nil
 }
 
 // A consumer is the broker.Fetcher of one member of a consumer group.
