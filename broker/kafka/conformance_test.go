@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -23,7 +24,15 @@ import (
 func TestConformance(t *testing.T) {
 	brokertest.Run(t, brokertest.Broker{
 		Start: func(t testing.TB) brokertest.Server { return serve(t) },
-		Open:  openThrough,
+		Open: func(ctx context.Context, c brokertest.Consumer) (broker.Source, error) {
+			source, err := openThrough(ctx, c)
+			if err == nil && c.Name == "worker-2" && strings.HasPrefix(c.Queue, "share-") {
+				// A real broker waits for further members before it hands out partitions
+				// (group.initial.rebalance.delay.ms, 3 s). kfake does not.
+				_, err = running.cluster().WaitGroupStable(ctx, c.Queue, 2)
+			}
+			return source, err
+		},
 		// A fetch brings whole batches of a mean size. What was settled is still counted until
 		// its offset is committed.
 		Slack:        8,
@@ -72,8 +81,12 @@ type server struct {
 	client *kgo.Client
 }
 
+// running is the server of this process.
+var running *server
+
 func serve(t testing.TB) *server {
 	s := &server{tap: newTap(), dir: t.TempDir()}
+	running = s
 	if err := s.Restart(); err != nil {
 		t.Fatalf("kfake: %v", err)
 	}
