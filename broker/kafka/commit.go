@@ -13,29 +13,49 @@ import (
 	"github.com/weir-go/weir/broker/kafka/internal/offsets"
 )
 
-// commitPatience bounds one commit. A broker that does not answer must not hold up a
-// rebalance for its whole timeout.
-const commitPatience = 10 * time.Second
+const (
+	// commitPatience bounds one commit. A broker that does not answer must not hold up a
+	// rebalance for its whole timeout.
+	commitPatience = 10 * time.Second
+	// commitRetry is the least time between a commit that failed and the next one.
+	commitRetry = time.Second
+)
 
 // commitLoop commits when there is something new, at most once an interval.
 func (c *consumer) commitLoop() {
-	pause := time.NewTicker(c.config.CommitInterval)
-	defer pause.Stop()
+	failures := 0
 	for {
 		select {
 		case <-c.closing:
 			return
 		case <-c.dirty:
 		}
-		if c.commit(context.Background(), nil) != nil {
-			c.wakeCommits() // the group may be rebalancing, and the next try succeeds
+		wait := c.config.CommitInterval
+		if err := c.commit(context.Background(), nil); err != nil {
+			failures++
+			wait = max(wait, commitRetry)
+			c.wakeCommits() // the group may be in a rebalance, and the next try succeeds
+			c.tell(failures, err)
+		} else {
+			failures = 0
 		}
-		pause.Reset(c.config.CommitInterval)
+		pause := time.NewTimer(wait)
 		select {
 		case <-c.closing:
+			pause.Stop()
 			return
 		case <-pause.C:
 		}
+	}
+}
+
+// tell reports an error of a commit. The log gets the first one of several in a row.
+func (c *consumer) tell(failures int, err error) {
+	if failures == 1 {
+		c.config.Source.Logger.Warn("kafka: cannot commit, will try again", "group", c.config.Group, "err", err)
+	}
+	if c.config.Source.OnError != nil {
+		c.config.Source.OnError(err)
 	}
 }
 

@@ -3,6 +3,7 @@ package kafka
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -44,8 +45,9 @@ type Config struct {
 	// delivered to the next owner again. It must be less than the rebalance timeout of the
 	// group. Fetching rests meanwhile. The default is 1 s.
 	RevokeWait time.Duration
-	// Source configures the part of the source that all brokers share. Its ExtendEvery has
-	// no use, because Kafka knows no time for a single record.
+	// Source configures the part of the source that all brokers share. Its OnError also gets
+	// the errors of commits. Its ExtendEvery has no use, because Kafka knows no time for a
+	// single record.
 	Source broker.SourceConfig
 }
 
@@ -82,6 +84,7 @@ func (c Config) validate() (Config, error) {
 	c.MaxBytes = or(c.MaxBytes, defaultMaxBytes)
 	c.CommitInterval = or(c.CommitInterval, defaultCommitInterval)
 	c.RevokeWait = or(c.RevokeWait, defaultRevokeWait)
+	c.Source.Logger = or(c.Source.Logger, slog.Default())
 	return c, nil
 }
 

@@ -169,10 +169,8 @@ var permanent = []error{
 func failure(fetches kgo.Fetches) error {
 	var errs []error
 	fetches.EachError(func(topic string, partition int32, err error) {
-		var loss *kgo.ErrDataLoss
 		switch {
 		case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		case errors.As(err, &loss): // the log was cut, and the client goes on at its new end
 		case isAny(err, permanent):
 			errs = append(errs, fmt.Errorf("kafka: %s%w: %w", at(topic, partition), broker.ErrPermanent, err))
 		default:

@@ -91,6 +91,8 @@ func newConsumer(config Config, opts []kgo.Opt) (*consumer, error) {
 		config: config, parts: map[place]*partition{}, gate: gate{topics: map[string]bool{}},
 		dirty: make(chan struct{}, 1), closing: make(chan struct{}),
 	}
+	c.mu.Lock() // callbacks may come before NewClient returns, and wait here for c.client
+	defer c.mu.Unlock()
 	client, err := kgo.NewClient(append(opts[:len(opts):len(opts)],
 		kgo.SeedBrokers(config.Seeds...), kgo.ConsumerGroup(config.Group), kgo.ConsumeTopics(config.Topics...),
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
