@@ -4,15 +4,17 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/weir-go/weir/broker"
 	"github.com/weir-go/weir/broker/kafka"
 )
 
-// A consumer with two messages in work at most.
+// A consumer whose handlers run under a gate. The gate's room is the demand.
 func ExampleOpen() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -26,22 +28,20 @@ func ExampleOpen() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	source.Request(2)
-	for range 3 {
-		m, err := source.Next(ctx)
-		if err != nil {
-			log.Fatal(err)
-		}
+	var left atomic.Int64
+	left.Store(3)
+	handle := func(_ context.Context, m *broker.Message) error {
 		fmt.Printf("%s: %s\n", m.ID, m.Body)
-		if err := m.Ack(ctx); err != nil {
-			log.Print(err) // the message comes again, here or at another member of the group
+		if left.Add(-1) == 0 {
+			cancel() // a service does so on SIGTERM
 		}
-		source.Request(1)
+		return nil // acknowledges the message
 	}
-	if err := source.Close(ctx); err != nil { // commits and leaves the group
+	// Consume returns when ctx has ended, the handlers have returned, and the group is left.
+	if err := broker.Consume(ctx, source, handle, broker.ConsumeConfig{}); err != nil {
 		log.Print(err)
 	}
-	// Output:
+	// Unordered output:
 	// orders/0/0: book
 	// orders/0/1: lamp
 	// orders/0/2: chair
