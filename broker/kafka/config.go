@@ -1,0 +1,97 @@
+package kafka
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/weir-go/weir/broker"
+)
+
+// ErrConfig is wrapped by the error of [Open] for a Config that cannot work.
+var ErrConfig = errors.New("kafka: invalid configuration")
+
+// A Config describes a consumer. Seeds, Group and Topics must be set. The zero value of
+// each other field means its documented default.
+type Config struct {
+	// Seeds are the addresses of some of the brokers, as host:port.
+	Seeds []string
+	// Group is the consumer group. Its members share the partitions of the topics.
+	Group string
+	// Topics are the topics to consume. A group without committed offsets starts at the
+	// oldest record.
+	Topics []string
+	// DeadLetterTopic is the topic for records that are set aside. It must exist, or the
+	// brokers must create topics. By default there is none, and Nack with a dead letter
+	// returns an error.
+	DeadLetterTopic string
+
+	// MaxAhead bounds the records of a partition from the oldest unfinished one to the
+	// newest delivered one. A record that takes long stops its partition when this many
+	// were delivered behind it, and only its partition. After a crash, at most this many
+	// records of a partition are delivered again. The default is 4096.
+	MaxAhead int
+	// MaxBytes bounds the bytes that one broker sends for one fetch. The source asks for as
+	// many bytes as the demand has on average, if that is less. A batch of records that is
+	// larger passes alone. The default is 1 MiB.
+	MaxBytes int
+	// CommitInterval is the least time between two commits. An acknowledgement does not
+	// wait for its commit. The default is 100 ms.
+	CommitInterval time.Duration
+	// RevokeWait bounds how long a rebalance waits for the unfinished records of the
+	// partitions that leave this process. Records that are not finished by then are
+	// delivered to the next owner again. It must be less than the rebalance timeout of the
+	// group. Fetching rests meanwhile. The default is 1 s.
+	RevokeWait time.Duration
+	// Source configures the part of the source that all brokers share. Its OnError also gets
+	// the errors of commits. Its ExtendEvery has no use, because Kafka knows no time for a
+	// single record.
+	Source broker.SourceConfig
+}
+
+const (
+	defaultMaxAhead       = 4096
+	defaultMaxBytes       = 1 << 20
+	defaultCommitInterval = 100 * time.Millisecond
+	defaultRevokeWait     = time.Second
+
+	mostBytes = 1 << 30
+)
+
+// validate returns c with defaults, or every mistake in it.
+func (c Config) validate() (Config, error) {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	check(len(c.Seeds) > 0 && !slices.Contains(c.Seeds, ""), "Seeds: got %q, want at least one address", c.Seeds)
+	check(c.Group != "", "Group: got none, want the name of a consumer group")
+	check(len(c.Topics) > 0 && !slices.Contains(c.Topics, ""), "Topics: got %q, want at least one topic", c.Topics)
+	check(c.DeadLetterTopic == "" || !slices.Contains(c.Topics, c.DeadLetterTopic),
+		"DeadLetterTopic: got %q, which is one of Topics", c.DeadLetterTopic)
+	check(c.MaxAhead >= 0, "MaxAhead: got %d, want a positive number", c.MaxAhead)
+	check(c.MaxBytes >= 0 && c.MaxBytes <= mostBytes, "MaxBytes: got %d, want 1 to %d", c.MaxBytes, mostBytes)
+	check(c.CommitInterval >= 0, "CommitInterval: got %v, want a positive duration", c.CommitInterval)
+	check(c.RevokeWait >= 0, "RevokeWait: got %v, want a positive duration", c.RevokeWait)
+	if len(errs) > 0 {
+		return c, fmt.Errorf("%w: %w", ErrConfig, errors.Join(errs...))
+	}
+	c.MaxAhead = or(c.MaxAhead, defaultMaxAhead)
+	c.MaxBytes = or(c.MaxBytes, defaultMaxBytes)
+	c.CommitInterval = or(c.CommitInterval, defaultCommitInterval)
+	c.RevokeWait = or(c.RevokeWait, defaultRevokeWait)
+	c.Source.Logger = or(c.Source.Logger, slog.Default())
+	return c, nil
+}
+
+func or[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}

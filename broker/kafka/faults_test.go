@@ -1,0 +1,126 @@
+package kafka_test
+
+import (
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/weir-go/weir/broker"
+	"github.com/weir-go/weir/broker/kafka"
+)
+
+func TestConfig(t *testing.T) {
+	_, err := kafka.Open(kafka.Config{
+		Topics: []string{"a"}, DeadLetterTopic: "a", MaxAhead: -1, MaxBytes: -1, CommitInterval: -1, RevokeWait: -1,
+	})
+	if !errors.Is(err, kafka.ErrConfig) {
+		t.Fatalf("Open = %v, want ErrConfig", err)
+	}
+	for _, field := range []string{"Seeds", "Group", "DeadLetterTopic", "MaxAhead", "MaxBytes", "CommitInterval", "RevokeWait"} {
+		if !strings.Contains(err.Error(), field+": ") {
+			t.Errorf("error = %v, want it to name %s", err, field)
+		}
+	}
+	good := kafka.Config{Seeds: []string{"127.0.0.1:1"}, Group: "g", Topics: []string{"a"}}
+	good.Source.ExtendEvery = -1
+	if _, err := kafka.Open(good); !errors.Is(err, kafka.ErrConfig) {
+		t.Errorf("Open with a wrong Source = %v, want ErrConfig", err)
+	}
+}
+
+// Brokers without records do not hold up the one that has some.
+func TestIdleBrokerHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, 3, kfakeTopic(9))
+		c.produce(t, true, records(4, 100)...)
+		source := c.open(t, kafka.Config{})
+		ack(t, take(t, source, 1)...)
+		began := time.Now()
+		for range 33 {
+			ack(t, take(t, source, 3)...)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("99 records took %v, want no wait for the other brokers", took)
+		}
+	})
+}
+
+// After an election that loses records, the log goes on at a lower offset. Its new records
+// are delivered although their offsets were seen before. Acknowledgements of the old ones
+// do not finish them. kfake says that everything was lost when a partition moves.
+func TestLogIsCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, 3, kfakeTopic(1))
+		c.produce(t, true, records(0, 5)...)
+		source := c.open(t, kafka.Config{})
+		old := take(t, source, 5)
+		ack(t, old[0])
+		if err := c.MoveTopicPartition(topic, 0, (c.LeaderFor(topic, 0)+1)%3); err != nil {
+			t.Fatal(err)
+		}
+		source.Request(4)
+		fresh := next(t, source, 4)
+		for i, m := range fresh {
+			if m.ID != old[i].ID {
+				t.Errorf("message = %s, want %s", m.ID, old[i].ID)
+			}
+		}
+		for _, m := range old[1:] {
+			if err := m.Ack(t.Context()); !errors.Is(err, broker.ErrSettled) {
+				t.Errorf("Ack of %s of the old log = %v, want ErrSettled", m.ID, err)
+			}
+		}
+		ack(t, fresh...)
+		ack(t, take(t, source, 1)...)
+		time.Sleep(time.Minute)
+		if got := c.committed(group)[spot{topic, 0}]; got != 5 {
+			t.Errorf("committed = %d, want 5", got)
+		}
+	})
+}
+
+// A commit that fails is repeated, and its error is reported.
+func TestCommitIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, 1, kfakeTopic(1))
+		c.produce(t, true, records(0, 3)...)
+		var failed atomic.Int64
+		config := kafka.Config{Source: broker.SourceConfig{OnError: func(err error) {
+			if errors.Is(err, kerr.RebalanceInProgress) {
+				failed.Add(1)
+			}
+		}}}
+		source := c.open(t, config)
+		ms := take(t, source, 3)
+		c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Topic: topic, Err: kerr.RebalanceInProgress, Count: 3})
+		ack(t, ms...)
+		time.Sleep(time.Minute)
+		if got := c.committed(group)[spot{topic, 0}]; got != 3 {
+			t.Errorf("committed = %d, want 3", got)
+		}
+		if got := failed.Load(); got != 3 {
+			t.Errorf("reported errors of commits = %d, want 3", got)
+		}
+	})
+}
+
+// A consumer that may not read the topic ends, instead of waiting for ever.
+func TestPermanentError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, 1, kfakeTopic(1))
+		c.produce(t, true, records(0, 1)...)
+		c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: topic, Err: kerr.TopicAuthorizationFailed, Count: -1})
+		source := c.open(t, kafka.Config{})
+		source.Request(1)
+		if _, err := source.Next(t.Context()); !errors.Is(err, broker.ErrPermanent) || !errors.Is(err, kerr.TopicAuthorizationFailed) {
+			t.Errorf("Next = %v, want ErrPermanent and the reason", err)
+		}
+	})
+}
