@@ -23,6 +23,9 @@ type Broker struct {
 	// skipped, and the reason is printed. An unknown name is an error.
 	Without map[string]string
 
+	// Serial runs one check after the other. The default is to run most of them in
+	// parallel, with a queue for each.
+	Serial bool
 	// AckTimeout is the shortest time after which the broker delivers an unacknowledged
 	// message again. The default is 0, for a broker that waits until the connection or the
 	// session ends.
@@ -112,6 +115,8 @@ type Counts struct {
 
 // A DeadLetter is a message that was set aside.
 type DeadLetter struct {
-	Body   []byte
+	// Body is the content of the message.
+	Body []byte
+	// Reason says why it was set aside.
 	Reason string
 }

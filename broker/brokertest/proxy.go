@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A Proxy stands between a client and a server and passes on what they send. It counts
+// A Proxy stands between a client and a server and passes on the bytes of both. It counts
 // requests, and it can break the connections in several ways. All methods are safe for
 // concurrent use.
 type Proxy struct {
@@ -24,7 +24,7 @@ type Proxy struct {
 	pairs map[*pair]struct{}
 }
 
-// A mode says what a proxy does with connections.
+// A mode is the way in which a proxy treats connections.
 type mode int
 
 const (
