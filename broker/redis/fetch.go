@@ -28,6 +28,7 @@ type fetcher struct {
 
 	client goredis.UniversalClient
 	reader reader
+	acks   acks
 
 	joined    bool   // the group was there
 	rejoin    bool   // the group was there once
@@ -50,6 +51,7 @@ func newFetcher(c Config) *fetcher {
 		cursor:  "-",
 		held:    map[string]*receipt{},
 	}
+	f.acks.f = f
 	f.reader = reader{node: f.node, limit: 2 * c.Poll, wake: make(chan struct{}, 1)}
 	return f
 }
@@ -201,6 +203,7 @@ func (f *fetcher) failed(ctx context.Context, err error) error {
 // knowing them, and deletes the consumer from the group.
 func (f *fetcher) Close(ctx context.Context) error {
 	f.reader.close()
+	f.acks.work.Wait()
 	err := f.leave(ctx)
 	if errClose := f.client.Close(); errClose != nil {
 		err = errors.Join(err, fmt.Errorf("redis: close: %w", errClose))

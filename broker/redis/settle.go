@@ -36,7 +36,7 @@ func (r *receipt) Ack(ctx context.Context) error {
 		if r.f.Delete {
 			return ackScript.Run(ctx, node, []string{r.f.Stream}, r.f.Group, r.entry.id).Int64()
 		}
-		return node.XAck(ctx, r.f.Stream, r.f.Group, r.entry.id).Result()
+		return r.f.acks.do(ctx, r.entry.id)
 	})
 }
 

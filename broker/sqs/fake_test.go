@@ -309,7 +309,7 @@ func next(t *testing.T, source broker.Source) *broker.Message {
 	return m
 }
 
-func do(t *testing.T, err error) {
+func do(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
