@@ -1,0 +1,181 @@
+package brokertest
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/weir-go/weir/broker"
+)
+
+// environment is the variable that tells the test binary to be a consumer.
+const environment = "WEIR_BROKERTEST_CONSUMER"
+
+// said begins each line that a consumer prints for the suite.
+const said = "brokertest: "
+
+// An order is the task of a consumer in another process.
+type order struct {
+	Consumer Consumer
+	Demand   int
+	Acks     int // acknowledges that many, and holds all others
+}
+
+// consumeIfTold consumes until the process is killed, if the process was started for that.
+func consumeIfTold(t testing.TB, b Broker) {
+	t.Helper()
+	text := os.Getenv(environment)
+	if text == "" {
+		return
+	}
+	go func() { // the process must not outlive the suite
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(1)
+	}()
+	var o order
+	err := json.Unmarshal([]byte(text), &o)
+	if err == nil {
+		err = o.consume(b)
+	}
+	report("error %v", err)
+	os.Exit(1)
+}
+
+func report(format string, args ...any) {
+	_, _ = fmt.Fprintf(os.Stdout, "\n"+said+format+"\n", args...)
+}
+
+func (o order) consume(b Broker) error {
+	ctx := context.Background()
+	source, err := b.Open(ctx, o.Consumer)
+	if err != nil {
+		return err
+	}
+	source.Request(o.Demand)
+	for i := 0; ; i++ {
+		m, err := source.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if i >= o.Acks {
+			report("held %s", m.Body)
+			continue
+		}
+		source.Request(1)
+		if err := m.Ack(ctx); err != nil {
+			return err
+		}
+		report("acked %s", m.Body)
+	}
+}
+
+// A process is a consumer in another process.
+type process struct {
+	cmd   *exec.Cmd
+	lines chan string // closed when the process has ended
+}
+
+// start runs the test binary as a consumer.
+func (tr *trial) start(o order) *process {
+	text, err := json.Marshal(o)
+	tr.must("write the order", err)
+	program, err := os.Executable()
+	tr.must("find the test binary", err)
+	cmd := exec.Command(program, "-test.run="+exactly(tr.t.Name()), "-test.count=1") //nolint:gosec,noctx // it runs itself, until it is killed
+	cmd.Env = append(os.Environ(), environment+"="+string(text))
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	tr.must("connect with the consumer", err)
+	stdout, err := cmd.StdoutPipe()
+	tr.must("connect with the consumer", err)
+	tr.must("start a consumer", cmd.Start())
+	p := &process{cmd: cmd, lines: make(chan string, 1000)}
+	go func() {
+		defer close(p.lines)
+		defer stdin.Close()
+		for s := bufio.NewScanner(stdout); s.Scan(); {
+			if line, ok := strings.CutPrefix(s.Text(), said); ok {
+				p.lines <- line
+			}
+		}
+	}()
+	tr.t.Cleanup(func() { p.kill() })
+	return p
+}
+
+// exactly returns the pattern of go test for one test.
+func exactly(name string) string {
+	parts := strings.Split(name, "/")
+	for i, part := range parts {
+		parts[i] = "^" + regexp.QuoteMeta(part) + "$"
+	}
+	return strings.Join(parts, "/")
+}
+
+// kill ends the process as kill -9 does, and returns the lines that were not read.
+func (p *process) kill() (rest []string) {
+	_ = p.cmd.Process.Kill()
+	for line := range p.lines {
+		rest = append(rest, line)
+	}
+	_ = p.cmd.Wait()
+	return rest
+}
+
+// checkKill kills a consumer that has acknowledged some messages and holds others.
+func checkKill(tr *trial) {
+	const n, demand, acks = 40, 8, 12
+	tr.publish(n)
+	p := tr.start(order{Consumer: tr.consumer("worker-1"), Demand: demand, Acks: acks})
+	held := tr.hear(p, acks, demand)
+	if s := tr.counts(); s.Unacked < demand || s.Unacked > demand+tr.b.Slack {
+		tr.errorf("the broker counts %+v while the consumer holds %d messages, want these unacknowledged", s, demand)
+	}
+	p.kill()
+	other := tr.open("worker-2")
+	other.work(demand, func(m *broker.Message) {
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
+		delete(held, string(m.Body))
+	})
+	tr.allConsumed()
+	tr.empty()
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for body := range held {
+		tr.failures = append(tr.failures, fmt.Errorf("message %q was held by the killed consumer and did not come again", body))
+	}
+}
+
+// hear waits until the consumer has acknowledged and holds as many messages as wanted. It
+// returns the bodies of the held ones.
+func (tr *trial) hear(p *process, acks, holds int) map[string]bool {
+	held := map[string]bool{}
+	for n := 0; n < acks || len(held) < holds; {
+		select {
+		case line, ok := <-p.lines:
+			what, body, _ := strings.Cut(line, " ")
+			switch {
+			case !ok:
+				tr.fatalf("the consumer has ended by itself")
+			case what == "acked":
+				tr.noteConsumed([]byte(body))
+				n++
+			case what == "held":
+				held[body] = true
+			default:
+				tr.fatalf("the consumer has failed: %s", body)
+			}
+		case <-tr.ctx.Done():
+			tr.fatalf("the consumer has acknowledged %d and holds %d messages, want %d and %d", n, len(held), acks, holds)
+		}
+	}
+	return held
+}
