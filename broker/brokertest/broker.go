@@ -115,6 +115,8 @@ type Counts struct {
 
 // A DeadLetter is a message that was set aside.
 type DeadLetter struct {
-	Body   []byte
+	// Body is the content of the message.
+	Body []byte
+	// Reason says why it was set aside.
 	Reason string
 }
