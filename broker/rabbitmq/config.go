@@ -3,10 +3,11 @@ package rabbitmq
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/weir-go/weir/broker"
 )
 
 // ErrConfig is wrapped by the error of [Open] for a Config that cannot work.
@@ -40,16 +41,10 @@ type Config struct {
 	// heartbeat is 10 s.
 	Client amqp.Config
 
-	// OnError is called with each lost connection and each failed attempt to connect. It
-	// must be safe for concurrent use, and quick.
-	OnError func(error)
-	// Logger gets a line when the connection is lost, and when it is back. The default is
-	// [slog.Default].
-	Logger *slog.Logger
+	// Source configures the part of the source that all brokers share. The default of its
+	// Name is Queue. ExtendEvery must be zero, because RabbitMQ gives no more time.
+	Source broker.SourceConfig
 }
-
-// maxPrefetch is the largest prefetch count of the protocol. Zero would be no bound.
-const maxPrefetch = 65535
 
 // maxName leaves room for a number behind the name. Consumer tags have at most 255 bytes.
 const maxName = 200
@@ -72,6 +67,7 @@ func (c Config) validate() (Config, error) {
 	check(c.DeadLetterExchange != "" || c.DeadLetterKey == "" || c.DeadLetterKey != c.Queue,
 		"DeadLetterKey: got %q, which is Queue", c.DeadLetterKey)
 	check(len(c.Name) <= maxName, "Name: got %d bytes, want at most %d", len(c.Name), maxName)
+	check(c.Source.ExtendEvery == 0, "Source.ExtendEvery: got %v, want 0", c.Source.ExtendEvery)
 	check(c.Client.Recovery == nil, "Client.Recovery: got one, want nil")
 	if err := c.Arguments.Validate(); err != nil {
 		check(false, "Arguments: %w", err)
@@ -83,8 +79,8 @@ func (c Config) validate() (Config, error) {
 	if c.Name == "" {
 		c.Name = "weir"
 	}
-	if c.Logger == nil {
-		c.Logger = slog.Default()
+	if c.Source.Name == "" {
+		c.Source.Name = c.Queue
 	}
 	return c, nil
 }

@@ -70,6 +70,10 @@ func (s *typed) Publish(ctx context.Context, queue string, msgs ...broker.Messag
 // Counts asks the server for the messages that are ready, and the counter for the others.
 func (s *typed) Counts(ctx context.Context, queue string) (counts brokertest.Counts, err error) {
 	counts.Unacked, counts.Misuse = s.count.Unacked(queue), s.count.Misuse(queue)
+	const moment = 50 * time.Millisecond
+	if since := s.count.Returned(queue); since < moment {
+		time.Sleep(moment - since)
+	}
 	err = s.with(ctx, func(ch *amqp.Channel) error {
 		q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
 		counts.Ready = q.Messages

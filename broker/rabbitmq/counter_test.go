@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"time"
 )
 
 // A counter stands between clients and the server, reads the frames of both, and counts the
@@ -20,9 +21,10 @@ type counter struct {
 	mu       sync.Mutex // guards the fields below
 	channels map[channelID]*channel
 	conns    map[net.Conn]struct{}
-	misuse   map[string]int // by queue
-	consumes map[string]int // consumers that were started, by queue
-	stray    int            // deliveries that are to go to an unknown consumer
+	misuse   map[string]int       // by queue
+	consumes map[string]int       // consumers that were started, by queue
+	stray    int                  // deliveries that are to go to an unknown consumer
+	returned map[string]time.Time // the last time that a client gave back a message, by queue
 	done     bool
 }
 
@@ -44,7 +46,7 @@ func newCounter(target string) (*counter, error) {
 	}
 	c := &counter{
 		listener: l, target: target, channels: map[channelID]*channel{}, conns: map[net.Conn]struct{}{},
-		misuse: map[string]int{}, consumes: map[string]int{},
+		misuse: map[string]int{}, consumes: map[string]int{}, returned: map[string]time.Time{},
 	}
 	c.work.Go(c.serve)
 	return c, nil
@@ -64,6 +66,14 @@ func (c *counter) Unacked(queue string) (n int) {
 		}
 	}
 	return n
+}
+
+// Returned returns for how long no client has given back a message. The server needs a
+// moment to have it ready again.
+func (c *counter) Returned(queue string) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Since(c.returned[queue])
 }
 
 // Misuse returns how many channels the server has closed because of a wrong settlement.
@@ -222,6 +232,9 @@ func (c *counter) fromClient(id channelID, class, method uint16, args []byte) {
 		multiple := method != basicReject && args[8]&1 != 0
 		for tag := range ch.unacked {
 			if tag == last || multiple && tag <= last {
+				if method != basicAck {
+					c.returned[ch.unacked[tag]] = time.Now()
+				}
 				delete(ch.unacked, tag)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 	"unicode/utf8"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -14,7 +15,7 @@ import (
 // A delivery is a message with its place on the channel. It is the broker.Settler of the
 // message.
 type delivery struct {
-	source   *Source
+	source   *subscription
 	consumer *consumer
 	tag      uint64
 	message  *broker.Message
@@ -23,7 +24,7 @@ type delivery struct {
 }
 
 // receive takes the deliveries of a consumer, in order, until it ends.
-func (s *Source) receive(c *consumer, deliveries <-chan amqp.Delivery) {
+func (s *subscription) receive(c *consumer, deliveries <-chan amqp.Delivery) {
 	for d := range deliveries {
 		s.returnSkipped(c.session, d.DeliveryTag)
 		if isStream(d.Headers) {
@@ -33,19 +34,19 @@ func (s *Source) receive(c *consumer, deliveries <-chan amqp.Delivery) {
 	}
 	close(c.drained)
 	s.mu.Lock()
-	unasked := !c.ending
+	ending := c.ending
 	s.mu.Unlock()
-	if unasked { // also if the channel has ended
+	if !ending && !c.session.ch.IsClosed() { // drive learns of a closed channel, and why
 		s.lose(c.session, errCanceled)
 	}
 }
 
-var errCanceled = errors.New("the broker has canceled the consumer, or its channel has ended")
+var errCanceled = errors.New("the broker has canceled the consumer")
 
 // returnSkipped gives back deliveries that the client has dropped. It drops those that
 // arrive for a consumer after its end. The broker numbers the deliveries of a channel
 // without gaps.
-func (s *Source) returnSkipped(current *session, tag uint64) {
+func (s *subscription) returnSkipped(current *session, tag uint64) {
 	for current.lastTag++; current.lastTag < tag; current.lastTag++ {
 		if current.ch.Nack(current.lastTag, false, true) != nil {
 			return
@@ -53,13 +54,14 @@ func (s *Source) returnSkipped(current *session, tag uint64) {
 	}
 }
 
-func (s *Source) deliver(c *consumer, d *delivery) {
+func (s *subscription) deliver(c *consumer, d *delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.session.dead.Load() {
 		return // the broker delivers it again
 	}
 	s.window.Deliver()
+	s.moved = time.Now()
 	s.buffer = append(s.buffer, d)
 	signal(s.ready)
 }
@@ -71,7 +73,7 @@ func isStream(headers amqp.Table) bool {
 	return ok
 }
 
-func (s *Source) newDelivery(c *consumer, d amqp.Delivery) *delivery {
+func (s *subscription) newDelivery(c *consumer, d amqp.Delivery) *delivery {
 	own := &delivery{source: s, consumer: c, tag: d.DeliveryTag, original: d}
 	m := broker.Message{ID: d.MessageId, Body: d.Body, Attributes: attributes(&d), Attempt: s.attempts.of(&d)}
 	if m.ID == "" {

@@ -65,7 +65,7 @@ func TestGrowingDemandIsMet(t *testing.T) {
 // without a pause.
 func TestDemandHolds(t *testing.T) {
 	each(t, func(t *testing.T, s *server, queue string) {
-		const n = 1500
+		const n = 400
 		mustPublish(t, s, queue, numbered(n)...)
 		source := open(t, s, queue)
 		h := &hammer{source: source, want: n, seen: map[string]bool{}}

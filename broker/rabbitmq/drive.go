@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 	"time"
 
@@ -25,7 +24,7 @@ const (
 )
 
 // drive makes one step after the other until the source has ended.
-func (s *Source) drive() {
+func (s *subscription) drive() {
 	defer close(s.done)
 	defer s.work.Wait()
 	defer s.leave()
@@ -37,8 +36,6 @@ func (s *Source) drive() {
 		switch next {
 		case wait:
 			s.await(current)
-		case reconnect:
-			s.reconnect()
 		case cancel:
 			err = s.cancel(current)
 		case prove:
@@ -57,57 +54,39 @@ func (s *Source) drive() {
 }
 
 // nextLocked decides what to do.
-func (s *Source) nextLocked() step {
+func (s *subscription) nextLocked() step {
 	ticked := s.ticked
 	s.ticked = false
+	dead := s.session.dead.Load()
 	switch {
-	case s.life.Err() != nil:
+	case s.life.Err() != nil, s.closing && (dead || s.consumer == nil && s.window.Held() == 0):
 		return finish
-	case s.closing:
-		return s.lastLocked()
-	case s.session.dead.Load():
-		return reconnect
-	case s.crowded > 0 && s.consumer != nil:
+	case dead:
+		return wait // Fetch connects again
+	case s.consumer != nil && (s.crowded > 0 || s.resting):
 		return cancel
+	case s.resting && len(s.buffer) > 0:
+		return giveBack
 	case s.unproven > 0:
 		return prove
-	case s.window.Urgent() || ticked && s.window.Tick():
+	case !s.resting && (s.window.Urgent() || ticked && s.window.Tick()):
 		return consume
 	}
 	s.rearmLocked(ticked)
 	return wait
 }
 
-// lastLocked decides what to do on the way to the end.
-func (s *Source) lastLocked() step {
-	switch {
-	case s.session.dead.Load() && s.window.Held() == 0:
-		return finish
-	case s.session.dead.Load():
-		return wait // for the settlements of messages that the broker has taken back
-	case s.consumer != nil:
-		return cancel
-	case len(s.buffer) > 0:
-		return giveBack
-	case s.unproven > 0:
-		return prove
-	case s.window.Held() == 0:
-		return finish
-	}
-	return wait
-}
-
 // rearmLocked goes on watching a surplus. After a tick the window remembers for how long it
 // has lasted.
-func (s *Source) rearmLocked(ticked bool) {
-	if ticked && !s.ticking && s.window.Short() {
+func (s *subscription) rearmLocked(ticked bool) {
+	if ticked && !s.ticking && s.window.Short() && !s.resting {
 		s.ticking = true
 		s.timer.Reset(tick)
 	}
 }
 
 // await blocks until there may be something to do.
-func (s *Source) await(current *session) {
+func (s *subscription) await(current *session) {
 	select {
 	case <-s.wake:
 	case <-s.life.Done():
@@ -124,7 +103,7 @@ func (s *Source) await(current *session) {
 
 // call makes a call that the broker answers. The broker works off a channel in order, so
 // its answer proves that it has processed the settlements that were sent before.
-func (s *Source) call(current *session, f func() error) error {
+func (s *subscription) call(current *session, f func() error) error {
 	s.mu.Lock()
 	sent := current.written
 	s.mu.Unlock()
@@ -143,7 +122,7 @@ func (s *Source) call(current *session, f func() error) error {
 
 // cancel ends the consumer and waits for the deliveries that the broker has sent
 // meanwhile. They are part of its prefetch count.
-func (s *Source) cancel(current *session) error {
+func (s *subscription) cancel(current *session) error {
 	s.mu.Lock()
 	c := s.consumer
 	if c != nil {
@@ -153,6 +132,7 @@ func (s *Source) cancel(current *session) error {
 	if c == nil {
 		return nil
 	}
+	s.calm(current)
 	if err := s.call(current, func() error { return current.ch.Cancel(c.tag, false) }); err != nil {
 		return err
 	}
@@ -164,19 +144,45 @@ func (s *Source) cancel(current *session) error {
 		c.canceled = true
 		s.window.Cancel()
 	}
+	s.changing = false
 	s.announceLocked()
 	return nil
 }
 
+const (
+	// still is the time after which nothing is expected to be under way.
+	still = 10 * time.Millisecond
+	// longCalm bounds the wait for that.
+	longCalm = 50 * time.Millisecond
+)
+
+// calm stops the settlements of the running consumer and waits until no delivery is under
+// way. A quorum queue takes back a delivery that crosses with the cancellation. It then
+// counts a failed attempt, and its place in the order is lost.
+func (s *subscription) calm(current *session) {
+	timer := time.NewTicker(time.Millisecond)
+	defer timer.Stop()
+	for end := time.Now().Add(longCalm); ; {
+		s.mu.Lock()
+		s.changing = true
+		quiet := s.window.Quiet() || time.Since(s.moved) > still
+		s.mu.Unlock()
+		if quiet || current.dead.Load() || time.Now().After(end) {
+			return
+		}
+		<-timer.C
+	}
+}
+
 // prove waits until the broker has processed the settlements that were sent. The call
 // changes nothing, since a prefetch count holds for consumers that start later.
-func (s *Source) prove(current *session) error {
+func (s *subscription) prove(current *session) error {
 	return s.call(current, func() error { return current.ch.Qos(1, 0, false) })
 }
 
 // consume starts a consumer whose prefetch count is the demand that no other message takes
 // up. It cancels the running one first.
-func (s *Source) consume(current *session) error {
+func (s *subscription) consume(current *session) error {
 	if err := s.cancel(current); err != nil {
 		return err
 	}
@@ -184,7 +190,7 @@ func (s *Source) consume(current *session) error {
 	c := &consumer{session: current, tag: s.cfg.Name + "-" + strconv.Itoa(s.consumers), drained: make(chan struct{})}
 	s.mu.Lock()
 	prefetch := 0
-	if !current.dead.Load() && !s.closing {
+	if !current.dead.Load() && !s.resting {
 		prefetch = s.window.Start()
 	}
 	if prefetch > 0 {
@@ -206,7 +212,7 @@ func (s *Source) consume(current *session) error {
 }
 
 // giveBack returns the messages that Next has not.
-func (s *Source) giveBack(current *session) error {
+func (s *subscription) giveBack(current *session) error {
 	s.mu.Lock()
 	buffer := s.buffer
 	s.buffer = nil
@@ -225,101 +231,25 @@ func (s *Source) giveBack(current *session) error {
 	return nil
 }
 
-// install makes a session the current one.
-func (s *Source) install(next *session) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.session = next
-	s.consumer = nil
-}
-
 // lose notes that a session has ended. The broker delivers its messages again.
-func (s *Source) lose(current *session, err error) {
+func (s *subscription) lose(current *session, err error) {
 	s.mu.Lock()
-	first := !current.dead.Swap(true)
-	if first {
+	if !current.dead.Swap(true) {
 		s.window.Lose(len(s.buffer))
 		s.buffer = nil
-		s.consumer = nil
-		s.failures++
-		if time.Since(current.began) > maxDelay {
-			s.failures = 1
-		}
+		s.consumer, s.changing = nil, false
+		s.loss = fmt.Errorf("rabbitmq: the connection to queue %q is lost, and its messages come again: %w", s.cfg.Queue, err)
 		s.announceLocked()
 	}
-	quiet := s.life.Err() != nil
 	s.mu.Unlock()
 	current.kill()
 	signal(s.wake)
-	if !first || quiet {
-		return
-	}
-	err = fmt.Errorf("rabbitmq: the connection to queue %q is lost, and its messages come again: %w", s.cfg.Queue, err)
-	s.cfg.Logger.Warn("rabbitmq: connection lost", "queue", s.cfg.Queue, "err", err)
-	s.report(err)
-}
-
-const (
-	minDelay = 100 * time.Millisecond
-	maxDelay = 10 * time.Second
-)
-
-// reconnect opens a new session after a delay. The delay grows with failed attempts, and
-// with sessions that have ended soon.
-func (s *Source) reconnect() {
-	if !s.sleep(s.delay()) {
-		return
-	}
-	ctx, stop := context.WithCancel(s.life)
-	defer stop()
-	go func() { // Close need not wait for a connection
-		select {
-		case <-s.closed:
-			stop()
-		case <-ctx.Done():
-		}
-	}()
-	next, err := s.connect(ctx)
-	if err == nil {
-		s.cfg.Logger.Info("rabbitmq: connected again", "queue", s.cfg.Queue)
-		s.install(next)
-		return
-	}
-	s.mu.Lock()
-	s.failures++
-	s.mu.Unlock()
-	if ctx.Err() == nil {
-		s.report(err)
-	}
-}
-
-// delay returns how long to wait before the next attempt to connect.
-func (s *Source) delay() time.Duration {
-	s.mu.Lock()
-	failures := s.failures
-	s.mu.Unlock()
-	d := maxDelay
-	if failures < 8 {
-		d = min(minDelay<<max(0, failures-1), maxDelay)
-	}
-	return d*2/3 + rand.N(d/3) //nolint:gosec // jitter
-}
-
-// sleep waits for d. It returns false when the source is closing.
-func (s *Source) sleep(d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-s.closed:
-		return false
-	}
+	signal(s.ready)
 }
 
 // leave ends the session and the publisher's connection. A graceful end lets the broker
 // read what was sent.
-func (s *Source) leave() {
+func (s *subscription) leave() {
 	s.mu.Lock()
 	current := s.session
 	s.mu.Unlock()

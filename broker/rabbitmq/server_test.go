@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -29,9 +30,12 @@ type server struct {
 
 	port, epmdPort, distPort int
 
-	mu  sync.Mutex // guards the fields below
-	cmd *exec.Cmd
 	out *os.File
+
+	mu    sync.Mutex // guards the fields below
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when cmd has ended
+	conn  *amqp.Connection
 }
 
 var shared struct {
@@ -78,7 +82,7 @@ func newServer() (*server, error) {
 	s.port, s.epmdPort, s.distPort = ports[0], ports[1], ports[2]
 	for name, text := range map[string]string{
 		"plugins":       "[].\n",
-		"rabbitmq.conf": "vm_memory_high_watermark.absolute = 256MiB\ndisk_free_limit.absolute = 10MB\nchannel_tick_interval = 1000\n",
+		"rabbitmq.conf": "vm_memory_high_watermark.absolute = 256MiB\ndisk_free_limit.absolute = 10MB\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return nil, err
@@ -134,23 +138,34 @@ func (s *server) start() error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // it is killed, or answers finds its output
+	}()
 	s.mu.Lock()
-	s.cmd = cmd
+	s.cmd, s.ended = cmd, ended
 	s.mu.Unlock()
-	return s.answers(2 * time.Minute)
+	return s.answers(ended, 3*time.Minute)
 }
 
 // answers waits until a client can log in.
-func (s *server) answers(limit time.Duration) error {
-	for end := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
+func (s *server) answers(ended <-chan struct{}, limit time.Duration) error {
+	timeout := time.After(limit)
+	for {
 		conn, err := amqp.Dial(s.url(s.direct()))
 		if err == nil {
 			return conn.Close()
 		}
-		if time.Now().After(end) {
-			out, _ := os.ReadFile(s.out.Name())
-			return fmt.Errorf("no answer within %v: %w\n%s", limit, err, out[max(0, len(out)-3000):])
+		select {
+		case <-time.After(50 * time.Millisecond):
+			continue
+		case <-ended:
+			err = errors.New("the server has ended")
+		case <-timeout:
 		}
+		out, _ := os.ReadFile(s.out.Name())
+		return fmt.Errorf("no answer: %w\n%s", err, out[max(0, len(out)-3000):])
 	}
 }
 
@@ -176,11 +191,9 @@ func (s *server) signal(sig syscall.Signal) error {
 func (s *server) crash() error {
 	err := s.signal(syscall.SIGKILL)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	var exit *exec.ExitError
-	if werr := s.cmd.Wait(); !errors.As(werr, &exit) {
-		err = errors.Join(err, werr)
-	}
+	ended := s.ended
+	s.mu.Unlock()
+	<-ended
 	return err
 }
 
@@ -201,30 +214,48 @@ func (s *server) shut() {
 	}
 }
 
-// eval has the server evaluate an Erlang expression.
-func (s *server) eval(t testing.TB, expression string) string {
+// eval has the server evaluate Erlang expressions. rabbitmqctl would do, and need seconds.
+func (s *server) eval(t testing.TB, expressions string) {
 	t.Helper()
-	cmd := s.command(filepath.Join(filepath.Dir(program), "rabbitmqctl"), "--node", s.node(), "eval", expression)
-	cmd.Stdout, cmd.Stderr = nil, nil
-	cmd.Env = append(cmd.Env, s.ports()...)
-	out, err := cmd.CombinedOutput()
+	cookie, err := os.ReadFile(filepath.Join(s.dir, ".erlang.cookie"))
 	if err != nil {
-		t.Fatalf("rabbitmqctl eval %q: %v\n%s", expression, err, out)
+		t.Fatal(err)
 	}
-	return string(out)
+	cmd := s.command("erl_call", "-c", string(cookie), "-n", s.node(), "-e")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(expressions+"\n"), nil, nil
+	cmd.Env = append(cmd.Env, s.ports()...)
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "{ok, ") {
+		t.Fatalf("evaluate %q: %v\n%s", expressions, err, out)
+	}
 }
 
 // with calls f with a channel to the server that no proxy disturbs.
 func (s *server) with(ctx context.Context, f func(*amqp.Channel) error) error {
-	conn, err := amqp.DialConfig(s.url(s.direct()), amqp.Config{Heartbeat: time.Minute})
+	ch, err := s.admin()
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.CloseDeadline(time.Now()) })()
-	ch, err := conn.Channel()
-	if err != nil {
+	defer ch.Close()
+	done := make(chan error, 1)
+	go func() { done <- f(ch) }()
+	select {
+	case err := <-done:
 		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return f(ch)
+}
+
+// admin opens a channel on a connection that lasts as long as the server does.
+func (s *server) admin() (*amqp.Channel, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn == nil || s.conn.IsClosed() {
+		conn, err := amqp.DialConfig(s.url(s.direct()), amqp.Config{Heartbeat: time.Minute})
+		if err != nil {
+			return nil, err
+		}
+		s.conn = conn
+	}
+	return s.conn.Channel()
 }

@@ -104,15 +104,14 @@ func cloneTLS(c *tls.Config) *tls.Config {
 	return c.Clone()
 }
 
-// A session is the link of a source while it lasts. Delivery tags count for one channel
+// A session is the link of a subscription while it lasts. Delivery tags count for one channel
 // only, so each delivery knows its session.
 type session struct {
 	*link
-	number  int // of the sessions of the source, from 1
+	number  int // of the sessions, from 1
 	dead    atomic.Bool
-	began   time.Time
-	written int    // settlements of orphans that were sent; guarded by Source.mu
-	proven  int    // of these, the ones that the broker has processed; guarded by Source.mu
+	written int    // settlements of orphans that were sent; guarded by subscription.mu
+	proven  int    // of these, the ones that the broker has processed; guarded by subscription.mu
 	lastTag uint64 // of the deliveries; used by the running consumer's goroutine
 }
 
@@ -120,14 +119,14 @@ type session struct {
 type consumer struct {
 	session  *session
 	tag      string
-	ending   bool          // guarded by Source.mu; the source cancels it
-	canceled bool          // guarded by Source.mu; its deliveries are orphans
+	ending   bool          // guarded by subscription.mu; the source cancels it
+	canceled bool          // guarded by subscription.mu; its deliveries are orphans
 	drained  chan struct{} // closed when all its deliveries were received
 }
 
 // connect opens a session with the first node that answers, from the one that follows the
 // last.
-func (s *Source) connect(ctx context.Context) (*session, error) {
+func (s *subscription) connect(ctx context.Context) (*session, error) {
 	var errs []error
 	for range s.cfg.URLs {
 		url := s.cfg.URLs[s.node%len(s.cfg.URLs)]
@@ -136,7 +135,7 @@ func (s *Source) connect(ctx context.Context) (*session, error) {
 		if err == nil {
 			if err = s.check(ctx, l); err == nil {
 				s.sessions++
-				return &session{link: l, number: s.sessions, began: time.Now()}, nil
+				return &session{link: l, number: s.sessions}, nil
 			}
 			l.kill()
 		}
@@ -149,7 +148,7 @@ func (s *Source) connect(ctx context.Context) (*session, error) {
 }
 
 // check asks whether the queue and the place for dead letters exist.
-func (s *Source) check(ctx context.Context, l *link) error {
+func (s *subscription) check(ctx context.Context, l *link) error {
 	defer context.AfterFunc(ctx, l.kill)()
 	if _, err := l.ch.QueueDeclarePassive(s.cfg.Queue, false, false, false, false, nil); err != nil {
 		return err

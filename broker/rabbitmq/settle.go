@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/weir-go/weir/broker"
 )
@@ -77,7 +78,7 @@ func (d *delivery) begin(ctx context.Context) error {
 			s.window.EndStale()
 			s.settledLocked()
 			return ErrLost
-		case d.consumer.canceled || s.window.Begin():
+		case d.consumer.canceled || !s.changing && s.window.Begin():
 			return nil
 		}
 		s.crowded++
@@ -106,6 +107,7 @@ func (d *delivery) finish(ctx context.Context) error {
 		return ErrLost
 	case !d.consumer.canceled:
 		s.window.EndActive()
+		s.moved = time.Now()
 		s.settledLocked()
 		return nil
 	}
@@ -131,8 +133,8 @@ func (d *delivery) finish(ctx context.Context) error {
 	return nil
 }
 
-// settledLocked has drive look whether the source can end.
-func (s *Source) settledLocked() {
+// settledLocked has drive look whether it can end.
+func (s *subscription) settledLocked() {
 	if s.closing {
 		signal(s.wake)
 	}

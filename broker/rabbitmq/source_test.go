@@ -2,7 +2,9 @@ package rabbitmq_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,7 +23,7 @@ var queues atomic.Int64
 // newQueue makes an empty queue of its own, and one for its dead letters.
 func newQueue(t testing.TB, s *server, kind string) string {
 	t.Helper()
-	queue := fmt.Sprintf("q%d-%s", queues.Add(1), kind)
+	queue := fmt.Sprintf("%s-%d-%s", kind, queues.Add(1), strings.ToLower(rand.Text()[:6]))
 	if err := s.declare(t.Context(), queue, kind); err != nil {
 		t.Fatal(err)
 	}

@@ -57,6 +57,11 @@ func (w *Window) Fits() bool { return w.commitment() <= w.want }
 
 func (w *Window) commitment() int { return w.prefetch + w.orphans + w.unproven + w.stale }
 
+// Quiet reports whether the broker has sent all that the running consumer may get, and no
+// settlement is on its way that would let it send more. Canceling the consumer then cannot
+// cross with a delivery.
+func (w *Window) Quiet() bool { return w.active >= w.prefetch && w.settling == 0 }
+
 // Deliver notes a delivery to the running consumer.
 func (w *Window) Deliver() { w.active++ }
 
