@@ -95,6 +95,9 @@ func (p *pump) Request(n int) {
 	n = min(n, maxDemand-p.wanted)
 	p.wanted += n
 	p.cfg.Meter.count(func(s *Stats) { s.Wanted += n })
+	if r, ok := p.fetcher.(Requester); ok {
+		r.Request(n)
+	}
 	signal(p.more)
 }
 

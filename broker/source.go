@@ -65,6 +65,15 @@ type Fetcher interface {
 	Close(ctx context.Context) error
 }
 
+// A Requester is a Fetcher that must know of demand at once. The source calls Request with
+// each request, before its own Request returns. A broker that sends messages by itself needs
+// it. There, an acknowledgement makes room for the next message, and the Fetcher must know
+// whether that one was requested. Request must not block.
+type Requester interface {
+	Fetcher
+	Request(n int)
+}
+
 var (
 	// ErrSettled is the error of a message that was settled or given back before.
 	ErrSettled = errors.New("broker: the message is settled already")
