@@ -81,7 +81,7 @@ func TestServeDemandAndAcknowledgement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(0)
 		s := q.serve(t, encode, broker.ServeConfig{})
-		in := s.dial(t, streamcredit.WithManualDemand(), streamcredit.WithExplicitDone())
+		in := s.dial(t, streamcredit.WithManualDemand(), streamcredit.WithExplicitConsume())
 		time.Sleep(10 * time.Second)
 		if got := q.fetched(); got != nil {
 			t.Errorf("fetches without demand: got %v, want none", got)
@@ -154,7 +154,7 @@ func TestServeBoundsDemand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(1000)
 		s := q.serve(t, encode, broker.ServeConfig{MaxUnconsumed: 20})
-		in := s.dial(t, streamcredit.WithManualDemand(), streamcredit.WithExplicitDone())
+		in := s.dial(t, streamcredit.WithManualDemand(), streamcredit.WithExplicitConsume())
 		if err := in.Request(1 << 40); err != nil {
 			t.Fatal(err)
 		}
@@ -164,7 +164,7 @@ func TestServeBoundsDemand(t *testing.T) {
 			if _, err := in.Recv(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			in.Done(1)
+			in.Consume(1)
 		}
 		time.Sleep(time.Second)
 		wantState(t, q, 880, 20)
@@ -219,7 +219,7 @@ func TestServeEnds(t *testing.T) {
 				}, broker.ServeConfig{})
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				in, err := streamcredit.DialReceive(ctx, s.client.Subscribe, streamcredit.WithManualDemand(), streamcredit.WithExplicitDone())
+				in, err := streamcredit.DialReceive(ctx, s.client.Subscribe, streamcredit.WithManualDemand(), streamcredit.WithExplicitConsume())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -253,7 +253,7 @@ func TestServeSourceCloses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(3)
 		s := q.serve(t, encode, broker.ServeConfig{})
-		in := s.dial(t, streamcredit.WithWindow(10), streamcredit.WithExplicitDone())
+		in := s.dial(t, streamcredit.WithWindow(10), streamcredit.WithExplicitConsume())
 		time.Sleep(time.Second)
 		closed := make(chan error, 1)
 		source := <-s.source
@@ -263,7 +263,7 @@ func TestServeSourceCloses(t *testing.T) {
 			if _, err := in.Recv(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			in.Done(1)
+			in.Consume(1)
 		}
 		if _, err := in.Recv(t.Context()); !errors.Is(err, streamcredit.ErrGoingAway) {
 			t.Errorf("Recv: got %v, want ErrGoingAway", err)
