@@ -30,6 +30,8 @@ type SourceConfig struct {
 	// Fetcher. It must be safe for concurrent use, and quick. The source goes on. A panic
 	// in it is ignored.
 	OnError func(error)
+	// Meter counts for metrics. The default is none.
+	Meter *Meter
 	// Logger gets a line when the connection to the broker is lost, and when it is back.
 	// The default is [slog.Default].
 	Logger *slog.Logger
@@ -56,6 +58,9 @@ const (
 func (c SourceConfig) withDefaults() SourceConfig {
 	c.Name = check.Or(c.Name, "default")
 	c.MaxHold = check.Or(c.MaxHold, defaultMaxHold)
+	if c.Meter == nil {
+		c.Meter = &Meter{}
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}

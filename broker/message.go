@@ -40,7 +40,7 @@ func NewMessage(m Message, s Settler) *Message {
 // unless the error wraps [ErrSettled]. Of several calls at the same time the first that
 // succeeds wins, and the others return ErrSettled.
 func (m *Message) Ack(ctx context.Context) error {
-	return m.settle(ctx, verdict{kind: acked})
+	return m.settle(ctx, verdict{kind: Acked})
 }
 
 // Nack gives the message back or sets it aside, as d says. In all else it is like Ack.
@@ -60,6 +60,9 @@ func (m *Message) Extend(ctx context.Context) error {
 	}
 	return m.settlement.extend(ctx)
 }
+
+// isSettled reports whether the message is settled, or belongs to others.
+func (m *Message) isSettled() bool { return m.settlement != nil && m.settlement.over.Load() }
 
 func (m *Message) settle(ctx context.Context, v verdict) error {
 	if m.settlement == nil {
@@ -96,5 +99,5 @@ func DeadLetter(reason string) Disposition {
 		}
 		reason = reason[:cut]
 	}
-	return Disposition{kind: deadLettered, reason: reason}
+	return Disposition{kind: DeadLettered, reason: reason}
 }

@@ -88,8 +88,13 @@ func (p *pump) Request(n int) {
 		return
 	}
 	p.mu.Lock()
-	p.wanted += min(n, maxDemand-p.wanted)
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	if p.closing {
+		return
+	}
+	n = min(n, maxDemand-p.wanted)
+	p.wanted += n
+	p.cfg.Meter.count(func(s *Stats) { s.Wanted += n })
 	signal(p.more)
 }
 
@@ -137,7 +142,7 @@ func (p *pump) poll(ctx context.Context) (*Message, error) {
 func (p *pump) demandLocked() int { return p.wanted - (len(p.held) - p.surplus) }
 
 // settled forgets a message. It is called once for each message.
-func (p *pump) settled(s *settlement, _ kind) {
+func (p *pump) settled(s *settlement, k Settlement) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h, ok := p.held[s]
@@ -148,11 +153,17 @@ func (p *pump) settled(s *settlement, _ kind) {
 	if h.timer != nil {
 		h.timer.Stop()
 	}
+	one := 1
 	if h.surplus {
 		p.surplus--
-	} else {
-		p.wanted--
+		one = 0
 	}
+	p.wanted -= one
+	p.cfg.Meter.count(func(s *Stats) {
+		s.Held--
+		s.Wanted -= one
+		s.Settled[k]++
+	})
 	if !h.delivered {
 		p.dropLocked(h.message)
 	}
@@ -169,8 +180,9 @@ func (p *pump) dropLocked(m *Message) {
 	}
 }
 
-// report tells the hook of an error.
+// report tells the meter and the hook of an error.
 func (p *pump) report(err error) {
+	p.cfg.Meter.errs(err)
 	if p.cfg.OnError != nil {
 		_ = guarded("hook", func() error { p.cfg.OnError(err); return nil })
 	}

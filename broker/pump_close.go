@@ -56,6 +56,10 @@ func (p *pump) shutdown() {
 	<-giving
 	p.bid(p.holdings(true))
 	p.result = errors.Join(p.abandon(), p.closeFetcher())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cfg.Meter.count(func(s *Stats) { s.Wanted -= p.wanted })
+	p.wanted = 0
 }
 
 // closeFetcher closes the Fetcher once Fetch has returned. If Fetch does not return, the
@@ -182,7 +186,7 @@ func await(ctx context.Context, group *sync.WaitGroup) {
 func (p *pump) abandon() error {
 	left := p.holdings(true)
 	for _, m := range left {
-		m.settlement.end(lost)
+		m.settlement.end(Lost)
 	}
 	if len(left) == 0 {
 		return nil

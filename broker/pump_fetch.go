@@ -130,6 +130,13 @@ func (p *pump) claimLocked(m *Message) error {
 		p.surplus++
 	}
 	p.held[s] = h
+	p.cfg.Meter.count(func(s *Stats) {
+		s.Held++
+		s.Fetched++
+		if m.Attempt > 1 {
+			s.Redelivered++
+		}
+	})
 	if p.cfg.ExtendEvery > 0 {
 		h.timer = time.AfterFunc(p.cfg.ExtendEvery, func() { p.extend(h) })
 	}
@@ -194,6 +201,8 @@ func (p *pump) extend(h *holding) {
 		}
 		p.report(fmt.Errorf("broker: cannot extend message %q: %w", h.message.ID, err))
 		next = max(next/4, minExtend)
+	} else {
+		p.cfg.Meter.count(func(s *Stats) { s.Extended++ })
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

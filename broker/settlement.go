@@ -7,19 +7,9 @@ import (
 	"sync/atomic"
 )
 
-// A kind is one way in which a message can be settled.
-type kind uint8
-
-const (
-	requeued kind = iota // the zero Disposition
-	acked
-	deadLettered
-	lost // the broker took it away, or the source was closed
-)
-
-// A verdict is a kind, and the reason of a dead letter.
+// A verdict is the way in which a message is to be settled, and the reason of a dead letter.
 type verdict struct {
-	kind   kind
+	kind   Settlement
 	reason string
 }
 
@@ -45,7 +35,7 @@ func (s *settlement) settle(ctx context.Context, v verdict) error {
 	case err == nil:
 		s.end(v.kind)
 	case errors.Is(err, ErrSettled):
-		s.end(lost)
+		s.end(Lost)
 	}
 	return err
 }
@@ -60,7 +50,7 @@ func (s *settlement) extend(ctx context.Context) error {
 	}
 	err := guarded("settler", func() error { return s.settler.Extend(ctx) })
 	if errors.Is(err, ErrSettled) {
-		s.end(lost)
+		s.end(Lost)
 	}
 	return err
 }
@@ -68,9 +58,9 @@ func (s *settlement) extend(ctx context.Context) error {
 func (s *settlement) tell(ctx context.Context, v verdict) error {
 	return guarded("settler", func() error {
 		switch v.kind {
-		case acked:
+		case Acked:
 			return s.settler.Ack(ctx)
-		case deadLettered:
+		case DeadLettered:
 			return s.settler.DeadLetter(ctx, v.reason)
 		default:
 			return s.settler.Requeue(ctx)
@@ -79,7 +69,7 @@ func (s *settlement) tell(ctx context.Context, v verdict) error {
 }
 
 // end settles the message for good. Only the first call has an effect.
-func (s *settlement) end(k kind) {
+func (s *settlement) end(k Settlement) {
 	if !s.over.CompareAndSwap(false, true) {
 		return
 	}
