@@ -156,9 +156,11 @@ func (c Config) validate() error {
 	wrong(c.Group == "", "Group: got none, want the name of the consumer group")
 	wrong(c.Consumer == givenBack, "Consumer: got %q, want another name, because this one owns what was given back", givenBack)
 	wrong(c.DeadLetters != "" && c.DeadLetters == c.Stream, "DeadLetters: got %q, which is the Stream, want another key", c.DeadLetters)
-	wrong(c.AckTimeout < minAckTimeout || c.AckTimeout > longIdle, "AckTimeout: got %v, want %v to %v", c.AckTimeout, minAckTimeout, longIdle)
+	wrong(c.AckTimeout < minAckTimeout || c.AckTimeout > longIdle,
+		"AckTimeout: got %v, want %v to %v", c.AckTimeout, minAckTimeout, longIdle)
 	wrong(c.Poll < minPoll || c.Poll > maxPoll, "Poll: got %v, want %v to %v", c.Poll, minPoll, maxPoll)
-	wrong(c.Source.ExtendEvery >= c.AckTimeout, "Source.ExtendEvery: got %v, want less than AckTimeout, %v", c.Source.ExtendEvery, c.AckTimeout)
+	wrong(c.Source.ExtendEvery >= c.AckTimeout,
+		"Source.ExtendEvery: got %v, want less than AckTimeout, %v", c.Source.ExtendEvery, c.AckTimeout)
 	wrong(c.BodyField == c.KeyField, "BodyField and KeyField: got %q for both, want two names", c.BodyField)
 	return errors.Join(errs...)
 }

@@ -41,7 +41,8 @@ func readReply(reply any) ([]entry, error) {
 	case nil:
 		return nil, nil
 	case map[any]any:
-		for _, entries = range r {
+		for _, list := range r {
+			entries = list
 		}
 	case []any:
 		if len(r) != 1 {

@@ -4,34 +4,32 @@ import (
 	"context"
 	"fmt"
 	"log"
-	"time"
+	"os"
+	"os/signal"
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/weir-go/weir/broker"
 	"github.com/weir-go/weir/broker/redis"
 )
 
-func Example() {
+func Example() { //nolint:testableexamples // it needs a server
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
 	source, err := redis.Open(redis.Config{
 		Redis:       goredis.UniversalOptions{Addrs: []string{"localhost:6379"}},
 		Stream:      "jobs",
 		Group:       "workers",
 		DeadLetters: "jobs.dead",
-		AckTimeout:  time.Minute,
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	source.Request(1)
-	m, err := source.Next(context.Background())
+	err = broker.Consume(ctx, source, func(ctx context.Context, m *broker.Message) error {
+		fmt.Printf("%s, attempt %d\n", m.Body, m.Attempt)
+		return nil // acknowledges
+	}, broker.ConsumeConfig{})
 	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Printf("%s\n", m.Body)
-	if err := m.Ack(context.Background()); err != nil {
-		log.Print(err)
-	}
-	if err := source.Close(context.Background()); err != nil {
 		log.Print(err)
 	}
 }

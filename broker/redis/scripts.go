@@ -12,6 +12,8 @@ import goredis "github.com/redis/go-redis/v9"
 // them, "count" another delivery of them, or "keep" their count. ARGV[7] and more are the
 // entries of this consumer that it does know. One call looks at 1,000 pending entries at
 // most. It returns where to go on, the number of trimmed entries, and the entries.
+//
+//nolint:dupword // Lua
 var claimScript = goredis.NewScript(`
 local known = {}
 for i = 7, #ARGV do known[ARGV[i]] = true end
@@ -56,6 +58,8 @@ return n
 
 // pending is the beginning of scripts for the entry ARGV[3], which must belong to the
 // consumer.
+//
+//nolint:dupword // Lua
 const pending = `
 local p = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1, ARGV[2])
 if #p == 0 then return 0 end
@@ -103,6 +107,8 @@ return 0
 
 // sweepScript deletes the consumers whose names begin with ARGV[2], which have no entries
 // and were idle for ARGV[3] milliseconds. Each process that crashed has left one.
+//
+//nolint:dupword // Lua
 var sweepScript = goredis.NewScript(`
 for _, c in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
 	local info = {}

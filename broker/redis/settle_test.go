@@ -2,6 +2,7 @@ package redis_test
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -133,7 +134,7 @@ func TestDeadLetter(t *testing.T) {
 		if err != nil || len(got) != 1 {
 			t.Fatalf("got dead letters %v, %v, want one", got, err)
 		}
-		want := append(fields, "weir-reason", "it is bad", "weir-stream", "s", "weir-group", group, "weir-id", id, "weir-attempt", "1")
+		want := append(slices.Clone(fields), "weir-reason", "it is bad", "weir-stream", "s", "weir-group", group, "weir-id", id, "weir-attempt", "1")
 		var have []string
 		for _, f := range got[0].([]any)[1].([]any) {
 			have = append(have, f.(string))

@@ -116,7 +116,7 @@ func (s *server) consumeByHand(ctx context.Context, queue string, done func()) {
 			demand++
 		}
 		out, err := client.ReceiveMessage(quiet, &awssqs.ReceiveMessageInput{
-			QueueUrl: url, MaxNumberOfMessages: int32(demand), WaitTimeSeconds: 1, //nolint:gosec // at most ten
+			QueueUrl: url, MaxNumberOfMessages: int32(demand), WaitTimeSeconds: 1,
 		})
 		if err == nil {
 			for _, m := range out.Messages {

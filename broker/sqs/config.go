@@ -14,13 +14,15 @@ import (
 )
 
 // An API has the methods of the client of SQS that a source uses.
+//
+//nolint:lll // the signatures of the client
 type API interface {
-	ReceiveMessage(context.Context, *awssqs.ReceiveMessageInput, ...func(*awssqs.Options)) (*awssqs.ReceiveMessageOutput, error)
-	DeleteMessageBatch(context.Context, *awssqs.DeleteMessageBatchInput, ...func(*awssqs.Options)) (*awssqs.DeleteMessageBatchOutput, error)
-	ChangeMessageVisibilityBatch(context.Context, *awssqs.ChangeMessageVisibilityBatchInput, ...func(*awssqs.Options)) (*awssqs.ChangeMessageVisibilityBatchOutput, error)
-	SendMessage(context.Context, *awssqs.SendMessageInput, ...func(*awssqs.Options)) (*awssqs.SendMessageOutput, error)
-	GetQueueAttributes(context.Context, *awssqs.GetQueueAttributesInput, ...func(*awssqs.Options)) (*awssqs.GetQueueAttributesOutput, error)
-	GetQueueUrl(context.Context, *awssqs.GetQueueUrlInput, ...func(*awssqs.Options)) (*awssqs.GetQueueUrlOutput, error)
+	ReceiveMessage(ctx context.Context, in *awssqs.ReceiveMessageInput, options ...func(*awssqs.Options)) (*awssqs.ReceiveMessageOutput, error)
+	DeleteMessageBatch(ctx context.Context, in *awssqs.DeleteMessageBatchInput, options ...func(*awssqs.Options)) (*awssqs.DeleteMessageBatchOutput, error)
+	ChangeMessageVisibilityBatch(ctx context.Context, in *awssqs.ChangeMessageVisibilityBatchInput, options ...func(*awssqs.Options)) (*awssqs.ChangeMessageVisibilityBatchOutput, error)
+	SendMessage(ctx context.Context, in *awssqs.SendMessageInput, options ...func(*awssqs.Options)) (*awssqs.SendMessageOutput, error)
+	GetQueueAttributes(ctx context.Context, in *awssqs.GetQueueAttributesInput, options ...func(*awssqs.Options)) (*awssqs.GetQueueAttributesOutput, error)
+	GetQueueUrl(ctx context.Context, in *awssqs.GetQueueUrlInput, options ...func(*awssqs.Options)) (*awssqs.GetQueueUrlOutput, error)
 }
 
 var _ API = (*awssqs.Client)(nil)
@@ -122,12 +124,15 @@ func (c Config) validate() error {
 	}
 	wrong(c.Client == nil, "Client: got none, want a client of SQS")
 	wrong(c.QueueURL == "", "QueueURL: got none, want the address of the queue")
-	wrong(!seconds(c.Visibility, time.Second, maxVisibility), "Visibility: got %v, want whole seconds from 1s to %v", c.Visibility, maxVisibility)
+	wrong(!seconds(c.Visibility, time.Second, maxVisibility),
+		"Visibility: got %v, want whole seconds from 1s to %v", c.Visibility, maxVisibility)
 	wrong(!seconds(c.Wait, time.Second, maxWait), "Wait: got %v, want whole seconds from 1s to %v", c.Wait, maxWait)
 	wrong(c.Receives < 1, "Receives: got %d, want 1 or more", c.Receives)
 	wrong(c.Batch < 1 || c.Batch > most, "Batch: got %d, want 1 to %d", c.Batch, most)
-	wrong(!seconds(c.RequeueDelay, 0, maxVisibility), "RequeueDelay: got %v, want whole seconds from 0 to %v", c.RequeueDelay, maxVisibility)
-	wrong(c.Source.ExtendEvery >= c.Visibility, "Source.ExtendEvery: got %v, want less than Visibility, %v", c.Source.ExtendEvery, c.Visibility)
+	wrong(!seconds(c.RequeueDelay, 0, maxVisibility),
+		"RequeueDelay: got %v, want whole seconds from 0 to %v", c.RequeueDelay, maxVisibility)
+	wrong(c.Source.ExtendEvery >= c.Visibility,
+		"Source.ExtendEvery: got %v, want less than Visibility, %v", c.Source.ExtendEvery, c.Visibility)
 	wrong(c.DeadLetterURL != "" && c.DeadLetterURL == c.QueueURL, "DeadLetterURL: got the QueueURL, want another queue")
 	wrong(c.DeadLetterURL != "" && strings.HasSuffix(c.DeadLetterURL, ".fifo") != c.fifo(),
 		"DeadLetterURL: got %q for the queue %q, want both FIFO or both standard", c.DeadLetterURL, c.QueueURL)

@@ -4,14 +4,19 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"os"
+	"os/signal"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"github.com/weir-go/weir/broker"
 	"github.com/weir-go/weir/broker/sqs"
 )
 
-func Example() {
+func Example() { //nolint:testableexamples // it needs a queue
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
 	var cfg aws.Config // of config.LoadDefaultConfig
 	source, err := sqs.Open(sqs.Config{
 		Client:   awssqs.NewFromConfig(cfg),
@@ -20,16 +25,11 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	source.Request(1)
-	m, err := source.Next(context.Background())
+	err = broker.Consume(ctx, source, func(ctx context.Context, m *broker.Message) error {
+		fmt.Printf("%s, attempt %d\n", m.Body, m.Attempt)
+		return nil // deletes
+	}, broker.ConsumeConfig{})
 	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Printf("%s\n", m.Body)
-	if err := m.Ack(context.Background()); err != nil {
-		log.Print(err)
-	}
-	if err := source.Close(context.Background()); err != nil {
 		log.Print(err)
 	}
 }

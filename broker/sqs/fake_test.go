@@ -258,6 +258,7 @@ func (f *fake) GetQueueAttributes(context.Context, *awssqs.GetQueueAttributesInp
 	return &awssqs.GetQueueAttributesOutput{Attributes: f.attributes}, nil
 }
 
+//nolint:revive // the name of the client's method
 func (f *fake) GetQueueUrl(_ context.Context, in *awssqs.GetQueueUrlInput, _ ...func(*awssqs.Options)) (*awssqs.GetQueueUrlOutput, error) {
 	url := "https://sqs/" + *in.QueueOwnerAWSAccountId + "/" + *in.QueueName
 	return &awssqs.GetQueueUrlOutput{QueueUrl: &url}, nil

@@ -146,7 +146,7 @@ func (f *fetcher) request(k int) ([]*broker.Message, error) {
 	defer cancel()
 	in := &awssqs.ReceiveMessageInput{
 		QueueUrl:              &f.QueueURL,
-		MaxNumberOfMessages:   int32(k), //nolint:gosec // at most ten
+		MaxNumberOfMessages:   int32(k),
 		VisibilityTimeout:     wholeSeconds(f.Visibility),
 		WaitTimeSeconds:       wholeSeconds(f.Wait),
 		MessageAttributeNames: []string{"All"},

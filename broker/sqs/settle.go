@@ -209,8 +209,9 @@ func isStale(err error) bool {
 	if hasCode(err, "ReceiptHandleIsInvalid", "MessageNotInflight") {
 		return true
 	}
-	text := strings.ToLower(api.ErrorMessage())
-	return hasCode(err, "InvalidParameterValue") && (strings.Contains(text, "expired") || strings.Contains(text, "not available for visibility timeout change"))
+	text := api.ErrorMessage()
+	return hasCode(err, "InvalidParameterValue") &&
+		(strings.Contains(text, "expired") || strings.Contains(text, "not available for visibility timeout change"))
 }
 
 // isAnswer reports whether another try would get the same answer.
