@@ -142,8 +142,13 @@ func (c *consumer) waitOut(d *delivery) {
 	if d.hold <= 0 {
 		return
 	}
+	apart := 0
+	if d.alone >= mostAlone {
+		apart = 1
+	}
 	c.mu.Lock()
 	c.holding++
+	c.apart += apart
 	c.mu.Unlock()
 	c.request()
 	pause(c.receiving.ctx, d.hold)
@@ -151,6 +156,7 @@ func (c *consumer) waitOut(d *delivery) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.holding--
+	c.apart -= apart
 }
 
 // holds notes that a message has its permit.
