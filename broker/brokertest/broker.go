@@ -106,7 +106,8 @@ type QueueConfig struct {
 type Counts struct {
 	// Ready messages wait for a consumer.
 	Ready int
-	// Unacked messages were delivered and neither acknowledged nor given back.
+	// Unacked messages were delivered and not acknowledged. Messages that were given back
+	// count here or as ready ones.
 	Unacked int
 	// Misuse counts settlements that the broker has refused, because it does not know the
 	// message or has settled it already. It is 0 if the broker does not tell.

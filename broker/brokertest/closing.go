@@ -89,9 +89,11 @@ func (tr *trial) receive(from <-chan error) error {
 // that are left.
 func checkLeak(tr *trial) {
 	const rounds, n = 4, 6
+	// The server's own connection may start goroutines when it is used first.
+	tr.publish(rounds * n)
+	tr.counts()
 	before := goroutines()
 	for i := range rounds {
-		tr.publish(n)
 		c := tr.open(fmt.Sprintf("worker-%d", i))
 		c.request(n)
 		msgs := c.take(n / 2)
@@ -99,18 +101,20 @@ func checkLeak(tr *trial) {
 		c.close()
 		tr.must("close again", c.source.Close(tr.ctx))
 	}
-	idle := tr.open("worker-idle")
-	idle.request(1)
-	idle.ack(idle.next(tr.b.Patience))
-	idle.close()
+	// Messages that were given back are there for the next source at once, so none hangs
+	// on a closed one.
+	last, left := tr.open("worker-last"), rounds*(n-n/2)
+	last.request(left + 1)
+	for end := time.Now().Add(tr.b.GiveBack); left > 0; left-- {
+		last.ack(last.next(max(time.Until(end), time.Millisecond)))
+	}
+	last.close()
+	tr.empty()
 	if !tr.await(tr.b.Patience, func() bool { return tr.proxy.Connections() == 0 }) {
 		tr.errorf("%d connections are open after all sources were closed, want 0", tr.proxy.Connections())
 	}
-	tr.awaitCounts("none unacknowledged", tr.b.Patience, func(s Counts) bool {
-		return s.Unacked == 0 && s.Ready == rounds*(n-n/2)-1
-	})
-	var left []string
-	if !tr.await(tr.b.Patience, func() bool { left = leaked(before, tr.b.Ignore); return len(left) == 0 }) {
-		tr.errorf("%d goroutines are left after all sources were closed, the first is:\n%s", len(left), left[0])
+	var running []string
+	if !tr.await(tr.b.Patience, func() bool { running = leaked(before, tr.b.Ignore); return len(running) == 0 }) {
+		tr.errorf("%d goroutines are left after all sources were closed, the first is:\n%s", len(running), running[0])
 	}
 }

@@ -207,7 +207,7 @@ var rows = []row{
 
 	{"acknowledges on close", faults{settler: func(_ *wireClient, s broker.Settler) broker.Settler {
 		return settling{Settler: s, requeue: s.Ack}
-	}}, []string{"close", "leak"}, ""},
+	}}, []string{"close", "leak", "rebalance"}, ""},
 	{"forgets on close", faults{keepConnection: true, settler: func(_ *wireClient, s broker.Settler) broker.Settler {
 		return settling{Settler: s, requeue: ok}
 	}}, []string{"close", "leak"}, ""},

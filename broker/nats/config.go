@@ -1,0 +1,127 @@
+package nats
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weir-go/weir/broker"
+)
+
+// A Config configures [Open]. Stream and Consumer must be set.
+type Config struct {
+	// Stream is the name of the stream.
+	Stream string
+	// Consumer is the name of its durable pull consumer. Workers that share the messages
+	// use the same name.
+	Consumer string
+	// DeadLetter is the subject to which dead letters are published. A stream other than
+	// Stream must store it. The default is none, and then a dead letter is an error and
+	// the message stays where it is.
+	DeadLetter string
+	// RequeueDelay is the time after which a message that was given back is delivered
+	// again. It also holds for messages that a source gives back when it is closed. The
+	// default is 0.
+	RequeueDelay time.Duration
+	// Demand is the largest demand of all workers together. Open returns an error if the
+	// consumer's MaxAckPending is lower, because the server would then deliver less than
+	// was asked for. The default is 0, which checks nothing.
+	Demand int
+	// Source configures the source. The default of ExtendEvery is half of the consumer's
+	// AckWait, or half of the shortest time in its BackOff.
+	Source broker.SourceConfig
+}
+
+// Headers of a dead letter, besides the headers of the message.
+const (
+	// HeaderReason says why the message was set aside.
+	HeaderReason = "Weir-Reason"
+	// HeaderStream and HeaderSequence say where the message is, or was, stored.
+	HeaderStream   = "Weir-Stream"
+	HeaderSequence = "Weir-Sequence"
+	// HeaderSubject is the subject to which the message was published.
+	HeaderSubject = "Weir-Subject"
+	// HeaderAttempt is how often the message was delivered.
+	HeaderAttempt = "Weir-Attempt"
+)
+
+// validate returns all mistakes in c that show without a server.
+func (c Config) validate() error {
+	var bad []error
+	add := func(format string, args ...any) {
+		bad = append(bad, fmt.Errorf("%w: "+format, append([]any{broker.ErrConfig}, args...)...))
+	}
+	if c.Stream == "" {
+		add("Stream: got none, want the name of a stream")
+	}
+	if c.Consumer == "" {
+		add("Consumer: got none, want the name of a durable consumer")
+	}
+	if strings.ContainsAny(c.DeadLetter, "*> \t\r\n") {
+		add("DeadLetter: got %q, want a subject without wildcards", c.DeadLetter)
+	}
+	if c.RequeueDelay < 0 {
+		add("RequeueDelay: got %v, want 0 or more", c.RequeueDelay)
+	}
+	if c.Demand < 0 {
+		add("Demand: got %d, want 0 or more", c.Demand)
+	}
+	return errors.Join(bad...)
+}
+
+// check returns all settings of the consumer with which the source would lose messages or
+// stall.
+func (c Config) check(is jetstream.ConsumerConfig) error {
+	var bad []error
+	add := func(format string, args ...any) {
+		prefix := fmt.Sprintf("consumer %q of stream %q: ", c.Consumer, c.Stream)
+		bad = append(bad, fmt.Errorf("%w: "+prefix+format, append([]any{broker.ErrConfig}, args...)...))
+	}
+	if is.AckPolicy != jetstream.AckExplicitPolicy {
+		add("AckPolicy: got %v, want explicit, or one acknowledgement would settle other messages", is.AckPolicy)
+	}
+	if is.MaxDeliver > 0 {
+		add("MaxDeliver: got %d, want -1, or the server drops a message that was given back too often, without a dead letter",
+			is.MaxDeliver)
+	}
+	if len(is.PriorityGroups) > 0 {
+		add("PriorityGroups: got %v, want none", is.PriorityGroups)
+	}
+	if is.HeadersOnly {
+		add("HeadersOnly: got true, want false, or messages arrive without a body")
+	}
+	if is.MaxAckPending > 0 && is.MaxAckPending < c.Demand {
+		add("MaxAckPending: got %d, want at least the demand of %d", is.MaxAckPending, c.Demand)
+	}
+	if every, wait := c.Source.ExtendEvery, shortest(is); every > 0 && every >= wait {
+		add("AckWait: got %v, want more than ExtendEvery of %v, or messages are delivered again while they are held", wait, every)
+	}
+	return errors.Join(bad...)
+}
+
+// shortest returns the shortest time after which the server delivers an unacknowledged
+// message again.
+func shortest(is jetstream.ConsumerConfig) time.Duration {
+	wait := is.AckWait
+	for _, d := range is.BackOff {
+		wait = min(wait, d)
+	}
+	return wait
+}
+
+// matches reports whether a subject is among those of a filter with wildcards.
+func matches(filter, subject string) bool {
+	f, s := strings.Split(filter, "."), strings.Split(subject, ".")
+	for i, token := range f {
+		switch {
+		case token == ">":
+			return len(s) > i
+		case i >= len(s), token != "*" && token != s[i]:
+			return false
+		}
+	}
+	return len(f) == len(s)
+}

@@ -1,0 +1,77 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weir-go/weir/broker"
+)
+
+// Open returns a source of the messages of a consumer. It asks the server for the settings
+// of the consumer, until ctx ends. The errors of wrong settings wrap broker.ErrConfig and
+// name every one of them.
+//
+// The key of a message is its subject, its ID is the stream with the sequence number, and
+// its attributes are the first values of its headers.
+func Open(ctx context.Context, js jetstream.JetStream, c Config) (broker.Source, error) {
+	if js == nil {
+		return nil, fmt.Errorf("%w: JetStream: got nil, want one", broker.ErrConfig)
+	}
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	consumer, err := js.Consumer(ctx, c.Stream, c.Consumer)
+	switch {
+	case errors.Is(err, jetstream.ErrNotPullConsumer):
+		return nil, fmt.Errorf("%w: consumer %q of stream %q: got a push consumer, want a pull consumer", broker.ErrConfig, c.Consumer, c.Stream)
+	case err != nil:
+		return nil, fmt.Errorf("broker/nats: consumer %q of stream %q: %w", c.Consumer, c.Stream, err)
+	}
+	is := consumer.CachedInfo().Config
+	if err := errors.Join(c.check(is), c.checkDeadLetter(ctx, js, is)); err != nil {
+		return nil, err
+	}
+	if c.Source.ExtendEvery == 0 {
+		c.Source.ExtendEvery = max(shortest(is)/2, leastExtend)
+	}
+	f := newFetcher(js, c, is)
+	source, err := broker.NewSource(f, c.Source)
+	if err != nil {
+		_ = f.Close(ctx)
+	}
+	return source, err
+}
+
+// leastExtend is the shortest time that a source accepts between two extensions.
+const leastExtend = 10 * time.Millisecond
+
+// checkDeadLetter looks for the stream that stores the dead letters.
+func (c Config) checkDeadLetter(ctx context.Context, js jetstream.JetStream, is jetstream.ConsumerConfig) error {
+	if c.DeadLetter == "" {
+		return nil
+	}
+	name, err := js.StreamNameBySubject(ctx, c.DeadLetter)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return fmt.Errorf("%w: DeadLetter: got subject %q, which no stream stores, want one", broker.ErrConfig, c.DeadLetter)
+	case err != nil:
+		return fmt.Errorf("broker/nats: stream of the subject %q: %w", c.DeadLetter, err)
+	}
+	filters := is.FilterSubjects
+	if is.FilterSubject != "" {
+		filters = append(filters[:len(filters):len(filters)], is.FilterSubject)
+	}
+	again := len(filters) == 0
+	for _, filter := range filters {
+		again = again || matches(filter, c.DeadLetter)
+	}
+	if name == c.Stream && again {
+		return fmt.Errorf("%w: DeadLetter: got subject %q, which consumer %q would deliver again, want one of another stream",
+			broker.ErrConfig, c.DeadLetter, c.Consumer)
+	}
+	return nil
+}
