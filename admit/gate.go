@@ -30,6 +30,7 @@ type Gate struct {
 	panics   atomic.Uint64
 	waiters  sync.Pool // of *waiter. Their timers must not leave a testing/synctest bubble.
 	shortest shortestCalls
+	late     lateCalls
 	ready    atomic.Int64 // calls that go on without a permit: see Permit.Ready
 
 	mu        sync.Mutex // guards the fields below

@@ -38,7 +38,7 @@ func (g *Gate) dispatchLocked(now time.Duration) {
 		switch {
 		case sheds:
 			g.refuseWaiterLocked(w, why, now)
-		case g.turns.TooLate(next, g.shortest.of(Class(w.Class), now), r):
+		case g.turns.TooLate(next, g.shortest.of(Class(w.Class), now), g.late.are(Class(w.Class)), r):
 			g.refuseWaiterLocked(w, DeadlineTooClose, now)
 		case s.inFlight()+cost > s.limit():
 			return

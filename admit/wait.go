@@ -78,7 +78,7 @@ func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration) (Per
 	case <-late:
 		refused, left = g.withdraw(w, ctx.Err() != nil)
 	}
-	class, since, granted, got, pressed := Class(w.Class), w.Since, w.granted, w.claim, w.pressed
+	class, since, granted, got, pressed, due := Class(w.Class), w.Since, w.granted, w.claim, w.pressed, w.Deadline
 	now := g.now()
 	w.stopTimer()
 	g.waiters.Put(w)
@@ -95,7 +95,8 @@ func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration) (Per
 		return Permit{}, g.leave(class, now-since, err)
 	}
 	g.holding(got, func() { g.countWaited(class, now-since) })
-	return Permit{gate: g, start: granted, claim: got, pressed: pressed, waited: granted - since}, nil
+	g.yield.maybe(g.inFlight.load().inFlight())
+	return Permit{gate: g, start: granted, claim: got, pressed: pressed, waited: granted - since, due: due}, nil
 }
 
 func (w *waiter) startTimer(d time.Duration) <-chan time.Time {

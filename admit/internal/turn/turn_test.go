@@ -83,6 +83,14 @@ func (d *desk) serve(n int) {
 	}
 }
 
+// leave removes all waiters, as if they gave up.
+func (d *desk) leave() {
+	for d.q.Len() > 0 {
+		w, _ := d.q.Next(turn.Room{Limit: d.limit, Now: d.now})
+		d.q.Remove(w, d.room())
+	}
+}
+
 func one(class int) turn.Call { return turn.Call{Class: class, Cost: 1} }
 
 // stands plays a load, in calls that come and are served each millisecond, and returns when
@@ -189,6 +197,34 @@ func TestWhileTheQueueStands(t *testing.T) {
 	}
 }
 
+// A queue that is empty for a moment because its waiters gave up has not drained.
+func TestAQueueThatLosesItsWaitersStands(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		pause int // ms without calls after the waiters have left
+		want  bool
+	}{
+		{"at once full again", 0, true},
+		{"empty for half of the time", 20, false},
+	} {
+		d := &desk{q: turn.New(classes(nil)), limit: 8}
+		for at := 0; at < 1500 && !d.q.Standing(normal); at++ {
+			if at%(20+tt.pause) < 20 {
+				for range 4 {
+					d.come(one(normal))
+				}
+				d.serve(2)
+			}
+			if d.now += ms; at%(20+tt.pause) == 19 {
+				d.leave()
+			}
+		}
+		if got := d.q.Standing(normal); got != tt.want {
+			t.Errorf("%s: got standing %v after %v, want %v", tt.name, got, d.now, tt.want)
+		}
+	}
+}
+
 // The class of the lowest priority makes room, its oldest call first; within a class the
 // tenant that takes the most does; and nobody for a call of the same priority.
 func TestWhichCallIsEvicted(t *testing.T) {
@@ -282,24 +318,27 @@ func TestGuessesAreTested(t *testing.T) {
 	}
 }
 
-// While no call of a class has succeeded, nobody knows what its calls take. One that has
-// waited for longer than it has left is too late, although the queue does not stand.
+// While no call of a class has succeeded, nobody knows what its calls take, and while those
+// that waited end late, they take too long. A call that has waited for longer than it has
+// left is too late then, although the queue does not stand.
 func TestTooLateWhileNoneSucceeds(t *testing.T) {
 	d := &desk{q: turn.New(classes(nil)), limit: 1}
 	w := &turn.Waiter{Since: 0, Deadline: 100 * time.Millisecond}
 	tests := []struct {
 		now, least time.Duration
-		want       bool
+		late, want bool
 	}{
-		{50 * time.Millisecond, 0, false},
-		{51 * time.Millisecond, 0, true},
-		{99 * time.Millisecond, time.Microsecond, false},
-		{51 * time.Millisecond, time.Microsecond, false},
+		{50 * time.Millisecond, 0, false, false},
+		{51 * time.Millisecond, 0, false, true},
+		{99 * time.Millisecond, time.Microsecond, false, false},
+		{51 * time.Millisecond, time.Microsecond, false, false},
+		{50 * time.Millisecond, time.Microsecond, true, false},
+		{51 * time.Millisecond, time.Microsecond, true, true},
 	}
 	for _, tt := range tests {
 		d.now = tt.now
-		if got := d.q.TooLate(w, tt.least, d.room()); got != tt.want {
-			t.Errorf("after %v of 100 ms, shortest success %v: got %v, want %v", tt.now, tt.least, got, tt.want)
+		if got := d.q.TooLate(w, tt.least, tt.late, d.room()); got != tt.want {
+			t.Errorf("after %v of 100 ms, shortest success %v, late %v: got %v, want %v", tt.now, tt.least, tt.late, got, tt.want)
 		}
 	}
 }
