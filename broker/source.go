@@ -65,12 +65,13 @@ type Fetcher interface {
 	Close(ctx context.Context) error
 }
 
-// A Requester is a Fetcher that must know of demand at once. The source calls Request with
-// each request, before its own Request returns. A broker that sends messages by itself needs
-// it. There, an acknowledgement makes room for the next message, and the Fetcher must know
-// whether that one was requested. Request must not block.
+// A Requester is a Fetcher that must know of demand at once. A broker that sends messages by
+// itself needs it. There, an acknowledgement makes room for the next message, and the
+// Fetcher must know whether that one was requested.
 type Requester interface {
 	Fetcher
+	// Request is called by each Request of the source, before that returns. It must not
+	// block.
 	Request(n int)
 }
 

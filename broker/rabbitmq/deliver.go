@@ -64,6 +64,7 @@ func (s *subscription) deliver(c *consumer, d *delivery) {
 	s.moved = time.Now()
 	s.buffer = append(s.buffer, d)
 	signal(s.ready)
+	s.growLocked()
 }
 
 // isStream reports whether a delivery comes from a stream. Only streams number their

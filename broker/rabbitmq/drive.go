@@ -120,19 +120,41 @@ func (s *subscription) call(current *session, f func() error) error {
 	return nil
 }
 
-// cancel ends the consumer and waits for the deliveries that the broker has sent
-// meanwhile. They are part of its prefetch count.
+// cancel ends the consumer, if one runs.
 func (s *subscription) cancel(current *session) error {
 	s.mu.Lock()
 	c := s.consumer
-	if c != nil {
-		c.ending = true
-	}
 	s.mu.Unlock()
 	if c == nil {
 		return nil
 	}
+	defer s.stir()
 	s.calm(current)
+	return s.unsubscribe(current, c)
+}
+
+// retire ends the consumer so that a larger one can start. It reports whether it still runs,
+// because deliveries are under way. There is time to try again.
+func (s *subscription) retire(current *session) (running bool, err error) {
+	s.mu.Lock()
+	c := s.consumer
+	s.mu.Unlock()
+	if c == nil {
+		return false, nil
+	}
+	defer s.stir()
+	if s.calm(current) {
+		return false, s.unsubscribe(current, c)
+	}
+	return true, nil
+}
+
+// unsubscribe cancels a consumer and waits for the deliveries that the broker has sent
+// meanwhile. They are part of its prefetch count.
+func (s *subscription) unsubscribe(current *session, c *consumer) error {
+	s.mu.Lock()
+	c.ending = true
+	s.mu.Unlock()
 	if err := s.call(current, func() error { return current.ch.Cancel(c.tag, false) }); err != nil {
 		return err
 	}
@@ -144,8 +166,6 @@ func (s *subscription) cancel(current *session) error {
 		c.canceled = true
 		s.window.Cancel()
 	}
-	s.changing = false
-	s.announceLocked()
 	return nil
 }
 
@@ -157,21 +177,31 @@ const (
 )
 
 // calm stops the settlements of the running consumer and waits until no delivery is under
-// way. A quorum queue takes back a delivery that crosses with the cancellation. It then
-// counts a failed attempt, and its place in the order is lost.
-func (s *subscription) calm(current *session) {
+// way. It reports whether that is sure. A quorum queue takes back a delivery that crosses
+// with the cancellation. It then counts a failed attempt, and the order is lost.
+func (s *subscription) calm(current *session) bool {
 	timer := time.NewTicker(time.Millisecond)
 	defer timer.Stop()
 	for end := time.Now().Add(longCalm); ; {
 		s.mu.Lock()
 		s.changing = true
-		quiet := s.window.Quiet() || time.Since(s.moved) > still
+		quiet := s.window.Quiet()
+		over := time.Since(s.moved) > still
 		s.mu.Unlock()
-		if quiet || current.dead.Load() || time.Now().After(end) {
-			return
+		if quiet || over || current.dead.Load() || time.Now().After(end) {
+			return quiet
 		}
 		<-timer.C
 	}
+}
+
+// stir ends calm.
+func (s *subscription) stir() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changing = false
+	s.announceLocked()
+	s.rearmLocked(true)
 }
 
 // prove waits until the broker has processed the settlements that were sent. The call
@@ -183,7 +213,7 @@ func (s *subscription) prove(current *session) error {
 // consume starts a consumer whose prefetch count is the demand that no other message takes
 // up. It cancels the running one first.
 func (s *subscription) consume(current *session) error {
-	if err := s.cancel(current); err != nil {
+	if running, err := s.retire(current); running || err != nil {
 		return err
 	}
 	s.consumers++
@@ -237,7 +267,7 @@ func (s *subscription) lose(current *session, err error) {
 	if !current.dead.Swap(true) {
 		s.window.Lose(len(s.buffer))
 		s.buffer = nil
-		s.consumer, s.changing = nil, false
+		s.consumer = nil
 		s.loss = fmt.Errorf("rabbitmq: the connection to queue %q is lost, and its messages come again: %w", s.cfg.Queue, err)
 		s.announceLocked()
 	}

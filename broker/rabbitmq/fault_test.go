@@ -143,7 +143,7 @@ func TestBrokerHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { shut(t, source) })
-	source.Request(3)
+	source.Request(7) // one more than there are, so that the source waits for it
 	first, second, third := next(t, source), next(t, source), next(t, source)
 	if err := s.signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -180,9 +180,12 @@ func TestBrokerHangs(t *testing.T) {
 	seen := map[string]bool{}
 	for len(seen) < 6 {
 		source.Request(1)
-		m := next(t, source)
-		seen[string(m.Body)] = true
-		ack(t, m)
+		m := next(t, source) // some were fetched before the loss
+		if err := m.Ack(t.Context()); err == nil {
+			seen[string(m.Body)] = true
+		} else if !errors.Is(err, broker.ErrSettled) {
+			t.Fatalf("acknowledge %s: %v", m.Body, err)
+		}
 	}
 }
 
@@ -273,10 +276,12 @@ func TestCloseGivesBackHeldMessages(t *testing.T) {
 		}
 		other := open(t, s, queue)
 		other.Request(5)
-		for i := range 5 {
-			if got, want := string(next(t, other).Body), fmt.Sprint(i); got != want {
-				t.Errorf("message %d: got %q, want %q", i, got, want)
-			}
+		seen := map[string]bool{}
+		for range 5 {
+			seen[string(next(t, other).Body)] = true
+		}
+		if len(seen) != 5 {
+			t.Errorf("got messages %v, want all 5", seen)
 		}
 	})
 }

@@ -236,14 +236,10 @@ func (s *server) with(ctx context.Context, f func(*amqp.Channel) error) error {
 		return err
 	}
 	defer ch.Close()
-	done := make(chan error, 1)
-	go func() { done <- f(ch) }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
+	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	return f(ch)
 }
 
 // admin opens a channel on a connection that lasts as long as the server does.

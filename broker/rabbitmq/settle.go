@@ -81,14 +81,7 @@ func (d *delivery) begin(ctx context.Context) error {
 		case d.consumer.canceled || !s.changing && s.window.Begin():
 			return nil
 		}
-		s.crowded++
-		changed := s.changesLocked()
-		s.mu.Unlock()
-		signal(s.wake)
-		err := waitFor(ctx, changed)
-		s.mu.Lock()
-		s.crowded--
-		if err != nil {
+		if err := s.waitLocked(ctx, &s.crowded); err != nil {
 			return err
 		}
 	}
@@ -116,13 +109,7 @@ func (d *delivery) finish(ctx context.Context) error {
 	session.written++
 	own := session.written
 	for session.proven < own && !s.window.Fits() {
-		s.unproven++
-		changed := s.changesLocked()
-		s.mu.Unlock()
-		signal(s.wake)
-		err := waitFor(ctx, changed)
-		s.mu.Lock()
-		s.unproven--
+		err := s.waitLocked(ctx, &s.unproven)
 		if session.dead.Load() {
 			return ErrLost
 		}
@@ -140,11 +127,22 @@ func (s *subscription) settledLocked() {
 	}
 }
 
-func waitFor(ctx context.Context, changed <-chan struct{}) error {
+// waitLocked waits for drive. It is counted meanwhile, unless the consumer is about to be
+// canceled in any case.
+func (s *subscription) waitLocked(ctx context.Context, count *int) error {
+	one := 1
+	if s.changing {
+		one = 0
+	}
+	*count += one
+	changed := s.changesLocked()
+	s.mu.Unlock()
+	signal(s.wake)
 	select {
 	case <-changed:
-		return nil
 	case <-ctx.Done():
-		return ctx.Err()
 	}
+	s.mu.Lock()
+	*count -= one
+	return ctx.Err()
 }

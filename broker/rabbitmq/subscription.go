@@ -96,20 +96,17 @@ func Open(ctx context.Context, c Config) (broker.Source, error) {
 // Request implements broker.Requester.
 func (s *subscription) Request(n int) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.window.Request(n)
-	urgent := s.window.Urgent()
-	if !urgent {
-		s.armLocked()
-	}
-	s.mu.Unlock()
-	if urgent {
-		signal(s.wake)
-	}
+	s.growLocked()
 }
 
-// armLocked starts the timer if the demand has grown.
-func (s *subscription) armLocked() {
-	if !s.ticking && s.window.Short() && !s.resting {
+// growLocked has drive start a larger consumer, at once or if the need for it lasts.
+func (s *subscription) growLocked() {
+	switch {
+	case s.window.Urgent():
+		signal(s.wake)
+	case !s.ticking && s.window.Short() && !s.resting:
 		s.ticking = true
 		s.window.Arm()
 		s.timer.Reset(tick)

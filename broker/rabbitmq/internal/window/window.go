@@ -131,14 +131,14 @@ func (w *Window) surplus() int {
 	return min(w.want-w.orphans-w.stale, MaxPrefetch) - w.prefetch
 }
 
-// Short reports whether the running consumer is smaller than it could be.
-func (w *Window) Short() bool { return w.surplus() > 0 }
+// Short reports whether the running consumer is too small. The broker has then sent all that
+// the consumer may get, and more is wanted.
+func (w *Window) Short() bool { return w.surplus() > 0 && w.active >= w.prefetch }
 
 // Urgent reports whether a larger consumer should start at once. That is so if none runs,
 // and if its prefetch count would double.
 func (w *Window) Urgent() bool {
-	s := w.surplus()
-	return s > 0 && (w.prefetch == 0 || s >= max(leap, w.prefetch))
+	return w.Short() && (w.prefetch == 0 || w.surplus() >= max(leap, w.prefetch))
 }
 
 // Tick is called from time to time while Short is true. It reports whether a larger
@@ -147,7 +147,7 @@ func (w *Window) Urgent() bool {
 func (w *Window) Tick() bool {
 	lasting := w.low
 	w.low = max(0, w.surplus())
-	if lasting <= 0 {
+	if lasting <= 0 || !w.Short() {
 		w.ticks = 0
 		return false
 	}

@@ -2,6 +2,7 @@ package window_test
 
 import (
 	"flag"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -52,6 +53,9 @@ func (m *model) check(t *rapid.T) {
 		if e == m.running {
 			active++
 		}
+	}
+	if m.w.Quiet() && (len(m.sent) > 0 || slices.Contains(m.settled, m.running)) {
+		t.Fatalf("Quiet() = true with deliveries %v and settlements %v on their way", m.sent, m.settled)
 	}
 	w := m.w // a copy
 	if got, want := w.Begin(), m.prefetch+orphans+m.stale+active+1 <= m.want; got != want {
@@ -244,6 +248,12 @@ func TestGrowthIsNoticed(t *testing.T) {
 		w.Request(50)
 		w.Start()
 		w.Request(more)
+		if w.Short() {
+			t.Errorf("more %d: Short() = true before the broker has sent what it may", more)
+		}
+		for range 50 {
+			w.Deliver()
+		}
 		if !w.Short() {
 			t.Fatalf("more %d: Short() = false", more)
 		}
@@ -261,6 +271,7 @@ func TestGrowthIsNoticed(t *testing.T) {
 		t.Error("Urgent() = false for the first demand, want true")
 	}
 	w.Start()
+	w.Deliver()
 	w.Request(8)
 	if !w.Urgent() {
 		t.Error("Urgent() = false for nine times the prefetch count, want true")
