@@ -1,6 +1,10 @@
 package limit
 
-import "math"
+import (
+	"math"
+
+	"github.com/weir-go/weir/internal/check"
+)
 
 // AdaptiveConfig configures [NewAdaptive]. Every zero field means its default.
 type AdaptiveConfig struct {
@@ -149,11 +153,11 @@ const (
 // NewAdaptive returns an Adaptive. It returns an error that wraps ErrConfig if
 // a field is out of range.
 func NewAdaptive(c AdaptiveConfig) (*Adaptive, error) {
-	c.Min, c.Max = or(c.Min, 1), or(c.Max, Max)
-	c.Initial = or(c.Initial, min(max(32, c.Min), c.Max))
-	var bad checks
-	bad.bounds(c.Initial, c.Min, c.Max)
-	if err := bad.err(); err != nil {
+	c.Min, c.Max = check.Or(c.Min, 1), check.Or(c.Max, Max)
+	c.Initial = check.Or(c.Initial, min(max(32, c.Min), c.Max))
+	var bad check.Errors
+	bounds(&bad, c.Initial, c.Min, c.Max)
+	if err := bad.Err(ErrConfig); err != nil {
 		return nil, err
 	}
 	l := float64(c.Initial)

@@ -3,6 +3,8 @@ package limit
 import (
 	"math"
 	"time"
+
+	"github.com/weir-go/weir/internal/check"
 )
 
 // AIMDConfig configures [NewAIMD]. Every zero field means its default.
@@ -31,14 +33,14 @@ type AIMD struct {
 // NewAIMD returns an AIMD. It returns an error that wraps ErrConfig and names
 // every field that is out of range.
 func NewAIMD(c AIMDConfig) (*AIMD, error) {
-	c.Min, c.Max = or(c.Min, 1), or(c.Max, Max)
-	c.Initial = or(c.Initial, min(max(20, c.Min), c.Max))
-	c.Timeout, c.Backoff = or(c.Timeout, 5*time.Second), or(c.Backoff, 0.9)
-	var bad checks
-	bad.bounds(c.Initial, c.Min, c.Max)
-	bad.that(c.Timeout > 0, "Timeout: got %v, want more than 0", c.Timeout)
-	bad.between("Backoff", c.Backoff, 0.5, math.Nextafter(1, 0))
-	if err := bad.err(); err != nil {
+	c.Min, c.Max = check.Or(c.Min, 1), check.Or(c.Max, Max)
+	c.Initial = check.Or(c.Initial, min(max(20, c.Min), c.Max))
+	c.Timeout, c.Backoff = check.Or(c.Timeout, 5*time.Second), check.Or(c.Backoff, 0.9)
+	var bad check.Errors
+	bounds(&bad, c.Initial, c.Min, c.Max)
+	bad.That(c.Timeout > 0, "Timeout: got %v, want more than 0", c.Timeout)
+	check.Between(&bad, "Backoff", c.Backoff, 0.5, math.Nextafter(1, 0))
+	if err := bad.Err(ErrConfig); err != nil {
 		return nil, err
 	}
 	return &AIMD{cfg: c, limit: float64(c.Initial)}, nil

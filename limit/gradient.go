@@ -1,6 +1,10 @@
 package limit
 
-import "math"
+import (
+	"math"
+
+	"github.com/weir-go/weir/internal/check"
+)
 
 // GradientConfig configures [NewGradient]. Every zero field means its default.
 type GradientConfig struct {
@@ -34,16 +38,16 @@ type Gradient struct {
 // NewGradient returns a Gradient. It returns an error that wraps ErrConfig and
 // names every field that is out of range.
 func NewGradient(c GradientConfig) (*Gradient, error) {
-	c.Min, c.Max = or(c.Min, 1), or(c.Max, Max)
-	c.Initial = or(c.Initial, min(max(20, c.Min), c.Max))
-	c.Tolerance, c.Smoothing = or(c.Tolerance, 1.5), or(c.Smoothing, 0.2)
-	c.LongWindows = or(c.LongWindows, 600)
-	var bad checks
-	bad.bounds(c.Initial, c.Min, c.Max)
-	bad.between("Tolerance", c.Tolerance, 1, 10)
-	bad.between("Smoothing", c.Smoothing, math.SmallestNonzeroFloat64, 1)
-	bad.that(c.LongWindows > 0, "LongWindows: got %d, want more than 0", c.LongWindows)
-	if err := bad.err(); err != nil {
+	c.Min, c.Max = check.Or(c.Min, 1), check.Or(c.Max, Max)
+	c.Initial = check.Or(c.Initial, min(max(20, c.Min), c.Max))
+	c.Tolerance, c.Smoothing = check.Or(c.Tolerance, 1.5), check.Or(c.Smoothing, 0.2)
+	c.LongWindows = check.Or(c.LongWindows, 600)
+	var bad check.Errors
+	bounds(&bad, c.Initial, c.Min, c.Max)
+	check.Between(&bad, "Tolerance", c.Tolerance, 1, 10)
+	check.Between(&bad, "Smoothing", c.Smoothing, math.SmallestNonzeroFloat64, 1)
+	bad.That(c.LongWindows > 0, "LongWindows: got %d, want more than 0", c.LongWindows)
+	if err := bad.Err(ErrConfig); err != nil {
 		return nil, err
 	}
 	return &Gradient{cfg: c, limit: float64(c.Initial)}, nil

@@ -9,8 +9,9 @@ package limit
 
 import (
 	"errors"
-	"fmt"
 	"time"
+
+	"github.com/weir-go/weir/internal/check"
 )
 
 // Max is the largest limit that any algorithm accepts or returns. A process
@@ -97,41 +98,11 @@ func (w Window) Completed() int { return w.Succeeded + w.Overloaded + w.Ignored 
 // limit only then. Otherwise it would drift up while nothing tests it.
 func (w Window) pressed() bool { return w.Pressed > 0 || w.MaxInFlight >= w.Limit }
 
-// checks gathers every wrong value of a configuration.
-type checks []error
-
-func (c *checks) that(ok bool, format string, args ...any) {
-	if !ok {
-		*c = append(*c, fmt.Errorf(format, args...))
-	}
-}
-
-// between checks lo <= got <= hi; it is false for NaN.
-func (c *checks) between(name string, got, lo, hi float64) {
-	c.that(got >= lo && got <= hi, "%s: got %v, want %v to %v", name, got, lo, hi)
-}
-
-func (c checks) err() error {
-	if len(c) == 0 {
-		return nil
-	}
-	return fmt.Errorf("%w: %w", ErrConfig, errors.Join(c...))
-}
-
 // bounds checks the three limits that every moving algorithm has.
-func (c *checks) bounds(initial, lo, hi int) {
-	c.that(lo >= 1 && lo <= Max, "Min: got %d, want 1 to %d", lo, Max)
-	c.that(hi >= lo && hi <= Max, "Max: got %d, want Min (%d) to %d", hi, lo, Max)
-	c.that(initial >= lo && initial <= hi, "Initial: got %d, want Min (%d) to Max (%d)", initial, lo, hi)
-}
-
-// or returns v, or def when v is the zero value.
-func or[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
+func bounds(bad *check.Errors, initial, lo, hi int) {
+	bad.That(lo >= 1 && lo <= Max, "Min: got %d, want 1 to %d", lo, Max)
+	bad.That(hi >= lo && hi <= Max, "Max: got %d, want Min (%d) to %d", hi, lo, Max)
+	bad.That(initial >= lo && initial <= hi, "Initial: got %d, want Min (%d) to Max (%d)", initial, lo, hi)
 }
 
 // WindowCalls and WindowLength are the smallest window. A gate closes a window when

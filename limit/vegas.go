@@ -3,6 +3,8 @@ package limit
 import (
 	"math"
 	"time"
+
+	"github.com/weir-go/weir/internal/check"
 )
 
 // VegasConfig configures [NewVegas]. Every zero field means its default.
@@ -38,17 +40,17 @@ type Vegas struct {
 // NewVegas returns a Vegas. It returns an error that wraps ErrConfig and names
 // every field that is out of range.
 func NewVegas(c VegasConfig) (*Vegas, error) {
-	c.Min, c.Max = or(c.Min, 1), or(c.Max, Max)
-	c.Initial = or(c.Initial, min(max(20, c.Min), c.Max))
-	c.Alpha, c.Beta = or(c.Alpha, 3), or(c.Beta, 6)
-	c.ProbeWindows = or(c.ProbeWindows, 1000)
-	var bad checks
-	bad.bounds(c.Initial, c.Min, c.Max)
-	bad.between("Alpha", c.Alpha, 0.1, 100)
-	bad.between("Beta", c.Beta, 0.1, 100)
-	bad.that(!(c.Beta < c.Alpha), "Beta: got %v, want at least Alpha (%v)", c.Beta, c.Alpha)
-	bad.that(c.ProbeWindows > 0, "ProbeWindows: got %d, want more than 0", c.ProbeWindows)
-	if err := bad.err(); err != nil {
+	c.Min, c.Max = check.Or(c.Min, 1), check.Or(c.Max, Max)
+	c.Initial = check.Or(c.Initial, min(max(20, c.Min), c.Max))
+	c.Alpha, c.Beta = check.Or(c.Alpha, 3), check.Or(c.Beta, 6)
+	c.ProbeWindows = check.Or(c.ProbeWindows, 1000)
+	var bad check.Errors
+	bounds(&bad, c.Initial, c.Min, c.Max)
+	check.Between(&bad, "Alpha", c.Alpha, 0.1, 100)
+	check.Between(&bad, "Beta", c.Beta, 0.1, 100)
+	bad.That(!(c.Beta < c.Alpha), "Beta: got %v, want at least Alpha (%v)", c.Beta, c.Alpha)
+	bad.That(c.ProbeWindows > 0, "ProbeWindows: got %d, want more than 0", c.ProbeWindows)
+	if err := bad.Err(ErrConfig); err != nil {
 		return nil, err
 	}
 	return &Vegas{cfg: c, limit: float64(c.Initial)}, nil

@@ -30,7 +30,7 @@ const grpc, protobuf = "google.golang.org/grpc", "google.golang.org/protobuf"
 // rules is the import table. A package that no row names may not exist; the
 // first row that names it decides.
 var rules = []rule{
-	{dir: "limit", not: []string{"context", "sync/..."}, pure: true},
+	{dir: "limit", may: []string{"internal/check"}, not: []string{"context", "sync/..."}, pure: true},
 	{dir: "admit", may: []string{"limit", "internal/inside", "internal/check", "admit/internal/turn", "golang.org/x/time/rate"}},
 	{dir: "pressure", may: []string{"internal/check"}},
 	{dir: "admit/internal/turn", not: []string{"context", "sync/..."}, pure: true},
