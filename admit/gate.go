@@ -32,6 +32,10 @@ type Gate struct {
 	shortest shortestCalls
 	late     lateCalls
 	ready    atomic.Int64 // calls that go on without a permit: see Permit.Ready
+	// leaving counts the permits of finished calls, and beyond the ones among them that the
+	// limit does not count: see Permit.Finish.
+	leaving, beyond atomic.Int64
+	countsFinished  atomic.Bool
 
 	mu        sync.Mutex // guards the fields below
 	cfg       config
@@ -74,6 +78,7 @@ func New(opts ...Option) (*Gate, error) {
 	g.useLockLocked()
 	g.useQuotasLocked()
 	g.usePressureLocked()
+	g.useFinishedLocked()
 	return g, nil
 }
 

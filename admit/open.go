@@ -7,7 +7,8 @@ const maxOpen = 1 << 30
 
 // WithMaxOpen bounds the number of open calls, from 1 to 2^30. Zero, the default, means no
 // bound. A call is open from its arrival until Release. While it waits it counts as one,
-// while it holds its permit it counts for its cost, and after [Permit.Ready] as one.
+// while it holds its permit it counts for its cost, also after [Permit.Finish], and after
+// [Permit.Ready] as one.
 //
 // Use it for streams that need a permit only to begin. The limit bounds how many begin at
 // once, and this option how many are open. The gate refuses a call above the bound with
@@ -43,7 +44,8 @@ func (g *Gate) readyCalls() int { return int(max(g.ready.Load(), 0)) }
 
 // openLocked returns the number of open calls. A call inside Ready may count twice.
 func (g *Gate) openLocked() int {
-	return g.inFlight.load().inFlight() + g.turns.Len() + g.readyCalls()
+	_, beyond := g.leavingPermits()
+	return g.inFlight.load().inFlight() + beyond + g.turns.Len() + g.readyCalls()
 }
 
 // crowdedLocked reports whether one more open call would be too many.

@@ -15,20 +15,22 @@ type Permit struct {
 	pressed bool          // no permit was free when the call came
 	waited  time.Duration // in the queue
 	due     time.Duration // when the caller gives up, if the call waited; 0 otherwise
-	state   atomic.Uint32 // held, ready or released
+	state   atomic.Uint32 // held, ready, finished, beyond or released
 }
 
 // The states of a Permit.
 const (
 	held uint32 = iota
 	ready
+	finished // by Finish, and the limit counts it
+	beyond   // by Finish, and it is on top of the limit
 	released
 )
 
 // Release returns the permit and tells the limit how the call ended. It does not block
 // and is safe for concurrent use. Only the first Release counts. Call it in a defer, so
-// that a panic or runtime.Goexit in the call frees the permit. After [Permit.Ready] it only
-// ends the call, and the outcome does not count.
+// that a panic or runtime.Goexit in the call frees the permit. After [Permit.Ready] or
+// [Permit.Finish] it only ends the call, and the outcome does not count.
 //
 // An Overload of a call that waited in the queue for longer than it then ran counts as
 // Ignored, because the queue used up the call's time, not the server.
@@ -36,20 +38,31 @@ func (p *Permit) Release(o Outcome) {
 	if p.gate == nil {
 		return
 	}
+	g, cost := p.gate, int64(p.claim.cost)
 	switch p.state.Swap(released) {
 	case held:
 		p.giveBack(o)
 	case ready:
-		p.gate.ready.Add(-1)
+		g.ready.Add(-1)
+	case finished:
+		g.giveBack(p.claim, g.now())
+		g.leaving.Add(-cost)
+	case beyond:
+		g.beyond.Add(-cost)
+		g.leaving.Add(-cost)
 	}
 }
 
 // giveBack returns the permit and tells the limit the outcome. It is called once.
 func (p *Permit) giveBack(o Outcome) {
-	g := p.gate
-	now := g.now()
-	g.giveBack(p.claim, now)
-	latency := now - p.start
+	now := p.gate.now()
+	p.gate.giveBack(p.claim, now)
+	p.tell(o, now)
+}
+
+// tell tells the limit the outcome of a call that ends now.
+func (p *Permit) tell(o Outcome, now time.Duration) {
+	g, latency := p.gate, now-p.start
 	if p.due > 0 {
 		g.late.see(p.claim.class, now >= p.due)
 	}

@@ -8,8 +8,12 @@ type Stats struct {
 	Name string
 	// Limit is the number of permits, InFlight the number of permits in use. A call uses
 	// one permit unless it has a Cost. InFlight exceeds Limit for a while after the limit
-	// was lowered, and in a dry run.
+	// was lowered, in a dry run, and by Beyond.
 	Limit, InFlight int
+	// Leaving is the part of InFlight that calls hold after [Permit.Finish], because their
+	// responses have not left. Beyond is the part of Leaving that does not count against
+	// Limit, since the limit adapts.
+	Leaving, Beyond int
 	// Queue is the number of waiters, QueueCapacity the most that may wait. With Block
 	// there may be more.
 	Queue, QueueCapacity int
@@ -49,12 +53,12 @@ type Stats struct {
 	Panics uint64
 }
 
-// Utilization is InFlight divided by Limit: 1 is full. It is 0 without a limit.
+// Utilization is InFlight without Beyond, divided by Limit: 1 is full. It is 0 without a limit.
 func (s Stats) Utilization() float64 {
 	if s.Limit == 0 {
 		return 0
 	}
-	return float64(s.InFlight) / float64(s.Limit)
+	return float64(s.InFlight-s.Beyond) / float64(s.Limit)
 }
 
 // Open is the number of open calls, as [WithMaxOpen] counts them: the permits in use, the
@@ -71,10 +75,13 @@ func (g *Gate) Stats() Stats {
 	}
 	g.gatherLocked()
 	now := g.inFlight.load()
+	leaving, beyond := g.leavingPermits()
 	s := Stats{
 		Name:          g.cfg.name,
 		Limit:         now.limit(),
-		InFlight:      now.inFlight(),
+		InFlight:      now.inFlight() + beyond,
+		Leaving:       leaving,
+		Beyond:        beyond,
 		Queue:         g.turns.Len(),
 		QueueCapacity: g.cfg.places(),
 		Classes:       g.cfg.classes.names(),

@@ -38,6 +38,7 @@ func (g *Gate) updateLocked(opts []Option) error {
 	now := g.now()
 	if next.algorithmSet {
 		g.samples.useMark(next.algorithm)
+		g.useFinishedLocked()
 		g.gatherLocked() // the new algorithm must not learn from calls that have ended
 		g.window.clear(now)
 		g.inFlight.resetPeak()
