@@ -27,6 +27,13 @@ func Hold(b *Bytes, n int64) *Bytes {
 	return b
 }
 
+// Sending returns how many messages of b are between encoding and sending.
+func Sending(b *Bytes) int {
+	b.sending.mu.Lock()
+	defer b.sending.mu.Unlock()
+	return len(b.sending.parcels)
+}
+
 // Counting returns the codec that counts responses.
 func Counting(b *Bytes) encoding.CodecV2 {
 	return departures{encoding.GetCodecV2(proto.Name), b}

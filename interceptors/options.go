@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -108,6 +109,7 @@ type config struct {
 	trust        func(context.Context) (admit.Class, bool)
 	shedRetries  bool
 	streams      streamRules
+	hold         time.Duration // see WithHoldUntilSent
 	outcomeOf    func(error) admit.Outcome
 	refusals     *refusal.Maker
 	noExemptions bool

@@ -13,8 +13,8 @@ import (
 // UnaryServer returns an interceptor that runs a call once it has a permit of the gate. The
 // call may wait for the permit, as the gate is configured. The time that the handler takes,
 // and its outcome, are a sample for the limit. The permit is released when the handler
-// returns, panics or calls runtime.Goexit. The interceptor runs after gRPC has decoded the
-// request.
+// returns, panics or calls runtime.Goexit, or later with [WithHoldUntilSent]. The interceptor
+// runs after gRPC has decoded the request.
 //
 // With a nil gate, or a wrong option, every call fails with INTERNAL. [Server] reports that
 // at start.
@@ -88,7 +88,11 @@ func (s *server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	well, outcome := false, admit.Ignored
 	defer func() { // also after a panic or Goexit, of the handler or of WithOutcome's function
 		m.unwind(well)
-		permit.Release(outcome)
+		if well {
+			s.finish(ctx, &permit, outcome)
+		} else {
+			permit.Release(outcome)
+		}
 	}()
 	resp, err := handler(within, req)
 	well = err == nil

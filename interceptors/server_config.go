@@ -54,7 +54,8 @@ type ServerConfig struct {
 	// Chose, if not nil, is called by Server with the sizes for Memory, so that you can log them.
 	Chose func(Sizes)
 	// Bytes, if not nil, counts the bytes of the messages that the server holds. Give it to the
-	// gates too, with admit.WithPressure(monitor, bytes).
+	// gates too, with admit.WithPressure(monitor, bytes). Calls then keep their permits until
+	// their responses have left; see [WithHoldUntilSent].
 	Bytes *Bytes
 }
 
@@ -96,7 +97,7 @@ func Server(c ServerConfig, opts ...ServerOption) ([]grpc.ServerOption, error) {
 	if c.Tap {
 		server = append(server, tap)
 	}
-	return append(server, c.remember()...), nil
+	return append(server, c.remember(cfg.hold)...), nil
 }
 
 // config returns the values of the options, and of the fields that are options too.

@@ -3,6 +3,7 @@ package interceptors
 import (
 	"fmt"
 	"math"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -103,8 +104,8 @@ func (c *ServerConfig) sizes() Sizes {
 	return s
 }
 
-// remember returns the options for Memory and Bytes.
-func (c *ServerConfig) remember() (opts []grpc.ServerOption) {
+// remember returns the options for Memory and Bytes. hold is that of WithHoldUntilSent.
+func (c *ServerConfig) remember(hold time.Duration) (opts []grpc.ServerOption) {
 	if c.Memory > 0 {
 		s := c.sizes()
 		if c.Chose != nil {
@@ -112,8 +113,12 @@ func (c *ServerConfig) remember() (opts []grpc.ServerOption) {
 		}
 		opts = s.ServerOptions()
 	}
-	if c.Bytes != nil {
-		opts = append(opts, c.Bytes.ServerOptions()...)
+	bytes := c.Bytes
+	if bytes == nil && hold > 0 {
+		bytes = &Bytes{limit: math.MaxInt64}
+	}
+	if bytes != nil {
+		opts = append(opts, bytes.ServerOptions()...)
 	}
 	return opts
 }

@@ -22,6 +22,7 @@ type serverStream struct {
 	// leaveHost ends a stream that runs under the permit of another call. Otherwise it is nil.
 	leaveHost func()
 	sends     sends
+	transfer  *transfer   // nil if the stream does not keep its permit until its messages have left
 	timer     *time.Timer // for StreamSetup.After
 
 	isReady atomic.Bool // the set-up is over
@@ -41,6 +42,7 @@ func newStream(parent context.Context, ss grpc.ServerStream, info *grpc.StreamSe
 func (s *server) newStream(ss grpc.ServerStream, m *mark, info *grpc.StreamServerInfo, p plan) *serverStream {
 	st := newStream(m, ss, info, p)
 	st.server, st.mark, st.sends.member = s, m, s.member
+	st.transfer = s.transfer(ss.Context())
 	return st
 }
 
@@ -74,7 +76,12 @@ func (s *serverStream) leave(o admit.Outcome) {
 	if s.leaveHost != nil {
 		s.leaveHost()
 	}
-	s.permit.Release(o)
+	if s.transfer == nil || s.leaveHost != nil {
+		s.permit.Release(o)
+		return
+	}
+	s.permit.Finish(o)
+	s.transfer.keep(&s.permit, s.server.holdFor())
 }
 
 // outcomeOf maps the end of the set-up to an outcome for the limit.

@@ -1,0 +1,55 @@
+package interceptors
+
+import (
+	"context"
+	"time"
+
+	"github.com/weir-go/weir/admit"
+)
+
+// defaultHold is how long a call may keep its permit after its end.
+const defaultHold = 2 * time.Minute
+
+// WithHoldUntilSent keeps the permits of calls and streams until their responses have left the
+// process, for at most d after the handler has returned. Zero, the default, means two minutes
+// on a server that counts bytes ([Bytes]), and otherwise not at all. A negative duration means
+// never. With a positive duration and without ServerConfig.Bytes, [Server] counts the bytes of
+// messages without a limit. [UnaryServer] and [StreamServer] need Bytes.ServerOptions.
+//
+// A response stays in memory while its client does not read, and no limit on running handlers
+// sees it. The permit comes back when the transport has written the response, when the client
+// has canceled the call or has gone, or after d. The limit learns the time until the handler
+// returned, so slow clients do not lower it. See [admit.Permit.Finish] for limits that adapt.
+//
+// Responses up to 1 KiB and compressed ones are not waited for. A call that fails returns its
+// permit at once.
+func WithHoldUntilSent(d time.Duration) ServerOption {
+	return serverOption(func(c *config) { c.hold = d })
+}
+
+// finish ends a call whose handler has returned a response, and returns its permit or keeps it
+// until the response has left.
+func (c *config) finish(ctx context.Context, p *admit.Permit, o admit.Outcome) {
+	t := c.transfer(ctx)
+	if t == nil {
+		p.Release(o)
+		return
+	}
+	p.Finish(o)
+	t.keep(p, c.holdFor())
+}
+
+// transfer returns the transfer of a call that keeps its permit, otherwise nil.
+func (c *config) transfer(ctx context.Context) *transfer {
+	if c.hold < 0 {
+		return nil
+	}
+	return transferOf(ctx)
+}
+
+func (c *config) holdFor() time.Duration {
+	if c.hold == 0 {
+		return defaultHold
+	}
+	return c.hold
+}
