@@ -39,6 +39,8 @@
 //   - MemoryConfig.Limit;
 //   - on Linux the lowest memory.max or memory.high (cgroup v2), or memory.limit_in_bytes
 //     (v1), from the cgroup of the process up to the root;
+//   - on Linux the limit of the data segment (prlimit --data, ulimit -d), if it is lower than
+//     that of the cgroup. Usage is then the data segment without the parts that Go uses again;
 //   - GOMEMLIMIT. Usage then counts the heap as it was after the last collection, because
 //     also a healthy heap grows up to this limit;
 //   - on Linux the available memory of the machine and the memory of the process together.
@@ -48,7 +50,7 @@
 //
 // A Go heap grows to twice its live size before it is collected. So a healthy server would
 // come close to the limit of its container. While a monitor with the memory signal runs, it
-// sets Go's memory limit to 75 % of the first two limits above, unless GOMEMLIMIT or
+// sets Go's memory limit to 75 % of the first three limits above, unless GOMEMLIMIT or
 // debug.SetMemoryLimit has set one. MemoryConfig.KeepGoLimit turns that off. A GOMEMLIMIT
 // that you set should be below the mark of Elevated, or garbage counts as pressure.
 //

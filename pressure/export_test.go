@@ -6,13 +6,14 @@ import "io/fs"
 type HeapIn struct {
 	Mapped, Free, Garbage int64
 	Cycles                uint64
+	Released              int64
 }
 
 // MemoryIn is Memory on a machine with other files and another heap.
 func MemoryIn(files fs.FS, h func() HeapIn, c MemoryConfig) Signal {
 	return &memory{cfg: c, sys: &system{files: files, heap: func() heap {
 		got := h()
-		return heap{got.Mapped, got.Free, got.Garbage, got.Cycles}
+		return heap{got.Mapped, got.Free, got.Garbage, got.Cycles, got.Released}
 	}}}
 }
 

@@ -16,8 +16,8 @@ type MemoryConfig struct {
 	// means that it is found as the package documentation describes.
 	Limit int64
 	// KeepGoLimit keeps Go's memory limit as it is. Otherwise a running monitor sets it to
-	// 75 % of Limit or of the cgroup's limit, follows changes of the cgroup, and resets it in
-	// Stop. It never changes a limit that the program or GOMEMLIMIT has set.
+	// 75 % of Limit, or of the limit of the cgroup or the data segment, follows their changes,
+	// and resets it in Stop. It never changes a limit that the program or GOMEMLIMIT has set.
 	KeepGoLimit bool
 }
 
@@ -98,6 +98,9 @@ func (m *memory) measure(h heap) (usage, error) {
 		return usage{m.sys.resident(h) - h.free, m.cfg.Limit, true}, nil
 	}
 	u, err := m.ofGroup(h)
+	if d, known := m.sys.ofDataLimit(h); known && (err != nil || d.limit < u.limit) {
+		u, err = d, nil
+	}
 	if err == nil {
 		return u, nil
 	}
@@ -159,7 +162,7 @@ func (m *memory) setGoLimit(u usage) {
 		return
 	}
 	if !u.kills {
-		m.resetGoLimit() // the cgroup's limit is gone
+		m.resetGoLimit() // the limit is gone
 		return
 	}
 	now := debug.SetMemoryLimit(-1)

@@ -102,6 +102,47 @@ func TestMemory(t *testing.T) {
 	}
 }
 
+// dataLimit is a machine where a process has a limit for its data segment.
+func dataLimit(limit string, size int) machine {
+	return machine{
+		"proc/self/limits": "Limit                     Soft Limit           Hard Limit           Units     \n" +
+			"Max cpu time              unlimited            unlimited            seconds   \n" +
+			"Max data size             " + limit + "            unlimited            bytes     \n",
+		"proc/self/status": fmt.Sprintf("Name:\tx\nVmPeak:\t 9 kB\nVmData:\t  %d kB\n", size/1024),
+	}
+}
+
+// The limit of the data segment counts if it is lower than that of the cgroup. Parts that Go
+// uses again are not used up.
+func TestDataLimit(t *testing.T) {
+	setGoLimit(t, math.MaxInt64)
+	heap := func() pressure.HeapIn { return pressure.HeapIn{Free: 10 * mib, Released: 40 * mib} }
+	for name, c := range map[string]struct {
+		on   machine
+		want float64
+	}{
+		"alone":                  {dataLimit(fmt.Sprint(200*mib), 150*mib), 0.5},
+		"lower than the cgroup":  {v2.with(dataLimit(fmt.Sprint(125*mib), 150*mib)), 0.8},
+		"higher than the cgroup": {v2.with(dataLimit(fmt.Sprint(900*mib), 150*mib)), 0.35},
+		"none":                   {v2.with(dataLimit("unlimited", 150*mib)), 0.35},
+		"nonsense":               {v2.with(dataLimit("much", 150*mib)), 0.35},
+		"zero":                   {v1.with(dataLimit("0", 150*mib)), 0.35},
+		"no size":                {v2.with(dataLimit(fmt.Sprint(125*mib), 150*mib)).with(machine{"proc/self/status": ""}), 0.35},
+	} {
+		got, err := pressure.MemoryIn(c.on.files(), heap, pressure.MemoryConfig{}).Read()
+		if err != nil || math.Abs(got-c.want) > 1e-9 {
+			t.Errorf("%s: got %v, %v, want %v", name, got, err, c.want)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		run(t, pressure.WithSignals(pressure.MemoryIn(dataLimit(fmt.Sprint(200*mib), 150*mib).files(), heap, pressure.MemoryConfig{})))
+		wait(1)
+		if got := debug.SetMemoryLimit(-1); got != 150*mib {
+			t.Errorf("got a Go limit of %d, want 75 %% of the limit", got)
+		}
+	})
+}
+
 // Memory that Go has free is not used up.
 func TestFreeHeapIsRoom(t *testing.T) {
 	s := pressure.MemoryIn(v2.files(), func() pressure.HeapIn { return pressure.HeapIn{Free: 40 * mib} }, pressure.MemoryConfig{})

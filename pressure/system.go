@@ -22,6 +22,9 @@ type heap struct {
 	free    int64 // mapped and unused, for the next allocations
 	garbage int64 // objects beyond the live heap of the last collection, an upper bound
 	cycles  uint64
+	// released was returned to the operating system and keeps its addresses. Go maps it again
+	// before it asks for more.
+	released int64
 }
 
 func readHeap() heap {
@@ -41,10 +44,11 @@ func readHeap() heap {
 		return int64(s[i].Value.Uint64())
 	}
 	return heap{
-		mapped:  max(n(0)-n(1), 0),
-		free:    n(2),
-		garbage: max(n(3)-n(4), 0),
-		cycles:  uint64(n(5)),
+		mapped:   max(n(0)-n(1), 0),
+		released: n(1),
+		free:     n(2),
+		garbage:  max(n(3)-n(4), 0),
+		cycles:   uint64(n(5)),
 	}
 }
 
