@@ -53,7 +53,6 @@ func NewBytes(limit int64) (*Bytes, error) {
 // server then uses that codec for every message, so use Bytes only if all messages are
 // protobuf. [Server] adds these options for ServerConfig.Bytes.
 func (b *Bytes) ServerOptions() []grpc.ServerOption {
-	counting.Store(true)
 	return []grpc.ServerOption{
 		grpc.StatsHandler(calls{b}),
 		grpc.ForceServerCodecV2(departures{encoding.GetCodecV2(encodingproto.Name), b}),

@@ -11,10 +11,6 @@ import (
 	"github.com/weir-go/weir/admit"
 )
 
-// counting reports whether a server of this process counts bytes. Without one, no interceptor
-// looks for the transfer of a call.
-var counting atomic.Bool
-
 // calls is the stats handler of Bytes. It counts requests, tells which call has sent a message,
 // and when calls and connections end.
 type calls struct{ bytes *Bytes }
@@ -26,9 +22,6 @@ type (
 
 // transferOf returns the transfer of a call on a server that counts bytes, otherwise nil.
 func transferOf(ctx context.Context) *transfer {
-	if !counting.Load() {
-		return nil
-	}
 	t, _ := ctx.Value(transferKey{}).(*transfer)
 	return t
 }

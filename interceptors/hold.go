@@ -12,9 +12,10 @@ const defaultHold = 2 * time.Minute
 
 // WithHoldUntilSent keeps the permits of calls and streams until their responses have left the
 // process, for at most d after the handler has returned. Zero, the default, means two minutes
-// on a server that counts bytes ([Bytes]), and otherwise not at all. A negative duration means
-// never. With a positive duration and without ServerConfig.Bytes, [Server] counts the bytes of
-// messages without a limit. [UnaryServer] and [StreamServer] need Bytes.ServerOptions.
+// if ServerConfig.Bytes is set, and otherwise not at all. A negative duration means never. With
+// a positive duration and without ServerConfig.Bytes, [Server] counts the bytes of messages
+// without a limit. [UnaryServer] and [StreamServer] need a positive duration, and a server with
+// Bytes.ServerOptions.
 //
 // A response stays in memory while its client does not read, and no limit on running handlers
 // sees it. The permit comes back when the transport has written the response, when the client
@@ -36,20 +37,13 @@ func (c *config) finish(ctx context.Context, p *admit.Permit, o admit.Outcome) {
 		return
 	}
 	p.Finish(o)
-	t.keep(p, c.holdFor())
+	t.keep(p, c.hold)
 }
 
 // transfer returns the transfer of a call that keeps its permit, otherwise nil.
 func (c *config) transfer(ctx context.Context) *transfer {
-	if c.hold < 0 {
+	if c.hold <= 0 {
 		return nil
 	}
 	return transferOf(ctx)
-}
-
-func (c *config) holdFor() time.Duration {
-	if c.hold == 0 {
-		return defaultHold
-	}
-	return c.hold
 }

@@ -310,7 +310,7 @@ func TestHoldOfSeveralGates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		outer := newGate(t, admit.WithName("outer"), admit.WithFixedLimit(100))
 		h := startHolder(t, newGate(t, admit.WithFixedLimit(100)), aMebibyte, noStream, func(c *interceptors.ServerConfig) {
-			c.Outside = append(c.Outside, interceptors.UnaryServer(outer))
+			c.Outside = append(c.Outside, interceptors.UnaryServer(outer, interceptors.WithHoldUntilSent(time.Hour)))
 		})
 		leave := unread(t, h.slow(t), 7)
 		time.Sleep(time.Second)

@@ -106,6 +106,9 @@ func (c *ServerConfig) config(opts []ServerOption) config {
 	if c.SendStall != 0 {
 		cfg.streams.addStall(c.SendStall, nil)
 	}
+	if c.Bytes != nil && cfg.hold == 0 {
+		cfg.hold = defaultHold
+	}
 	return cfg
 }
 

@@ -81,7 +81,7 @@ func (s *serverStream) leave(o admit.Outcome) {
 		return
 	}
 	s.permit.Finish(o)
-	s.transfer.keep(&s.permit, s.server.holdFor())
+	s.transfer.keep(&s.permit, s.server.hold)
 }
 
 // outcomeOf maps the end of the set-up to an outcome for the limit.
