@@ -77,7 +77,7 @@ func beginIdle(t *testing.T, server, client *streamcredit.Meter) (end func()) {
 func beginDropping(t *testing.T, server, client *streamcredit.Meter) (end func()) {
 	t.Helper()
 	c := events(t, server, func(ctx context.Context, out *streamcredit.Sender[*demopb.SubscribeResponse]) error {
-		box, err := streamcredit.NewOutbox(ctx, out, streamcredit.OutboxConfig{Size: 2, Policy: streamcredit.DropOldest})
+		box, err := streamcredit.NewOutbox(ctx, out, streamcredit.OutboxConfig{Capacity: 2, Policy: streamcredit.DropOldest})
 		if err != nil {
 			return err
 		}

@@ -356,7 +356,7 @@ func TestBudgetIsGivenBack(t *testing.T) {
 					b := newBudget(t, streamcredit.BudgetConfig{Messages: 1000, Bytes: 1 << 20, ElementBytes: 100})
 					opts := opened(streamcredit.WithBudget(b), streamcredit.WithWindow(8))
 					if explicit {
-						opts = append(opts, streamcredit.WithExplicitDone())
+						opts = append(opts, streamcredit.WithExplicitConsume())
 					}
 					e := connect(t, k, opts, opts)
 					out, in := e.down()

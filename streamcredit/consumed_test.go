@@ -90,12 +90,12 @@ func TestFinishWaitsForTheBodyOfTheLoop(t *testing.T) {
 }
 
 // The same where consumption is explicit.
-func TestFinishWaitsForDone(t *testing.T) {
+func TestFinishWaitsForConsume(t *testing.T) {
 	eachKind(t, func(t *testing.T, k kind) {
 		if k == uploads || k == framesUp {
 			t.Skip("there Finish waits for the handler") // see TestFinishReturnsTheStatus
 		}
-		explicit := opened(streamcredit.WithExplicitDone())
+		explicit := opened(streamcredit.WithExplicitConsume())
 		e := connect(t, k, explicit, explicit)
 		out, in := e.down()
 		sendAll(t, out, 1, 3)
@@ -110,8 +110,8 @@ func TestFinishWaitsForDone(t *testing.T) {
 			if finish.Load() {
 				t.Fatalf("Finish with %d of 3 done: got %v, want it to wait", done, err)
 			}
-			if err := in.Done(1); err != nil {
-				t.Fatalf("Done: got %v, want no error", err)
+			if err := in.Consume(1); err != nil {
+				t.Fatalf("Consume: got %v, want no error", err)
 			}
 		}
 		synctest.Wait()
@@ -228,13 +228,13 @@ func TestConsumptionIsReportedSoon(t *testing.T) {
 				_, _ = in.recv(ctx)
 			}
 		}},
-		"Done by another goroutine": {opened(streamcredit.WithExplicitDone()), func(ctx context.Context, in inlet) {
+		"Consume by another goroutine": {opened(streamcredit.WithExplicitConsume()), func(ctx context.Context, in inlet) {
 			work := make(chan int64, 3)
 			workers := sync.WaitGroup{}
 			workers.Go(func() {
 				for range work {
 					time.Sleep(time.Second)
-					_ = in.Done(1) // that it has effect is what the test looks for
+					_ = in.Consume(1) // that it has effect is what the test looks for
 				}
 			})
 			in.all(ctx, func(n int64, err error) bool {
@@ -357,9 +357,9 @@ func TestOnConsumedPanics(t *testing.T) {
 	})
 }
 
-func TestDone(t *testing.T) {
+func TestConsume(t *testing.T) {
 	eachKind(t, func(t *testing.T, k kind) {
-		opts := opened(streamcredit.WithExplicitDone(), streamcredit.WithWindow(4), streamcredit.WithLowWater(3))
+		opts := opened(streamcredit.WithExplicitConsume(), streamcredit.WithWindow(4), streamcredit.WithLowWater(3))
 		e := connect(t, k, opts, opts)
 		out, in := e.down()
 		sendAll(t, out, 1, 4)
@@ -369,31 +369,31 @@ func TestDone(t *testing.T) {
 			t.Fatalf("with 4 of 4 seen and none done: credit %d, want 0", out.Credit())
 		}
 		for _, n := range []int{0, -1, 5} {
-			if err := in.Done(n); !errors.Is(err, streamcredit.ErrInvalid) {
-				t.Errorf("Done(%d) of 4: got %v, want ErrInvalid", n, err)
+			if err := in.Consume(n); !errors.Is(err, streamcredit.ErrInvalid) {
+				t.Errorf("Consume(%d) of 4: got %v, want ErrInvalid", n, err)
 			}
 		}
-		if err := in.Done(2); err != nil {
-			t.Errorf("Done(2) of 4: got %v, want no error", err)
+		if err := in.Consume(2); err != nil {
+			t.Errorf("Consume(2) of 4: got %v, want no error", err)
 		}
 		synctest.Wait()
 		if !blocked.Load() {
 			t.Error("with 2 done: a Send waits, want room for both")
 		}
 		in.Cancel("enough") // two are seen and not done
-		if err := in.Done(2); err != nil {
-			t.Errorf("Done after Cancel: got %v, want no error: the application has these", err)
+		if err := in.Consume(2); err != nil {
+			t.Errorf("Consume after Cancel: got %v, want no error: the application has these", err)
 		}
-		if err := in.Done(1); !errors.Is(err, streamcredit.ErrInvalid) {
-			t.Errorf("Done of nothing: got %v, want ErrInvalid", err)
+		if err := in.Consume(1); !errors.Is(err, streamcredit.ErrInvalid) {
+			t.Errorf("Consume of nothing: got %v, want ErrInvalid", err)
 		}
 	})
 }
 
 // An element that is on its way when the receiver cancels is dropped, and nobody's.
-func TestDoneAfterALateElement(t *testing.T) {
+func TestConsumeAfterALateElement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		opts := opened(streamcredit.WithExplicitDone(), streamcredit.WithWindow(4))
+		opts := opened(streamcredit.WithExplicitConsume(), streamcredit.WithWindow(4))
 		e := connect(t, converts, opts, opts)
 		out, in := e.down()
 		sendAll(t, out, 1, 2)
@@ -406,17 +406,17 @@ func TestDoneAfterALateElement(t *testing.T) {
 		if s := in.Stats(); s.Buffered != 0 {
 			t.Errorf("after Cancel: got %d buffered, want none", s.Buffered)
 		}
-		if err := in.Done(2); err != nil {
-			t.Errorf("Done(2) of 2: got %v, want no error", err)
+		if err := in.Consume(2); err != nil {
+			t.Errorf("Consume(2) of 2: got %v, want no error", err)
 		}
 	})
 }
 
-// Two that say Done for the same elements at once: one is told that it is wrong.
-func TestDoneAtOnce(t *testing.T) {
+// Two that say Consume for the same elements at once: one is told that it is wrong.
+func TestConsumeAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const count = 200
-		opts := opened(streamcredit.WithExplicitDone(), streamcredit.WithWindow(2*count))
+		opts := opened(streamcredit.WithExplicitConsume(), streamcredit.WithWindow(2*count))
 		e := connect(t, subscribes, opts, opts)
 		out, in := e.down()
 		sendAll(t, out, 1, count)
@@ -426,7 +426,7 @@ func TestDoneAtOnce(t *testing.T) {
 		for range 8 {
 			workers.Go(func() {
 				for range count {
-					if in.Done(1) == nil {
+					if in.Consume(1) == nil {
 						right.Add(1)
 					}
 				}
@@ -434,7 +434,7 @@ func TestDoneAtOnce(t *testing.T) {
 		}
 		workers.Wait()
 		if got, stats := right.Load(), in.Stats(); got != count || stats.Consumed != count {
-			t.Errorf("Done(1) by 8 goroutines for %d elements: got %d right and %d consumed, want %[1]d", count, got, stats.Consumed)
+			t.Errorf("Consume(1) by 8 goroutines for %d elements: got %d right and %d consumed, want %[1]d", count, got, stats.Consumed)
 		}
 		sendAll(t, out, count+1, count+1) // the peer has found nothing wrong
 	})

@@ -52,7 +52,7 @@
 // all receivers of a process.
 //
 // An element is consumed when Recv returns it, when the body of an All loop has ended for it, or
-// when Done says so ([WithExplicitDone]). The sender learns of it from [Sender.Consumed],
+// when Consume says so ([WithExplicitConsume]). The sender learns of it from [Sender.Consumed],
 // [Sender.Finish] or [WithOnConsumed]. A sender that forwards messages of a broker can
 // acknowledge them then.
 //

@@ -38,7 +38,7 @@ type inlet interface {
 
 	Request(n int64) error
 	Drain(ctx context.Context) (int64, error)
-	Done(n int) error
+	Consume(n int) error
 	Cancel(reason string)
 	Close() error
 	Stats() streamcredit.ReceiverStats

@@ -315,7 +315,7 @@ func (v *victim) options() (opts []streamcredit.DuplexOption) {
 	case v.manual():
 		opts = append(opts, streamcredit.WithManualDemand())
 	default:
-		opts = append(opts, streamcredit.WithWindow(hostileWindow), streamcredit.WithExplicitDone())
+		opts = append(opts, streamcredit.WithWindow(hostileWindow), streamcredit.WithExplicitConsume())
 	}
 	if v.bounded() {
 		opts = append(opts, streamcredit.WithByteWindow(300), streamcredit.WithMaxMessageBytes(200))
@@ -393,7 +393,7 @@ func (v *victim) receive(ctx context.Context, in inlet) error {
 		}
 		if !v.manual() && seen-done == 2 {
 			done += 2
-			if err := in.Done(2); err != nil {
+			if err := in.Consume(2); err != nil {
 				return err
 			}
 		}

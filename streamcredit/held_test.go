@@ -10,11 +10,11 @@ import (
 )
 
 // An application that takes more than its window before it is done with any waits, and the
-// receiver's state says why. Done goes on with it.
+// receiver's state says why. Consume goes on with it.
 func TestAFullWindowOfElementsThatAreNotDone(t *testing.T) {
 	eachKind(t, func(t *testing.T, k kind) {
 		const window, batch = 64, 100
-		explicit := opened(streamcredit.WithExplicitDone())
+		explicit := opened(streamcredit.WithExplicitConsume())
 		e := connect(t, k, explicit, explicit)
 		out, in := e.down()
 		later(func() {
@@ -33,12 +33,12 @@ func TestAFullWindowOfElementsThatAreNotDone(t *testing.T) {
 			t.Errorf("with %d elements that are not done: got %+v, want Held equal to Window and one that waits", window, s)
 		}
 		time.Sleep(2 * time.Second)
-		if err := in.Done(window); err != nil {
+		if err := in.Consume(window); err != nil {
 			t.Fatal(err)
 		}
 		take(t, in, window+1, batch)
 		if s := in.Stats(); s.Held != batch-window {
-			t.Errorf("after Done: got %d held, want %d", s.Held, batch-window)
+			t.Errorf("after Consume: got %d held, want %d", s.Held, batch-window)
 		}
 	})
 }

@@ -31,7 +31,7 @@ type incoming[I any] struct {
 	pending  *pending
 	size     func(I) int
 	atOnce   bool            // errors overtake elements
-	explicit bool            // the application calls Done
+	explicit bool            // the application calls Consume
 	report   func()          // writes pending control
 	lapse    func()          // tells a server's client that more may be consumed than was reported
 	gone     <-chan struct{} // closed when the stream's context has ended

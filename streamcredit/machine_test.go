@@ -42,7 +42,7 @@ const (
 	opAll
 	opRequest
 	opDrain
-	opDone
+	opConsume
 	opInterrupt
 	opSleep
 	opEnd
@@ -64,7 +64,7 @@ func (o op) hasty() bool { return o.Kind >= 128 }
 
 // kind: elements mostly, ends seldom.
 func (o op) kind() int {
-	weights := [...]int{opSend: 24, opTry: 10, opRecv: 26, opAll: 4, opRequest: 24, opDrain: 8, opDone: 10, opInterrupt: 8, opSleep: 4, opEnd: 5, opCancel: 3, opBreak: 2}
+	weights := [...]int{opSend: 24, opTry: 10, opRecv: 26, opAll: 4, opRequest: 24, opDrain: 8, opConsume: 10, opInterrupt: 8, opSleep: 4, opEnd: 5, opCancel: 3, opBreak: 2}
 	for k, i := 0, int(o.Kind%128); ; k++ {
 		if i -= weights[k]; i < 0 {
 			return k
@@ -119,7 +119,7 @@ func (p pace) options() (opts []streamcredit.DuplexOption) {
 		opts = append(opts, streamcredit.WithLowWater(int(p.low)))
 	}
 	if p.explicit {
-		opts = append(opts, streamcredit.WithExplicitDone())
+		opts = append(opts, streamcredit.WithExplicitConsume())
 	}
 	if p.bytes > 0 {
 		opts = append(opts, streamcredit.WithByteWindow(p.bytes))
@@ -249,7 +249,7 @@ func (m *machine) step(o op) error {
 		return d.request(arg)
 	case opDrain:
 		return m.drain(d)
-	case opDone:
+	case opConsume:
 		return d.done(arg)
 	case opInterrupt:
 		places := []*call{d.sends[0], d.sends[1], d.sends[2], d.recv, d.drain, d.finish}
@@ -415,15 +415,15 @@ func (d *direction) done(arg int) error {
 	n := arg%4 + 1
 	synctest.Wait()
 	have := len(d.got) - int(d.consumed)
-	err := d.in.Done(n)
+	err := d.in.Consume(n)
 	if !d.explicit || n > have {
 		if !errors.Is(err, streamcredit.ErrInvalid) {
-			return fmt.Errorf("%s: Done(%d) of %d: got %w, want ErrInvalid", d.name, n, have, err)
+			return fmt.Errorf("%s: Consume(%d) of %d: got %w, want ErrInvalid", d.name, n, have, err)
 		}
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("%s: Done(%d) of %d: got %w, want no error", d.name, n, have, err)
+		return fmt.Errorf("%s: Consume(%d) of %d: got %w, want no error", d.name, n, have, err)
 	}
 	d.consumed += int64(n)
 	return nil
@@ -713,8 +713,8 @@ func (d *direction) exhaust() error {
 		ends++
 	}
 	if have := len(d.got) - int(d.consumed); d.explicit && have > 0 && !d.canceled {
-		if err := d.in.Done(have); err != nil {
-			return fmt.Errorf("Done(%d): got %w, want no error", have, err)
+		if err := d.in.Consume(have); err != nil {
+			return fmt.Errorf("Consume(%d): got %w, want no error", have, err)
 		}
 		d.consumed += int64(have)
 	}

@@ -27,7 +27,7 @@ func TestMeterCountsWhatAnOutboxDropsWhenItsClientHasLeft(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			box, err := streamcredit.NewOutbox(stream.Context(), out, streamcredit.OutboxConfig{Size: 5})
+			box, err := streamcredit.NewOutbox(stream.Context(), out, streamcredit.OutboxConfig{Capacity: 5})
 			if err != nil {
 				return err
 			}
@@ -208,7 +208,7 @@ func TestMeterCountsWhatRecvReturnsAfterTheContextHasEnded(t *testing.T) {
 	})
 }
 
-// 6. After Cancel, elements that still arrive count as Buffered and confuse Done.
+// 6. After Cancel, elements that still arrive count as Buffered and confuse Consume.
 func TestWhatArrivesAfterCancelIsNotBuffered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := handlers{subscribe: func(stream subscribeServer) error {
@@ -225,7 +225,7 @@ func TestWhatArrivesAfterCancelIsNotBuffered(t *testing.T) {
 			return nil
 		}}.start(t, grpctest.DialOptions())
 		client = slow{client}
-		in, err := streamcredit.DialReceive(t.Context(), client.Subscribe, streamcredit.WithWindow(5), streamcredit.WithExplicitDone())
+		in, err := streamcredit.DialReceive(t.Context(), client.Subscribe, streamcredit.WithWindow(5), streamcredit.WithExplicitConsume())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,8 +237,8 @@ func TestWhatArrivesAfterCancelIsNotBuffered(t *testing.T) {
 		if got := in.Stats().Buffered; got != 0 {
 			t.Errorf("Buffered = %d, want 0", got)
 		}
-		if err := in.Done(1); err != nil {
-			t.Errorf("Done = %v, want no error for the element that Recv returned", err)
+		if err := in.Consume(1); err != nil {
+			t.Errorf("Consume = %v, want no error for the element that Recv returned", err)
 		}
 		_ = in.Close()
 	})
@@ -277,8 +277,8 @@ func TestZeroMeter(t *testing.T) {
 	}
 }
 
-// 8. Done of two goroutines at once: both are let through for one element.
-func TestMeterDoneAtOnce(t *testing.T) {
+// 8. Consume of two goroutines at once: both are let through for one element.
+func TestMeterConsumeAtOnce(t *testing.T) {
 	m := streamcredit.NewMeter("m")
 	client := handlers{subscribe: func(stream subscribeServer) error {
 		out, _, err := streamcredit.ServeSend(stream)
@@ -292,7 +292,7 @@ func TestMeterDoneAtOnce(t *testing.T) {
 		}
 		return out.Finish(stream.Context())
 	}}.start(t)
-	in, err := streamcredit.DialReceive(t.Context(), client.Subscribe, streamcredit.WithExplicitDone(), streamcredit.WithMeter(m))
+	in, err := streamcredit.DialReceive(t.Context(), client.Subscribe, streamcredit.WithExplicitConsume(), streamcredit.WithMeter(m))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +305,7 @@ func TestMeterDoneAtOnce(t *testing.T) {
 		for range 4 {
 			go func() {
 				<-begin
-				oks <- in.Done(1)
+				oks <- in.Consume(1)
 			}()
 		}
 		close(begin)
@@ -316,7 +316,7 @@ func TestMeterDoneAtOnce(t *testing.T) {
 			}
 		}
 		if n != 1 {
-			t.Fatalf("Done of one element by four at once: %d were let through, want 1; lag is %d", n, m.Stats().Lag)
+			t.Fatalf("Consume of one element by four at once: %d were let through, want 1; lag is %d", n, m.Stats().Lag)
 		}
 	}
 }

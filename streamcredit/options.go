@@ -221,13 +221,13 @@ func WithBudget(b *Budget) ReceiveOption {
 	return receiveOption(func(c *config) { c.budget = b })
 }
 
-// WithExplicitDone makes elements count as consumed when [Receiver.Done] says so, and not when
+// WithExplicitConsume makes elements count as consumed when [Receiver.Consume] says so, and not when
 // Recv returns them or the body of an All loop has ended. The window then bounds the elements
-// that the application holds. An application that needs more of them before it calls Done waits
+// that the application holds. An application that needs more of them before it calls Consume waits
 // for ever. Give it a window that it cannot fill, such as WithWindow(2*batch). The automatic
 // window begins with 64 elements. [ReceiverStats] shows the stall: Held is equal to Window while
 // a Recv waits.
-func WithExplicitDone() ReceiveOption {
+func WithExplicitConsume() ReceiveOption {
 	return receiveOption(func(c *config) { c.explicit = true })
 }
 

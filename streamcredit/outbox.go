@@ -36,24 +36,24 @@ var ErrOutboxFull = errors.New("streamcredit: the outbox is full because the rec
 
 // OutboxConfig configures an [Outbox].
 type OutboxConfig struct {
-	// Size is the largest number of elements that wait. The default is 64.
-	Size int
-	// Policy handles elements beyond Size. The zero value is DefaultPolicy.
+	// Capacity is the largest number of elements that wait. The default is 64.
+	Capacity int
+	// Policy handles elements beyond Capacity. The zero value is DefaultPolicy.
 	Policy Policy
 }
 
 func (c *OutboxConfig) validate() error {
-	if c.Size < 0 || c.Policy > Fail {
-		return invalid("got an outbox of size %d and policy %d, want a size from 0 and a policy up to %d", c.Size, c.Policy, Fail)
+	if c.Capacity < 0 || c.Policy > Fail {
+		return invalid("got an outbox of capacity %d and policy %d, want a capacity from 0 and a policy up to %d", c.Capacity, c.Policy, Fail)
 	}
-	if c.Size == 0 {
-		c.Size = 64
+	if c.Capacity == 0 {
+		c.Capacity = 64
 	}
 	if c.Policy == DefaultPolicy {
 		c.Policy = Block
 	}
 	if c.Policy == Latest {
-		c.Size = 1
+		c.Capacity = 1
 	}
 	return nil
 }
@@ -107,7 +107,7 @@ func (o *Outbox[T]) Put(ctx context.Context, e T) error {
 			return o.err
 		case o.closed:
 			return ErrClosed
-		case o.queue.Len() < o.config.Size:
+		case o.queue.Len() < o.config.Capacity:
 			o.put++
 			o.queue.Push(e)
 			o.wakeLocked()

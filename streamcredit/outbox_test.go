@@ -63,7 +63,7 @@ func TestAFullOutbox(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := streamcredit.NewMeter("outbox")
-				b, _, in := box(t, streamcredit.OutboxConfig{Size: size, Policy: policies[name]},
+				b, _, in := box(t, streamcredit.OutboxConfig{Capacity: size, Policy: policies[name]},
 					streamcredit.WithMeter(m), streamcredit.WithFirstRequestTimeout(time.Hour))
 				errs := 0
 				for n := int64(1); n <= puts; n++ {
@@ -117,7 +117,7 @@ func TestAnOutboxLosesNothingButWhatItCounts(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := rand.New(rand.NewPCG(5, 6))
 				size := 1 + r.IntN(6)
-				b, out, in := box(t, streamcredit.OutboxConfig{Size: size, Policy: policy})
+				b, out, in := box(t, streamcredit.OutboxConfig{Capacity: size, Policy: policy})
 				if policy == streamcredit.Latest {
 					size = 1
 				}
@@ -164,7 +164,7 @@ func TestAnOutboxLosesNothingButWhatItCounts(t *testing.T) {
 func TestAnOutboxOfManyProducers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const producers, each = 8, 100
-		b, _, in := box(t, streamcredit.OutboxConfig{Size: 3})
+		b, _, in := box(t, streamcredit.OutboxConfig{Capacity: 3})
 		var putting sync.WaitGroup
 		for p := range int64(producers) {
 			putting.Go(func() {
@@ -220,7 +220,7 @@ func TestAnOutboxEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b, out, in := box(t, streamcredit.OutboxConfig{Size: 2})
+				b, out, in := box(t, streamcredit.OutboxConfig{Capacity: 2})
 				for n := range int64(2) {
 					if err := b.Put(t.Context(), toBytes(n)); err != nil {
 						t.Fatal(err)
@@ -257,7 +257,7 @@ func TestAnOutboxEnds(t *testing.T) {
 func TestAnOutboxEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := connect(t, framesDown, opened(streamcredit.WithManualDemand()), nil)
-		b, err := streamcredit.NewOutbox(within(t, time.Second), e.server.out.(outOf[[]byte]).Sender, streamcredit.OutboxConfig{Size: 1})
+		b, err := streamcredit.NewOutbox(within(t, time.Second), e.server.out.(outOf[[]byte]).Sender, streamcredit.OutboxConfig{Capacity: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -318,7 +318,7 @@ func TestCloseOfAnOutboxTwice(t *testing.T) {
 }
 
 func TestNewOutboxRefusesWhatMakesNoSense(t *testing.T) {
-	for _, c := range []streamcredit.OutboxConfig{{Size: -1}, {Policy: streamcredit.Fail + 1}} {
+	for _, c := range []streamcredit.OutboxConfig{{Capacity: -1}, {Policy: streamcredit.Fail + 1}} {
 		if b, err := streamcredit.NewOutbox[[]byte](t.Context(), nil, c); !errors.Is(err, streamcredit.ErrInvalid) || b != nil {
 			t.Errorf("NewOutbox(%+v): got %v, %v; want an error that wraps ErrInvalid", c, b, err)
 		}
@@ -337,7 +337,7 @@ func TestOutboxCloseWithAStuckSend(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				box, err := streamcredit.NewOutbox(ctx, out, streamcredit.OutboxConfig{Size: 10})
+				box, err := streamcredit.NewOutbox(ctx, out, streamcredit.OutboxConfig{Capacity: 10})
 				if err != nil {
 					t.Fatal(err)
 				}

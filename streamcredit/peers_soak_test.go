@@ -63,7 +63,7 @@ func newPeer(t *testing.T, name string, k kind, rng *rand.Rand, budget *streamcr
 		add(2, streamcredit.WithWindow([]int{1, 2, 7, 64}[rng.IntN(4)]))
 	}
 	if p.explicit {
-		opts = append(opts, streamcredit.WithExplicitDone())
+		opts = append(opts, streamcredit.WithExplicitConsume())
 	}
 	add(3, streamcredit.WithHeartbeat(time.Second))
 	add(4, streamcredit.WithMaxPeerCredit(10, rng.IntN(2) == 0))
@@ -171,8 +171,8 @@ func (p *peer) receive(ctx context.Context, in inlet) (received int64, end error
 			p.t.Errorf("%s: Recv: got element %d, want %d", p.name, n, received)
 		}
 		if p.explicit {
-			if err := in.Done(1); err != nil {
-				p.t.Errorf("%s: Done: got %v, want no error", p.name, err)
+			if err := in.Consume(1); err != nil {
+				p.t.Errorf("%s: Consume: got %v, want no error", p.name, err)
 			}
 		}
 	}

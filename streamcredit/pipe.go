@@ -18,7 +18,7 @@ const pipeAhead = 1024
 // the result to out. It requests as many elements as out was asked for, and no more. The demand
 // of the last receiver of a pipeline therefore travels to the source, and elements do not queue
 // in between. in must have been made [WithManualDemand]. An element is consumed when its result
-// was sent, or, with [WithExplicitDone], when the application calls Done. No other code may send
+// was sent, or, with [WithExplicitConsume], when the application calls Consume. No other code may send
 // to out meanwhile.
 //
 // Pipe returns when one side has ended, and ends the other side in the same way. The end and

@@ -427,10 +427,10 @@ func TestAPipeFromAWindowIsRefused(t *testing.T) {
 	}
 }
 
-// With explicit Done nothing is consumed that nobody has called Done for.
-func TestAPipeWithExplicitDone(t *testing.T) {
+// With explicit Consume nothing is consumed that nobody has called Consume for.
+func TestAPipeWithExplicitConsume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client := stageOf(t, opened(streamcredit.WithManualDemand(), streamcredit.WithExplicitDone()),
+		client := stageOf(t, opened(streamcredit.WithManualDemand(), streamcredit.WithExplicitConsume()),
 			func(both *streamcredit.Duplex[*demopb.ConvertResponse, *demopb.ConvertRequest], ctx context.Context) error {
 				return streamcredit.Pipe(ctx, both.In, both.Out, convert)
 			})
@@ -446,18 +446,18 @@ func TestAPipeWithExplicitDone(t *testing.T) {
 			}
 		}
 		if got := both.Out.Consumed(); got != 0 {
-			t.Errorf("Consumed: got %d, want 0: nobody has called Done", got)
+			t.Errorf("Consumed: got %d, want 0: nobody has called Consume", got)
 		}
 	})
 }
 
-// A function that calls Done is the one who does.
+// A function that calls Consume is the one who does.
 func TestAPipeWhoseFunctionIsDone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client := stageOf(t, opened(streamcredit.WithManualDemand(), streamcredit.WithExplicitDone()),
+		client := stageOf(t, opened(streamcredit.WithManualDemand(), streamcredit.WithExplicitConsume()),
 			func(both *streamcredit.Duplex[*demopb.ConvertResponse, *demopb.ConvertRequest], ctx context.Context) error {
 				return streamcredit.Pipe(ctx, both.In, both.Out, func(ctx context.Context, e *demopb.ConvertRequest) (*demopb.ConvertResponse, error) {
-					if err := both.In.Done(1); err != nil {
+					if err := both.In.Consume(1); err != nil {
 						return nil, err
 					}
 					return convert(ctx, e)

@@ -27,7 +27,7 @@ type receiving[T any] interface {
 }
 
 // Recv returns the next element. It waits until there is one. The element is consumed when Recv
-// returns it, unless [WithExplicitDone] is set, and makes room for another one. At the end Recv
+// returns it, unless [WithExplicitConsume] is set, and makes room for another one. At the end Recv
 // returns io.EOF, [ErrGoingAway], or the error with which the sender or the stream ended. The end
 // comes after all elements that were received, unless [WithErrorAtOnce] is set.
 //
@@ -86,14 +86,14 @@ func (r *Receiver[T]) Request(n int64) error { return r.s.ask(n) }
 // or the sender does not know FEATURE_DRAIN.
 func (r *Receiver[T]) Drain(ctx context.Context) (burned int64, err error) { return r.s.drain(ctx) }
 
-// Done counts n more elements as consumed. For receivers with [WithExplicitDone]. It returns an
+// Consume counts n more elements as consumed. For receivers with [WithExplicitConsume]. It returns an
 // error that wraps ErrInvalid if n is less than 1 or the application holds fewer elements.
-func (r *Receiver[T]) Done(n int) error {
+func (r *Receiver[T]) Consume(n int) error {
 	if !r.s.isExplicit() {
-		return invalid("got Done on a receiver that consumes by itself, want WithExplicitDone")
+		return invalid("got Consume on a receiver that consumes by itself, want WithExplicitConsume")
 	}
 	if had, ok := r.s.inbox().claim(int64(n)); !ok {
-		return invalid("got Done(%d), want 1 to %d, which the application has", n, had)
+		return invalid("got Consume(%d), want 1 to %d, which the application has", n, had)
 	}
 	r.s.did(0) // claim has counted them, and did requests more if that is due
 	return nil

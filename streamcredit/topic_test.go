@@ -39,7 +39,7 @@ func newStation(t *testing.T) *station {
 			return err
 		}
 		err = s.Serve(stream.Context(), out, streamcredit.OutboxConfig{
-			Policy: streamcredit.Policy(query.GetCount()), Size: int(query.GetPayloadBytes()),
+			Policy: streamcredit.Policy(query.GetCount()), Capacity: int(query.GetPayloadBytes()),
 		})
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -281,7 +281,7 @@ func TestATopicThatFailsACanceledSubscriber(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			err = topic.Serve(stream.Context(), out, streamcredit.OutboxConfig{Size: 4, Policy: streamcredit.Fail})
+			err = topic.Serve(stream.Context(), out, streamcredit.OutboxConfig{Capacity: 4, Policy: streamcredit.Fail})
 			result <- err
 			return err
 		}}.start(t)
@@ -320,7 +320,7 @@ func TestATopicCountsAStuckElement(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			err = topic.Serve(stream.Context(), out, streamcredit.OutboxConfig{Size: 4, Policy: streamcredit.Fail})
+			err = topic.Serve(stream.Context(), out, streamcredit.OutboxConfig{Capacity: 4, Policy: streamcredit.Fail})
 			result <- err
 			return err
 		}}.start(t)

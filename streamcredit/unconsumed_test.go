@@ -81,9 +81,9 @@ func TestFinishReportsWhatIsNotDone(t *testing.T) {
 		if k == subscribes || k == framesDown {
 			t.Skip("the server does not receive there")
 		}
-		_, err := uploadTo(t, k, 10, 0, opened(streamcredit.WithExplicitDone()), func(in inlet) {
+		_, err := uploadTo(t, k, 10, 0, opened(streamcredit.WithExplicitConsume()), func(in inlet) {
 			take(t, in, 1, 10)
-			if err := in.Done(4); err != nil {
+			if err := in.Consume(4); err != nil {
 				t.Error(err)
 			}
 		})

@@ -70,7 +70,7 @@ func element(n int64, query *demopb.SubscribeRequest) *demopb.SubscribeResponse 
 // Upload takes elements and is done with none of them, so that it asks for no more than
 // its window, however soon it sees them.
 func (s aware) Upload(stream uploadServer) error {
-	in, _, err := streamcredit.ServeReceive(stream, streamcredit.WithWindow(window), streamcredit.WithExplicitDone())
+	in, _, err := streamcredit.ServeReceive(stream, streamcredit.WithWindow(window), streamcredit.WithExplicitConsume())
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func options(s *conformancepb.Script) []streamcredit.DuplexOption {
 		opts.add(in.GetWindow() == 0, streamcredit.WithManualDemand())
 		opts.add(in.GetByteWindow() > 0, streamcredit.WithByteWindow(in.GetByteWindow()))
 		opts.add(in.GetMaxMessageBytes() > 0, streamcredit.WithMaxMessageBytes(in.GetMaxMessageBytes()))
-		opts.add(in.GetHold(), streamcredit.WithExplicitDone())
+		opts.add(in.GetHold(), streamcredit.WithExplicitConsume())
 	}
 	return opts
 }
