@@ -30,7 +30,7 @@ ifneq ($(PKGS),./...)
 MODULES    := . # packages named one by one are packages of the library
 endif
 TOOLMODS   := tools tools/buf tools/lint
-SCRIPTS    := .ci/run tools/testall tools/benchall tools/fuzzall tools/generatecheck proto/model/check
+SCRIPTS    := .ci/run tools/testall tools/benchall tools/fuzzall tools/generatecheck tools/apicheck proto/model/check
 OUT        := out
 
 export GO MODULES
@@ -113,6 +113,10 @@ breaking: ## Fail where the wire contract breaks with what is frozen
 .PHONY: freeze
 freeze: breaking ## Freeze what was added to the wire contract
 	@$(BUF) build proto --exclude-source-info -o proto/frozen.binpb
+
+.PHONY: apicheck
+apicheck: ## Fail where the API breaks with the last release and CHANGELOG.md does not say so
+	@tools/apicheck
 
 .PHONY: model
 model: ## Search all states of the credit protocol's model (needs spin and a C compiler)
