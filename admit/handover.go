@@ -55,7 +55,7 @@ func (g *Gate) grantLocked(w *waiter, cost int, now time.Duration) {
 	g.inFlight.add(cost)
 	s := g.inFlight.load()
 	holder := g.turns.Serve(&w.Waiter, cost, g.roomLocked(s, now))
-	w.claim = claim{cost: cost, class: Class(w.Class), holder: holder, begun: g.samples.begin(s.inFlight())}
+	w.claim = claim{cost: cost, class: Class(w.Class), holder: holder, begun: g.samples.begin(g.amongLocked(w.Class))}
 	w.granted = now
 	w.ready <- nil
 }
