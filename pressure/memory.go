@@ -26,14 +26,20 @@ type MemoryConfig struct {
 //
 // Above 0.75 it runs the collector if more than 2 % of the limit may be garbage. Otherwise a
 // level could last until the next collection. It does so at most once a second, and for at
-// most a tenth of the time.
+// most a tenth of the time. Above 0.85 it does so twice a second, for at most a fifth of the
+// time, whatever seems to be garbage. Memory that the program has let go of since the last
+// collection looks alive, and a server that refuses calls allocates too little to collect by
+// itself.
 func Memory(c MemoryConfig) Signal { return &memory{cfg: c, sys: &thisSystem} }
 
 const (
 	// goShare is the part of a limit that Go's memory limit is set to.
 	goShare = 0.75
-	// collectAt is the value from which garbage is collected.
-	collectAt = 0.75
+	// collectAt is the value from which garbage is collected, and checkAt the value from which
+	// anything may be garbage.
+	collectAt, checkAt = 0.75, 0.85
+	// betweenCollections is the least time between a collection and one that this signal runs.
+	betweenCollections = 500 * time.Millisecond
 	// lookAgain is how often the cgroup is looked for again, since a process can be moved.
 	lookAgain = 10 * time.Second
 )
@@ -152,8 +158,16 @@ func (m *memory) worthCollecting(u usage, h heap) bool {
 	if h.cycles != m.cycles || m.cycled.IsZero() {
 		m.cycles, m.cycled = h.cycles, now
 	}
-	return u.kills && u.share() >= collectAt && h.garbage > u.limit/50 &&
-		now.Sub(m.cycled) >= time.Second && now.Sub(m.collected) >= max(time.Second, 10*m.collection)
+	wait, rest := time.Second, 10*m.collection
+	switch share := u.share(); {
+	case !u.kills || share < collectAt:
+		return false
+	case share >= checkAt:
+		wait, rest = betweenCollections, 4*m.collection
+	case h.garbage <= u.limit/50:
+		return false
+	}
+	return now.Sub(m.cycled) >= wait && now.Sub(m.collected) >= max(wait, rest)
 }
 
 // setGoLimit sets Go's memory limit, unless the program or GOMEMLIMIT has set one.

@@ -282,6 +282,25 @@ func TestGarbageIsCollected(t *testing.T) {
 	})
 }
 
+// Near the end the collector runs also if nothing seems to be garbage, because memory that the
+// program has let go of looks alive until it has run. Below it does not.
+func TestMemoryThatLooksAliveIsChecked(t *testing.T) {
+	for limit, want := range map[int][2]int64{100 * mib: {0, 1}, 92 * mib: {8, 12}} { // at 0.8 and 0.87
+		synctest.Test(t, func(t *testing.T) {
+			var before, after debug.GCStats
+			on := v2.with(machine{"sys/fs/cgroup/kube/pod/box/memory.max": fmt.Sprint(limit)})
+			run(t, pressure.WithSignals(pressure.MemoryIn(on.files(), noHeap, pressure.MemoryConfig{KeepGoLimit: true})))
+			wait(1)
+			debug.ReadGCStats(&before)
+			wait(50)
+			debug.ReadGCStats(&after)
+			if n := after.NumGC - before.NumGC; n < want[0] || n > want[1] {
+				t.Errorf("at %.2f: got %d collections in 5 s, want %d to %d", 80*mib/float64(limit), n, want[0], want[1])
+			}
+		})
+	}
+}
+
 // The signal of this process, on this machine, has a value.
 func TestMemoryHere(t *testing.T) {
 	got, err := pressure.Memory(pressure.MemoryConfig{}).Read()
