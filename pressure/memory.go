@@ -72,7 +72,8 @@ func (m *memory) validate() error {
 // A usage is how much of a limit is in use.
 type usage struct {
 	used, limit int64
-	kills       bool // the kernel kills a process above the limit
+	kills       bool  // the kernel kills a process above the limit
+	other       int64 // part of the limit that is not Go's
 }
 
 func (u usage) share() float64 { return max(float64(u.used), 0) / float64(u.limit) }
@@ -101,7 +102,7 @@ func (m *memory) Read() (float64, error) {
 // measure returns the usage of the first limit that exists.
 func (m *memory) measure(h heap) (usage, error) {
 	if m.cfg.Limit > 0 {
-		return usage{m.sys.resident(h) - h.free, m.cfg.Limit, true}, nil
+		return usage{used: m.sys.resident(h) - h.free, limit: m.cfg.Limit, kills: true}, nil
 	}
 	u, err := m.ofGroup(h)
 	if d, known := m.sys.ofDataLimit(h); known && (err != nil || d.limit < u.limit) {
@@ -114,7 +115,7 @@ func (m *memory) measure(h heap) (usage, error) {
 		return usage{}, err // the limit was there a moment ago
 	}
 	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 && limit > 0 && limit != m.goLimit {
-		return usage{h.mapped - h.free - h.garbage, limit, false}, nil
+		return usage{used: h.mapped - h.free - h.garbage, limit: limit}, nil
 	}
 	return m.ofMachine(h)
 }
@@ -138,7 +139,7 @@ func (m *memory) ofGroup(h heap) (usage, error) {
 	if limit == 0 {
 		return usage{}, fmt.Errorf("%w: no cgroup has a memory limit", ErrUnknown)
 	}
-	return usage{used - h.free, limit, true}, nil
+	return usage{used: used - h.free, limit: limit, kills: true}, nil
 }
 
 // ofMachine measures the memory of the process against that and the available memory. The
@@ -149,7 +150,7 @@ func (m *memory) ofMachine(h heap) (usage, error) {
 		return usage{}, fmt.Errorf("%w: no memory limit: set MemoryConfig.Limit or GOMEMLIMIT", ErrUnknown)
 	}
 	resident := m.sys.resident(h)
-	return usage{resident - h.free, max(resident+available, 1), false}, nil
+	return usage{used: resident - h.free, limit: max(resident+available, 1)}, nil
 }
 
 // worthCollecting reports whether a collection may lower the value.
@@ -184,7 +185,14 @@ func (m *memory) setGoLimit(u usage) {
 		m.goLimit = 0
 		return
 	}
-	if want := int64(float64(u.limit) * goShare); want != now {
+	want := int64(float64(u.limit) * goShare)
+	if u.other > 0 {
+		want = max(want-u.other, u.limit/4)
+	}
+	if near := u.limit / 64; u.other > 0 && now < want+near && want < now+near {
+		return // threads come and go
+	}
+	if want != now {
 		debug.SetMemoryLimit(want)
 		m.goLimit = want
 	}
