@@ -33,13 +33,18 @@ func enter(c *Config) error {
 	if err != nil {
 		return err
 	}
-	// A process that gets no more memory prints every goroutine otherwise.
-	env := append(os.Environ(), variable+"="+string(data), "WEIR_EXAMPLE_ENTERED=1", "GOTRACEBACK=none")
+	env := append(os.Environ(), variable+"="+string(data), "WEIR_EXAMPLE_ENTERED=1")
 	return syscall.Exec(self, os.Args, env)
 }
 
 func (c *Config) bound() error {
 	if c.Cgroup == "" {
+		// Go prints every goroutine when it gets no more memory, and exits with status 2.
+		if null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0); err == nil {
+			if err := syscall.Dup3(int(null.Fd()), 2, 0); err != nil {
+				return err
+			}
+		}
 		return syscall.Setrlimit(syscall.RLIMIT_DATA, &syscall.Rlimit{Cur: uint64(c.Memory), Max: uint64(c.Memory)})
 	}
 	return os.WriteFile(filepath.Join(c.Cgroup, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0o600)
