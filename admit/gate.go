@@ -208,11 +208,11 @@ func (g *Gate) refuseAllLocked() (why Reason, refuse bool) {
 }
 
 // pressLocked counts a call that cannot run at once. It returns false if permits are free
-// and only the bound of its class or tenant keeps the call waiting. Such a call is no
+// and only the narrow bound of its class or tenant keeps the call waiting. Such a call is no
 // reason to raise the limit.
 func (g *Gate) pressLocked(c turn.Call) (pressed bool) {
 	s := g.inFlight.load()
-	if s.inFlight()+c.Cost > s.limit() {
+	if g.turns.Among(c.Class, s.inFlight(), s.limit())+c.Cost > s.limit() {
 		g.window.pressed++
 		return true
 	}
@@ -243,11 +243,20 @@ func (g *Gate) claimLocked(c turn.Call, now time.Duration) (claim, bool) {
 	}
 }
 
+// amongLocked returns the number of permits in use, as the limit is to see it when a call of a
+// class begins.
+func (g *Gate) amongLocked(class int) int {
+	s := g.inFlight.load()
+	n := g.turns.Among(class, s.inFlight(), s.limit())
+	g.inFlight.sawInUse(int64(n))
+	return n
+}
+
 // holdLocked makes a claim of permits that were taken.
 func (g *Gate) holdLocked(c turn.Call, cost int, now time.Duration) claim {
 	s := g.inFlight.load()
 	holder := g.turns.Hold(c, cost, g.roomLocked(s, now))
-	return claim{cost: cost, class: Class(c.Class), holder: holder, begun: g.samples.begin(s.inFlight())}
+	return claim{cost: cost, class: Class(c.Class), holder: holder, begun: g.samples.begin(g.amongLocked(c.Class))}
 }
 
 // roomLocked returns the gate's state as package turn knows it.

@@ -58,7 +58,7 @@ func (g *Gate) grantLocked(w *waiter, cost int, now time.Duration) {
 	g.inFlight.add(cost)
 	s := g.inFlight.load()
 	holder := g.turns.Serve(&w.Waiter, cost, g.roomLocked(s, now))
-	w.claim = claim{cost: cost, class: Class(w.Class), holder: holder, begun: g.samples.begin(s.inFlight())}
+	w.claim = claim{cost: cost, class: Class(w.Class), holder: holder, begun: g.samples.begin(g.amongLocked(w.Class))}
 	w.claim.listed = g.watch.enter(w.call, cost, now, w.Deadline)
 	w.granted = now
 	w.ready <- nil

@@ -18,7 +18,10 @@ func (s *system) ofDataLimit(h heap) (u usage, known bool) {
 	if err != nil {
 		return usage{}, false
 	}
-	return usage{size - h.free - h.released, limit, true}, true
+	return usage{
+		used: size - h.free - h.released, limit: limit, kills: true,
+		other: max(size-h.mapped-h.released, 0), // such as the stacks of threads, of 8 MiB each
+	}, true
 }
 
 // dataLimit returns the soft limit in bytes, 0 if there is none.

@@ -26,14 +26,20 @@ type MemoryConfig struct {
 //
 // Above 0.75 it runs the collector if more than 2 % of the limit may be garbage. Otherwise a
 // level could last until the next collection. It does so at most once a second, and for at
-// most a tenth of the time.
+// most a tenth of the time. Above 0.85 it does so twice a second, for at most a fifth of the
+// time, whatever seems to be garbage. Memory that the program has let go of since the last
+// collection looks alive, and a server that refuses calls allocates too little to collect by
+// itself.
 func Memory(c MemoryConfig) Signal { return &memory{cfg: c, sys: &thisSystem} }
 
 const (
 	// goShare is the part of a limit that Go's memory limit is set to.
 	goShare = 0.75
-	// collectAt is the value from which garbage is collected.
-	collectAt = 0.75
+	// collectAt is the value from which garbage is collected, and checkAt the value from which
+	// anything may be garbage.
+	collectAt, checkAt = 0.75, 0.85
+	// betweenCollections is the least time between a collection and one that this signal runs.
+	betweenCollections = 500 * time.Millisecond
 	// lookAgain is how often the cgroup is looked for again, since a process can be moved.
 	lookAgain = 10 * time.Second
 )
@@ -66,7 +72,8 @@ func (m *memory) validate() error {
 // A usage is how much of a limit is in use.
 type usage struct {
 	used, limit int64
-	kills       bool // the kernel kills a process above the limit
+	kills       bool  // the kernel kills a process above the limit
+	other       int64 // part of the limit that is not Go's
 }
 
 func (u usage) share() float64 { return max(float64(u.used), 0) / float64(u.limit) }
@@ -95,7 +102,7 @@ func (m *memory) Read() (float64, error) {
 // measure returns the usage of the first limit that exists.
 func (m *memory) measure(h heap) (usage, error) {
 	if m.cfg.Limit > 0 {
-		return usage{m.sys.resident(h) - h.free, m.cfg.Limit, true}, nil
+		return usage{used: m.sys.resident(h) - h.free, limit: m.cfg.Limit, kills: true}, nil
 	}
 	u, err := m.ofGroup(h)
 	if d, known := m.sys.ofDataLimit(h); known && (err != nil || d.limit < u.limit) {
@@ -108,7 +115,7 @@ func (m *memory) measure(h heap) (usage, error) {
 		return usage{}, err // the limit was there a moment ago
 	}
 	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 && limit > 0 && limit != m.goLimit {
-		return usage{h.mapped - h.free - h.garbage, limit, false}, nil
+		return usage{used: h.mapped - h.free - h.garbage, limit: limit}, nil
 	}
 	return m.ofMachine(h)
 }
@@ -132,7 +139,7 @@ func (m *memory) ofGroup(h heap) (usage, error) {
 	if limit == 0 {
 		return usage{}, fmt.Errorf("%w: no cgroup has a memory limit", ErrUnknown)
 	}
-	return usage{used - h.free, limit, true}, nil
+	return usage{used: used - h.free, limit: limit, kills: true}, nil
 }
 
 // ofMachine measures the memory of the process against that and the available memory. The
@@ -143,7 +150,7 @@ func (m *memory) ofMachine(h heap) (usage, error) {
 		return usage{}, fmt.Errorf("%w: no memory limit: set MemoryConfig.Limit or GOMEMLIMIT", ErrUnknown)
 	}
 	resident := m.sys.resident(h)
-	return usage{resident - h.free, max(resident+available, 1), false}, nil
+	return usage{used: resident - h.free, limit: max(resident+available, 1)}, nil
 }
 
 // worthCollecting reports whether a collection may lower the value.
@@ -152,8 +159,16 @@ func (m *memory) worthCollecting(u usage, h heap) bool {
 	if h.cycles != m.cycles || m.cycled.IsZero() {
 		m.cycles, m.cycled = h.cycles, now
 	}
-	return u.kills && u.share() >= collectAt && h.garbage > u.limit/50 &&
-		now.Sub(m.cycled) >= time.Second && now.Sub(m.collected) >= max(time.Second, 10*m.collection)
+	wait, rest := time.Second, 10*m.collection
+	switch share := u.share(); {
+	case !u.kills || share < collectAt:
+		return false
+	case share >= checkAt:
+		wait, rest = betweenCollections, 4*m.collection
+	case h.garbage <= u.limit/50:
+		return false
+	}
+	return now.Sub(m.cycled) >= wait && now.Sub(m.collected) >= max(wait, rest)
 }
 
 // setGoLimit sets Go's memory limit, unless the program or GOMEMLIMIT has set one.
@@ -170,7 +185,14 @@ func (m *memory) setGoLimit(u usage) {
 		m.goLimit = 0
 		return
 	}
-	if want := int64(float64(u.limit) * goShare); want != now {
+	want := int64(float64(u.limit) * goShare)
+	if u.other > 0 {
+		want = max(want-u.other, u.limit/4)
+	}
+	if near := u.limit / 64; u.other > 0 && now < want+near && want < now+near {
+		return // threads come and go
+	}
+	if want != now {
 		debug.SetMemoryLimit(want)
 		m.goLimit = want
 	}

@@ -1,12 +1,12 @@
 // Container shows a server that runs out of memory, and the same server with weir. Each has
-// 256 MiB. A dependency stops for a while, the handlers wait for it and ignore their contexts,
-// and the callers retry at once.
+// 256 MiB and gets 300 calls of 200 KB a second, with deadlines of 100 ms. A dependency stops for
+// a while, the handlers wait for it and ignore their contexts, and the callers retry at once.
 //
 //	go run ./examples/container
 //
 // The program serves a page with live charts on localhost, prints the fate of both servers,
-// and ends within half a minute. It needs no root, because a watchdog kills a server above
-// its memory, in the place of the kernel.
+// and ends within half a minute. It needs no root. Each server limits its data segment, as with
+// prlimit --data, and a Go program that gets no more memory ends with exit status 2.
 package main
 
 import (
@@ -77,10 +77,7 @@ const memory = 256 << 20
 
 // plan returns the plan for a server. The dependency is gone for ten seconds.
 func plan(weir bool, seed uint64) container.Plan {
-	return container.Plan{
-		Config: container.Config{Weir: weir, Trouble: container.Dependency, Memory: memory, From: 5 * time.Second, To: 15 * time.Second},
-		Rate:   300, Size: 100, Deadline: time.Second, Retries: 3, End: 20 * time.Second, Seed: seed,
-	}
+	return container.PlanFor(container.Dependency, weir, memory, 10*time.Second, seed)
 }
 
 // A part is a piece of news for the page.
@@ -142,7 +139,7 @@ func judge(bare, weir container.Result) string {
 			"of the critical calls throughout.",
 			100*weir.After, 100*weir.Critical)
 	}
-	return fmt.Sprintf("As promised: the bare server is killed %.1f s after the dependency has stopped. With weir it never takes "+
+	return fmt.Sprintf("As promised: the bare server dies %.1f s after the dependency has stopped. With weir it never takes "+
 		"more than %d of %d MiB, serves %.1f %% of the critical calls throughout, and all others a second after the dependency is back.",
 		(bare.Died - plan(false, 0).From).Seconds(), weir.Peak/mib, memory/mib, 100*weir.Critical)
 }

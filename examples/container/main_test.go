@@ -24,7 +24,7 @@ func TestParse(t *testing.T) {
 
 // The verdict says what was promised and kept, what was not, and when nothing was shown.
 func TestJudge(t *testing.T) {
-	dead := container.Result{Died: 8 * time.Second, Exit: 137, Peak: memory, Before: 1}
+	dead := container.Result{Died: 8 * time.Second, Exit: 2, Peak: memory, Before: 1}
 	well := container.Result{Peak: 50 << 20, Before: 1, After: 1, Critical: 1}
 	with := func(change func(*container.Result)) container.Result {
 		r := well
@@ -35,7 +35,7 @@ func TestJudge(t *testing.T) {
 		bare, weir container.Result
 		want       string
 	}{
-		{dead, well, "As promised: the bare server is killed 3.0 s after"},
+		{dead, well, "As promised: the bare server dies 5.0 s after"},
 		{well, well, "No verdict"},
 		{dead, with(func(r *container.Result) { r.Late = 0.5 }), "No verdict"},
 		{dead, with(func(r *container.Result) { r.Died = time.Second }), "Not as promised: with weir the server died"},

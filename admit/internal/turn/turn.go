@@ -172,6 +172,19 @@ func (q *Queue) most(class, n int) int {
 	return max(1, portion(q.cfg.Classes[class].Max, n))
 }
 
+// wideBound is the least bound of a class behind which a limit may grow.
+const wideBound = 0.5
+
+// Among returns the number of permits in use as calls of a class see it. Where a bound keeps a
+// class from the permits that are free, and is wide, the limit counts as used to the degree in
+// which the bound is. Otherwise a low limit could never rise where all calls have a bound.
+func (q *Queue) Among(class, inFlight, limit int) int {
+	if !q.bounded(class) || q.cfg.Classes[class].Max < wideBound {
+		return inFlight
+	}
+	return max(inFlight, q.lines[class].held*limit/q.most(class, limit))
+}
+
 // portion returns a share of n, rounded down. It tolerates rounding errors of floating
 // point.
 func portion(share float64, n int) int { return int(share*float64(n) + 1e-9) }

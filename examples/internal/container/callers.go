@@ -14,8 +14,12 @@ import (
 // usualCalls calls at random moments, as many callers that know nothing of each other do.
 func (r *run) usualCalls(ctx context.Context) {
 	dice := rand.New(rand.NewPCG(r.Seed, 1))
-	payload := &blob{Value: make([]byte, r.Size)}
+	small, big := &blob{Value: make([]byte, r.Size)}, &blob{Value: make([]byte, large)}
 	for i, late := range every(ctx, r.Rate, dice) {
+		payload := small
+		if r.Trouble == Uneven && dice.IntN(100) == 0 {
+			payload = big
+		}
 		at := time.Since(r.began)
 		if late > tooLate {
 			r.late.Add(1)
@@ -27,19 +31,27 @@ func (r *run) usualCalls(ctx context.Context) {
 			}
 			if err == nil {
 				r.good.Add(1)
-			} else if _, ok := interceptors.RefusalFrom(err); ok {
+			} else if refusal, ok := interceptors.RefusalFrom(err); ok {
 				r.refused.Add(1)
+				r.count(refusal.Reason)
 			}
 			r.served.add(at, err == nil)
 		})
 	}
 }
 
+// count counts a refusal.
+func (r *run) count(reason string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reasons[reason]++
+}
+
 // attempts calls and retries at once, which does no good.
 func (r *run) attempts(ctx context.Context, i int, req *blob) (err error) {
 	for range 1 + r.Retries {
 		one, cancel := context.WithTimeout(ctx, r.Deadline)
-		err = r.conn(i).Invoke(one, "/weir.example.Box/Work", req, new(blob))
+		err = r.conn(i).Invoke(one, work, req, new(blob))
 		cancel()
 		if err == nil {
 			return nil
@@ -58,6 +70,20 @@ func (r *run) criticalCalls(ctx context.Context) {
 			if err == nil || ctx.Err() == nil {
 				r.critical.add(at, err == nil)
 			}
+		})
+	}
+}
+
+// backgroundCalls fill the cache.
+func (r *run) backgroundCalls(ctx context.Context) {
+	if r.Background == 0 {
+		return
+	}
+	for i := range every(ctx, r.Background, rand.New(rand.NewPCG(r.Seed, 4))) {
+		r.callers.Go(func() {
+			one, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			_ = r.conn(i).Invoke(one, warm, &blob{}, new(blob))
 		})
 	}
 }
@@ -96,12 +122,17 @@ func (r *run) makeTrouble(ctx context.Context) {
 	trouble, cancel := context.WithTimeout(ctx, r.To-r.From)
 	defer cancel()
 	var clients sync.WaitGroup
-	if r.Trouble == Unread {
+	switch r.Trouble {
+	case Unread:
 		for i := range every(trouble, 500, rand.New(rand.NewPCG(r.Seed, 3))) {
 			if i >= 1000 {
 				break
 			}
 			clients.Go(func() { r.askAndNotRead(trouble, i) })
+		}
+	case Streams:
+		for i := range 256 {
+			clients.Go(func() { r.talkAndNotListen(trouble, i) })
 		}
 	}
 	<-trouble.Done()
@@ -109,9 +140,18 @@ func (r *run) makeTrouble(ctx context.Context) {
 }
 
 func (r *run) askAndNotRead(ctx context.Context, i int) {
-	s, err := r.conn(i).NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/weir.example.Box/Ask", grpc.StaticMethod())
+	s, err := r.conn(i).NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, ask, grpc.StaticMethod())
 	if err != nil || s.SendMsg(&blob{}) != nil || s.CloseSend() != nil {
 		return
+	}
+	<-ctx.Done()
+}
+
+func (r *run) talkAndNotListen(ctx context.Context, i int) {
+	s, err := r.conn(i).NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, talk, grpc.StaticMethod())
+	m := &blob{Value: make([]byte, 64<<10)}
+	for err == nil {
+		err = s.SendMsg(m)
 	}
 	<-ctx.Done()
 }

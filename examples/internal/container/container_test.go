@@ -15,68 +15,173 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// plan is the shortened one of each kind of trouble.
-func plan(trouble string, weir bool) container.Plan {
-	p := container.Plan{
-		Config: container.Config{Weir: weir, Trouble: trouble, Memory: 256 << 20, From: 2 * time.Second, To: 8 * time.Second},
-		Rate:   300, Size: 100, Deadline: time.Second, End: 11 * time.Second, Seed: 1,
+const (
+	mib     = 1 << 20
+	smaller = 256 * mib
+	larger  = 4096 * mib
+)
+
+// mode returns how the troubles run: "" for not at all, "1" shortened, "full" with both
+// sizes of memory and three seeds.
+func mode(t *testing.T) (full bool) {
+	t.Helper()
+	switch m := os.Getenv("WEIR_CONTAINERS"); m {
+	case "":
+		t.Skip("NOT CHECKED: containers in trouble; set WEIR_CONTAINERS=1, or full")
+	case "full":
+		return true
 	}
-	if trouble == container.Dependency {
-		p.Retries = 3
-	}
-	return p
+	return false
 }
 
-// Without weir each kind of trouble ends in the process's death, with weir in none. It
-// takes a minute of a quiet machine, so it runs where WEIR_CONTAINERS is set.
+// kernel reports whether this process may use memory cgroups.
+func kernel(t *testing.T) bool {
+	t.Helper()
+	if err := container.CanLimit(); err != nil {
+		t.Logf("NOT CHECKED: the kernel's OOM killer (%v); a limit of the data segment stands for it", err)
+		return false
+	}
+	return true
+}
+
+func run(t *testing.T, p container.Plan) container.Result {
+	t.Helper()
+	r, err := container.Run(context.Background(), p, func(container.Sample) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s, %d MiB, seed %d, weir %v: %v %v", p.Trouble, p.Memory/mib, p.Seed, p.Weir, r, r.Levels)
+	return r
+}
+
+// each calls f for each size of memory and seed that the mode has.
+func each(t *testing.T, f func(t *testing.T, memory int64, seed uint64)) {
+	t.Helper()
+	if !mode(t) {
+		f(t, smaller, 1)
+		return
+	}
+	for _, memory := range []int64{smaller, larger} {
+		if memory == larger && container.Available() < 2*larger {
+			t.Logf("NOT CHECKED: 4 GiB; %d MiB are free", container.Available()/mib)
+			continue
+		}
+		for seed := range uint64(3) {
+			f(t, memory, seed+1)
+		}
+	}
+}
+
+// length returns how long a trouble lasts. With more memory a bare server takes longer to die.
+func length(trouble string, memory int64) time.Duration {
+	if memory == larger && (trouble == container.Dependency || trouble == container.Streams) {
+		return 25 * time.Second
+	}
+	return 6 * time.Second
+}
+
+// Without weir each kind of trouble ends in the process's death, with weir in none. It takes a
+// quiet machine, so it runs where WEIR_CONTAINERS is set.
 func TestTroubles(t *testing.T) {
-	if os.Getenv("WEIR_CONTAINERS") == "" {
-		t.Skip("NOT CHECKED: containers in trouble; set WEIR_CONTAINERS=1")
-	}
-	kernel := container.CanLimit()
-	if kernel != nil {
-		t.Logf("NOT CHECKED: the kernel's own OOM kill (%v); a watchdog stands for it", kernel)
-	}
-	for _, trouble := range []string{container.Dependency, container.Unread, container.Cache} {
+	mode(t)
+	cgroup := kernel(t)
+	for _, trouble := range container.Troubles() {
 		t.Run(trouble, func(t *testing.T) {
-			results := map[bool]container.Result{}
-			for _, weir := range []bool{false, true} {
-				p := plan(trouble, weir)
-				p.Kernel = kernel == nil
-				r, err := container.Run(context.Background(), p, func(container.Sample) {})
-				if err != nil {
-					t.Fatal(err)
+			each(t, func(t *testing.T, memory int64, seed uint64) {
+				results := map[bool]container.Result{}
+				for _, weir := range []bool{false, true} {
+					p := container.PlanFor(trouble, weir, memory, length(trouble, memory), seed)
+					p.Kernel = cgroup
+					results[weir] = run(t, p)
 				}
-				t.Logf("weir %v: %v %v", weir, r, r.Levels)
-				results[weir] = r
-			}
-			judge(t, results[false], results[true])
+				dies(t, results[false], cgroup)
+				most := memory / 100 * 92
+				if trouble == container.Cache {
+					most = memory // the program takes more, whatever is refused
+				}
+				if !cgroup {
+					most = memory // the data segment has addresses that are not in use
+				}
+				lives(t, results[true], most)
+			})
 		})
 	}
 }
 
-func judge(t *testing.T, bare, weir container.Result) {
+// dies checks the fate of a bare server.
+func dies(t *testing.T, r container.Result, cgroup bool) {
 	t.Helper()
-	if bare.Died == 0 && bare.Late > 0.01 {
-		t.Skipf("NOT CHECKED: the machine was too busy for trouble (%.1f %% of the calls began late)", 100*bare.Late)
+	exit := 2 // of a Go program that gets no more memory
+	if cgroup {
+		exit = 137
 	}
-	if bare.Died == 0 || bare.Exit != 137 {
-		t.Errorf("bare: got %v, want it to be killed (exit 137)", bare)
+	switch {
+	case r.Died == 0 && r.Busy():
+		t.Logf("NOT CHECKED: the machine was too busy for trouble (%.1f %% of the calls began late)", 100*r.Late)
+	case r.Died == 0 || r.Exit != exit || cgroup && r.OOMKills == 0:
+		t.Errorf("bare: got %v, want exit %d", r, exit)
 	}
-	if weir.Died != 0 || weir.OOMKills != 0 {
-		t.Errorf("weir: got %v, want it to live", weir)
+}
+
+// lives checks the fate of a server with weir, which takes at most so much memory.
+func lives(t *testing.T, r container.Result, most int64) {
+	t.Helper()
+	if r.Died != 0 || r.OOMKills != 0 {
+		t.Errorf("weir: got %v, want it to live", r)
 	}
-	if limit := int64(256 << 20 * 92 / 100); weir.Peak > limit {
-		t.Errorf("weir: got a peak of %d MiB, want at most %d", weir.Peak>>20, limit>>20)
+	if r.Peak > most {
+		t.Errorf("weir: got a peak of %d MiB, want at most %d", r.Peak/mib, most/mib)
 	}
-	if weir.Late > 0.01 || weir.Before < 0.99 {
-		t.Skipf("NOT CHECKED: goodput; the machine was too busy (%.1f %% of the calls began late, %.1f %% were served before)",
-			100*weir.Late, 100*weir.Before)
+	if r.Busy() {
+		t.Logf("NOT CHECKED: goodput; the machine was too busy (%.1f %% of the calls began late, %.1f %% were served before)",
+			100*r.Late, 100*r.Before)
+		return
 	}
-	if weir.Critical < 0.99 {
-		t.Errorf("weir: got %.1f %% of critical calls served, want 99", 100*weir.Critical)
+	if r.Critical < 0.99 {
+		t.Errorf("weir: got %.1f %% of critical calls served, want 99", 100*r.Critical)
 	}
-	if weir.After < 0.95*weir.Before {
-		t.Errorf("weir: got %.1f %% served a second after the trouble, want 95 %% of what it was before (%.1f %%)", 100*weir.After, 100*weir.Before)
+	if r.After < 0.95*r.Before {
+		t.Errorf("weir: got %.1f %% served a second after the trouble, want 95 %% of before (%.1f %%)", 100*r.After, 100*r.Before)
 	}
+}
+
+// On a healthy day with the memory at 60 % nothing is refused.
+func TestHealthyDay(t *testing.T) {
+	mode(t)
+	cgroup := kernel(t)
+	each(t, func(t *testing.T, memory int64, seed uint64) {
+		p := container.PlanFor(container.Healthy, true, memory, 6*time.Second, seed)
+		p.Kernel = cgroup
+		r := run(t, p)
+		if r.Died != 0 || r.Peak < memory/100*55 {
+			t.Fatalf("got %v, want a server at 60 %% of its memory", r)
+		}
+		if r.Refused > 0 && r.Busy() {
+			t.Logf("NOT CHECKED: refusals; the machine was too busy (%.1f %% of the calls began late)", 100*r.Late)
+		} else if r.Refused > 0 {
+			t.Errorf("got %d of %d calls refused, want none", r.Refused, r.Calls)
+		}
+	})
+}
+
+// With a GOMEMLIMIT of 85 % and a heap that climbs to it, the collector takes all it can get.
+// With weir four fifths of the goodput are left.
+func TestSpiral(t *testing.T) {
+	mode(t)
+	cgroup := kernel(t)
+	each(t, func(t *testing.T, memory int64, seed uint64) {
+		p := container.PlanFor(container.Spiral, false, memory, 10*time.Second, seed)
+		p.Kernel = cgroup
+		run(t, p) // for comparison
+		p.Weir = true
+		r := run(t, p)
+		if r.Died != 0 {
+			t.Errorf("weir: got %v, want it to live", r)
+		}
+		if r.Busy() {
+			t.Logf("NOT CHECKED: goodput; the machine was too busy (%.1f %% of the calls began late)", 100*r.Late)
+		} else if r.During < 0.8*r.Before {
+			t.Errorf("weir: got %.1f %% served in the spiral, want 80 %% of before (%.1f %%)", 100*r.During, 100*r.Before)
+		}
+	})
 }

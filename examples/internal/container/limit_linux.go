@@ -16,13 +16,13 @@ import (
 // variable is where package child has the configuration of a child.
 const variable = "WEIR_EXAMPLE_CHILD"
 
-// enter enters the cgroup of a configuration, and begins anew, so that all the memory of
-// the process is counted there.
+// enter enters the cgroup of a configuration or limits the data segment, and begins anew, so
+// that all the memory of the process is counted.
 func enter(c *Config) error {
-	if c.Cgroup == "" || os.Getenv("WEIR_EXAMPLE_ENTERED") != "" {
+	if os.Getenv("WEIR_EXAMPLE_ENTERED") != "" {
 		return nil
 	}
-	if err := os.WriteFile(filepath.Join(c.Cgroup, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+	if err := c.bound(); err != nil {
 		return err
 	}
 	data, err := json.Marshal(c) //nolint:musttag // package child reads it by the same names
@@ -35,6 +35,19 @@ func enter(c *Config) error {
 	}
 	env := append(os.Environ(), variable+"="+string(data), "WEIR_EXAMPLE_ENTERED=1")
 	return syscall.Exec(self, os.Args, env)
+}
+
+func (c *Config) bound() error {
+	if c.Cgroup == "" {
+		// Go prints every goroutine when it gets no more memory, and exits with status 2.
+		if null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0); err == nil {
+			if err := syscall.Dup3(int(null.Fd()), 2, 0); err != nil {
+				return err
+			}
+		}
+		return syscall.Setrlimit(syscall.RLIMIT_DATA, &syscall.Rlimit{Cur: uint64(c.Memory), Max: uint64(c.Memory)})
+	}
+	return os.WriteFile(filepath.Join(c.Cgroup, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0o600)
 }
 
 // A group is a memory cgroup.
@@ -106,6 +119,21 @@ func (g *group) remove() error {
 	return os.Remove(g.dir)
 }
 
+// dataSegment returns the size of the data segment of a process, which RLIMIT_DATA limits.
+func dataSegment(pid int) (int64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, "VmData:"); ok {
+			n, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			return n << 10, err
+		}
+	}
+	return 0, fmt.Errorf("status: got no VmData, want a line with it")
+}
+
 // resident returns the memory of a process.
 func resident(pid int) (int64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
@@ -118,4 +146,19 @@ func resident(pid int) (int64, error) {
 	}
 	pages, err := strconv.ParseInt(fields[1], 10, 64)
 	return pages * int64(os.Getpagesize()), err
+}
+
+// Available returns the memory that this machine could give to a process, in bytes.
+func Available() int64 {
+	data, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, "MemAvailable:"); ok {
+			n, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			return n << 10
+		}
+	}
+	return 0
 }

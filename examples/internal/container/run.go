@@ -16,32 +16,21 @@ import (
 	"github.com/weir-go/weir/examples/internal/child"
 )
 
-// A Plan describes a server, its load and its trouble.
-type Plan struct {
-	Config
-
-	Kernel   bool          // a cgroup bounds the memory, not a watchdog
-	Rate     float64       // usual calls a second
-	Size     int           // of their requests, in bytes
-	Deadline time.Duration // of each attempt
-	Retries  int           // at once, and without a budget
-	End      time.Duration
-	Seed     uint64
-}
-
 // A Result is the fate of a server.
 type Result struct {
 	Exit     int           // of the process if it died, else 0
 	Died     time.Duration // since the first call; 0 if it did not
 	OOMKills int           // by the kernel
 	Peak     int64         // bytes
-	// Before and After are the shares of usual calls that were served before the trouble
-	// and from a second after its end. Critical is that of critical calls throughout.
-	Before, After, Critical float64
-	Calls, Refused          int64 // of the usual ones
+	// Before, During and After are the shares of usual calls that were served before the trouble,
+	// in it, and from a second after its end. Critical is that of critical calls throughout.
+	Before, During, After, Critical float64
+	Calls, Refused                  int64 // of the usual ones
 	// Late is the share of calls that began late, because the machine was busy.
 	Late   float64
 	Levels map[string]bool
+	// Reasons counts the refused usual calls.
+	Reasons map[string]int
 }
 
 // A Sample is the state of a server at one moment.
@@ -75,6 +64,7 @@ type run struct {
 	died                     time.Duration
 	over                     bool // the process may end
 	levels                   map[string]bool
+	reasons                  map[string]int
 	report                   Report
 	callers, watchers, lines sync.WaitGroup
 }
@@ -84,7 +74,7 @@ func Run(ctx context.Context, p Plan, see func(Sample)) (result Result, err erro
 	// The callers allocate much and keep little. With the usual heap of a few MiB they would
 	// collect garbage all the time and not call.
 	defer debug.SetGCPercent(debug.SetGCPercent(2000))
-	r := &run{Plan: p, see: see, levels: map[string]bool{}}
+	r := &run{Plan: p, see: see, levels: map[string]bool{}, reasons: map[string]int{}}
 	if p.Kernel {
 		if r.group, err = newGroup(p.Memory); err != nil {
 			return Result{}, err
@@ -124,6 +114,14 @@ func (r *run) connect(addr string) error {
 		r.conns = append(r.conns, c)
 	}
 	r.apart = r.conns[10]
+	for _, c := range r.conns { // usual calls have no time to wait for that
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		err := c.Invoke(ctx, vital, &blob{}, new(blob), grpc.WaitForReady(true))
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -147,6 +145,7 @@ func (r *run) perform(ctx context.Context) {
 	r.watchers.Go(func() { r.watch(calls) })
 	r.callers.Go(func() { r.usualCalls(calls) })
 	r.callers.Go(func() { r.criticalCalls(calls) })
+	r.callers.Go(func() { r.backgroundCalls(calls) })
 	r.callers.Go(func() { r.makeTrouble(calls) })
 	<-calls.Done()
 	r.watchers.Wait()
@@ -164,7 +163,15 @@ func (r *run) dead() {
 	r.stop()
 }
 
-// watch looks at the memory of the process, and kills it for it if the kernel does not.
+// used returns the memory that the limit counts.
+func (r *run) used() (int64, error) {
+	if r.Kernel {
+		return resident(r.process.PID)
+	}
+	return dataSegment(r.process.PID)
+}
+
+// watch looks at the memory of the process.
 func (r *run) watch(ctx context.Context) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -177,17 +184,13 @@ func (r *run) watch(ctx context.Context) {
 			r.see(r.sample(0, 0, 0))
 			return
 		}
-		used, err := resident(r.process.PID)
+		used, err := r.used()
 		if err != nil {
 			used = 0
 		}
 		r.mu.Lock()
 		r.peak = max(r.peak, used)
 		r.mu.Unlock()
-		if !r.Kernel && used > r.Memory {
-			_ = r.process.Kill() // as the kernel would
-			r.dead()
-		}
 		if at := time.Since(r.began); at-last >= sampling {
 			now := r.good.Load()
 			r.see(r.sample(used, now-good, at-last))
@@ -211,8 +214,9 @@ func (r *run) result() Result {
 	defer r.mu.Unlock()
 	r.over = true
 	res := Result{
-		Died: r.died, Peak: r.peak, Levels: r.levels,
+		Died: r.died, Peak: r.peak, Levels: r.levels, Reasons: r.reasons,
 		Before: r.served.share(r.From/4, r.From-r.Deadline), After: r.served.share(r.To+settled, r.End-time.Second),
+		During:   r.served.share(r.From+settled, r.To),
 		Critical: r.critical.share(0, r.End-time.Second), Calls: r.served.n.Load(), Refused: r.refused.Load(),
 		Late: float64(r.late.Load()) / float64(max(r.served.n.Load(), 1)),
 	}
@@ -222,14 +226,17 @@ func (r *run) result() Result {
 	return res
 }
 
+// Busy reports whether the machine was too busy to show anything about goodput.
+func (r Result) Busy() bool { return r.Late > 0.01 || r.Before < 0.99 }
+
 // String says it in a line.
 func (r Result) String() string {
 	fate := "lives"
 	if r.Died > 0 {
 		fate = fmt.Sprintf("dies after %.1f s, exit %d", r.Died.Seconds(), r.Exit)
 	}
-	return fmt.Sprintf("%s; oom_kill %d, peak %d MiB; served before %.1f %%, after %.1f %%, critical %.1f %%; %d of %d calls refused",
-		fate, r.OOMKills, r.Peak>>20, 100*r.Before, 100*r.After, 100*r.Critical, r.Refused, r.Calls)
+	return fmt.Sprintf("%s; oom_kill %d, peak %d MiB; served before %.1f %%, during %.1f %%, after %.1f %%, critical %.1f %%; %d of %d calls refused %v",
+		fate, r.OOMKills, r.Peak>>20, 100*r.Before, 100*r.During, 100*r.After, 100*r.Critical, r.Refused, r.Calls, r.Reasons)
 }
 
 // A tally counts calls by when they began.

@@ -9,33 +9,24 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime/debug"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/wrapperspb"
-
-	"github.com/weir-go/weir/admit"
-	"github.com/weir-go/weir/interceptors"
-	"github.com/weir-go/weir/pressure"
-)
-
-// The kinds of trouble.
-const (
-	// Dependency stops, and handlers wait for it whatever their context says.
-	Dependency = "dependency"
-	// Unread answers: 1,000 clients ask for 1 MiB each and do not read it.
-	Unread = "unread"
-	// Cache grows without bound.
-	Cache = "cache"
 )
 
 // A Config describes a server.
 type Config struct {
-	Weir     bool
-	Trouble  string
-	Memory   int64         // bytes
-	Cgroup   string        // to enter; without one the parent sees to it that Memory is kept
+	Weir    bool
+	Trouble string
+	Memory  int64  // bytes
+	Cgroup  string // to enter; without one the server limits its data segment to Memory
+	Base    int64  // bytes that the program keeps all the time
+	Works   int    // bytes that each usual call works on, besides its request
+	// GoLimit is GOMEMLIMIT as a part of Memory; 0 for none.
+	GoLimit  float64
 	From, To time.Duration // of the trouble, since the first call
 }
 
@@ -49,21 +40,26 @@ type Report struct {
 }
 
 const (
-	keeps    = 200_000 // bytes that a usual call works on
-	answer   = 1 << 20
-	growth   = 256 << 10 // of the cache, for each call
+	large    = 8 << 20
 	usual    = 20 * time.Millisecond
+	slow     = 10 * time.Second // a large call in trouble
 	sampling = 100 * time.Millisecond
-	vital    = "/weir.example.Box/Vital"
+	usualMem = 256 << 20 // the memory to which the sizes of this package fit
+
+	work, ask, vital, warm, talk = "/weir.example.Box/Work", "/weir.example.Box/Ask",
+		"/weir.example.Box/Vital", "/weir.example.Box/Warm", "/weir.example.Box/Talk"
 )
+
+// scale returns how many times larger than usual the memory is.
+func (c *Config) scale() int { return int(max(c.Memory/usualMem, 1)) }
 
 type blob = wrapperspb.BytesValue
 
 // A box is the service.
 type box struct {
 	config Config
+	base   []byte
 	first  sync.Once
-	begun  chan struct{} // closed with the first call
 	over   chan struct{} // closed at the end of the trouble
 
 	mu    sync.Mutex // guards the fields below
@@ -72,7 +68,7 @@ type box struct {
 }
 
 func newBox(c Config) *box {
-	return &box{config: c, begun: make(chan struct{}), over: make(chan struct{})}
+	return &box{config: c, base: pages(int(c.Base)), over: make(chan struct{})}
 }
 
 // troubled reports whether there is trouble now.
@@ -81,7 +77,6 @@ func (b *box) troubled() bool {
 		b.mu.Lock()
 		b.began = time.Now()
 		b.mu.Unlock()
-		close(b.begun)
 		time.AfterFunc(b.config.To, func() {
 			b.mu.Lock()
 			b.cache = nil
@@ -96,21 +91,40 @@ func (b *box) troubled() bool {
 }
 
 // work is the handler of usual calls. It never looks at its context.
-func (b *box) work(context.Context, *blob) (*blob, error) {
+func (b *box) work(_ context.Context, req *blob) (*blob, error) {
 	troubled := b.troubled()
-	page := pages(keeps) // memory that a call works on
+	page := pages(b.config.Works)
+	if len(req.GetValue()) >= large {
+		page = pages(large * (b.config.scale() - 1)) // with more memory, larger work
+	}
 	switch {
 	case b.config.Trouble == Dependency && troubled:
 		<-b.over
-	case b.config.Trouble == Cache && troubled:
-		entry := pages(growth)
-		b.mu.Lock()
-		b.cache = append(b.cache, entry)
-		b.mu.Unlock()
+	case b.config.Trouble == Uneven && troubled && len(req.GetValue()) >= large:
+		time.Sleep(slow)
 	default:
+		if b.config.Trouble == Cache && troubled {
+			b.grow()
+		}
 		time.Sleep(usual)
 	}
-	return &blob{Value: page[:1]}, nil
+	return &blob{Value: append(page[:0], req.GetValue()[:min(1, len(req.GetValue()))]...)}, nil
+}
+
+// grow adds to the cache, a thousandth of the memory.
+func (b *box) grow() {
+	entry := pages(int(b.config.Memory / 1000))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cache = append(b.cache, entry)
+}
+
+// warm is the handler of background calls, which fill a cache.
+func (b *box) warm(context.Context, *blob) (*blob, error) {
+	if b.troubled() {
+		b.grow()
+	}
+	return &blob{}, nil
 }
 
 // pages returns memory that the kernel has given, which it does when it is written.
@@ -122,11 +136,22 @@ func pages(n int) []byte {
 	return p
 }
 
-func (*box) ask(context.Context, *blob) (*blob, error) {
-	return &blob{Value: make([]byte, answer)}, nil
+// ask answers with a 256th of the memory, a MiB of 256.
+func (b *box) ask(context.Context, *blob) (*blob, error) {
+	return &blob{Value: make([]byte, b.config.Memory/256)}, nil
 }
 
 func (*box) vital(context.Context, *blob) (*blob, error) { return &blob{}, nil }
+
+// talk is a stream that sends and does not read.
+func (*box) talk(_ any, s grpc.ServerStream) error {
+	m := &blob{Value: make([]byte, 16<<10)}
+	for {
+		if err := s.SendMsg(m); err != nil {
+			return err
+		}
+	}
+}
 
 // register registers the service without generated code.
 func (b *box) register(s *grpc.Server) {
@@ -147,44 +172,9 @@ func (b *box) register(s *grpc.Server) {
 	}
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "weir.example.Box", HandlerType: (*any)(nil),
-		Methods: []grpc.MethodDesc{method("Work", b.work), method("Ask", b.ask), method("Vital", b.vital)},
+		Methods: []grpc.MethodDesc{method("Work", b.work), method("Ask", b.ask), method("Vital", b.vital), method("Warm", b.warm)},
+		Streams: []grpc.StreamDesc{{StreamName: "Talk", Handler: b.talk, ServerStreams: true, ClientStreams: true}},
 	}, b)
-}
-
-// A guard is the part of a server that weir adds.
-type guard struct {
-	monitor *pressure.Monitor
-	gate    *admit.Gate
-	opts    []grpc.ServerOption
-}
-
-// newGuard guards a server of so much memory, as docs/memory.md has it.
-func newGuard(c Config) (*guard, error) {
-	var memory pressure.MemoryConfig
-	if c.Cgroup == "" {
-		memory.Limit = c.Memory
-	}
-	monitor, err := pressure.New(pressure.WithSignals(pressure.Memory(memory), pressure.GC(), pressure.Processors()))
-	if err != nil {
-		return nil, err
-	}
-	sizes, err := interceptors.SizesFor(c.Memory)
-	if err != nil {
-		return nil, err
-	}
-	bytes, err := interceptors.NewBytes(sizes.Bytes)
-	if err != nil {
-		return nil, err
-	}
-	gate, err := admit.New(admit.WithPressure(monitor, bytes),
-		// Calls that hang must not have all permits: a share comes back only when they end.
-		admit.WithClassConfig(admit.Default, admit.ClassConfig{Max: 0.75}))
-	if err != nil {
-		return nil, err
-	}
-	opts, err := interceptors.Server(interceptors.ServerConfig{Gate: gate, Memory: c.Memory, Bytes: bytes},
-		interceptors.WithClassFor(admit.Critical, interceptors.Methods(vital)))
-	return &guard{monitor, gate, opts}, err
 }
 
 // Serve is a server process: it prints its address, then its reports. It serves until the
@@ -192,6 +182,9 @@ func newGuard(c Config) (*guard, error) {
 func Serve(c Config, out io.Writer) error {
 	if err := enter(&c); err != nil {
 		return err
+	}
+	if c.GoLimit > 0 {
+		debug.SetMemoryLimit(int64(c.GoLimit * float64(c.Memory)))
 	}
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -206,7 +199,7 @@ func Serve(c Config, out io.Writer) error {
 		g.monitor.Start()
 		opts = g.opts
 	}
-	server := grpc.NewServer(opts...)
+	server := grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(2*large))...)
 	newBox(c).register(server)
 	if _, err := fmt.Fprintln(out, lis.Addr()); err != nil {
 		return err
