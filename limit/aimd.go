@@ -47,6 +47,9 @@ func NewAIMD(c AIMDConfig) (*AIMD, error) {
 // Limit implements Algorithm.
 func (a *AIMD) Limit() int { return int(a.limit) }
 
+// Min returns the smallest limit that the algorithm chooses.
+func (a *AIMD) Min() int { return a.cfg.Min }
+
 // Update implements Algorithm.
 func (a *AIMD) Update(w Window) int {
 	switch {

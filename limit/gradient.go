@@ -52,6 +52,9 @@ func NewGradient(c GradientConfig) (*Gradient, error) {
 // Limit implements Algorithm.
 func (g *Gradient) Limit() int { return int(g.limit) }
 
+// Min returns the smallest limit that the algorithm chooses.
+func (g *Gradient) Min() int { return g.cfg.Min }
+
 // Update implements Algorithm.
 func (g *Gradient) Update(w Window) int {
 	if w.Succeeded == 0 {

@@ -57,6 +57,9 @@ func NewVegas(c VegasConfig) (*Vegas, error) {
 // Limit implements Algorithm.
 func (v *Vegas) Limit() int { return int(v.limit) }
 
+// Min returns the smallest limit that the algorithm chooses.
+func (v *Vegas) Min() int { return v.cfg.Min }
+
 // Update implements Algorithm.
 func (v *Vegas) Update(w Window) int {
 	if w.Succeeded+w.Overloaded == 0 {
