@@ -41,14 +41,15 @@ type circuit struct {
 
 	mu        sync.Mutex // guards the fields below
 	cb        *gobreaker.TwoStepCircuitBreaker[struct{}]
-	peers     peers.Peers   // of the calls of a closed circuit
-	suspected time.Duration // when the first of the failures that are remembered ended
-	streak    streak        // of failures
-	anonymous bool          // an address was seen that several servers may share
-	trial     trial         // of the probes of a half-open circuit
-	probes    []*probe      // in flight, oldest first
-	changes   []change      // not told yet
-	telling   bool          // a goroutine is telling them
+	peers     peers.Peers    // of the calls of a closed circuit
+	opener    []AddressStats // of the calls that opened it last
+	suspected time.Duration  // when the first of the failures that are remembered ended
+	streak    streak         // of failures
+	anonymous bool           // an address was seen that several servers may share
+	trial     trial          // of the probes of a half-open circuit
+	probes    []*probe       // in flight, oldest first
+	changes   []change       // not told yet
+	telling   bool           // a goroutine is telling them
 }
 
 // An era is the time between two changes of state. It holds the number of changes and the
@@ -166,6 +167,7 @@ func (c *circuit) changedLocked(from, to State) {
 		c.until.Store(int64(c.breaker.now() + c.breaker.jittered(c.breaker.cfg.OpenFor)))
 		c.opened.Add(1)
 		if from == Closed {
+			c.opener = c.addressesLocked()
 			c.trial.known = min(c.peers.Count(), mostProbed)
 		}
 		if c.mixed() {
@@ -310,5 +312,8 @@ func (c *circuit) tellOneUnlocked(ch change) {
 func (c *circuit) stats() CircuitStats {
 	s := CircuitStats{Target: c.Target, Method: c.Method, State: stateOf(c.era.Load()), Failed: c.failed.Load()}
 	s.Opened, s.Allowed, s.Refused = c.opened.Load(), c.allowed.Load(), c.refused.Load()
+	if s.State == Open {
+		s.ProbeIn = max(0, time.Duration(c.until.Load())-c.breaker.now())
+	}
 	return s
 }

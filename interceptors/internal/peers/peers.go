@@ -140,7 +140,10 @@ func (p *Peers) Refuse(ratio float64) bool {
 	return addresses <= 1 || calls >= min(eachProven*addresses, mostProven)
 }
 
-// all returns each address with its calls.
+// All returns each address with its calls.
+func (p *Peers) All() iter.Seq2[string, Tally] { return p.all() }
+
+// all is All.
 func (p *Peers) all() iter.Seq2[string, Tally] {
 	return func(yield func(string, Tally) bool) {
 		for addr, t := range p.now {
