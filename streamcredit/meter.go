@@ -2,6 +2,7 @@ package streamcredit
 
 import (
 	"errors"
+	"log/slog"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -19,10 +20,15 @@ type Meter struct {
 	open       map[metered]struct{}
 	closed     MeterStats // sums over streams that have ended
 	violations map[Reason]uint64
+	log        *slog.Logger
+	logged     map[Reason]sampled
 }
 
 // metered is the part of a session that its meter uses.
-type metered interface{ measure(m *MeterStats) }
+type metered interface {
+	measure(m *MeterStats)
+	describe() StreamState
+}
 
 // NewMeter returns a meter. Its name becomes a label value, so it must come from the program and
 // never from a call.
@@ -117,11 +123,15 @@ func (m *Meter) failed(err error) {
 		return
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	if m.violations == nil {
 		m.violations = map[Reason]uint64{}
 	}
 	m.violations[v.Reason]++
+	log, n := m.sampleLocked(v.Reason)
+	m.mu.Unlock()
+	if log != nil {
+		log.Warn("weir: a stream was ended", slog.String("meter", m.name), slog.String("reason", string(v.Reason)), slog.Uint64("streams", n))
+	}
 }
 
 // forgetState clears the fields that describe open streams.

@@ -48,6 +48,7 @@ type session[O, I any] struct {
 	read     atomic.Uint64 // messages that have arrived
 	next     atomic.Int64  // size of the element that the peer has announced, or 0
 	controls atomic.Uint64 // control messages that have arrived, for the meter
+	began    time.Time     // for the meter
 
 	mu      sync.Mutex // guards the fields below
 	life    life
@@ -94,6 +95,7 @@ func newSession[O, I any](ctx context.Context, wr wire[O, I], abort context.Canc
 		s.in.report, s.in.gone = s.w.writePending, ctx.Done()
 	}
 	if c.meter != nil {
+		s.began = time.Now()
 		c.meter.join(s)
 	}
 	wr.bind(s.fail, s.w.writeSoon)

@@ -38,7 +38,7 @@ var rules = []rule{
 	{dir: "streamcredit/internal/ledger", may: []string{"streamcredit/internal/queue"}, not: []string{"context", "sync/..."}, pure: true},
 	{dir: "streamcredit", may: []string{
 		"streamcredit/internal/...", "internal/stall", "proto/...", protobuf + "/...",
-		grpc, grpc + "/codes", grpc + "/metadata", grpc + "/status",
+		grpc, grpc + "/codes", grpc + "/metadata", grpc + "/peer", grpc + "/status",
 		"google.golang.org/genproto/googleapis/rpc/errdetails",
 	}},
 	{dir: "interceptors", may: []string{
@@ -72,7 +72,7 @@ var rules = []rule{
 	{dir: "broker/brokertest", may: []string{"broker"}},
 	{dir: "weirtest", may: []string{"admit", "interceptors", "internal/inside", grpc + "/..."}},
 	{dir: "metrics", may: watchers},
-	{dir: "debug", may: watchers},
+	{dir: "debug", may: append([]string{grpc, "proto/...", protobuf + "/...", grpc + "/codes", grpc + "/status"}, watchers...)},
 	{dir: "proto/...", may: []string{grpc + "/...", protobuf + "/..."}}, // generated
 	{dir: "conformance/...", may: []string{"..."}},
 	{dir: "internal/grpctest", may: []string{grpc + "/..."}},
@@ -247,7 +247,7 @@ func TestImportsCheck(t *testing.T) {
 		"interceptors, genproto":     {"interceptors/x.go", `package interceptors; import "google.golang.org/genproto/googleapis/api"`, []string{"api"}},
 		"interceptors, rapid":        {"interceptors/x.go", `package interceptors; import "pgregory.net/rapid"`, []string{"rapid"}},
 		"streamcredit, all of it":    {"streamcredit/x.go", `package s; import ("google.golang.org/grpc/status"; "` + module + `/proto/weir/credit/v1")`, nil},
-		"streamcredit, grpc's parts": {"streamcredit/x.go", `package s; import "google.golang.org/grpc/peer"`, []string{"imports google.golang.org/grpc/peer,"}},
+		"streamcredit, grpc's parts": {"streamcredit/x.go", `package s; import "google.golang.org/grpc/stats"`, []string{"imports google.golang.org/grpc/stats,"}},
 		"metrics, all":               {"metrics/x.go", `package metrics; import ("` + module + `/limit"; "github.com/prometheus/client_golang/prometheus")`, nil},
 		"metrics, debug":             {"metrics/x.go", `package metrics; import "` + module + `/debug"`, []string{"/debug"}},
 		"grpctest, library":          {"internal/grpctest/x.go", `package grpctest; import "` + module + `/admit"`, []string{"/admit"}},

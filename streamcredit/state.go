@@ -1,0 +1,129 @@
+package streamcredit
+
+import (
+	"cmp"
+	"log/slog"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
+)
+
+// A StreamState is one open stream of a [Meter], for a page that people read.
+type StreamState struct {
+	// Method is the full method name and Peer the address of the client, if this end is the
+	// server. A client's end has neither.
+	Method, Peer string
+	// Server tells whether this end is the server.
+	Server bool
+	// Opened is when the stream was opened.
+	Opened time.Time
+	// Sends and Receives tell in which directions this end carries elements. Sender and
+	// Receiver are the states of the two directions.
+	Sends, Receives bool
+	Sender          SenderStats
+	Receiver        ReceiverStats
+	// SendWaits and RecvWaits are how long a Send has waited for demand, and a Recv for an
+	// element. They are 0 if none waits.
+	SendWaits, RecvWaits time.Duration
+}
+
+// waits returns the longest wait of the stream.
+func (s *StreamState) waits() time.Duration { return max(s.SendWaits, s.RecvWaits) }
+
+const (
+	// mostLooked bounds the streams that Streams looks at.
+	mostLooked = 4096
+	logEvery   = time.Second
+)
+
+// Streams returns up to n open streams, the one with a Send or a Recv that has waited longest
+// first. It looks at 4,096 streams at most. Its cost grows with the number of open streams, and
+// it takes the locks that Stats takes, one after the other.
+func (m *Meter) Streams(n int) []StreamState {
+	m.mu.Lock()
+	open := make([]metered, 0, min(len(m.open), mostLooked))
+	for s := range m.open {
+		if open = append(open, s); len(open) == mostLooked {
+			break
+		}
+	}
+	m.mu.Unlock()
+	all := make([]StreamState, 0, len(open))
+	for _, s := range open {
+		all = append(all, s.describe())
+	}
+	slices.SortFunc(all, func(a, b StreamState) int {
+		return cmp.Or(cmp.Compare(b.SendWaits, a.SendWaits), cmp.Compare(b.waits(), a.waits()), a.Opened.Compare(b.Opened))
+	})
+	return slices.Clip(all[:min(max(n, 0), len(all))])
+}
+
+// describe returns the state of the session.
+func (s *session[O, I]) describe() StreamState {
+	d := StreamState{Server: s.role.server, Opened: s.began, Sends: s.out != nil, Receives: s.in != nil}
+	if d.Server {
+		d.Method, _ = grpc.Method(s.ctx)
+		if p, ok := peer.FromContext(s.ctx); ok && p.Addr != nil {
+			d.Peer = p.Addr.String()
+		}
+	}
+	if s.out != nil {
+		d.Sender, d.SendWaits = s.out.stats(), s.out.waits()
+	}
+	if s.in != nil {
+		d.Receiver, d.RecvWaits = s.in.stats(), s.in.waits()
+	}
+	return d
+}
+
+// waits returns how long a Send has waited for demand, or 0.
+func (o *outgoing) waits() time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.waiting == 0 {
+		return 0
+	}
+	return time.Since(o.since)
+}
+
+// waits returns how long a Recv has waited for an element, or 0.
+func (r *incoming[I]) waits() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting == 0 {
+		return 0
+	}
+	return time.Since(r.since)
+}
+
+// LogTo makes the meter log streams that this end has ended because the peer broke the protocol
+// or stalled. It writes at most one line a second for each reason, with the number of streams
+// since the last line. A nil logger ends that.
+func (m *Meter) LogTo(l *slog.Logger) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.log, m.logged = l, map[Reason]sampled{}
+}
+
+// A sampled lets one line a second pass.
+type sampled struct {
+	next time.Time // when the next line may be written
+	held uint64    // streams since the last line
+}
+
+// sampleLocked counts a stream, and returns the logger if a line is due. n is the number of
+// streams that the line stands for.
+func (m *Meter) sampleLocked(why Reason) (log *slog.Logger, n uint64) {
+	if m.log == nil {
+		return nil, 0
+	}
+	s := m.logged[why]
+	s.held++
+	if now := time.Now(); !now.Before(s.next) {
+		n, log, s = s.held, m.log, sampled{next: now.Add(logEvery)}
+	}
+	m.logged[why] = s
+	return log, n
+}
