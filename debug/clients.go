@@ -1,0 +1,77 @@
+package debug
+
+import (
+	"fmt"
+
+	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/throttle"
+	debugpb "github.com/weir-go/weir/proto/weir/debug/v1"
+)
+
+// mostClients bounds the circuits of a breaker, and the targets of a throttle, that are shown.
+const mostClients = 200
+
+// flapping is how often a circuit opens before that is a finding.
+const flapping = 3
+
+// circuits returns the circuits of a breaker. Circuits that are not closed come first.
+func circuits(b *breaker.Breaker, f *findings) []*debugpb.Circuit {
+	type key struct{ target, method string }
+	addresses := map[key][]*debugpb.Address{}
+	for _, a := range b.Addresses() {
+		k := key{a.Target, a.Method}
+		addresses[k] = append(addresses[k], &debugpb.Address{Address: clean(a.Address), Calls: int64(a.Calls), Failed: int64(a.Failed)})
+	}
+	var troubled, closed []*debugpb.Circuit
+	for _, c := range b.Stats() {
+		out := &debugpb.Circuit{
+			Breaker: clean(b.Name()), Target: clean(c.Target), Method: clean(c.Method), State: c.State.String(),
+			ProbeInSeconds: c.ProbeIn.Seconds(), Allowed: int64(c.Allowed), Refused: int64(c.Refused), Failed: int64(c.Failed),
+			Opened: int64(c.Opened), Addresses: addresses[key{c.Target, c.Method}],
+		}
+		if c.State == breaker.Closed {
+			closed = append(closed, out)
+			continue
+		}
+		troubled = append(troubled, out)
+		f.circuit(out, c)
+	}
+	all := append(troubled, closed...)
+	return all[:min(len(all), mostClients)]
+}
+
+func (f *findings) circuit(out *debugpb.Circuit, c breaker.CircuitStats) {
+	text := fmt.Sprintf("The circuit of %s at %s is %s: %d of %s failed.", out.Method, out.Target, out.State, c.Failed, many(int64(c.Allowed), "sent call"))
+	if c.State == breaker.Open && c.ProbeIn > 0 {
+		text += fmt.Sprintf(" Calls are refused here for %s, then the next call is a probe.", inWords(c.ProbeIn))
+	} else {
+		text += " The next calls are probes."
+	}
+	if c.Opened >= flapping {
+		text += fmt.Sprintf(" It has opened %d times. Look at the target, it fails again after each probe.", c.Opened)
+	}
+	f.add(debugpb.Finding_LEVEL_WARNING, "breaker "+out.Breaker, text)
+}
+
+// throttles returns the targets of a throttle. Targets that are refused here come first.
+func throttles(t *throttle.Throttle, f *findings) []*debugpb.Throttle {
+	var refusing, rest []*debugpb.Throttle
+	for _, s := range t.Stats() {
+		out := &debugpb.Throttle{
+			Throttle: clean(t.Name()), Target: clean(s.Target), Method: clean(s.Method), Class: clean(s.Class), Probability: s.Probability,
+			Allowed: int64(s.Allowed), Refused: int64(s.Refused), Accepted: int64(s.Accepted), Rejected: int64(s.Rejected),
+		}
+		if s.Probability < noteworthy {
+			rest = append(rest, out)
+			continue
+		}
+		refusing = append(refusing, out)
+		f.add(debugpb.Finding_LEVEL_WARNING, "throttle "+out.Throttle, fmt.Sprintf(
+			"%s refuses %s of class %s, so %.0f %% of its calls are refused here.", out.Target, out.Method, out.Class, 100*s.Probability))
+	}
+	all := append(refusing, rest...)
+	return all[:min(len(all), mostClients)]
+}
+
+// noteworthy is the least probability of a refusal that is a finding.
+const noteworthy = 0.01

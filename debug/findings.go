@@ -1,0 +1,173 @@
+package debug
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weir-go/weir/admit"
+	debugpb "github.com/weir-go/weir/proto/weir/debug/v1"
+)
+
+// findings collects remarks about the state.
+type findings []*debugpb.Finding
+
+func (f *findings) add(level debugpb.Finding_Level, source, text string) {
+	*f = append(*f, &debugpb.Finding{Level: level, Source: source, Text: text})
+}
+
+// mostFindings bounds the findings that are shown.
+const mostFindings = 20
+
+// sorted returns the most urgent findings first.
+func (f *findings) sorted() []*debugpb.Finding {
+	slices.SortStableFunc(*f, func(a, b *debugpb.Finding) int { return cmp.Compare(b.GetLevel(), a.GetLevel()) })
+	return (*f)[:min(len(*f), mostFindings)]
+}
+
+// rates holds the counters of the snapshot before.
+type rates struct {
+	at    time.Time
+	gates map[*admit.Gate]admit.Stats
+}
+
+// A pace is the refusals of a gate by class and reason over some time.
+type pace struct {
+	over    time.Duration
+	refused [admit.MaxClasses][admit.NumReasons]uint64
+	total   uint64
+}
+
+// longestPace is the greatest age of counters that still describe the present.
+const longestPace = 15 * time.Second
+
+// since returns the refusals since the snapshot before. Without a recent one it returns the
+// samples of the last seconds.
+func (r *rates) since(g *admit.Gate, i *admit.Inspection, now time.Time) (p pace) {
+	before, ok := r.gates[g]
+	if p.over = now.Sub(r.at); !ok || p.over > longestPace {
+		p.over = longestPace / 3
+		for n := range i.Refusals {
+			if c := &i.Refusals[n]; now.Sub(c.At) < p.over {
+				p.refused[c.Class][c.Reason] += c.Stands
+				p.total += c.Stands
+			}
+		}
+		return p
+	}
+	for c := range i.Stats.Refused {
+		for why, n := range i.Stats.Refused[c] {
+			p.refused[c][why] = n - before.Refused[c][why]
+			p.total += p.refused[c][why]
+		}
+	}
+	return p
+}
+
+const (
+	// stuck is how long a full gate goes without an end of a call before that is a finding.
+	stuck = 5 * time.Second
+	// longWait is how long the oldest waiter waits before that is a finding.
+	longWait = time.Second
+)
+
+// gate remarks on a gate.
+func (f *findings) gate(i *admit.Inspection, p pace, now time.Time) {
+	s := &i.Stats
+	source := "gate " + clean(s.Name)
+	idle, ever := now.Sub(i.LastEnd), !i.LastEnd.IsZero()
+	if !ever {
+		idle = oldest(i, now)
+	}
+	switch {
+	case s.Draining:
+		f.add(debugpb.Finding_LEVEL_INFO, source, fmt.Sprintf("The gate drains and refuses every call. %s.", remain(s.InFlight)))
+	case s.InFlight >= s.Limit && idle >= stuck && (s.Queue > 0 || p.total > 0):
+		f.add(debugpb.Finding_LEVEL_CRITICAL, source, fmt.Sprintf(
+			"Nothing moves. No call has ended for %s, all %d permits are in use and %s. "+
+				"The handlers hang, or wait for calls that wait at this gate. Look at the running and waiting calls.",
+			inWords(idle), s.InFlight, waiting(s.Queue)))
+	}
+	if p.total > 0 && !s.Draining {
+		level, verb := debugpb.Finding_LEVEL_WARNING, "refuses"
+		if s.DryRun {
+			level, verb = debugpb.Finding_LEVEL_INFO, "would refuse"
+		} else if sum(p.refused[admit.Critical][:]) > 0 {
+			level = debugpb.Finding_LEVEL_CRITICAL
+		}
+		f.add(level, source, fmt.Sprintf("It %s %s. %s", verb, p.words(s), lastDecision(i)))
+	}
+	if age := slices.Max(i.Oldest[:]); age >= longWait && idle < stuck {
+		f.add(debugpb.Finding_LEVEL_WARNING, source, fmt.Sprintf("The oldest of %s has waited for %s.", many(int64(s.Queue), "waiting call"), inWords(age)))
+	}
+	if s.Panics > 0 {
+		f.add(debugpb.Finding_LEVEL_INFO, source, fmt.Sprintf("%s of hooks or of the algorithm. Report them as a bug.", many(int64(s.Panics), "panic")))
+	}
+}
+
+// oldest returns the age of the oldest call that is known.
+func oldest(i *admit.Inspection, now time.Time) (age time.Duration) {
+	age = slices.Max(i.Oldest[:])
+	if len(i.Running) > 0 {
+		age = max(age, now.Sub(i.Running[0].Since))
+	}
+	return age
+}
+
+func remain(n int) string {
+	if n == 0 {
+		return "No call runs any more"
+	}
+	return many(int64(n), "permit") + " in use until the last handlers return"
+}
+
+func waiting(n int) string {
+	if n == 0 {
+		return "newcomers are refused"
+	}
+	return many(int64(n), "call") + " wait"
+}
+
+func sum(counts []uint64) (n uint64) {
+	for _, c := range counts {
+		n += c
+	}
+	return n
+}
+
+// words describes the refusals, the most frequent first.
+func (p *pace) words(s *admit.Stats) string {
+	type line struct {
+		n    uint64
+		text string
+	}
+	var lines []line
+	for c := range p.refused {
+		for why, n := range p.refused[c] {
+			if n > 0 {
+				lines = append(lines, line{n, fmt.Sprintf("%s for %s", clean(s.Classes[c]), admit.Reason(why))})
+			}
+		}
+	}
+	slices.SortFunc(lines, func(a, b line) int { return cmp.Or(cmp.Compare(b.n, a.n), strings.Compare(a.text, b.text)) })
+	parts := make([]string, 0, 3)
+	for _, l := range lines[:min(3, len(lines))] {
+		parts = append(parts, fmt.Sprintf("%.3g a second of class %s", float64(l.n)/p.over.Seconds(), l.text))
+	}
+	text := strings.Join(parts, ", ")
+	if rest := len(lines) - len(parts); rest > 0 {
+		text += fmt.Sprintf(", and %s", many(int64(rest), "more kind"))
+	}
+	return text
+}
+
+// lastDecision says where the limit stands and why.
+func lastDecision(i *admit.Inspection) string {
+	text := fmt.Sprintf("%d of %d permits are in use.", i.Stats.InFlight, i.Stats.Limit)
+	if n := len(i.Decisions); n > 0 {
+		text += fmt.Sprintf(" The limit was last %s.", i.Decisions[n-1])
+	}
+	return text
+}
