@@ -1,4 +1,5 @@
-// Command server is a gRPC server behind weir, with metrics, a page (/debug/weir), health and an orderly end. Run it, then ../client.
+// Command server is a gRPC server behind weir, with metrics, the page /debug/weir, health and an orderly end. Run it,
+// then ../client.
 package main
 
 import (
