@@ -289,3 +289,27 @@ func TestInspectOfAZeroGate(t *testing.T) {
 		t.Errorf("Inspect: got %+v, want nothing", i)
 	}
 }
+
+// BenchmarkInspected is a call while the gate is looked at once a second, and one without.
+func BenchmarkInspected(b *testing.B) {
+	for name, looks := range map[string]bool{"not": false, "once a second": true} {
+		b.Run(name, func(b *testing.B) {
+			g := newGate(b, 100)
+			ctx := context.Background()
+			next := time.Now()
+			n := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				if n++; looks && n%1024 == 1 && !time.Now().Before(next) {
+					g.Inspect()
+					next = time.Now().Add(time.Second)
+				}
+				p, err := g.Acquire(ctx, admit.Call{Method: "/a/B"})
+				if err != nil {
+					b.Fatal(err)
+				}
+				p.Release(admit.Success)
+			}
+		})
+	}
+}

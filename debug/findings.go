@@ -87,7 +87,7 @@ func (f *findings) gate(i *admit.Inspection, p pace, now time.Time) {
 	case s.InFlight >= s.Limit && idle >= stuck && (s.Queue > 0 || p.total > 0):
 		f.add(debugpb.Finding_LEVEL_CRITICAL, source, fmt.Sprintf(
 			"Nothing moves. No call has ended for %s, all %d permits are in use and %s. "+
-				"The handlers hang, or wait for calls that wait at this gate. Look at the running and waiting calls.",
+				"The handlers hang, wait for calls that wait at this gate, or are long streams. Look at the running and waiting calls.",
 			inWords(idle), s.InFlight, waiting(s.Queue)))
 	}
 	if p.total > 0 && !s.Draining {

@@ -98,7 +98,8 @@ func demonstrate(ctx context.Context, w io.Writer, f flags, n network) error {
 			return fmt.Errorf("shop: -addr: %w", err)
 		}
 		defer stop()
-		fmt.Fprintf(w, "live charts at %s while this runs\n\n", url)
+		fmt.Fprintf(w, "live charts at %s while this runs\n", url)
+		fmt.Fprintf(w, "the state of the gates at %s/debug/weir in the second half\n\n", url)
 	}
 	fmt.Fprintf(w, "storefront -> orders -> payments; %d customers a second buy, %d browse, and give up after %v\n\n",
 		buys, browses, patience)

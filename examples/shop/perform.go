@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
 	"time"
 
+	"github.com/weir-go/weir/debug"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/examples/internal/live"
 	"github.com/weir-go/weir/examples/internal/overload"
@@ -81,6 +83,14 @@ func perform(ctx context.Context, feed *live.Feed, run string, length time.Durat
 	s, err := open(run, seed, n)
 	if err != nil {
 		return report{}, err
+	}
+	if len(s.sources) > 0 {
+		state, err := debug.NewHandler(s.sources...)
+		if err != nil {
+			return report{}, errors.Join(err, s.close())
+		}
+		feed.ShowState(state)
+		defer feed.ShowState(nil)
 	}
 	p := &performance{shop: s, feed: feed, length: length, phaseHeld: make([][3]int, len(phases))}
 	p.buy = overload.Load{Rate: buys, Patience: patience, Seed: seed, Call: func(ctx context.Context) error {

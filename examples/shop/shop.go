@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/debug"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/examples/internal/overload"
 	"github.com/weir-go/weir/interceptors"
@@ -46,9 +48,10 @@ type shop struct {
 	backend                      *overload.Service
 	customers                    demopb.StorefrontServiceClient
 
-	conns  []*grpc.ClientConn
-	server []*grpc.Server
-	served sync.WaitGroup
+	sources []debug.Source // for the page with the state
+	conns   []*grpc.ClientConn
+	server  []*grpc.Server
+	served  sync.WaitGroup
 }
 
 func open(run string, seed uint64, n network) (_ *shop, err error) {
@@ -130,10 +133,11 @@ func (s *shop) guard(c *count) ([]grpc.ServerOption, error) {
 	if c == &s.storefront {
 		trust = nil // customers are not asked how important they are
 	}
-	gate, err := admit.New(opts...)
+	gate, err := admit.New(append(opts, admit.WithName(s.nameOf(c)))...)
 	if err != nil {
 		return nil, err
 	}
+	s.sources = append(s.sources, gate)
 	return interceptors.Server(interceptors.ServerConfig{
 		Outside: []grpc.UnaryServerInterceptor{c.intercept},
 		Gate:    gate,
@@ -147,6 +151,17 @@ func (s *shop) guard(c *count) ([]grpc.ServerOption, error) {
 	)
 }
 
+// nameOf returns the name of the service that a count belongs to.
+func (s *shop) nameOf(c *count) string {
+	switch c {
+	case &s.storefront:
+		return "storefront"
+	case &s.orders:
+		return "orders"
+	}
+	return "payments"
+}
+
 // ourselves believes the class of every caller. Only the other services can reach the
 // services behind the storefront here. A real service would check the result of
 // authentication, such as a client certificate.
@@ -157,7 +172,7 @@ func ourselves(context.Context) (admit.Class, bool) { return admit.Critical, tru
 // a packet that is lost now and then.
 func (s *shop) standBack(timeout time.Duration) func() ([]grpc.DialOption, error) {
 	if s.run == withWeir {
-		return standBack
+		return s.standBackWithWeir
 	}
 	return func() ([]grpc.DialOption, error) {
 		return []grpc.DialOption{grpc.WithChainUnaryInterceptor(middleware.UnaryClientInterceptor(
@@ -168,16 +183,18 @@ func (s *shop) standBack(timeout time.Duration) func() ([]grpc.DialOption, error
 	}
 }
 
-// standBack makes a client of weir's.
-func standBack() ([]grpc.DialOption, error) {
-	targets, err := throttle.New(throttle.Config{})
+// standBackWithWeir makes a client of weir's.
+func (s *shop) standBackWithWeir() ([]grpc.DialOption, error) {
+	name := fmt.Sprint("hop ", len(s.server)+1)
+	targets, err := throttle.New(throttle.Config{Name: name})
 	if err != nil {
 		return nil, err
 	}
-	circuits, err := breaker.New(breaker.Config{OpenFor: time.Second})
+	circuits, err := breaker.New(breaker.Config{Name: name, OpenFor: time.Second})
 	if err != nil {
 		return nil, err
 	}
+	s.sources = append(s.sources, targets, circuits)
 	return interceptors.Client(interceptors.ClientConfig{
 		Propagation: &interceptors.PropagationConfig{DeadlineMargin: 10 * time.Millisecond},
 		Throttle:    targets,

@@ -3,12 +3,17 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -97,5 +102,49 @@ func TestOverSockets(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "live charts at http://127.0.0.1:") || !strings.Contains(out.String(), "weir  well again") {
 		t.Errorf("got %q, want it to say where the page is, and all phases", &out)
+	}
+}
+
+// A log is the output of a program that still runs.
+type log struct {
+	mu   sync.Mutex // guards text
+	text strings.Builder
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// The page beside the charts shows the gates of all three services while weir runs.
+func TestThePageShowsTheGates(t *testing.T) {
+	var out log
+	over := make(chan error, 1)
+	go func() {
+		over <- demonstrate(t.Context(), &out, flags{duration: 2 * shortest, addr: "127.0.0.1:0", seed: 1}, sockets)
+	}()
+	for seen := false; !seen; {
+		select {
+		case err := <-over:
+			t.Fatalf("demonstrate ended with %v before the page showed the gates", err)
+		case <-time.After(50 * time.Millisecond):
+		}
+		out.mu.Lock()
+		url := regexp.MustCompile(`http://\S+/debug/weir`).FindString(out.text.String())
+		out.mu.Unlock()
+		if url == "" {
+			continue
+		}
+		resp, err := http.Get(url + "?format=json")
+		if err != nil {
+			continue
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		seen = strings.Contains(string(body), `"storefront"`) && strings.Contains(string(body), `"orders"`) && strings.Contains(string(body), `"payments"`)
+	}
+	if err := <-over; err != nil {
+		t.Errorf("demonstrate: got %v, want no error", err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -36,6 +37,8 @@ type Feed struct {
 	changed chan struct{} // closed and replaced when there is a new part
 
 	ending chan struct{} // closed when the page is about to end
+
+	state atomic.Pointer[http.Handler] // of /debug/weir
 }
 
 // New returns a feed for a page. In the page, /*STYLE*/ and /*SCRIPT*/ stand for the shared
@@ -45,6 +48,17 @@ func New(page []byte) *Feed {
 	page = bytes.Replace(page, []byte("/*STYLE*/"), style, 1)
 	page = bytes.Replace(page, []byte("/*SCRIPT*/"), script, 1)
 	return &Feed{page: page, changed: make(chan struct{}), ending: make(chan struct{})}
+}
+
+// ShowState serves the state of the program at /debug/weir. Nil ends that.
+func (f *Feed) ShowState(h http.Handler) { f.state.Store(&h) }
+
+func (f *Feed) serveState(w http.ResponseWriter, r *http.Request) {
+	if h := f.state.Load(); h != nil && *h != nil {
+		(*h).ServeHTTP(w, r)
+		return
+	}
+	http.NotFound(w, r)
 }
 
 // Publish adds a part. It must be possible to encode it as JSON. Last marks the last part.
@@ -84,6 +98,7 @@ func (f *Feed) Serve(addr string) (url string, stop func(), err error) {
 		_, _ = w.Write(f.page) // an error means that the browser has left
 	})
 	mux.HandleFunc("GET /events", f.events)
+	mux.HandleFunc("/debug/weir", f.serveState)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = server.Serve(lis) })

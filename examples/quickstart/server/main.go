@@ -1,4 +1,5 @@
-// Command server is a gRPC server behind weir, with metrics, health and an orderly end. Run it, then ../client.
+// Command server is a gRPC server behind weir, with metrics, the page /debug/weir, health and an orderly end. Run it,
+// then ../client.
 package main
 
 import (
@@ -18,6 +19,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/debug"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
 	"github.com/weir-go/weir/metrics"
@@ -44,7 +46,9 @@ func main() {
 	healthpb.RegisterHealthServer(server, health.NewServer())
 	calls, scrapes := must(net.Listen("tcp", *addr)), must(net.Listen("tcp", *pages))
 	log.Printf("gRPC on %v, http://%v/metrics", calls.Addr(), scrapes.Addr())
-	web := &http.Server{Handler: promhttp.Handler(), ReadHeaderTimeout: time.Second}
+	http.Handle("/debug/weir", must(debug.NewHandler(gate)))
+	http.Handle("/metrics", promhttp.Handler())
+	web := &http.Server{ReadHeaderTimeout: time.Second}
 	go func() { must("", web.Serve(scrapes)) }()
 	go func() { must("", server.Serve(calls)) }()
 	<-stop.Done()
