@@ -17,6 +17,9 @@ type Call struct {
 	// Cost is the number of permits that the call takes. Zero and less mean one. A cost
 	// above the limit takes all permits.
 	Cost int
+	// Method names the call for hooks and pages, as a full method name does. It decides
+	// nothing. The gate keeps the string only while the call runs or waits.
+	Method string
 
 	quota quotaState
 }

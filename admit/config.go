@@ -22,6 +22,8 @@ type config struct {
 	queue         QueueConfig
 	noQueue       bool
 	hooks         []Hooks
+	log           *gateLog
+	told          []Hooks // hooks and the logger's; set by useLog
 	dryRun        bool
 	maxRetryAfter time.Duration
 	maxOpen       int

@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"context"
 	"time"
 
 	"github.com/weir-go/weir/admit/internal/turn"
@@ -9,15 +10,16 @@ import (
 // passAndUnlock admits a call that found no permit free, in a dry run, and counts it
 // as a call that would have waited or been refused. The calls beyond the limit, or beyond
 // the bound of a class, stand for the waiters. Each of them is assumed to cost as much as
-// this call. Counted tells that the quota has counted the call as refused.
-func (g *Gate) passAndUnlock(c turn.Call, now time.Duration, pressed, counted bool) (Permit, error) {
-	class := Class(c.Class)
+// this call.
+func (g *Gate) passAndUnlock(ctx context.Context, call Call, c turn.Call, now time.Duration, pressed bool) (Permit, error) {
+	counted := call.quota == wouldFail // the quota has counted the call as refused
 	full := !counted && g.turns.FullOf(c, g.roomLocked(g.inFlight.load(), now))
 	cost := g.inFlight.chargeBeyond(c.Cost)
 	g.inFlight.add(cost)
 	got := g.holdLocked(c, cost, now)
+	g.enterLocked(ctx, call, &got, now)
 	if full {
-		g.counters.refused[class][QueueFull]++
+		g.countRefusedLocked(ctx, call, QueueFull, nil)
 	}
 	hooks := g.hooksLocked()
 	g.mu.Unlock()
@@ -25,9 +27,9 @@ func (g *Gate) passAndUnlock(c turn.Call, now time.Duration, pressed, counted bo
 		switch {
 		case counted:
 		case full:
-			hooks.refused(class, QueueFull, 0)
+			hooks.refused(ctx, call, QueueFull, 0)
 		default:
-			g.countWaited(class, 0)
+			g.countWaited(ctx, call, 0)
 		}
 	})
 	return Permit{gate: g, start: now, claim: got, pressed: pressed}, nil

@@ -30,6 +30,7 @@ type Gate struct {
 	panics   atomic.Uint64
 	waiters  sync.Pool // of *waiter. Their timers must not leave a testing/synctest bubble.
 	shortest shortestCalls
+	late     lateCalls
 	ready    atomic.Int64 // calls that go on without a permit: see Permit.Ready
 
 	mu        sync.Mutex // guards the fields below
@@ -42,6 +43,9 @@ type Gate struct {
 	dice      dice // the jitter of refusals
 	window    window
 	counters  counters
+	past      past
+	refused   refusedLog
+	watch     watch
 }
 
 // New returns a gate. By default it has an adaptive limit and a queue that absorbs
@@ -61,6 +65,7 @@ func New(opts ...Option) (*Gate, error) {
 	if err := g.checkLocked(&cfg); err != nil {
 		return nil, err
 	}
+	cfg.useLog()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.cfg = cfg
@@ -109,10 +114,10 @@ func (g *Gate) now() time.Duration { return time.Since(g.epoch) }
 //	defer func() { permit.Release(outcome) }()
 func (g *Gate) Acquire(ctx context.Context, c Call) (Permit, error) {
 	if err := ctx.Err(); err != nil {
-		return Permit{}, g.leave(c.Class, 0, err)
+		return Permit{}, g.leave(ctx, c, 0, err)
 	}
 	if s := g.sheds.Load(); s != nil && c.quota == notAsked {
-		refusal, would := g.shed(s, c)
+		refusal, would := g.shed(ctx, s, c)
 		if refusal != nil {
 			return Permit{}, refusal
 		}
@@ -145,25 +150,26 @@ func (g *Gate) acquireLocking(ctx context.Context, call Call) (Permit, error) {
 		return Permit{}, errZeroGate
 	}
 	g.mu.Lock()
-	class, c := g.describeLocked(call)
+	call, c := g.describeLocked(call)
 	if why, refuse := g.refuseAllLocked(); refuse {
-		return g.refuseAndUnlock(class, why)
+		return g.refuseAndUnlock(ctx, call, why)
 	}
 	if g.crowdedLocked() {
 		if g.cfg.dryRun {
-			return g.passCrowdedAndUnlock(c, call.quota == wouldFail)
+			return g.passCrowdedAndUnlock(ctx, call, c)
 		}
-		return g.refuseAndUnlock(class, TooManyOpen)
+		return g.refuseAndUnlock(ctx, call, TooManyOpen)
 	}
 	s := g.inFlight.load()
 	if s.inFlight()+c.Cost > s.limit() && !g.turns.Counted() && !g.cfg.dryRun {
 		if why, shut := g.turns.Shut(c, s.limit()); shut {
 			g.window.pressed++
-			return g.refuseAndUnlock(class, reasonOf[why])
+			return g.refuseAndUnlock(ctx, call, reasonOf[why])
 		}
 	}
 	now := g.now()
 	if got, ok := g.claimLocked(c, now); ok {
+		g.enterLocked(ctx, call, &got, now)
 		n := g.inFlight.load().inFlight()
 		g.mu.Unlock()
 		g.yield.maybe(n)
@@ -171,15 +177,15 @@ func (g *Gate) acquireLocking(ctx context.Context, call Call) (Permit, error) {
 	}
 	pressed := g.pressLocked(c)
 	if g.cfg.dryRun {
-		return g.passAndUnlock(c, now, pressed, call.quota == wouldFail)
+		return g.passAndUnlock(ctx, call, c, now, pressed)
 	}
-	return g.queueAndUnlock(ctx, c, now, pressed)
+	return g.queueAndUnlock(ctx, call, c, now, pressed)
 }
 
-// describeLocked returns the class of a call, and the call as package turn knows it.
-func (g *Gate) describeLocked(call Call) (Class, turn.Call) {
-	class := g.cfg.classes.class(call.Class)
-	return class, turn.Call{Class: int(class), Tenant: call.Tenant, Cost: min(max(call.Cost, 1), g.Limit())}
+// describeLocked returns the call with a class of the gate, and as package turn knows it.
+func (g *Gate) describeLocked(call Call) (Call, turn.Call) {
+	call.Class = g.cfg.classes.class(call.Class)
+	return call, turn.Call{Class: int(call.Class), Tenant: call.Tenant, Cost: min(max(call.Cost, 1), g.Limit())}
 }
 
 // refuseAllLocked reports whether the gate refuses every call now, and why.
@@ -212,6 +218,7 @@ type claim struct {
 	class  Class
 	holder *turn.Tenant // nil unless the gate counts permits by tenant
 	begun  begun
+	listed *running // nil unless the gate is watched
 }
 
 // claimLocked takes permits for a call that may run at once.
@@ -241,27 +248,28 @@ func (g *Gate) roomLocked(s word, now time.Duration) turn.Room {
 }
 
 // refuseAndUnlock refuses a call that has not waited.
-func (g *Gate) refuseAndUnlock(c Class, why Reason) (Permit, error) {
-	refusal, hooks := g.refusalLocked(c, why), g.hooksLocked()
+func (g *Gate) refuseAndUnlock(ctx context.Context, c Call, why Reason) (Permit, error) {
+	refusal, hooks := g.refusalLocked(ctx, c, why), g.hooksLocked()
 	g.mu.Unlock()
-	hooks.refused(c, why, 0)
+	hooks.refused(ctx, c, why, 0)
 	return Permit{}, refusal
 }
 
 // refusalLocked counts a refusal and returns it.
-func (g *Gate) refusalLocked(c Class, why Reason) *Refusal {
-	g.counters.refused[c][why]++
-	return g.refusals.get(why, &g.dice)
+func (g *Gate) refusalLocked(ctx context.Context, c Call, why Reason) *Refusal {
+	refusal := g.refusals.get(why, &g.dice)
+	g.countRefusedLocked(ctx, c, why, refusal)
+	return refusal
 }
 
 // leave counts a call that leaves with its context, reports it to the hooks, and returns
 // err.
-func (g *Gate) leave(c Class, waited time.Duration, err error) error {
+func (g *Gate) leave(ctx context.Context, c Call, waited time.Duration, err error) error {
 	g.mu.Lock()
-	c = g.cfg.classes.class(c)
+	c.Class = g.cfg.classes.class(c.Class)
 	g.counters.left++
 	hooks := g.hooksLocked()
 	g.mu.Unlock()
-	hooks.left(c, waited, err)
+	hooks.left(ctx, c, waited, err)
 	return err
 }

@@ -4,7 +4,7 @@ import "time"
 
 // giveBack returns the permits of a call, to the next waiter if there is one.
 func (g *Gate) giveBack(c claim, now time.Duration) {
-	if c.holder == nil && g.inFlight.giveBack(c.cost) {
+	if c.holder == nil && c.listed == nil && g.inFlight.giveBack(c.cost) {
 		return
 	}
 	g.mu.Lock()
@@ -14,6 +14,9 @@ func (g *Gate) giveBack(c claim, now time.Duration) {
 
 func (g *Gate) giveBackLocked(c claim, now time.Duration) {
 	g.inFlight.add(-c.cost)
+	if c.listed != nil {
+		g.watch.leave(c.listed)
+	}
 	if c.holder != nil {
 		g.turns.Return(c.holder, c.cost, g.roomLocked(g.inFlight.load(), now))
 	}
@@ -38,7 +41,7 @@ func (g *Gate) dispatchLocked(now time.Duration) {
 		switch {
 		case sheds:
 			g.refuseWaiterLocked(w, why, now)
-		case g.turns.TooLate(next, g.shortest.of(Class(w.Class), now), r):
+		case g.turns.TooLate(next, g.shortest.of(Class(w.Class), now), g.late.are(Class(w.Class)), r):
 			g.refuseWaiterLocked(w, DeadlineTooClose, now)
 		case s.inFlight()+cost > s.limit():
 			return
@@ -56,12 +59,13 @@ func (g *Gate) grantLocked(w *waiter, cost int, now time.Duration) {
 	s := g.inFlight.load()
 	holder := g.turns.Serve(&w.Waiter, cost, g.roomLocked(s, now))
 	w.claim = claim{cost: cost, class: Class(w.Class), holder: holder, begun: g.samples.begin(s.inFlight())}
+	w.claim.listed = g.watch.enter(w.call, cost, now, w.Deadline)
 	w.granted = now
 	w.ready <- nil
 }
 
 // useLockLocked sets the lock bit if calls must take the lock, and clears it otherwise.
 func (g *Gate) useLockLocked() {
-	always := g.draining || g.cfg.dryRun || g.cfg.refuseIf != nil || g.cfg.maxOpen > 0
+	always := g.draining || g.cfg.dryRun || g.cfg.refuseIf != nil || g.cfg.maxOpen > 0 || g.watch.on
 	g.inFlight.setMustLock(always || g.turns.Len() > 0 || g.turns.Counted())
 }

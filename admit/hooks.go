@@ -1,23 +1,25 @@
 package admit
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 )
 
-// Hooks are functions that a gate calls. Any of them may be nil. They run in the
+// Hooks are functions that a gate calls. Any of them may be nil. Each gets the context that
+// Acquire got, and the call with a class of the gate. Hooks run in the
 // goroutine of the call and without the gate's lock. Many may run at the same time, so
 // they must be safe for concurrent use, and quick. A panic in a hook is counted in
 // Stats.Panics and does not affect the call.
 type Hooks struct {
 	// Waited is called when a call is admitted after waiting.
-	Waited func(c Class, wait time.Duration)
+	Waited func(ctx context.Context, c Call, wait time.Duration)
 	// Refused is called when a call is refused, after it has waited for wait. In a dry
 	// run it is called for each call that would have been refused.
-	Refused func(c Class, why Reason, wait time.Duration)
+	Refused func(ctx context.Context, c Call, why Reason, wait time.Duration)
 	// Left is called when the context of a call ends before the call is admitted. Err is
 	// the context's error.
-	Left func(c Class, wait time.Duration, err error)
+	Left func(ctx context.Context, c Call, wait time.Duration, err error)
 	// LimitChanged is called after a change of the limit.
 	LimitChanged func(from, to int)
 	// Panicked is called with the value of a panic in the algorithm or in another hook.
@@ -30,31 +32,31 @@ type hookSet struct {
 	panics *atomic.Uint64
 }
 
-func (g *Gate) hooksLocked() hookSet { return hookSet{g.cfg.hooks, &g.panics} }
+func (g *Gate) hooksLocked() hookSet { return hookSet{g.cfg.told, &g.panics} }
 
-func (h hookSet) waited(c Class, wait time.Duration) {
+func (h hookSet) waited(ctx context.Context, c Call, wait time.Duration) {
 	h.each(func(to *Hooks) {
 		if to.Waited != nil {
-			to.Waited(c, wait)
+			to.Waited(ctx, c, wait)
 		}
 	})
 }
 
-func (h hookSet) refused(c Class, why Reason, wait time.Duration) {
+func (h hookSet) refused(ctx context.Context, c Call, why Reason, wait time.Duration) {
 	if len(h.hooks) == 0 { // the usual case needs no closure
 		return
 	}
 	h.each(func(to *Hooks) {
 		if to.Refused != nil {
-			to.Refused(c, why, wait)
+			to.Refused(ctx, c, why, wait)
 		}
 	})
 }
 
-func (h hookSet) left(c Class, wait time.Duration, err error) {
+func (h hookSet) left(ctx context.Context, c Call, wait time.Duration, err error) {
 	h.each(func(to *Hooks) {
 		if to.Left != nil {
-			to.Left(c, wait, err)
+			to.Left(ctx, c, wait, err)
 		}
 	})
 }

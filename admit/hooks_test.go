@@ -40,9 +40,13 @@ func (r *record) take() string {
 
 func (r *record) hooks() admit.Hooks {
 	return admit.Hooks{
-		Waited:       func(c admit.Class, wait time.Duration) { r.add("%v waited %v", c, wait) },
-		Refused:      func(c admit.Class, why admit.Reason, wait time.Duration) { r.add("%v refused %v %v", c, why, wait) },
-		Left:         func(c admit.Class, wait time.Duration, err error) { r.add("%v left %v %v", c, wait, err) },
+		Waited: func(_ context.Context, c admit.Call, wait time.Duration) { r.add("%v waited %v", c.Class, wait) },
+		Refused: func(_ context.Context, c admit.Call, why admit.Reason, wait time.Duration) {
+			r.add("%v refused %v %v", c.Class, why, wait)
+		},
+		Left: func(_ context.Context, c admit.Call, wait time.Duration, err error) {
+			r.add("%v left %v %v", c.Class, wait, err)
+		},
 		LimitChanged: func(from, to int) { r.add("limit %d to %d", from, to) },
 		Panicked:     func(v any) { r.add("panicked %v", v) },
 	}
@@ -182,9 +186,9 @@ func TestHookPanics(t *testing.T) {
 	const told = "critical refused queue_full 0s; default left 0s context canceled; default refused queue_full 0s; " +
 		"default waited 0s; limit 1 to 2"
 	for name, bad := range map[string]admit.Hooks{
-		"Waited":       {Waited: func(admit.Class, time.Duration) { panic("Waited") }},
-		"Refused":      {Refused: func(admit.Class, admit.Reason, time.Duration) { panic("Refused") }},
-		"Left":         {Left: func(admit.Class, time.Duration, error) { panic("Left") }},
+		"Waited":       {Waited: func(context.Context, admit.Call, time.Duration) { panic("Waited") }},
+		"Refused":      {Refused: func(context.Context, admit.Call, admit.Reason, time.Duration) { panic("Refused") }},
+		"Left":         {Left: func(context.Context, admit.Call, time.Duration, error) { panic("Left") }},
 		"LimitChanged": {LimitChanged: func(int, int) { panic("LimitChanged") }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -216,8 +220,8 @@ func TestHookPanics(t *testing.T) {
 // it: not one that was just handed over, nor one of a dry run.
 func TestGoexitInAHook(t *testing.T) {
 	exits := admit.Hooks{
-		Waited:  func(admit.Class, time.Duration) { runtime.Goexit() },
-		Refused: func(admit.Class, admit.Reason, time.Duration) { runtime.Goexit() },
+		Waited:  func(context.Context, admit.Call, time.Duration) { runtime.Goexit() },
+		Refused: func(context.Context, admit.Call, admit.Reason, time.Duration) { runtime.Goexit() },
 	}
 	short := queue(1, admit.Reject)
 	for name, opts := range map[string][]admit.Option{
@@ -263,9 +267,9 @@ func TestHooksMayUseTheGate(t *testing.T) {
 			}
 		}
 		g = scenarioGate(t, admit.Hooks{
-			Waited:       func(admit.Class, time.Duration) { go use("Waited") }, // its caller holds the only permit
-			Refused:      func(admit.Class, admit.Reason, time.Duration) { use("Refused"); panic("for Panicked") },
-			Left:         func(admit.Class, time.Duration, error) { go use("Left") },
+			Waited:       func(context.Context, admit.Call, time.Duration) { go use("Waited") }, // its caller holds the only permit
+			Refused:      func(context.Context, admit.Call, admit.Reason, time.Duration) { use("Refused"); panic("for Panicked") },
+			Left:         func(context.Context, admit.Call, time.Duration, error) { go use("Left") },
 			LimitChanged: func(int, int) { use("LimitChanged") },
 			Panicked:     func(any) { use("Panicked") },
 		})

@@ -29,6 +29,11 @@ func (g *Gate) learn(now time.Duration) {
 // limit stays as it was.
 func (g *Gate) learnLocked(now time.Duration) (failure any) {
 	g.gatherLocked()
+	g.past.see(g, now)
+	g.refused.relax(now)
+	if g.watch.over(now) {
+		g.useLockLocked()
+	}
 	g.samples.due.Store(int64(now + limit.WindowLength))
 	prober, probes := g.cfg.algorithm.(limit.Prober)
 	if !g.window.ready(now, probes) {
@@ -41,6 +46,7 @@ func (g *Gate) learnLocked(now time.Duration) (failure any) {
 	}
 	if n := min(max(g.cfg.algorithm.Update(closed), 1), limit.Max); n != closed.Limit {
 		g.setLimitLocked(n)
+		g.past.decide(now, closed.Limit, n, limit.Explain(g.cfg.algorithm, closed))
 	}
 	return nil
 }

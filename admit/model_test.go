@@ -112,6 +112,7 @@ type sample struct {
 type modelState struct {
 	begun, seen, idle  time.Duration
 	asked, served, bad int
+	lost               int
 	stands             bool
 }
 
@@ -165,8 +166,9 @@ func (m *model) see() {
 		if n == 0 {
 			s.idle += m.now - s.seen
 		}
-		if s.seen = m.now; n == 0 && !s.stands {
-			*s = modelState{begun: m.now, seen: m.now, asked: asked, served: served}
+		lost := asked - served - n
+		if s.seen = m.now; n == 0 && !s.stands && lost == s.lost {
+			*s = modelState{begun: m.now, seen: m.now, asked: asked, served: served, lost: lost}
 			continue
 		}
 		length := m.now - s.begun
@@ -179,13 +181,13 @@ func (m *model) see() {
 		case more && s.stands:
 		case 5*s.idle >= length, grown < 0 && grown*grown > done:
 			s.stands, s.bad = false, 0
-		case s.idle > 0 || !more:
+		case s.idle > 0 && (lost-s.lost)*(lost-s.lost) <= done || !more:
 			s.bad = 0
 		default:
 			s.bad++
 			s.stands = s.stands || s.bad >= 3
 		}
-		s.begun, s.idle, s.asked, s.served = m.now, 0, asked, served
+		s.begun, s.idle, s.asked, s.served, s.lost = m.now, 0, asked, served, lost
 	}
 }
 

@@ -1,6 +1,10 @@
 package admit
 
-import "github.com/weir-go/weir/admit/internal/turn"
+import (
+	"context"
+
+	"github.com/weir-go/weir/admit/internal/turn"
+)
 
 // maxOpen is the largest bound of WithMaxOpen.
 const maxOpen = 1 << 30
@@ -52,22 +56,23 @@ func (g *Gate) crowdedLocked() bool {
 }
 
 // passCrowdedAndUnlock admits a call above the bound of open calls, in a dry run, and counts
-// it as refused. Counted tells that the quota has counted the call as refused.
-func (g *Gate) passCrowdedAndUnlock(c turn.Call, counted bool) (Permit, error) {
-	now, class := g.now(), Class(c.Class)
+// it as refused.
+func (g *Gate) passCrowdedAndUnlock(ctx context.Context, call Call, c turn.Call) (Permit, error) {
+	now, counted := g.now(), call.quota == wouldFail // the quota has counted it
 	s := g.inFlight.load()
 	pressed := s.inFlight()+c.Cost > s.limit()
 	cost := g.inFlight.chargeBeyond(c.Cost)
 	g.inFlight.add(cost)
 	got := g.holdLocked(c, cost, now)
+	g.enterLocked(ctx, call, &got, now)
 	if !counted {
-		g.counters.refused[class][TooManyOpen]++
+		g.countRefusedLocked(ctx, call, TooManyOpen, nil)
 	}
 	hooks := g.hooksLocked()
 	g.mu.Unlock()
 	g.holding(got, func() {
 		if !counted {
-			hooks.refused(class, TooManyOpen, 0)
+			hooks.refused(ctx, call, TooManyOpen, 0)
 		}
 	})
 	return Permit{gate: g, start: now, claim: got, pressed: pressed}, nil

@@ -190,7 +190,7 @@ func TestMaxOpenAndTheRest(t *testing.T) {
 	g := newGate(t, 9, admit.WithMaxOpen(1))
 	p := take(t, g)
 	p.Ready(admit.Success)
-	if why, away := gateFuncs.TurnAway(g, admit.Call{}); !gateFuncs.Full(g) || !away || why != admit.TooManyOpen {
+	if why, away := gateFuncs.TurnAway(context.Background(), g, admit.Call{}); !gateFuncs.Full(g) || !away || why != admit.TooManyOpen {
 		t.Errorf("Full, TurnAway: got %v, %v, %v; want true, too_many_open, true", gateFuncs.Full(g), why, away)
 	}
 	if got := g.Stats().Refused[admit.Default][admit.TooManyOpen]; got != 1 {
@@ -206,7 +206,7 @@ func TestMaxOpenAndTheRest(t *testing.T) {
 func TestMaxOpenInADryRun(t *testing.T) {
 	var told atomic.Int32
 	g := newGate(t, 5, admit.WithMaxOpen(2), admit.WithDryRun(true), admit.WithHooks(admit.Hooks{
-		Refused: func(_ admit.Class, why admit.Reason, _ time.Duration) {
+		Refused: func(_ context.Context, _ admit.Call, why admit.Reason, _ time.Duration) {
 			if why == admit.TooManyOpen {
 				told.Add(1)
 			}
@@ -217,7 +217,7 @@ func TestMaxOpenInADryRun(t *testing.T) {
 	if got := g.Stats().Refused[admit.Default]; got[admit.TooManyOpen] != 2 || got[admit.QueueFull] != 0 || told.Load() != 2 {
 		t.Errorf("refused: got %v, told of %d; want 2 for too_many_open and no others", got, told.Load())
 	}
-	if _, away := gateFuncs.TurnAway(g, admit.Call{}); away || gateFuncs.Full(g) {
+	if _, away := gateFuncs.TurnAway(context.Background(), g, admit.Call{}); away || gateFuncs.Full(g) {
 		t.Error("a tap: got that it turns calls away in a dry run, want that it does not")
 	}
 	release(permits)

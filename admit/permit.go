@@ -14,6 +14,7 @@ type Permit struct {
 	claim   claim
 	pressed bool          // no permit was free when the call came
 	waited  time.Duration // in the queue
+	due     time.Duration // when the caller gives up, if the call waited; 0 otherwise
 	state   atomic.Uint32 // held, ready or released
 }
 
@@ -49,6 +50,9 @@ func (p *Permit) giveBack(o Outcome) {
 	now := g.now()
 	g.giveBack(p.claim, now)
 	latency := now - p.start
+	if late, known := p.isLate(now); known {
+		g.late.see(p.claim.class, late)
+	}
 	if o == Success {
 		g.shortest.see(p.claim.class, latency)
 	}

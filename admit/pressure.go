@@ -1,6 +1,9 @@
 package admit
 
-import "slices"
+import (
+	"context"
+	"slices"
+)
 
 // A Pressure tells gates how close the process is to its end. The Monitor of package
 // pressure is one.
@@ -99,25 +102,26 @@ func pressureReason(signal string) Reason {
 
 // shed refuses a call because of pressure, and counts that. In a dry run it counts the call
 // and returns no refusal, but reports that it would have refused the call.
-func (g *Gate) shed(s *sheds, c Call) (refusal *Refusal, would bool) {
+func (g *Gate) shed(ctx context.Context, s *sheds, c Call) (refusal *Refusal, would bool) {
 	level, signal := s.level(g)
 	if level == 0 {
 		return nil, false
 	}
 	g.mu.Lock()
-	class, why := g.cfg.classes.class(c.Class), pressureReason(signal)
-	if !s.refused[level][class] || g.draining { // another server may take the call at once
+	c.Class = g.cfg.classes.class(c.Class)
+	why := pressureReason(signal)
+	if !s.refused[level][c.Class] || g.draining { // another server may take the call at once
 		g.mu.Unlock()
 		return nil, false
 	}
 	if s.dryRun {
-		g.counters.refused[class][why]++
+		g.countRefusedLocked(ctx, c, why, nil)
 	} else {
-		refusal = g.refusalLocked(class, why)
+		refusal = g.refusalLocked(ctx, c, why)
 	}
 	hooks := g.hooksLocked()
 	g.mu.Unlock()
-	hooks.refused(class, why, 0)
+	hooks.refused(ctx, c, why, 0)
 	return refusal, true
 }
 
@@ -142,12 +146,12 @@ func (g *Gate) shedding() bool {
 }
 
 // shedEarly is shed for a call that has not been read.
-func (g *Gate) shedEarly(c Call) (why Reason, away bool) {
+func (g *Gate) shedEarly(ctx context.Context, c Call) (why Reason, away bool) {
 	s := g.sheds.Load()
 	if s == nil || s.dryRun {
 		return 0, false
 	}
-	refusal, _ := g.shed(s, c)
+	refusal, _ := g.shed(ctx, s, c)
 	if refusal == nil {
 		return 0, false
 	}

@@ -27,7 +27,7 @@ func admitted(t *testing.T, g *admit.Gate) (which [4]bool) {
 		if which[c] = err == nil; err == nil {
 			p.Release(admit.Success)
 		}
-		if _, away := gateFuncs.TurnAway(g, call); away == which[c] {
+		if _, away := gateFuncs.TurnAway(context.Background(), g, call); away == which[c] {
 			t.Errorf("class %v: TurnAway: got %v, want the contrary of Acquire (%v)", admit.Class(c), away, which[c])
 		}
 	}
@@ -143,7 +143,7 @@ func TestPressureInADryRun(t *testing.T) {
 	told := 0
 	g := newGate(t, 9, admit.WithPressure(s), admit.WithDryRun(true),
 		admit.WithQuotas(admit.QuotaConfig{Tenant: admit.Rate{PerSecond: 1}}),
-		admit.WithHooks(admit.Hooks{Refused: func(_ admit.Class, why admit.Reason, _ time.Duration) {
+		admit.WithHooks(admit.Hooks{Refused: func(_ context.Context, _ admit.Call, why admit.Reason, _ time.Duration) {
 			if why == admit.GCPressure {
 				told++
 			}
@@ -153,7 +153,7 @@ func TestPressureInADryRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Release(admit.Success)
-	if _, away := gateFuncs.TurnAway(g, admit.Call{}); away || gateFuncs.Full(g) {
+	if _, away := gateFuncs.TurnAway(context.Background(), g, admit.Call{}); away || gateFuncs.Full(g) {
 		t.Errorf("got turned away %v, full %v, want neither in a dry run", away, gateFuncs.Full(g))
 	}
 	if s := g.Stats(); s.Refused[admit.Default][admit.GCPressure] != 1 || told != 1 || s.InFlight != 0 {
@@ -172,7 +172,7 @@ func TestDrainingComesBeforePressure(t *testing.T) {
 	g.Drain()
 	_, err := g.Acquire(t.Context(), admit.Call{})
 	isRefusal(t, err, admit.Draining)
-	if why, away := gateFuncs.TurnAway(g, admit.Call{}); !away || why != admit.Draining {
+	if why, away := gateFuncs.TurnAway(context.Background(), g, admit.Call{}); !away || why != admit.Draining {
 		t.Errorf("TurnAway: got %v, %v, want draining", why, away)
 	}
 }

@@ -239,7 +239,7 @@ func TestQuotaOfWhatIsRefusedAtOnce(t *testing.T) {
 func TestQuotaAndGoexit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ends := true
-		g := newGate(t, 1, each(0.001, 1), admit.WithHooks(admit.Hooks{Waited: func(admit.Class, time.Duration) {
+		g := newGate(t, 1, each(0.001, 1), admit.WithHooks(admit.Hooks{Waited: func(context.Context, admit.Call, time.Duration) {
 			if ends {
 				runtime.Goexit()
 			}
@@ -539,7 +539,7 @@ func TestTurnAwayOverQuota(t *testing.T) {
 		passes(t, g, admit.Call{Tenant: "a", Cost: 2})
 		holder := take(t, g)
 		for tenant, want := range map[string]admit.Reason{"a": admit.OverQuota, "b": admit.QueueFull} {
-			if why, away := gateFuncs.TurnAway(g, admit.Call{Tenant: tenant}); !away || why != want {
+			if why, away := gateFuncs.TurnAway(context.Background(), g, admit.Call{Tenant: tenant}); !away || why != want {
 				t.Errorf("tenant %s: got %v, %v, want %v", tenant, why, away, want)
 			}
 		}

@@ -19,7 +19,7 @@ const (
 func (g *Gate) acquireWithin(ctx context.Context, c Call, q *quotas) (permit Permit, err error) {
 	spent, delay := q.take(c, time.Now())
 	if delay > 0 {
-		_, refusal, dry := g.overQuota(c)
+		_, refusal, dry := g.overQuota(ctx, c, delay)
 		switch {
 		case refusal != nil:
 			return Permit{}, refusal
@@ -40,17 +40,18 @@ func (g *Gate) acquireWithin(ctx context.Context, c Call, q *quotas) (permit Per
 // overQuota counts a call over its quota and returns the reason of its refusal. If the
 // gate is draining, it returns that refusal instead, because another server may take the
 // call. In a dry run the call is not refused.
-func (g *Gate) overQuota(c Call) (why Reason, refusal *Refusal, dry bool) {
+func (g *Gate) overQuota(ctx context.Context, c Call, delay time.Duration) (why Reason, refusal *Refusal, dry bool) {
 	g.mu.Lock()
-	class, hooks := g.cfg.classes.class(c.Class), g.hooksLocked()
+	c.Class = g.cfg.classes.class(c.Class)
+	hooks := g.hooksLocked()
 	if g.draining {
-		why, refusal = Draining, g.refusalLocked(class, Draining)
+		why, refusal = Draining, g.refusalLocked(ctx, c, Draining)
 	} else {
 		why, dry = OverQuota, g.cfg.dryRun
-		g.counters.refused[class][OverQuota]++
+		g.countRefusedLocked(ctx, c, OverQuota, &Refusal{RetryAfter: delay})
 	}
 	g.mu.Unlock()
-	hooks.refused(class, why, 0)
+	hooks.refused(ctx, c, why, 0)
 	return why, refusal, dry
 }
 

@@ -1,6 +1,7 @@
 package admit_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -166,7 +167,7 @@ func TestWithMaxRetryAfter(t *testing.T) {
 		for range 21 {
 			p := take(t, g)
 			for range 1000 {
-				gateFuncs.TurnAway(g, admit.Call{})
+				gateFuncs.TurnAway(context.Background(), g, admit.Call{})
 			}
 			time.Sleep(200 * ms)
 			p.Release(admit.Success)
@@ -221,7 +222,7 @@ func TestTurnAway(t *testing.T) {
 		for range 21 {
 			p := take(t, g)
 			for range 3 {
-				gateFuncs.TurnAway(g, admit.Call{Class: admit.Sheddable})
+				gateFuncs.TurnAway(context.Background(), g, admit.Call{Class: admit.Sheddable})
 			}
 			time.Sleep(10 * ms)
 			p.Release(admit.Success)
@@ -237,9 +238,9 @@ func TestTurnAway(t *testing.T) {
 		ds, _ := delays(t, func() *admit.Refusal { return refused(t, g, admit.Default, admit.QueueFull) })
 		wantJitter(t, "with three of four turned away", ds, 40*ms)
 		p.Release(admit.Ignored)
-		gateFuncs.TurnAway(g, admit.Call{}) // a permit is free
+		gateFuncs.TurnAway(context.Background(), g, admit.Call{}) // a permit is free
 		p = take(t, g)
-		gateFuncs.TurnAway(g, admit.Call{Class: 99})
+		gateFuncs.TurnAway(context.Background(), g, admit.Call{Class: 99})
 		p.Release(admit.Ignored)
 		if got := g.Stats().Refused[admit.Background][admit.QueueFull]; got != 1 {
 			t.Errorf("turned away as an unknown class: got %d of background, want 1", got)
@@ -247,7 +248,7 @@ func TestTurnAway(t *testing.T) {
 		wantWhole(t, g, 1)
 
 		g.Drain()
-		gateFuncs.TurnAway(g, admit.Call{Class: admit.Critical})
+		gateFuncs.TurnAway(context.Background(), g, admit.Call{Class: admit.Critical})
 		if got := g.Stats().Refused[admit.Critical][admit.Draining]; got != 1 {
 			t.Errorf("turned away while draining: got %d because of that, want 1", got)
 		}

@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"context"
 	"time"
 
 	"github.com/weir-go/weir/admit/internal/turn"
@@ -12,7 +13,7 @@ import (
 func init() { //nolint:gochecknoinits // package inside cannot import this one
 	inside.Admit = inside.Gates[*Gate, Call, Class, Reason, Option]{
 		Full:     (*Gate).full,
-		TurnAway: (*Gate).turnAway,
+		TurnAway: func(ctx context.Context, g *Gate, c Call) (Reason, bool) { return g.turnAway(ctx, c) },
 		Urgent:   (*Gate).urgent,
 		Higher: func(g *Gate, a, b Class) Class {
 			return g.ofClasses(func(t *classTable) Class { return t.higher(a, b) })
@@ -44,21 +45,21 @@ func (g *Gate) full() bool {
 	return g.draining || !g.cfg.dryRun && !g.isZero() && (g.crowdedLocked() || !s.free() && g.turns.Full(s.limit()))
 }
 
-func (g *Gate) turnAway(call Call) (why Reason, away bool) {
-	if why, away = g.shedEarly(call); away {
+func (g *Gate) turnAway(ctx context.Context, call Call) (why Reason, away bool) {
+	if why, away = g.shedEarly(ctx, call); away {
 		return why, true
 	}
 	if q := g.quotas.Load(); q != nil && g.full() && q.over(call, time.Now()) {
-		why, _, _ = g.overQuota(call)
+		why, _, _ = g.overQuota(ctx, call, 0)
 		return why, true
 	}
 	g.mu.Lock()
-	class, c := g.describeLocked(call)
+	call, c := g.describeLocked(call)
 	switch s := g.inFlight.load(); {
 	case g.draining:
 		why, away = Draining, true
 	case !g.cfg.dryRun && !g.isZero() && g.crowdedLocked():
-		_, _ = g.refuseAndUnlock(class, TooManyOpen)
+		_, _ = g.refuseAndUnlock(ctx, call, TooManyOpen)
 		return TooManyOpen, true
 	case !g.cfg.dryRun && !g.isZero() && !s.free():
 		var because turn.Reason
@@ -70,10 +71,10 @@ func (g *Gate) turnAway(call Call) (why Reason, away bool) {
 		return 0, false
 	}
 	g.window.pressed++
-	g.counters.refused[class][why]++
+	g.countRefusedLocked(ctx, call, why, nil)
 	hooks := g.hooksLocked()
 	g.mu.Unlock()
-	hooks.refused(class, why, 0)
+	hooks.refused(ctx, call, why, 0)
 	return why, true
 }
 

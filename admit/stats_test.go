@@ -38,7 +38,7 @@ func TestStatsAreExact(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t, 2, admit.WithName("exact"),
 			admit.WithQueue(admit.QueueConfig{Capacity: 2, MaxWait: 500 * ms, Policy: admit.Reject}),
-			admit.WithHooks(admit.Hooks{Waited: func(admit.Class, time.Duration) { panic("a bug") }}))
+			admit.WithHooks(admit.Hooks{Waited: func(context.Context, admit.Call, time.Duration) { panic("a bug") }}))
 		a, b := take(t, g), take(t, g)
 		ctx, cancel := context.WithTimeout(t.Context(), 30*ms)
 		defer cancel()

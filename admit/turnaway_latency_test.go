@@ -62,7 +62,7 @@ func overloaded(t *testing.T, lump time.Duration, tap bool) (served int, p50, p9
 			time.Sleep(time.Until(start.Add(at)))
 			for ; due < at; due += time.Duration(random.ExpFloat64() / rate * float64(time.Second)) {
 				if tap && gateFuncs.Full(g) {
-					if _, away := gateFuncs.TurnAway(g, admit.Call{}); away {
+					if _, away := gateFuncs.TurnAway(context.Background(), g, admit.Call{}); away {
 						continue
 					}
 				}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/weir-go/weir/limit"
 )
 
 // Update changes the configuration while calls run. It keeps everything that no option
@@ -30,6 +32,7 @@ func (g *Gate) updateLocked(opts []Option) error {
 	if err := g.checkLocked(&next); err != nil {
 		return err
 	}
+	next.useLog()
 	g.cfg = next
 	g.refusals.bound(&next)
 	g.useQuotasLocked()
@@ -41,7 +44,11 @@ func (g *Gate) updateLocked(opts []Option) error {
 		g.gatherLocked() // the new algorithm must not learn from calls that have ended
 		g.window.clear(now)
 		g.inFlight.resetPeak()
+		from := g.Limit()
 		g.setLimitLocked(next.initial)
+		if next.initial != from {
+			g.past.decide(now, from, next.initial, limit.Explanation{Why: "the configuration was changed"})
+		}
 	}
 	g.trimLocked(now)
 	if next.dryRun {
@@ -76,8 +83,8 @@ func (g *Gate) setLimitLocked(n int) {
 
 // trimLocked refuses the waiters that have no place any more.
 func (g *Gate) trimLocked(now time.Duration) {
-	limit := g.Limit()
-	for w := g.turns.Excess(limit); w != nil; w = g.turns.Excess(limit) {
+	n := g.Limit()
+	for w := g.turns.Excess(n); w != nil; w = g.turns.Excess(n) {
 		g.refuseWaiterLocked(waiterOf(w), Displaced, now)
 	}
 }
@@ -87,7 +94,22 @@ func (g *Gate) trimLocked(now time.Duration) {
 // grpc.Server.GracefulStop, which would wait for the whole queue.
 func (g *Gate) Drain() {
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	first, waiting, log, name := !g.draining, g.waitersLocked(), g.cfg.log, g.cfg.name
+	g.drainLocked()
+	g.mu.Unlock()
+	if first {
+		log.drained(name, waiting)
+	}
+}
+
+func (g *Gate) waitersLocked() int {
+	if g.isZero() {
+		return 0
+	}
+	return g.turns.Len()
+}
+
+func (g *Gate) drainLocked() {
 	g.draining = true
 	if g.isZero() {
 		return

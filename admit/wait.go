@@ -13,6 +13,7 @@ type waiter struct {
 	turn.Waiter
 
 	ready   chan *Refusal // nil if the waiter was admitted
+	call    Call          // with a class of the gate
 	pressed bool          // no permit was free when it came
 	claim   claim         // the permits that it got
 	granted time.Duration // when
@@ -29,25 +30,26 @@ func newWaiter() *waiter {
 func waiterOf(w *turn.Waiter) *waiter { return w.Owner.(*waiter) } //nolint:forcetypeassert // the queue holds no others
 
 // queueAndUnlock queues a call and waits for its verdict, or refuses the call.
-func (g *Gate) queueAndUnlock(ctx context.Context, c turn.Call, now time.Duration, pressed bool) (Permit, error) {
-	class, s := Class(c.Class), g.inFlight.load()
+func (g *Gate) queueAndUnlock(ctx context.Context, call Call, c turn.Call, now time.Duration, pressed bool) (Permit, error) {
+	s := g.inFlight.load()
 	if why, shut := g.turns.Shut(c, s.limit()); shut {
-		return g.refuseAndUnlock(class, reasonOf[why])
+		return g.refuseAndUnlock(ctx, call, reasonOf[why])
 	}
-	var deadline, least time.Duration
-	if d, has := ctx.Deadline(); has {
-		deadline, least = max(1, d.Sub(g.epoch)), g.shortest.of(class, now)
+	var least time.Duration
+	deadline := g.deadlineOf(ctx)
+	if deadline > 0 {
+		least = g.shortest.of(call.Class, now)
 	}
 	verdict := g.turns.Ask(c, g.roomLocked(s, now), deadline, least)
 	if !verdict.Wait {
-		return g.refuseAndUnlock(class, reasonOf[verdict.Why])
+		return g.refuseAndUnlock(ctx, call, reasonOf[verdict.Why])
 	}
 	if verdict.Evict != nil {
 		g.refuseWaiterLocked(waiterOf(verdict.Evict), reasonOf[verdict.Why], now)
 	}
 	w := g.waiters.Get().(*waiter) //nolint:forcetypeassert // the pool makes nothing else
 	w.Class, w.Cost, w.Since, w.Deadline, w.Trial = c.Class, c.Cost, now, deadline, verdict.Trial
-	w.pressed = pressed
+	w.call, w.pressed = call, pressed
 	g.turns.Join(&w.Waiter, c.Tenant, g.roomLocked(s, now))
 	// A permit may have come back before the lock bit was set. No release would hand it
 	// over.
@@ -78,24 +80,26 @@ func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration) (Per
 	case <-late:
 		refused, left = g.withdraw(w, ctx.Err() != nil)
 	}
-	class, since, granted, got, pressed := Class(w.Class), w.Since, w.granted, w.claim, w.pressed
+	call, since, granted, got, pressed, due := w.call, w.Since, w.granted, w.claim, w.pressed, w.Deadline
 	now := g.now()
 	w.stopTimer()
+	w.call, w.claim = Call{}, claim{}
 	g.waiters.Put(w)
 
 	switch err := ctx.Err(); {
 	case left:
-		g.hooks().left(class, now-since, err)
+		g.hooks().left(ctx, call, now-since, err)
 		return Permit{}, err
 	case refused != nil:
-		g.hooks().refused(class, refused.Reason, now-since)
+		g.hooks().refused(ctx, call, refused.Reason, now-since)
 		return Permit{}, refused
 	case err != nil: // the permit goes to the next waiter
 		g.giveBack(got, now)
-		return Permit{}, g.leave(class, now-since, err)
+		return Permit{}, g.leave(ctx, call, now-since, err)
 	}
-	g.holding(got, func() { g.countWaited(class, now-since) })
-	return Permit{gate: g, start: granted, claim: got, pressed: pressed, waited: granted - since}, nil
+	g.holding(got, func() { g.countWaited(ctx, call, now-since) })
+	g.yield.maybe(g.inFlight.load().inFlight())
+	return Permit{gate: g, start: granted, claim: got, pressed: pressed, waited: granted - since, due: due}, nil
 }
 
 func (w *waiter) startTimer(d time.Duration) <-chan time.Time {
@@ -131,7 +135,7 @@ func (g *Gate) withdraw(w *waiter, leaves bool) (refused *Refusal, left bool) {
 	if leaves {
 		g.counters.left++
 	} else {
-		refused = g.refusalLocked(Class(w.Class), why)
+		refused = g.countWaiterLocked(w, why, now)
 	}
 	g.dispatchLocked(now) // the waiters behind it may want fewer permits
 	return refused, leaves
@@ -140,16 +144,16 @@ func (g *Gate) withdraw(w *waiter, leaves bool) (refused *Refusal, left bool) {
 // refuseWaiterLocked removes w from the queue and refuses it.
 func (g *Gate) refuseWaiterLocked(w *waiter, why Reason, now time.Duration) {
 	g.turns.Remove(&w.Waiter, g.roomLocked(g.inFlight.load(), now))
-	w.ready <- g.refusalLocked(Class(w.Class), why)
+	w.ready <- g.countWaiterLocked(w, why, now)
 }
 
 // countWaited counts a call that was admitted after waiting, and reports it to the hooks.
-func (g *Gate) countWaited(c Class, wait time.Duration) {
+func (g *Gate) countWaited(ctx context.Context, c Call, wait time.Duration) {
 	g.mu.Lock()
 	g.counters.wait(wait)
 	hooks := g.hooksLocked()
 	g.mu.Unlock()
-	hooks.waited(c, wait)
+	hooks.waited(ctx, c, wait)
 }
 
 func (g *Gate) hooks() hookSet {

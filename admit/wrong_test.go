@@ -116,7 +116,7 @@ func TestZeroGate(t *testing.T) {
 			t.Errorf("Acquire: got %v, want an error that says what it is", err)
 		}
 		p.Release(admit.Success)
-		_, _ = gateFuncs.TurnAway(g, c)
+		_, _ = gateFuncs.TurnAway(context.Background(), g, c)
 	}
 	if err := g.Update(admit.WithDryRun(true)); err == nil {
 		t.Error("Update: got no error, want one")

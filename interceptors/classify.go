@@ -12,14 +12,14 @@ import (
 )
 
 // serverCall reports whether a call on a server is subject to the gate, and describes the
-// call for it. It keeps nothing, because callers choose method names and can invent any
-// number. req is nil before the message is read, and info is nil for unary calls.
+// call for it. It keeps nothing beyond the call, because callers choose method names and can
+// invent any number. req is nil before the message is read, and info is nil for unary calls.
 func (c *config) serverCall(ctx context.Context, method string, info *grpc.StreamServerInfo, req any) (admit.Call, bool) {
 	if !c.noExemptions && exempt(method) {
 		return admit.Call{}, false
 	}
 	if c.indifferent() {
-		return admit.Call{}, true
+		return admit.Call{Method: method}, true
 	}
 	return c.choose(ctx, middleware.NewServerCallMeta(method, info, req))
 }
@@ -27,7 +27,7 @@ func (c *config) serverCall(ctx context.Context, method string, info *grpc.Strea
 // clientCall is serverCall for the calls of a client. desc is nil for unary ones.
 func (c *config) clientCall(ctx context.Context, method string, desc *grpc.StreamDesc, req any) (admit.Call, bool) {
 	if c.indifferent() {
-		return admit.Call{Class: callctx.Class(ctx)}, true
+		return admit.Call{Class: callctx.Class(ctx), Method: method}, true
 	}
 	return c.choose(ctx, middleware.NewClientCallMeta(method, desc, req))
 }
@@ -41,6 +41,7 @@ func (c *config) choose(ctx context.Context, meta CallMeta) (call admit.Call, su
 	if c.matcher != nil && !c.matcher.Match(ctx, meta) {
 		return call, false
 	}
+	call.Method = meta.FullMethod()
 	call.Class = c.classOf(ctx, meta)
 	if c.tenant != nil {
 		call.Tenant = c.tenant(ctx, meta)

@@ -55,8 +55,8 @@ func classOf(t *testing.T, ctx context.Context, opt interceptors.ServerOption, d
 	t.Helper()
 	g := strict(t, 1)
 	fill(t, g)
-	if err := g.Update(admit.WithHooks(admit.Hooks{Refused: func(c admit.Class, _ admit.Reason, _ time.Duration) {
-		class = c.String()
+	if err := g.Update(admit.WithHooks(admit.Hooks{Refused: func(_ context.Context, c admit.Call, _ admit.Reason, _ time.Duration) {
+		class = c.Class.String()
 	}})); err != nil {
 		t.Fatal(err)
 	}
@@ -380,7 +380,7 @@ func TestRetriesBelow(t *testing.T) {
 		g := strict(t, 1)
 		fill(t, g)
 		class := ""
-		if err := g.Update(admit.WithHooks(admit.Hooks{Refused: func(c admit.Class, _ admit.Reason, _ time.Duration) { class = c.String() }})); err != nil {
+		if err := g.Update(admit.WithHooks(admit.Hooks{Refused: func(_ context.Context, c admit.Call, _ admit.Reason, _ time.Duration) { class = c.Class.String() }})); err != nil {
 			t.Fatal(err)
 		}
 		// gRPC does not let a test write grpc- headers.
@@ -476,7 +476,7 @@ func TestClientGatesKnowTheClass(t *testing.T) {
 	g := strict(t, 1)
 	fill(t, g)
 	class := ""
-	if err := g.Update(admit.WithHooks(admit.Hooks{Refused: func(c admit.Class, _ admit.Reason, _ time.Duration) { class = c.String() }})); err != nil {
+	if err := g.Update(admit.WithHooks(admit.Hooks{Refused: func(_ context.Context, c admit.Call, _ admit.Reason, _ time.Duration) { class = c.Class.String() }})); err != nil {
 		t.Fatal(err)
 	}
 	err := interceptors.UnaryClient(g)(interceptors.ContextWithClass(t.Context(), admit.Critical), work, nil, nil, nil, nil)
@@ -677,7 +677,7 @@ func TestContextClassBesideRules(t *testing.T) {
 	g := strict(t, 1)
 	fill(t, g)
 	class := ""
-	if err := g.Update(admit.WithHooks(admit.Hooks{Refused: func(c admit.Class, _ admit.Reason, _ time.Duration) { class = c.String() }})); err != nil {
+	if err := g.Update(admit.WithHooks(admit.Hooks{Refused: func(_ context.Context, c admit.Call, _ admit.Reason, _ time.Duration) { class = c.Class.String() }})); err != nil {
 		t.Fatal(err)
 	}
 	c := interceptors.UnaryClient(g, interceptors.WithClassFor(admit.Background, interceptors.Methods("/other.Service/")))

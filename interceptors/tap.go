@@ -47,7 +47,7 @@ func (c *config) tap(g *admit.Gate) tap.ServerInHandle {
 		if !ok {
 			return ctx, nil
 		}
-		if why, away := gateFuncs.TurnAway(g, call); away {
+		if why, away := gateFuncs.TurnAway(ctx, g, call); away {
 			return ctx, full[why]
 		}
 		return ctx, nil

@@ -86,6 +86,8 @@ type Adaptive struct {
 	searching  bool    // no call succeeds, see search
 	climb      climb   // the law while many calls are overloaded
 	bottom     float64 // seconds for which the search was at the minimum
+
+	told note // of the last change
 }
 
 // A trial is how many calls succeed at a limit.
@@ -201,6 +203,7 @@ func (a *Adaptive) Update(w Window) int {
 	before := float64(a.Limit())
 	a.see(w, before)
 	if a.phase != cruising && a.loaded && w.Pressed == 0 {
+		a.because(loadGone, &a.seen)
 		a.phase, a.seen = cruising, segment{} // the load is gone, and so is the other side of the comparison
 		return a.Limit()
 	}
@@ -253,6 +256,7 @@ func (a *Adaptive) decide() bool {
 			return false
 		}
 		a.phase = cruising
+		a.because(measured, s)
 		a.judgeProbe()
 		return true
 	default:

@@ -83,6 +83,7 @@ func (a *Adaptive) watch(w Window) {
 // beginClimb begins with a trial of the limit, unless its successes are known.
 func (a *Adaptive) beginClimb(known trial) {
 	c := &a.climb
+	a.because(climbing, &c.seen)
 	*c = climb{on: true, scanning: true, factor: coarseStep, rests: shortestRest, share: c.share, best: known, at: math.Round(a.limit)}
 	a.phase = cruising
 	if known.from > 0 {
@@ -99,6 +100,7 @@ func (c *climb) count(w Window) {
 // endClimb goes back to latencies, with no S.
 func (a *Adaptive) endClimb() {
 	l := a.climb.at
+	a.because(fellBack, &a.climb.seen)
 	a.limit, a.starting, a.grewFrom, a.step, a.anchor = l, false, 0, a.headroom(l), 0
 	a.base, a.rate, a.sound, a.mark = mean{}, mean{}, false, max(1, math.Floor(l/2))
 	a.best, a.here, a.seen = trial{}, trial{}, segment{}
@@ -236,6 +238,9 @@ func (c *climb) keep(x mean, overloaded bool) {
 // next tries the next limit, or rests.
 func (c *climb) next(a *Adaptive, up bool) {
 	level := min(c.at, a.level)
+	if a.told.why = climbing; c.seen.time > 0 {
+		a.because(climbing, &c.seen)
+	}
 	if c.scanning && up {
 		c.up = true
 		c.try(min(a.max, c.at*coarseStep), level)
@@ -264,6 +269,7 @@ func (c *climb) next(a *Adaptive, up bool) {
 		}
 		c.factor, c.failed = max(math.Sqrt(c.factor), finestStep), 0
 	}
+	a.told.why = climbed
 	c.try(c.best.from, level)
 	c.rest = c.rests * c.took
 	c.rests = min(2*c.rests, longestRest)

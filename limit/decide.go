@@ -69,6 +69,7 @@ func (a *Adaptive) judgePressed() bool {
 	}
 	if full && s.jammed() && a.limit > a.initial/4 {
 		// Latencies say little here, and each call that is let in makes it worse.
+		a.because(jams, s)
 		a.limit = max(a.min, math.Floor(a.limit/2))
 		a.base, a.sound, a.starting, a.grewFrom = mean{}, false, false, 0
 		return true
@@ -232,6 +233,7 @@ func (a *Adaptive) judgeBest(high group) (undone bool) {
 	case a.seen.overloaded == 0:
 		return false
 	}
+	a.because(wasBetter, &a.seen)
 	a.limit, a.starting, a.grewFrom, a.step, a.anchor = best.from, false, 0, a.headroom(best.from), 0
 	return true
 }
@@ -244,6 +246,7 @@ func fewer(now, before mean) bool {
 
 // settleAt cruises just above the knee.
 func (a *Adaptive) settleAt(knee, anchor float64) {
+	a.because(queues, &a.seen)
 	from := a.limit
 	a.limit = min(max(knee+a.headroom(a.limit), a.min), a.max)
 	a.anchor = max(anchor, a.limit)
@@ -256,6 +259,7 @@ func (a *Adaptive) settleAt(knee, anchor float64) {
 
 // grow takes a step up, and prepares a larger one.
 func (a *Adaptive) grow(from float64) {
+	a.because(latencySteady, &a.seen)
 	most := from // slow start, as far as the limit was proven before
 	if from > a.proven/2 && !a.starting {
 		most = steadyGrowth * from
@@ -267,6 +271,7 @@ func (a *Adaptive) grow(from float64) {
 
 // double raises the limit without evidence for or against it.
 func (a *Adaptive) double() {
+	a.because(latencyUnknown, &a.seen)
 	a.grewFrom, a.anchor = a.limit, 0
 	a.limit = min(2*a.limit, a.max)
 }
@@ -275,6 +280,7 @@ func (a *Adaptive) double() {
 // for the calls admitted before to end, and then begins again at the top, since
 // lowering the limit did not help.
 func (a *Adaptive) search() {
+	a.because(failing, &a.seen)
 	a.base, a.sound, a.grewFrom, a.anchor = mean{}, false, 0, 0
 	if a.limit > a.min {
 		a.limit, a.bottom = max(a.min, math.Floor(a.limit/2)), 0

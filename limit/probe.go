@@ -5,6 +5,10 @@ import "math"
 // startProbe holds newcomers until no more than to calls are in flight. doubt says
 // that base is not believed.
 func (a *Adaptive) startProbe(to float64, doubt bool) {
+	a.because(measuring, &a.seen)
+	if doubt {
+		a.told.why = suspecting
+	}
 	a.low = max(a.min, min(math.Round(to), math.Round(a.limit)-1))
 	a.mark, a.loaded = a.low, a.seen.full()
 	a.phase, a.doubt, a.sinceProbe, a.grewFrom = held, doubt, 0, 0
@@ -33,6 +37,7 @@ func (a *Adaptive) keepHolding() {
 		a.seen = segment{} // the calls that began before have ended
 	case s.ended >= a.drain+a.needed() || s.time >= a.hold:
 		a.phase, a.hold = awaiting, s.time+min(awaitTimes*r, 1)
+		a.because(measured, s)
 	}
 }
 

@@ -237,7 +237,7 @@ func TestLimitChangesAndPanicsAreCounted(t *testing.T) {
 func TestAnotherHooksPanicIsCountedAndHidesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t, admit.WithHooks(admit.Hooks{
-			Waited: func(admit.Class, time.Duration) { panic("a bug of somebody else") },
+			Waited: func(context.Context, admit.Call, time.Duration) { panic("a bug of somebody else") },
 		}))
 		r := collect(t, g)
 		first, second := acquire(t, g), acquire(t, g)

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 
@@ -155,13 +156,13 @@ func (s *gateSeries) hooks() admit.Hooks {
 	refused := s.waits.WithLabelValues("refused")
 	left := s.waits.WithLabelValues("left")
 	return admit.Hooks{
-		Waited: func(_ admit.Class, wait time.Duration) { admitted.Observe(wait.Seconds()) },
-		Refused: func(_ admit.Class, _ admit.Reason, wait time.Duration) {
+		Waited: func(_ context.Context, _ admit.Call, wait time.Duration) { admitted.Observe(wait.Seconds()) },
+		Refused: func(_ context.Context, _ admit.Call, _ admit.Reason, wait time.Duration) {
 			if wait > 0 { // not refused on arrival
 				refused.Observe(wait.Seconds())
 			}
 		},
-		Left: func(_ admit.Class, wait time.Duration, _ error) {
+		Left: func(_ context.Context, _ admit.Call, wait time.Duration, _ error) {
 			if wait > 0 { // not over on arrival
 				left.Observe(wait.Seconds())
 			}

@@ -21,7 +21,7 @@ func TestScrapesWhileCallsRun(t *testing.T) {
 	var once sync.Once
 	full := make(chan struct{})
 	g := newGate(t, admit.WithHooks(admit.Hooks{
-		Refused: func(admit.Class, admit.Reason, time.Duration) { once.Do(func() { close(full) }) },
+		Refused: func(context.Context, admit.Call, admit.Reason, time.Duration) { once.Do(func() { close(full) }) },
 	}))
 	r := collect(t, g)
 	first, second := acquire(t, g), acquire(t, g) // held until a call has been refused

@@ -2,6 +2,8 @@
 // exported. They are of no use to programs.
 package inside
 
+import "context"
+
 // Admit holds a [Gates] for the types of package admit, which sets it when it is
 // initialized, before any package that imports it:
 //
@@ -19,7 +21,7 @@ type Gates[Gate, Call, Class, Reason, Option any] struct {
 	// TurnAway refuses a call, and counts the refusal, if the gate is full and Acquire
 	// would refuse the call at once, whatever its deadline. It never blocks. If it
 	// returns false, ask Acquire.
-	TurnAway func(Gate, Call) (why Reason, away bool)
+	TurnAway func(context.Context, Gate, Call) (why Reason, away bool)
 	// Urgent returns the class of the highest priority that has a waiter for permits
 	// which any class may hold. It returns false if there is none.
 	Urgent func(Gate) (Class, bool)

@@ -11,6 +11,7 @@ type line struct {
 	n      int    // waiters
 	held   int    // permits of its counted calls
 	wants  int    // permits that its waiters want
+	ages   ages   // its waiters
 	nobody Tenant // calls without a tenant
 	named  int    // tenants with a name
 	needy  ranking
@@ -77,6 +78,7 @@ func (q *Queue) Join(w *Waiter, tenant string, r Room) {
 	q.seq++
 	w.tenant, w.seq = t, q.seq
 	t.calls.push(w)
+	t.line.ages.push(w)
 	t.wants += w.Cost
 	t.line.wants += w.Cost
 	t.line.n++
@@ -104,6 +106,7 @@ func (q *Queue) Remove(w *Waiter, r Room) {
 		}
 	}
 	t.calls.remove(w)
+	t.line.ages.remove(w)
 	t.wants -= w.Cost
 	t.line.wants -= w.Cost
 	t.line.n--

@@ -110,11 +110,11 @@ func (q *Queue) count(served *line, permits, limit int) {
 // takes at least the time least. One in several such calls is served anyway, to test the
 // guess.
 //
-// While the queue stands, and while no call of its class has succeeded of late (least is
-// 0), a call is also too late if it has waited for longer than the time it has left.
-// Otherwise every call would get its permit just before its deadline, and none would end
-// in time.
-func (q *Queue) TooLate(w *Waiter, least time.Duration, r Room) bool {
+// While the queue stands, while calls of its class that waited end late, and while none has
+// succeeded of late (least is 0), a call is also too late if it has waited for longer than
+// the time it has left. Otherwise every call would get its permit just before its deadline,
+// and none would end in time.
+func (q *Queue) TooLate(w *Waiter, least time.Duration, late bool, r Room) bool {
 	l := &q.lines[w.Class]
 	switch left := w.Deadline - r.Now; {
 	case w.Deadline == 0, w.Trial:
@@ -122,6 +122,6 @@ func (q *Queue) TooLate(w *Waiter, least time.Duration, r Room) bool {
 	case left <= least:
 		return !l.tries()
 	default:
-		return (l.state.stands || least == 0) && r.Now-w.Since > left
+		return (l.state.stands || late || least == 0) && r.Now-w.Since > left
 	}
 }

@@ -25,14 +25,15 @@ const (
 func handOver(limit int) int { return max(4, limit) }
 
 // A standing tells whether the queue stands for one class. It counts the calls of the
-// priority of the class and above. A period is bad if the queue was never empty in it and
-// more calls came than were served. The difference must exceed chance, which is the square
-// root of the number served.
+// priority of the class and above. A period is bad if more calls came than were served,
+// and the queue was never empty or became empty only because waiters were lost. Each
+// difference must exceed chance, which is the square root of the number served.
 type standing struct {
 	begun         time.Duration // of the period
 	seen          time.Duration // time of the last update
 	idle          time.Duration // time in the period during which the queue was empty
 	asked, served int           // the totals at the beginning of the period
+	lost          int           // the same: calls that came and were neither served nor wait
 	bad           int           // bad periods in a row
 	stands        bool
 }
@@ -60,8 +61,9 @@ func (s *standing) see(r Room, n, asked, served int) {
 		s.idle += now - s.seen
 	}
 	s.seen = now
-	if n == 0 && !s.stands { // a new period begins with an empty queue
-		*s = standing{begun: now, seen: now, asked: asked, served: served}
+	lost := asked - served - n
+	if n == 0 && !s.stands && lost == s.lost { // a new period begins with an empty queue
+		*s = standing{begun: now, seen: now, asked: asked, served: served, lost: lost}
 		return
 	}
 	length := now - s.begun
@@ -74,11 +76,11 @@ func (s *standing) see(r Room, n, asked, served int) {
 	case more && s.stands: // it stands, however few wait
 	case s.idle*idlePart >= length, grown < 0 && grown*grown > done:
 		s.stands, s.bad = false, 0
-	case s.idle > 0, !more:
+	case !more, s.idle > 0 && (lost-s.lost)*(lost-s.lost) <= done:
 		s.bad = 0
 	default:
 		s.bad++
 		s.stands = s.stands || s.bad >= periods
 	}
-	s.begun, s.idle, s.asked, s.served = now, 0, asked, served
+	s.begun, s.idle, s.asked, s.served, s.lost = now, 0, asked, served, lost
 }

@@ -282,24 +282,27 @@ func TestGuessesAreTested(t *testing.T) {
 	}
 }
 
-// While no call of a class has succeeded, nobody knows what its calls take. One that has
-// waited for longer than it has left is too late, although the queue does not stand.
+// While no call of a class has succeeded, nobody knows what its calls take, and while those
+// that waited end late, they take too long. A call that has waited for longer than it has
+// left is too late then, although the queue does not stand.
 func TestTooLateWhileNoneSucceeds(t *testing.T) {
 	d := &desk{q: turn.New(classes(nil)), limit: 1}
 	w := &turn.Waiter{Since: 0, Deadline: 100 * time.Millisecond}
 	tests := []struct {
 		now, least time.Duration
-		want       bool
+		late, want bool
 	}{
-		{50 * time.Millisecond, 0, false},
-		{51 * time.Millisecond, 0, true},
-		{99 * time.Millisecond, time.Microsecond, false},
-		{51 * time.Millisecond, time.Microsecond, false},
+		{50 * time.Millisecond, 0, false, false},
+		{51 * time.Millisecond, 0, false, true},
+		{99 * time.Millisecond, time.Microsecond, false, false},
+		{51 * time.Millisecond, time.Microsecond, false, false},
+		{50 * time.Millisecond, time.Microsecond, true, false},
+		{51 * time.Millisecond, time.Microsecond, true, true},
 	}
 	for _, tt := range tests {
 		d.now = tt.now
-		if got := d.q.TooLate(w, tt.least, d.room()); got != tt.want {
-			t.Errorf("after %v of 100 ms, shortest success %v: got %v, want %v", tt.now, tt.least, got, tt.want)
+		if got := d.q.TooLate(w, tt.least, tt.late, d.room()); got != tt.want {
+			t.Errorf("after %v of 100 ms, shortest success %v, late %v: got %v, want %v", tt.now, tt.least, tt.late, got, tt.want)
 		}
 	}
 }

@@ -14,9 +14,11 @@ type Waiter struct {
 	Trial bool
 
 	tenant     *Tenant
-	prev, next *Waiter
+	prev, next *Waiter // of the tenant
 	queued     bool
 	seq        uint64
+
+	older, newer *Waiter // of the class
 }
 
 // Queued reports whether the waiter is in the queue.

@@ -1,0 +1,59 @@
+package admit
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// String describes the decision in one line, such as
+//
+//	raised 12 -> 14: 60 % of arrivals found no permit free; calls found no permit free, and latency did not rise
+func (d Decision) String() string {
+	var b strings.Builder
+	verb := "raised"
+	if d.To < d.From {
+		verb = "lowered"
+	}
+	fmt.Fprintf(&b, "%s %d -> %d", verb, d.From, d.To)
+	if d.Why != "" {
+		fmt.Fprintf(&b, ": %s", d.Why)
+	}
+	if seen := d.Seen(); seen != "" {
+		fmt.Fprintf(&b, " (%s)", seen)
+	}
+	return b.String()
+}
+
+// Seen describes the measurements behind the decision. It is empty if there were none.
+func (d Decision) Seen() string {
+	if d.Period <= 0 {
+		return ""
+	}
+	parts := []string{
+		fmt.Sprintf("in %v: %.0f calls/s succeeded", rounded(d.Period), d.Throughput),
+		fmt.Sprintf("%.3g in flight", d.InFlight),
+	}
+	if d.Latency > 0 {
+		parts = append(parts, fmt.Sprintf("latency %v", rounded(d.Latency)))
+	}
+	if d.Base > 0 {
+		parts = append(parts, fmt.Sprintf("%v without queueing", rounded(d.Base)))
+	}
+	if d.Arrived > 0 {
+		parts = append(parts, fmt.Sprintf("%d %% of %d arrivals found no permit free", 100*min(d.Pressed, d.Arrived)/d.Arrived, d.Arrived))
+	}
+	if d.Overloaded > 0 {
+		parts = append(parts, fmt.Sprintf("%d overloaded", d.Overloaded))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// rounded returns a duration with three digits.
+func rounded(d time.Duration) time.Duration {
+	for unit := time.Duration(1); ; unit *= 10 {
+		if d < 1000*unit {
+			return d.Round(unit)
+		}
+	}
+}

@@ -1,0 +1,80 @@
+package turn
+
+import "iter"
+
+// The methods in this file describe the queue to people. No decision uses them.
+
+// Oldest returns the waiters of a class, the one that has waited longest first. The queue
+// must not change meanwhile.
+func (q *Queue) Oldest(class int) iter.Seq[*Waiter] {
+	return func(yield func(*Waiter) bool) {
+		for w := q.lines[class].ages.oldest; w != nil; w = w.newer {
+			if !yield(w) {
+				return
+			}
+		}
+	}
+}
+
+// First returns the waiter of a class that has waited longest, or nil if there is none.
+func (q *Queue) First(class int) *Waiter { return q.lines[class].ages.oldest }
+
+// A Load counts the calls of a tenant.
+type Load struct {
+	Class         int
+	Tenant        string
+	Held, Waiting int // permits, and waiters
+}
+
+// Loads returns the tenants with calls, in random order. Calls without a tenant are left
+// out. The queue may change between two steps of the iteration. A tenant that comes or goes
+// meanwhile may be missing.
+func (q *Queue) Loads() iter.Seq[Load] {
+	return func(yield func(Load) bool) {
+		for key, t := range q.tenants {
+			if !yield(Load{key.class, key.key, t.held, t.calls.n}) {
+				return
+			}
+		}
+	}
+}
+
+// Heaviest returns up to n tenants of a class that have waiters, the tenant with the largest
+// weight first.
+func (q *Queue) Heaviest(class, n int) iter.Seq[Load] {
+	return func(yield func(Load) bool) {
+		tenants := q.lines[class].heavy.tenants
+		for _, t := range tenants[:min(n, len(tenants))] {
+			if t.key != "" && !yield(Load{class, t.key, t.held, t.calls.n}) {
+				return
+			}
+		}
+	}
+}
+
+// ages is a list of the waiters of a class, in the order in which they came.
+type ages struct{ oldest, newest *Waiter }
+
+func (a *ages) push(w *Waiter) {
+	w.older, w.newer = a.newest, nil
+	if a.newest == nil {
+		a.oldest = w
+	} else {
+		a.newest.newer = w
+	}
+	a.newest = w
+}
+
+func (a *ages) remove(w *Waiter) {
+	if w.older == nil {
+		a.oldest = w.newer
+	} else {
+		w.older.newer = w.newer
+	}
+	if w.newer == nil {
+		a.newest = w.older
+	} else {
+		w.newer.older = w.older
+	}
+	w.older, w.newer = nil, nil
+}
