@@ -91,6 +91,9 @@ func (g *Gate) Name() string {
 // Limit returns the number of permits. It takes no lock.
 func (g *Gate) Limit() int { return g.inFlight.load().limit() }
 
+// InFlight returns the number of permits in use. It takes no lock.
+func (g *Gate) InFlight() int { return g.inFlight.load().inFlight() }
+
 // isZero reports whether New did not make the gate.
 func (g *Gate) isZero() bool { return g.turns == nil }
 

@@ -17,21 +17,27 @@ type Source interface {
 
 	// Next returns the next requested message. It blocks until one is there, also while
 	// the connection to the broker is lost. It returns the error of ctx when ctx ends,
-	// io.EOF after Close, and another error if the source can never deliver again. A
-	// message that Next does not return when ctx ends is returned by the next call.
+	// io.EOF after Close, and another error, which wraps ErrPermanent, if the source can
+	// never deliver again. A message that Next does not return when ctx ends is returned
+	// by the next call.
 	Next(ctx context.Context) (*Message, error)
 
 	// Close ends the source. It fetches nothing more, gives back messages that Next has
 	// not returned, and waits until the others are settled. When ctx ends first, it gives
-	// those back as well, and returns the error of ctx. Messages that are settled later
-	// return ErrSettled.
+	// those back as well, which takes some seconds at most, and returns the error of ctx.
+	// Messages that are settled later return ErrSettled. Close may be called more than
+	// once. Each call waits until the source has ended.
 	Close(ctx context.Context) error
 }
 
-// A Settler tells the broker what has become of one message. An adapter for a broker
+// A Settler tells the broker the end of one message. An adapter for a broker
 // implements it. A Message calls one of Ack, Requeue and DeadLetter, at most once
-// successfully, and Extend only before that. The methods block until the broker has
-// answered or ctx ends.
+// successfully, and Extend only before that, one call at a time. The methods block until
+// the broker has answered or ctx ends.
+//
+// An error that wraps ErrSettled says that the message is no longer this consumer's. The
+// broker has taken it away, and will deliver it again or has done so. The message then
+// counts as settled. After any other error the call may be repeated.
 type Settler interface {
 	// Ack says that the message was consumed.
 	Ack(ctx context.Context) error
@@ -46,13 +52,14 @@ type Settler interface {
 }
 
 // A Fetcher fetches messages from a broker. An adapter implements it, and NewSource makes
-// a Source of it. Only one goroutine calls Fetch, and Close is called after Fetch has
+// a Source of it. Only one goroutine calls Fetch, and Close is called once, after Fetch has
 // returned for the last time.
 type Fetcher interface {
-	// Fetch waits until the broker has a message, and returns at most n. It may also
-	// return none after a time of its own. It returns soon after ctx has ended, with what
-	// it has got. An error is temporary, and Fetch is called again after a delay, unless
-	// it wraps ErrPermanent.
+	// Fetch waits until the broker has a message, and returns at most n, which is 1 or
+	// more. It may also return none after a time of its own, such as the end of a long
+	// poll. It returns soon after ctx has ended, with the messages that it has got. It may
+	// return messages together with an error. An error is temporary, and Fetch is called
+	// again after a delay, unless it wraps ErrPermanent. [NewMessage] makes the messages.
 	Fetch(ctx context.Context, n int) ([]*Message, error)
 	// Close releases the connection. All messages were settled or given back before.
 	Close(ctx context.Context) error

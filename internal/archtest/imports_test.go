@@ -53,7 +53,7 @@ var rules = []rule{
 		"interceptors/internal/places", "internal/check", grpc + "/...", protobuf + "/protoadapt", protobuf + "/proto",
 	}},
 	{dir: "interceptors/internal/refusal", may: []string{
-		"admit", grpc + "/codes", grpc + "/metadata", grpc + "/status",
+		"admit", "internal/statustext", grpc + "/codes", grpc + "/metadata", grpc + "/status",
 		protobuf + "/types/known/durationpb", protobuf + "/protoadapt", protobuf + "/proto",
 		"google.golang.org/genproto/googleapis/rpc/errdetails", "google.golang.org/genproto/googleapis/rpc/status",
 	}},
@@ -66,7 +66,7 @@ var rules = []rule{
 	{dir: "interceptors/internal/peers", may: []string{grpc, grpc + "/peer"}},
 	{dir: "interceptors/internal/observe", may: []string{grpc, grpc + "/metadata"}},
 	{dir: "broker", may: []string{
-		"admit", "streamcredit", "internal/check", grpc, grpc + "/codes", grpc + "/status",
+		"admit", "streamcredit", "internal/check", "internal/statustext", grpc, grpc + "/codes", grpc + "/status",
 		"google.golang.org/genproto/googleapis/rpc/errdetails",
 	}},
 	{dir: "broker/brokertest", may: []string{"broker"}},
@@ -79,6 +79,7 @@ var rules = []rule{
 	{dir: "internal/inside"},
 	{dir: "internal/racetest"},
 	{dir: "internal/check"},
+	{dir: "internal/statustext"},
 	{dir: "internal/stall", may: []string{grpc, grpc + "/status"}},
 	{dir: "internal/archtest"},
 	{dir: "internal/docs"},
@@ -88,7 +89,7 @@ var rules = []rule{
 // watchers is what the packages may import that only watch. Nobody may import
 // them back, which the other rows see to.
 var watchers = []string{
-	"admit", "interceptors", "interceptors/breaker", "interceptors/throttle", "limit", "pressure", "streamcredit",
+	"admit", "broker", "interceptors", "interceptors/breaker", "interceptors/throttle", "limit", "pressure", "streamcredit",
 	"github.com/prometheus/client_golang/...",
 }
 

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/internal/statustext"
 )
 
 // Ours reports whether a gate, throttle or breaker in this process made the error. It then
@@ -56,49 +57,35 @@ var fullReasons = func() (names []string) {
 // Unreached reports whether gRPC made an UNAVAILABLE here because it had no connection. The
 // call never reached a server, so it shows no overload.
 func Unreached(st *status.Status) bool {
-	return slices.ContainsFunc(unconnected, func(text string) bool { return strings.Contains(st.Message(), text) })
+	return statustext.Unconnected(st.Message())
 }
 
 // FromGRPC reports whether gRPC itself made a status, at either end, for a message that is
 // too large or a value that it cannot send. It shows nothing about the load or the health of
 // a server. Only the text identifies it; TestErrorsOfGRPC notices a change.
 func FromGRPC(st *status.Status) bool {
-	var texts []string
 	switch st.Code() {
 	case codes.ResourceExhausted:
-		texts = tooLarge
+		return statustext.TooLarge(st.Message())
 	case codes.Internal, codes.Unauthenticated:
-		texts = unsent
+		return slices.ContainsFunc(unsent, func(text string) bool { return strings.Contains(st.Message(), text) })
 	default:
 		return false
 	}
-	return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(st.Message(), text) })
 }
 
-var (
-	tooLarge = []string{
-		"message larger than max", // of grpc-go, C-core and grpc-js
-		"after decompression larger than max",
-		"message exceeds maximum size", // of grpc-java
-	}
-	unconnected = []string{
-		"connection error: desc =",
-		"name resolver error:",
-		"name resolver produced",
-	}
-	unsent = []string{
-		"grpc: error while marshaling",
-		"grpc: Compressor is not installed",
-		"no codec registered for content-subtype",
-		"contains illegal characters not in [0-9a-z-_.]",
-		"contains value with non-printable ASCII characters",
-		"there is an empty key in the header",
-		"header list size to send violates the maximum size",
-		"transport: per-RPC creds failed",
-		"transport: received per-RPC creds error",
-		"transport: cannot send secure credentials",
-	}
-)
+var unsent = []string{
+	"grpc: error while marshaling",
+	"grpc: Compressor is not installed",
+	"no codec registered for content-subtype",
+	"contains illegal characters not in [0-9a-z-_.]",
+	"contains value with non-printable ASCII characters",
+	"there is an empty key in the header",
+	"header list size to send violates the maximum size",
+	"transport: per-RPC creds failed",
+	"transport: received per-RPC creds error",
+	"transport: cannot send secure credentials",
+}
 
 // StatusOf returns the status that gRPC sends for a handler's error. Unlike status.Convert
 // it knows the errors of contexts.
