@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"unicode/utf8"
@@ -89,6 +90,31 @@ func NewCollector(sources ...Source) (*Collector, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// UseExemplars makes weir_wait_seconds have exemplars, which lead from a long wait to its trace.
+// It calls f with the context of each call that waited, and f returns the labels of the exemplar,
+// or nil for a call without a trace. The labels must have at most 128 characters together. f must
+// be quick and safe for concurrent use. A nil f ends the exemplars. Without UseExemplars there
+// are none. Prometheus reads exemplars only in the formats OpenMetrics and protobuf.
+//
+//	collector.UseExemplars(func(ctx context.Context) prometheus.Labels {
+//		span := trace.SpanContextFromContext(ctx)
+//		if !span.IsSampled() {
+//			return nil
+//		}
+//		return prometheus.Labels{"trace_id": span.TraceID().String()}
+//	})
+func (c *Collector) UseExemplars(f func(context.Context) prometheus.Labels) {
+	to := &f
+	if f == nil {
+		to = nil
+	}
+	for _, s := range c.all {
+		if g, ok := s.(*gateSeries); ok {
+			g.exemplar.Store(to)
+		}
+	}
 }
 
 // kinds holds sources by their kind.

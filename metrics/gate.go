@@ -115,6 +115,7 @@ type gateSeries struct {
 
 	waits        *prometheus.HistogramVec
 	limitChanges atomic.Uint64
+	exemplar     atomic.Pointer[func(context.Context) prometheus.Labels]
 }
 
 func newGateSeries(g *admit.Gate) *gateSeries {
@@ -156,19 +157,32 @@ func (s *gateSeries) hooks() admit.Hooks {
 	refused := s.waits.WithLabelValues("refused")
 	left := s.waits.WithLabelValues("left")
 	return admit.Hooks{
-		Waited: func(_ context.Context, _ admit.Call, wait time.Duration) { admitted.Observe(wait.Seconds()) },
-		Refused: func(_ context.Context, _ admit.Call, _ admit.Reason, wait time.Duration) {
+		Waited: func(ctx context.Context, _ admit.Call, wait time.Duration) { s.waited(ctx, admitted, wait) },
+		Refused: func(ctx context.Context, _ admit.Call, _ admit.Reason, wait time.Duration) {
 			if wait > 0 { // not refused on arrival
-				refused.Observe(wait.Seconds())
+				s.waited(ctx, refused, wait)
 			}
 		},
-		Left: func(_ context.Context, _ admit.Call, wait time.Duration, _ error) {
+		Left: func(ctx context.Context, _ admit.Call, wait time.Duration, _ error) {
 			if wait > 0 { // not over on arrival
-				left.Observe(wait.Seconds())
+				s.waited(ctx, left, wait)
 			}
 		},
 		LimitChanged: func(int, int) { s.limitChanges.Add(1) },
 	}
+}
+
+// waited observes a wait, with an exemplar if the call has a trace.
+func (s *gateSeries) waited(ctx context.Context, in prometheus.Observer, wait time.Duration) {
+	if f := s.exemplar.Load(); f != nil {
+		if with, ok := in.(prometheus.ExemplarObserver); ok {
+			if labels := (*f)(ctx); len(labels) > 0 {
+				with.ObserveWithExemplar(wait.Seconds(), labels)
+				return
+			}
+		}
+	}
+	in.Observe(wait.Seconds())
 }
 
 func (s *gateSeries) describe(ch chan<- *prometheus.Desc) {

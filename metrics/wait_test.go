@@ -1,6 +1,7 @@
 package metrics_test
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -9,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/metrics"
 )
 
 // wait makes a call wait for exactly d, and lets it in.
@@ -118,6 +120,75 @@ func TestCallsThatDidNotWaitAreNotWaits(t *testing.T) {
 		}
 		if got := count(t, r, "weir_refusals_total"); got != 1000 {
 			t.Errorf("refusals: got %v, want 1000", got)
+		}
+	})
+}
+
+// traced is the key of a trace's name in a context.
+type traced struct{}
+
+func TestExemplarsLeadToTraces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		c, err := metrics.NewCollector(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := prometheus.NewPedanticRegistry()
+		r.MustRegister(c)
+		exemplars := func() (found []string) {
+			families, err := r.Gather()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range families {
+				for _, m := range f.GetMetric() {
+					for _, b := range m.GetHistogram().GetBucket() {
+						for _, l := range b.GetExemplar().GetLabel() {
+							found = append(found, l.GetName()+"="+l.GetValue())
+						}
+					}
+				}
+			}
+			return found
+		}
+		waitWith := func(ctx context.Context) {
+			first, second := acquire(t, g), acquire(t, g)
+			queue(ctx, g, admit.Default, 0)
+			time.Sleep(30 * time.Millisecond)
+			first.Release(admit.Success)
+			second.Release(admit.Success)
+			synctest.Wait()
+		}
+		traceOf := func(ctx context.Context) prometheus.Labels {
+			id, ok := ctx.Value(traced{}).(string)
+			if !ok {
+				return nil
+			}
+			return prometheus.Labels{"trace_id": id}
+		}
+		withTrace := func(id string) context.Context { return context.WithValue(t.Context(), traced{}, id) }
+
+		waitWith(withTrace("early"))
+		if got := exemplars(); len(got) != 0 {
+			t.Errorf("exemplars by default: got %v, want none", got)
+		}
+		c.UseExemplars(traceOf)
+		waitWith(t.Context())
+		if got := exemplars(); len(got) != 0 {
+			t.Errorf("exemplars of a call without a trace: got %v, want none", got)
+		}
+		waitWith(withTrace("abc"))
+		if got, want := exemplars(), []string{"trace_id=abc"}; !slices.Equal(got, want) {
+			t.Errorf("exemplars: got %v, want %v", got, want)
+		}
+		c.UseExemplars(nil)
+		waitWith(withTrace("late"))
+		if got, want := exemplars(), []string{"trace_id=abc"}; !slices.Equal(got, want) {
+			t.Errorf("exemplars after the end: got %v, want %v", got, want)
+		}
+		if got := count(t, r, "weir_wait_seconds", "admitted"); got != 4 {
+			t.Errorf("waits: got %v, want 4, with and without exemplars", got)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package streamcredit
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"strings"
@@ -71,6 +72,7 @@ type config struct {
 	maxCredit    int64
 	rejectCredit bool
 	onConsumed   func(uint64)
+	onStarved    func(context.Context, time.Duration)
 
 	mode        windowMode
 	windows     int // number of options that set mode
@@ -149,6 +151,14 @@ func WithFirstRequestTimeout(d time.Duration) SendOption {
 // ends with DEADLINE_EXCEEDED, CREDIT_STARVED. Zero, the default, means no bound.
 func WithSendStallTimeout(d time.Duration) SendOption {
 	return sendOption(func(c *config) { c.stall = d })
+}
+
+// WithOnStarved sets a function that Send and Ready call after each wait for demand, for example to
+// add it to a trace. It gets their context and the duration of the wait, also if the wait ended with
+// an error. It runs in the goroutine of Send without locks held, and delays Send. With several
+// senders at once it must be safe for concurrent use.
+func WithOnStarved(f func(ctx context.Context, wait time.Duration)) SendOption {
+	return sendOption(func(c *config) { c.onStarved = f })
 }
 
 // WithMaxPeerCredit bounds the credit of a sender to n elements at any time. Without reject,

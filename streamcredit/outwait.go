@@ -26,8 +26,8 @@ func (o *outgoing) changesLocked() <-chan struct{} {
 
 // await waits until an element may be sent. If stall is positive, the wait ends after it with a
 // ProtocolError. await parks at once, because spinning would keep a processor from the goroutines
-// that bring the demand.
-func (o *outgoing) await(ctx context.Context, stall time.Duration) error {
+// that bring the demand. It returns how long it waited.
+func (o *outgoing) await(ctx context.Context, stall time.Duration) (waited time.Duration, err error) {
 	var stalled <-chan time.Time
 	if stall > 0 {
 		timer := time.NewTimer(stall)
@@ -35,22 +35,25 @@ func (o *outgoing) await(ctx context.Context, stall time.Duration) error {
 		stalled = timer.C
 	}
 	if err := ctx.Err(); err != nil {
-		return err
+		return 0, err
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for o.ledger.State().Sends() && !o.ledger.Free() {
-		if err := o.parkLocked(ctx, stalled); err != nil {
-			return err
+		parked, err := o.parkLocked(ctx, stalled)
+		waited += parked
+		if err != nil {
+			return waited, err
 		}
 	}
-	return o.ledger.Why()
+	return waited, o.ledger.Why()
 }
 
 // parkLocked waits for the next change, and measures the wait.
-func (o *outgoing) parkLocked(ctx context.Context, stalled <-chan time.Time) error {
+func (o *outgoing) parkLocked(ctx context.Context, stalled <-chan time.Time) (time.Duration, error) {
+	began := time.Now()
 	if o.waiting++; o.waiting == 1 {
-		o.since = time.Now()
+		o.since = began
 	}
 	changed := o.changesLocked()
 	o.mu.Unlock()
@@ -63,10 +66,11 @@ func (o *outgoing) parkLocked(ctx context.Context, stalled <-chan time.Time) err
 		err = violation(CreditStarved, "credit in time", "none")
 	}
 	o.mu.Lock()
+	now := time.Now()
 	if o.waiting--; o.waiting == 0 {
-		o.starved += time.Since(o.since)
+		o.starved += now.Sub(o.since)
 	}
-	return err
+	return now.Sub(began), err
 }
 
 // wait waits until cond returns true. It calls cond with o.mu held.

@@ -47,7 +47,11 @@ func (s *session[O, I]) valid(e O) error { return s.wire.check(e) }
 
 // ready waits for demand.
 func (s *session[O, I]) ready(ctx context.Context) error {
-	err := s.because(ctx, s.out.await(ctx, s.cfg.stall))
+	waited, err := s.out.await(ctx, s.cfg.stall)
+	if s.cfg.onStarved != nil && waited > 0 {
+		s.cfg.onStarved(ctx, waited)
+	}
+	err = s.because(ctx, err)
 	if err != nil {
 		s.starvedToo(err)
 	}

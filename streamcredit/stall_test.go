@@ -1,6 +1,8 @@
 package streamcredit_test
 
 import (
+	"context"
+	"errors"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -47,4 +49,40 @@ func TestAStoppedConsumerIsNoStalledPeer(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A sender tells how long each Send waited for demand, and nothing of one that did not wait.
+func TestOnStarvedTellsTheWait(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kind) {
+		var waits []time.Duration // of the one sender
+		told := streamcredit.WithOnStarved(func(_ context.Context, wait time.Duration) { waits = append(waits, wait) })
+		in := opened(streamcredit.WithManualDemand())
+		e := connect(t, k, append(in, told), append(in, told))
+		out, back := e.down()
+		if err := back.Request(1); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if err := out.send(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		if len(waits) != 0 {
+			t.Errorf("waits of a Send with credit: got %v, want none", waits)
+		}
+		later(func() {
+			time.Sleep(3 * time.Second)
+			_ = back.Request(1)
+		})
+		if err := out.send(t.Context(), 2); err != nil {
+			t.Fatal(err)
+		}
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := out.send(short, 3); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Send without demand: got %v, want %v", err, context.DeadlineExceeded)
+		}
+		if len(waits) != 2 || waits[0] < 3*time.Second || waits[0] > 4*time.Second || waits[1] != time.Second {
+			t.Errorf("waits: got %v, want 3 s, and 1 s until the deadline", waits)
+		}
+	})
 }
