@@ -137,6 +137,14 @@ func TestIdleCost(t *testing.T) {
 		if got := c.count(kmsg.Fetch) - before; got > 13 {
 			t.Errorf("fetches a minute of an empty topic = %d, want 12, one each 5 s", got)
 		}
+		// Once the demand is used up, at most the fetch that was under way ends.
+		c.produce(t, true, records(0, 10)...)
+		ack(t, next(t, source, 10)...)
+		before = c.count(kmsg.Fetch)
+		time.Sleep(time.Minute)
+		if got := c.count(kmsg.Fetch) - before; got > 1 {
+			t.Errorf("fetches a minute without demand = %d, want at most the one that was under way", got)
+		}
 	})
 }
 
