@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -93,7 +94,7 @@ func newConsumer(config Config, opts []kgo.Opt) (*consumer, error) {
 	}
 	c.mu.Lock() // callbacks may come before NewClient returns, and wait here for c.client
 	defer c.mu.Unlock()
-	client, err := kgo.NewClient(append(opts[:len(opts):len(opts)],
+	client, err := kgo.NewClient(append(slices.Clip(opts),
 		kgo.SeedBrokers(config.Seeds...), kgo.ConsumerGroup(config.Group), kgo.ConsumeTopics(config.Topics...),
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),

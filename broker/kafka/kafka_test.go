@@ -112,14 +112,12 @@ func TestFetchesOnlyWhatIsRequested(t *testing.T) {
 		if got := c.count(kmsg.Fetch); got != 0 {
 			t.Errorf("fetches without demand = %d, want 0", got)
 		}
-		held := 0
 		for _, n := range []int{1, 7, 40, 3, 16} {
 			ms := take(t, source, n)
-			held = n
 			time.Sleep(time.Minute)
 			// A fetch that was begun before the demand was used up may bring a batch.
-			if got := c.ahead(topic, c.committed(group)); got > int64(held)+1 {
-				t.Errorf("the broker has sent %d records that are not committed, want the %d requested, or one more", got, held)
+			if got := c.ahead(topic, c.committed(group)); got > int64(n)+1 {
+				t.Errorf("the broker has sent %d records that are not committed, want the %d requested, or one more", got, n)
 			}
 			ack(t, ms...)
 			time.Sleep(time.Second)
@@ -138,6 +136,14 @@ func TestIdleCost(t *testing.T) {
 		time.Sleep(time.Minute)
 		if got := c.count(kmsg.Fetch) - before; got > 13 {
 			t.Errorf("fetches a minute of an empty topic = %d, want 12, one each 5 s", got)
+		}
+		// Once the demand is used up, at most the fetch that was under way ends.
+		c.produce(t, true, records(0, 10)...)
+		ack(t, next(t, source, 10)...)
+		before = c.count(kmsg.Fetch)
+		time.Sleep(time.Minute)
+		if got := c.count(kmsg.Fetch) - before; got > 1 {
+			t.Errorf("fetches a minute without demand = %d, want at most the one that was under way", got)
 		}
 	})
 }

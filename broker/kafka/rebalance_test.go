@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync"
@@ -198,7 +199,7 @@ func TestLateAcknowledgementIsFenced(t *testing.T) {
 					t.Errorf("committed = %d, want 1: record 1 is not finished in the new assignment", got)
 				}
 				for i, m := range fresh {
-					if want := records(0, 5)[i+1].Value; string(m.Body) != string(want) {
+					if want := records(0, 5)[i+1].Value; !bytes.Equal(m.Body, want) {
 						t.Errorf("body = %q, want %q", m.Body, want)
 					}
 				}

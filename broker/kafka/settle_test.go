@@ -22,10 +22,11 @@ import (
 func TestMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, 1, kfakeTopic(3))
-		c.produce(t, true, &kgo.Record{Topic: topic, Partition: 2, Key: []byte("k"), Value: []byte("body"), Headers: []kgo.RecordHeader{
+		headers := []kgo.RecordHeader{
 			{Key: "text", Value: []byte("ä €")}, {Key: "binary", Value: []byte{0xff}},
 			{Key: "twice", Value: []byte("1")}, {Key: "twice", Value: []byte("2")},
-		}})
+		}
+		c.produce(t, true, &kgo.Record{Topic: topic, Partition: 2, Key: []byte("k"), Value: []byte("body"), Headers: headers})
 		m := take(t, c.open(t, kafka.Config{}), 1)[0]
 		if m.ID != "orders/2/0" || m.Key != "k" || string(m.Body) != "body" || m.Attempt != 1 {
 			t.Errorf("message = %+v, want orders/2/0 with key, body and attempt 1", m)

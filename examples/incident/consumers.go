@@ -113,7 +113,7 @@ func consumeWithWeir(j job, out io.Writer) error {
 	go func() {
 		for to := json.NewEncoder(out); ; time.Sleep(sampling) {
 			s := gate.Stats()
-			if to.Encode(report{s.InFlight, s.Limit}) != nil {
+			if err := to.Encode(report{s.InFlight, s.Limit}); err != nil {
 				return
 			}
 		}

@@ -55,7 +55,8 @@ func judge(bare, weir fate) string {
 		return fmt.Sprintf("Not as promised: with weir the backlog was worked off with %.0f payments a second, of which %d were new ones.",
 			weir.WorkOff, rate)
 	}
-	return fmt.Sprintf("As promised: the bare consumer is killed %.1f s after the gateway has become slow, and at least %d payments are lost. "+
+	return fmt.Sprintf("As promised: the bare consumer is killed %.1f s after the gateway has become slow, "+
+		"and at least %d payments are lost. "+
 		"With weir the lag grows at the broker, the consumer takes %d of %d MiB at most, every payment is made, %d twice, "+
 		"and the backlog is worked off %.1f s after the gateway is well again.",
 		(bare.Died - troubleFrom).Round(100*time.Millisecond).Seconds(), bare.lost(), weir.Peak/mib, memory/mib,

@@ -68,7 +68,10 @@ type gateway struct {
 }
 
 // A ledger is the state of a gateway.
-type ledger struct{ Total, Distinct int }
+type ledger struct {
+	Total    int `json:"total"`
+	Distinct int `json:"distinct"`
+}
 
 type blob = wrapperspb.BytesValue
 
@@ -125,7 +128,7 @@ func serveGateway(out io.Writer) error {
 		ServiceName: service, HandlerType: (*any)(nil),
 		Methods: []grpc.MethodDesc{method("Pay", g.pay), method("Slow", g.slow), method("Ledger", g.ledger)},
 	}, g)
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	lis, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}

@@ -141,7 +141,7 @@ func (s *scene) watch(ctx context.Context) {
 		if want := speed(at); want != each && s.call(ctx, "Slow", []byte(want.String()), nil) == nil {
 			each = want
 		}
-		s.call(ctx, "Ledger", nil, &s.fate.Paid) //nolint:errcheck // the last one counts
+		_ = s.call(ctx, "Ledger", nil, &s.fate.Paid) // or the last one counts
 		used := resident(s.consumer.PID)
 		s.fate.Peak = max(s.fate.Peak, used)
 		s.fate.Produced = int(s.produced.Load())

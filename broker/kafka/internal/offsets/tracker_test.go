@@ -63,7 +63,9 @@ func (m *model) unfinished() (n int) {
 }
 
 // agree fails if the tracker and the model differ.
-func agree(t interface{ Fatalf(string, ...any) }, tracker *offsets.Tracker, m *model) {
+func agree(t interface {
+	Fatalf(format string, args ...any)
+}, tracker *offsets.Tracker, m *model) {
 	if got, want := tracker.Committable(), m.committable(); got != want {
 		t.Fatalf("Committable = %+v, want %+v", got, want)
 	}
