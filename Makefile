@@ -42,16 +42,20 @@ help: ## List the targets
 	@echo 'Variables: PKGS=./admit/... TESTFLAGS="-run Gate -count=1" BENCH=Acquire BENCHTIME=1s BENCHCOUNT=10'
 	@echo '           FUZZTIME=1m (or 100000x) ARGS="-duration 2m" (for demo)'
 
-# One run over every module, and so one line that counts them all.
+# One run over all packages, and so one line that counts them all.
 each-test = $(GOTESTSUM) --format pkgname --format-hide-empty-pkg --raw-command -- tools/testall
 
 .PHONY: test
-test: ## Test every module
-	@$(each-test) -timeout 10m $(TESTFLAGS) $(PKGS)
+test: ## Test the library
+	@MODULES=. $(each-test) -timeout 10m $(TESTFLAGS) $(PKGS)
+
+.PHONY: test-modules
+test-modules: ## Test the modules beside it: brokers, otel, ops, examples; with real servers where they are installed
+	@MODULES='$(filter-out .,$(MODULES))' $(each-test) -timeout 10m $(TESTFLAGS) ./...
 
 .PHONY: race
-race: ## Test every module with the race detector, in random order
-	@$(each-test) -race -shuffle=on -timeout 15m $(TESTFLAGS) $(PKGS)
+race: ## Test the library with the race detector, in random order
+	@MODULES=. $(each-test) -race -shuffle=on -timeout 15m $(TESTFLAGS) $(PKGS)
 
 .PHONY: cover
 cover: ## Test the library and show which lines were reached (out/cover.html)
@@ -127,9 +131,13 @@ conformance: ## Run the conformance suite against weir itself (ARGS="-target hos
 	@$(GO) run ./conformance $(ARGS)
 
 .PHONY: node
-node: ## Install what the Node client of the tests needs
-	@cd conformance/node && npm ci --no-audit --no-fund --ignore-scripts
+node: ## Install what tests need from npm: a client in JavaScript, and a server of queues
+	@for d in conformance/node broker/sqs/node; do (cd $$d && npm ci --no-audit --no-fund --ignore-scripts); done
 
 .PHONY: demo
 demo: ## Overload a server without weir and with it, in under a minute (ARGS="-duration 2m")
 	@$(GO) run ./examples/overload $(ARGS)
+
+.PHONY: incident
+incident: ## Replay how an unbounded queue behind Kafka killed a consumer, bare and with weir
+	@$(GO) -C examples/incident run . $(ARGS)
