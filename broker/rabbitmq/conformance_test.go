@@ -2,6 +2,8 @@ package rabbitmq_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -12,14 +14,19 @@ import (
 	"github.com/weir-go/weir/broker/rabbitmq"
 )
 
-func TestConformanceOfClassicQueues(t *testing.T) { conform(t, "classic") }
+func TestConformanceOfClassicQueues(t *testing.T) {
+	conform(t, "classic", map[string]string{
+		"restart": "a start takes long; the classic queue of TestConformanceOfQuorumQueues lives through its restart",
+	})
+}
 
-func TestConformanceOfQuorumQueues(t *testing.T) { conform(t, "quorum") }
+func TestConformanceOfQuorumQueues(t *testing.T) { conform(t, "quorum", nil) }
 
-func conform(t *testing.T, kind string) {
+func conform(t *testing.T, kind string, without map[string]string) {
 	t.Helper()
 	brokertest.Run(t, brokertest.Broker{
-		Start: func(t testing.TB) brokertest.Server { return &typed{server: serve(t), kind: kind} },
+		Start:   func(t testing.TB) brokertest.Server { return &typed{server: serve(t), kind: kind, t: t} },
+		Without: without,
 		Open: func(ctx context.Context, c brokertest.Consumer) (broker.Source, error) {
 			return rabbitmq.Open(ctx, rabbitmq.Config{
 				URLs: []string{"amqp://guest:guest@" + c.Addr + "/"}, Queue: c.Queue, Name: c.Name,
@@ -32,8 +39,8 @@ func conform(t *testing.T, kind string) {
 			})
 		},
 		Patience: time.Minute,
-		// The client sends a heartbeat each second, and the broker answers none.
-		IdleRequests: 6, RestRequests: 6,
+		// The client sends a heartbeat each second.
+		IdleRequests: 15, RestRequests: 15,
 		Ignore: []string{"rabbitmq_test.(*counter)"},
 	})
 }
@@ -42,6 +49,11 @@ func conform(t *testing.T, kind string) {
 type typed struct {
 	*server
 	kind string
+	t    testing.TB
+
+	classic string // a queue that lives through a restart
+	source  broker.Source
+	held    []*broker.Message
 }
 
 var _ brokertest.Server = (*typed)(nil)
@@ -96,6 +108,44 @@ func (s *typed) DeadLetters(ctx context.Context, queue string) (dead []brokertes
 	return dead, err
 }
 
-func (s *typed) Stop() error { return s.crash() }
+// restartHeld and restartAll are numbers of messages of a classic queue.
+const restartHeld, restartAll = 3, 20
 
-func (s *typed) Restart() error { return s.start() }
+// Stop crashes the server while a source holds some messages of a classic queue.
+func (s *typed) Stop() error {
+	s.classic = newQueue(s.t, s.server, "classic")
+	mustPublish(s.t, s.server, s.classic, numbered(restartAll)...)
+	s.source = open(s.t, s.server, s.classic)
+	s.source.Request(restartHeld)
+	for range restartHeld {
+		s.held = append(s.held, next(s.t, s.source))
+	}
+	return s.crash()
+}
+
+// Restart starts the server. The source of the classic queue must get all messages again.
+func (s *typed) Restart() error {
+	if err := s.start(); err != nil {
+		return err
+	}
+	for _, m := range s.held {
+		if err := m.Ack(s.t.Context()); !errors.Is(err, broker.ErrSettled) {
+			return fmt.Errorf("acknowledge %s, which was held during the restart: got %w, want %w", m.Body, err, broker.ErrSettled)
+		}
+	}
+	seen := map[string]bool{}
+	for len(seen) < restartAll {
+		s.source.Request(1)
+		ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+		m, err := s.source.Next(ctx)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("after %d of %d messages of a classic queue: %w", len(seen), restartAll, err)
+		}
+		seen[string(m.Body)] = true
+		if err := m.Ack(s.t.Context()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

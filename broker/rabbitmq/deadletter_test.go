@@ -188,7 +188,7 @@ func TestMemoryAlarm(t *testing.T) {
 		s.eval(t, "vm_memory_monitor:set_vm_memory_high_watermark({absolute, "+bytes+"}).")
 	}
 	set("1")
-	t.Cleanup(func() { set("268435456") })
+	t.Cleanup(func() { set("536870912") })
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	if err := first.Nack(ctx, broker.DeadLetter("bad")); !errors.Is(err, context.DeadlineExceeded) {
@@ -204,7 +204,7 @@ func TestMemoryAlarm(t *testing.T) {
 	} else {
 		ack(t, m)
 	}
-	set("268435456")
+	set("536870912")
 	if err := first.Nack(t.Context(), broker.DeadLetter("bad")); err != nil {
 		t.Fatalf("dead letter after the alarm: %v", err)
 	}

@@ -20,7 +20,10 @@ type delivery struct {
 	tag      uint64
 	message  *broker.Message
 	original amqp.Delivery
-	copied   bool // the dead letter is stored; used by one settlement at a time
+
+	// Used by one settlement at a time.
+	copied bool // the dead letter is stored
+	noted  bool // the attempt is counted
 }
 
 // receive takes the deliveries of a consumer, in order, until it ends.

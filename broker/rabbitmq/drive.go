@@ -14,16 +14,15 @@ import (
 type step int
 
 const (
-	wait      step = iota // nothing to do
-	reconnect             // the session is dead
-	cancel                // the consumer must end
-	prove                 // a settlement waits for the broker
-	consume               // a consumer must start, or a larger one
-	giveBack              // the source is closing with messages in its buffer
-	finish                // the source has ended
+	wait     step = iota // nothing to do
+	cancel               // the consumer must end
+	prove                // a settlement waits for the broker
+	consume              // a consumer must start, or a larger one
+	giveBack             // the buffer holds messages that are no longer wanted
+	finish               // the subscription has ended
 )
 
-// drive makes one step after the other until the source has ended.
+// drive makes one step after the other until the subscription has ended.
 func (s *subscription) drive() {
 	defer close(s.done)
 	defer s.work.Wait()
@@ -241,7 +240,7 @@ func (s *subscription) consume(current *session) error {
 	return nil
 }
 
-// giveBack returns the messages that Next has not.
+// giveBack returns the messages in the buffer to the broker.
 func (s *subscription) giveBack(current *session) error {
 	s.mu.Lock()
 	buffer := s.buffer

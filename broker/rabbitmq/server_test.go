@@ -82,7 +82,7 @@ func newServer() (*server, error) {
 	s.port, s.epmdPort, s.distPort = ports[0], ports[1], ports[2]
 	for name, text := range map[string]string{
 		"plugins":       "[].\n",
-		"rabbitmq.conf": "vm_memory_high_watermark.absolute = 256MiB\ndisk_free_limit.absolute = 10MB\n",
+		"rabbitmq.conf": "vm_memory_high_watermark.absolute = 512MiB\ndisk_free_limit.absolute = 10MB\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return nil, err

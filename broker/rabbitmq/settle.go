@@ -26,7 +26,10 @@ func (d *delivery) Ack(ctx context.Context) error {
 // Requeue gives the message back. A classic queue puts it where it was, so it may come
 // again at once.
 func (d *delivery) Requeue(ctx context.Context) error {
-	d.source.attempts.note(&d.original)
+	if !d.noted { // before the broker can deliver it again
+		d.noted = true
+		d.source.attempts.note(&d.original)
+	}
 	return d.settle(ctx, func() error { return d.consumer.session.ch.Nack(d.tag, false, true) })
 }
 

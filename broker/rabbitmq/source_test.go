@@ -75,7 +75,9 @@ func numbered(n int) []amqp.Publishing {
 
 func mustPublish(t testing.TB, s *server, queue string, msgs ...amqp.Publishing) {
 	t.Helper()
-	if err := s.publish(t.Context(), queue, msgs...); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	if err := s.publish(ctx, queue, msgs...); err != nil {
 		t.Fatalf("publish to %s: %v", queue, err)
 	}
 }
