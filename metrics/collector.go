@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/broker"
 	"github.com/weir-go/weir/interceptors/breaker"
 	"github.com/weir-go/weir/interceptors/throttle"
 	"github.com/weir-go/weir/pressure"
@@ -15,7 +16,8 @@ import (
 )
 
 // A Source has numbers that a [Collector] shows. It is an [*admit.Gate], a
-// [*breaker.Breaker], a [*throttle.Throttle], a [*streamcredit.Meter] or a [*pressure.Monitor].
+// [*breaker.Breaker], a [*throttle.Throttle], a [*streamcredit.Meter], a [*pressure.Monitor]
+// or a [*broker.Meter].
 type Source interface {
 	// Name returns the value of the label that the metrics of the source have.
 	Name() string
@@ -80,6 +82,9 @@ func NewCollector(sources ...Source) (*Collector, error) {
 	for _, m := range by.monitors {
 		c.all = append(c.all, newMonitorSeries(m))
 	}
+	for _, m := range by.brokers {
+		c.all = append(c.all, newBrokerSeries(m))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -93,6 +98,7 @@ type kinds struct {
 	throttles []*throttle.Throttle
 	meters    []*streamcredit.Meter
 	monitors  []*pressure.Monitor
+	brokers   []*broker.Meter
 }
 
 func byKind(sources []Source) (by kinds, err error) {
@@ -112,6 +118,8 @@ func byKind(sources []Source) (by kinds, err error) {
 			by.meters = append(by.meters, s)
 		case *pressure.Monitor:
 			by.monitors = append(by.monitors, s)
+		case *broker.Meter:
+			by.brokers = append(by.brokers, s)
 		default:
 			errs = append(errs, fmt.Errorf(
 				"metrics: source %d of %d: got %T, want a gate, a breaker, a throttle, a meter or a monitor", i+1, len(sources), s))
@@ -122,7 +130,8 @@ func byKind(sources []Source) (by kinds, err error) {
 		validate(subject{"breaker", "one from breaker.New", "a zero Breaker", "breaker.Config.Name"}, by.breakers),
 		validate(subject{"throttle", "one from throttle.New", "a zero Throttle", "throttle.Config.Name"}, by.throttles),
 		validate(subject{"meter", "a named one from streamcredit.NewMeter", "one without a name", "streamcredit.NewMeter"}, by.meters),
-		validate(subject{"monitor", "one from pressure.New", "a zero Monitor", "pressure.WithName"}, by.monitors))
+		validate(subject{"monitor", "one from pressure.New", "a zero Monitor", "pressure.WithName"}, by.monitors),
+		validate(subject{"broker meter", "a named one from broker.NewMeter", "one without a name", "broker.NewMeter"}, by.brokers))
 	return by, errors.Join(errs...)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"math"
 	"strings"
 	"time"
 
@@ -69,6 +70,16 @@ func (s *Sender[T]) SendSeq(ctx context.Context, elements iter.Seq[T]) error {
 // If several goroutines send, another one may use the demand first. It returns the errors of
 // Send.
 func (s *Sender[T]) Ready(ctx context.Context) error { return s.s.ready(ctx) }
+
+// WaitDemand waits until the receiver has requested more than the first asked elements of the
+// stream, and returns how many more. A source that must be asked for elements in its turn uses it,
+// because demand may grow while it waits for an element. Where demand is unbounded, WaitDemand
+// stays 1,024 elements ahead of the elements that were sent. It returns the errors of Send. Only
+// one goroutine may call it at a time, and no [Pipe] may send to s.
+func (s *Sender[T]) WaitDemand(ctx context.Context, asked uint64) (more int64, err error) {
+	more, err = s.s.ledger().beyond(ctx, int64(min(asked, math.MaxInt64)))
+	return more, s.s.because(ctx, err)
+}
 
 // Credit returns how many elements may be sent now. It is math.MaxInt64 if demand is unbounded,
 // and 0 while the receiver's byte window is full. It does not block.

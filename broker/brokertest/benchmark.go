@@ -46,7 +46,7 @@ func Benchmark(b *testing.B, br Broker, messages int, byHand func(ctx context.Co
 			return rate
 		}
 		bySource := func(ctx context.Context, c Consumer, n int) error { return consumeAll(ctx, br, c, n) }
-		source, hand := 0.0, 0.0
+		var source, hand float64
 		if i%2 == 0 { // neither is always the first one
 			source, hand = run("source", bySource), run("hand", byHand)
 		} else {

@@ -58,17 +58,17 @@ type Broker struct {
 type Consumer struct {
 	// Addr is the host and port of the proxy in front of the server. All connections of the
 	// source must go there, also if the broker announces another address.
-	Addr string
+	Addr string `json:"addr"`
 	// Queue is the name of a queue that Server.Create has made.
-	Queue string
+	Queue string `json:"queue"`
 	// Name is the name of the worker. Two workers of a queue have different names and
 	// share its messages.
-	Name string
+	Name string `json:"name"`
 	// AckTimeout is the value of the queue's configuration.
-	AckTimeout time.Duration
+	AckTimeout time.Duration `json:"ack_timeout"`
 	// ByteWindow bounds the bytes that the source holds, for an adapter that has such a
 	// bound. The default is 0, the default of the adapter.
-	ByteWindow int
+	ByteWindow int `json:"byte_window"`
 }
 
 // A Server is a running broker. The suite calls its methods from several goroutines.

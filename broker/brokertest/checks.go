@@ -17,6 +17,7 @@ var checks = []Check{
 	{Name: "close", Promise: "Close gives back messages that were not settled", run: checkClose},
 	{Name: "drain", Promise: "Close waits for the settlement of messages", run: checkDrain},
 	{Name: "share", Promise: "two workers share a queue within 60 to 40", workers: 2, run: checkShare},
+	{Name: "rebalance", Promise: "nothing is lost when workers join and leave", workers: 3, run: checkRebalance},
 	{Name: "large", Promise: "a message larger than the byte window passes", run: checkLarge},
 	{Name: "idle", Promise: "an idle source does not poll, and one without demand sends nothing", run: checkIdle},
 	{Name: "cut", Promise: "nothing is lost when connections are cut", expires: true, run: checkCut},

@@ -35,7 +35,8 @@ func (tr *trial) watch(cs ...*consumer) (stop func()) {
 			}
 			samples++
 			if int64(counts.Unacked) > allowed+int64(tr.b.Slack) {
-				tr.errorf("the broker counts %d unacknowledged messages, want at most %d requested and not settled", counts.Unacked, allowed)
+				tr.errorf("the broker counts %d unacknowledged messages, want at most the %d that are requested and not settled",
+					counts.Unacked, allowed)
 				return
 			}
 			pause(ctx, time.Millisecond)

@@ -207,7 +207,7 @@ var rows = []row{
 
 	{"acknowledges on close", faults{settler: func(_ *wireClient, s broker.Settler) broker.Settler {
 		return settling{Settler: s, requeue: s.Ack}
-	}}, []string{"close", "leak"}, ""},
+	}}, []string{"close", "leak", "rebalance"}, ""},
 	{"forgets on close", faults{keepConnection: true, settler: func(_ *wireClient, s broker.Settler) broker.Settler {
 		return settling{Settler: s, requeue: ok}
 	}}, []string{"close", "leak"}, ""},
@@ -303,11 +303,14 @@ func TestSuiteNoticesFaults(t *testing.T) {
 	noticed := map[string]bool{}
 	for _, r := range rows {
 		b := describe(r.faults)
-		b.Patience, b.GiveBack = time.Second, time.Second
+		b.Patience, b.GiveBack = 2*time.Second, time.Second
 		for _, name := range r.checks {
 			noticed[name] = true
 			t.Run(strings.ReplaceAll(r.name+", "+name, " ", "-"), func(t *testing.T) {
-				if name != "leak" { // which counts all goroutines of the process
+				b := b
+				if name == "leak" { // counts all goroutines of the process, so it runs alone
+					b.Patience = time.Second
+				} else {
 					t.Parallel()
 				}
 				err := brokertest.RunCheck(t, b, b.Start(t), name)

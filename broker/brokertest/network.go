@@ -18,10 +18,7 @@ func (tr *trial) faulty(fault func()) {
 	c := tr.open("worker")
 	c.work(8, func(*broker.Message) { tr.pause(brief) })
 	for i := range faults {
-		least := int64((i + 1) * n / (faults + 3))
-		if !tr.await(tr.b.Patience, func() bool { return c.handled.Load() >= least }) {
-			tr.fatalf("%d of %d messages were consumed within %v", c.handled.Load(), n, tr.b.Patience)
-		}
+		tr.consumedUntil(n - (i+1)*n/(faults+3))
 		fault()
 	}
 	tr.allConsumed()

@@ -23,9 +23,9 @@ const said = "brokertest: "
 
 // An order is the task of a consumer in another process.
 type order struct {
-	Consumer Consumer
-	Demand   int
-	Acks     int // acknowledges that many, and holds all others
+	Consumer Consumer `json:"consumer"`
+	Demand   int      `json:"demand"`
+	Acks     int      `json:"acks"` // acknowledges that many, and holds all others
 }
 
 // consumeIfTold consumes until the process is killed, if the process was started for that.
@@ -88,7 +88,8 @@ func (tr *trial) start(o order) *process {
 	tr.must("write the order", err)
 	program, err := os.Executable()
 	tr.must("find the test binary", err)
-	cmd := exec.Command(program, "-test.run="+exactly(tr.t.Name()), "-test.count=1") //nolint:gosec,noctx // it runs itself, until it is killed
+	args := []string{"-test.run=" + exactly(tr.t.Name()), "-test.count=1"}
+	cmd := exec.Command(program, args...) //nolint:gosec,noctx // it runs itself, until it is killed
 	cmd.Env = append(os.Environ(), environment+"="+string(text))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
@@ -106,7 +107,7 @@ func (tr *trial) start(o order) *process {
 			}
 		}
 	}()
-	tr.t.Cleanup(func() { p.kill() })
+	tr.t.Cleanup(p.kill)
 	return p
 }
 
@@ -119,14 +120,12 @@ func exactly(name string) string {
 	return strings.Join(parts, "/")
 }
 
-// kill ends the process as kill -9 does, and returns the lines that were not read.
-func (p *process) kill() (rest []string) {
+// kill ends the process as kill -9 does.
+func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
-	for line := range p.lines {
-		rest = append(rest, line)
+	for range p.lines { // until the reader of its output has ended
 	}
 	_ = p.cmd.Wait()
-	return rest
 }
 
 // checkKill kills a consumer that has acknowledged some messages and holds others.

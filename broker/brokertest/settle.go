@@ -1,6 +1,7 @@
 package brokertest
 
 import (
+	"bytes"
 	"errors"
 	"maps"
 	"strings"
@@ -20,7 +21,7 @@ func checkContent(tr *trial) {
 	c := tr.open("worker")
 	c.request(1)
 	m := c.next(tr.b.Patience)
-	if string(m.Body) != string(want.Body) {
+	if !bytes.Equal(m.Body, want.Body) {
 		tr.errorf("body = %q, want %q", m.Body, want.Body)
 	}
 	for k, v := range want.Attributes {

@@ -148,14 +148,17 @@ func (tr *trial) missing() (bodies []string) {
 	return bodies
 }
 
-// allConsumed waits until each message was consumed. It gives up when none was for the
-// whole patience of the broker.
-func (tr *trial) allConsumed() {
+// allConsumed waits until each message was consumed.
+func (tr *trial) allConsumed() { tr.consumedUntil(0) }
+
+// consumedUntil waits until at most n of the published messages are not consumed. It gives
+// up when none was for the whole patience of the broker.
+func (tr *trial) consumedUntil(n int) {
 	left := tr.missing()
-	for len(left) > 0 {
+	for len(left) > n {
 		before := len(left)
 		if !tr.await(tr.b.Patience, func() bool { left = tr.missing(); return len(left) < before }) {
-			tr.fatalf("%d of %d messages did not arrive within %v, the first is %q; the broker counts %+v",
+			tr.fatalf("%d of %d messages are missing, and none has arrived for %v; the first is %q; the broker counts %+v",
 				len(left), len(tr.published), tr.b.Patience, left[0], tr.counts())
 		}
 	}

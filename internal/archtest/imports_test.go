@@ -89,7 +89,7 @@ var rules = []rule{
 // watchers is what the packages may import that only watch. Nobody may import
 // them back, which the other rows see to.
 var watchers = []string{
-	"admit", "interceptors", "interceptors/breaker", "interceptors/throttle", "limit", "pressure", "streamcredit",
+	"admit", "broker", "interceptors", "interceptors/breaker", "interceptors/throttle", "limit", "pressure", "streamcredit",
 	"github.com/prometheus/client_golang/...",
 }
 

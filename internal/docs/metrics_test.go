@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/broker"
 	"github.com/weir-go/weir/interceptors/breaker"
 	"github.com/weir-go/weir/interceptors/throttle"
 	"github.com/weir-go/weir/metrics"
@@ -42,7 +43,7 @@ func sources(t *testing.T) map[string]metrics.Source {
 	}
 	return map[string]metrics.Source{
 		"gates": gate, "streams": streamcredit.NewMeter("default"), "breakers": circuits, "throttles": credit,
-		"pressure": monitor,
+		"pressure": monitor, "brokers": broker.NewMeter("default"),
 	}
 }
 
