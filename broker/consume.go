@@ -57,6 +57,7 @@ type consumer struct {
 	inHand    int        // delivered, and the handler has not ended
 	unsettled int        // the handler has ended
 	holding   int        // in hand, and waiting for a time of their own
+	apart     int        // of these, taken for the reason of refusals
 	permits   int        // that this consumer holds
 	cost      float64    // mean cost of a message
 	successes uint64
@@ -192,7 +193,8 @@ func (c *consumer) request() {
 
 // missingLocked returns the number of messages to request now. A message does not count
 // while its settlement is on the way, so that the next one comes in time. If many
-// settlements hang, they count.
+// settlements hang, they count. Messages that wait apart do not count either, up to as many
+// as there is room for.
 func (c *consumer) missingLocked() int {
 	if c.ending {
 		return 0
@@ -201,7 +203,7 @@ func (c *consumer) missingLocked() int {
 	if paused, refusals := c.pause.state(); paused {
 		return c.trialsLocked(room, refusals)
 	}
-	return max(0, room-c.requested-c.inHand-max(0, c.unsettled-room))
+	return max(0, room-c.requested-(c.inHand-min(c.apart, room))-max(0, c.unsettled-room))
 }
 
 // sameAgain is the number of refusals in a row after which another message should try.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/broker"
 )
 
@@ -54,4 +55,36 @@ func ExampleNewSource() {
 	// acknowledged 1
 	// acknowledged 2
 	// given back 3
+}
+
+func ExampleConsume() {
+	source, err := broker.NewSource(newQueue(3), broker.SourceConfig{})
+	if err != nil {
+		panic(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	handle := func(_ context.Context, m *broker.Message) error {
+		fmt.Println("message", m.ID)
+		if m.ID == "3" {
+			stop() // messages in hand are settled first
+		}
+		return nil
+	}
+	// A gate with a limit of one makes the order certain.
+	err = broker.Consume(ctx, source, handle, broker.ConsumeConfig{Gate: must(admitOne())})
+	fmt.Println("ended:", err)
+	// Output:
+	// message 1
+	// message 2
+	// message 3
+	// ended: <nil>
+}
+
+func admitOne() (*admit.Gate, error) { return admit.New(admit.WithFixedLimit(1)) }
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }

@@ -130,27 +130,29 @@ func TestConsumePausesGrow(t *testing.T) {
 
 // A message that makes its dependency fail does not stop the others, and is not lost.
 func TestConsumePoisonThatLooksLikeRefusal(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		q := newQueue(1000)
-		var poison atomic.Int64
-		r := q.consume(t, func(_ context.Context, m *broker.Message) error {
-			time.Sleep(10 * time.Millisecond)
-			if m.ID == "7" {
-				poison.Add(1)
-				return status.Error(codes.Unavailable, "crashed")
+	for _, limit := range []int{1, 2, 10} {
+		synctest.Test(t, func(t *testing.T) {
+			q := newQueue(300)
+			var poison atomic.Int64
+			r := q.consume(t, func(_ context.Context, m *broker.Message) error {
+				time.Sleep(10 * time.Millisecond)
+				if m.ID == "7" {
+					poison.Add(1)
+					return status.Error(codes.Unavailable, "crashed")
+				}
+				return nil
+			}, broker.ConsumeConfig{Gate: fixed(t, limit)})
+			time.Sleep(20 * time.Second)
+			if ready, unacked := q.state(); ready > 1 || ready+unacked != 1 {
+				t.Errorf("limit %d, after 20s: got %d ready and %d unacked, want the poison alone", limit, ready, unacked)
 			}
-			return nil
-		}, broker.ConsumeConfig{Gate: fixed(t, 10)})
-		time.Sleep(10 * time.Second)
-		if ready, unacked := q.state(); ready != 0 || unacked != 1 {
-			t.Errorf("after 10s: got %d ready and %d unacked, want the poison alone", ready, unacked)
-		}
-		if poison.Load() < 3 {
-			t.Errorf("attempts of the poison: got %d, want some", poison.Load())
-		}
-		r.end(t)
-		wantState(t, q, 1, 0)
-	})
+			if poison.Load() < 3 {
+				t.Errorf("limit %d: got %d attempts of the poison, want some", limit, poison.Load())
+			}
+			r.end(t)
+			wantState(t, q, 1, 0)
+		})
+	}
 }
 
 // When the gate refuses, consumption pauses, and nothing is lost.
@@ -176,6 +178,34 @@ func TestConsumePausesWhenGateRefuses(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A message that should try and has used up the quota of its class lets another one try.
+func TestConsumeTrialWithoutQuota(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(2)
+		gate := fixed(t, 2, admit.WithQuotas(admit.QuotaConfig{
+			Classes: map[admit.Class]admit.Rate{admit.Background: {PerSecond: 0.01, Burst: 1}},
+		}))
+		began := time.Now()
+		r := q.consume(t, func(context.Context, *broker.Message) error {
+			if time.Since(began) < 3*time.Second {
+				return refused(codes.Unavailable, time.Second)
+			}
+			return nil
+		}, broker.ConsumeConfig{Gate: gate, Call: func(m *broker.Message) admit.Call {
+			if m.ID == "1" {
+				return admit.Call{Class: admit.Background}
+			}
+			return admit.Call{}
+		}})
+		time.Sleep(30 * time.Second)
+		if got := q.settlements(); !slices.Equal(got, []string{"ack 2"}) {
+			t.Errorf("settlements: got %v, want ack 2 while message 1 waits for its quota", got)
+		}
+		r.end(t)
+		wantState(t, q, 1, 0)
+	})
 }
 
 func TestConsumeGateDrains(t *testing.T) {

@@ -32,7 +32,6 @@ type pump struct {
 
 	mu      sync.Mutex // guards the fields below
 	wanted  int        // requested and not settled
-	surplus int        // held, but not requested
 	held    map[*settlement]*holding
 	buffer  []*Message // fetched, for Next
 	failed  error      // the permanent error
@@ -138,8 +137,9 @@ func (p *pump) poll(ctx context.Context) (*Message, error) {
 	}
 }
 
-// demandLocked returns the number of messages that are requested and not fetched.
-func (p *pump) demandLocked() int { return p.wanted - (len(p.held) - p.surplus) }
+// demandLocked returns the number of messages to fetch. Messages beyond the demand count
+// against it until they are given back.
+func (p *pump) demandLocked() int { return p.wanted - len(p.held) }
 
 // settled forgets a message. It is called once for each message.
 func (p *pump) settled(s *settlement, k Settlement) {
@@ -155,8 +155,8 @@ func (p *pump) settled(s *settlement, k Settlement) {
 	}
 	one := 1
 	if h.surplus {
-		p.surplus--
 		one = 0
+		signal(p.more) // there is room again
 	}
 	p.wanted -= one
 	p.cfg.Meter.count(func(s *Stats) {

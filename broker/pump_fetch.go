@@ -126,9 +126,6 @@ func (p *pump) claimLocked(m *Message) error {
 		return fmt.Errorf("broker: the fetcher returned message %q, which is settled already", m.ID)
 	}
 	h := &holding{message: m, received: time.Now(), surplus: p.closing || p.demandLocked() < 1}
-	if h.surplus {
-		p.surplus++
-	}
 	p.held[s] = h
 	p.cfg.Meter.count(func(s *Stats) {
 		s.Held++
