@@ -297,6 +297,7 @@ func TestFair(t *testing.T) {
 	}
 	await(t, "all others wait", blocked(others))
 	c := config(s.addr, "s")
+	c.Redis.ReadTimeout = time.Minute // a failed read would help the source
 	source := open(t, c)
 	source.Request(1)
 	await(t, "the source waits", blocked(others+1))

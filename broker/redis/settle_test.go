@@ -23,7 +23,7 @@ func itoa(n int) string { return strconv.Itoa(n) }
 func TestRequeue(t *testing.T) {
 	s := sharedServer(t)
 	c := config(s.addr, "s")
-	c.Consumer, c.Poll = "me", 20*time.Second // too long to wait for
+	c.Consumer, c.Poll = "me", time.Minute // longer than the test waits
 	source := open(t, c)
 	id := s.add(t, "s", "a")[0]
 	source.Request(1)
@@ -101,6 +101,32 @@ func TestTakenOver(t *testing.T) {
 	if n := s.client.XLen(ctx, "s.dead").Val(); n != 0 {
 		t.Errorf("got %d dead letters, want none", n)
 	}
+}
+
+// TestOldReceipt settles an entry that was taken over and came back meanwhile.
+func TestOldReceipt(t *testing.T) {
+	s := sharedServer(t)
+	ctx := t.Context()
+	id := s.add(t, "s", "a")[0]
+	c := config(s.addr, "s")
+	c.Consumer = "me"
+	source := open(t, c)
+	source.Request(2)
+	old := next(t, source)
+	do(t, s.client.Do(ctx, "XCLAIM", "s", group, "weir-given-back", 0, id, "IDLE", time.Hour.Milliseconds(), "JUSTID").Err())
+	m := next(t, source)
+	for name, err := range map[string]error{
+		"extend":      old.Extend(ctx),
+		"requeue":     old.Nack(ctx, broker.Requeue()),
+		"dead letter": old.Nack(ctx, broker.DeadLetter("bad")),
+	} {
+		if !errors.Is(err, broker.ErrSettled) {
+			t.Errorf("%s of the old receipt: got %v, want ErrSettled", name, err)
+		}
+	}
+	wantPending(t, s, "s", "me: "+id+", 2")
+	do(t, m.Ack(ctx))
+	wantPending(t, s, "s")
 }
 
 func TestExtend(t *testing.T) {

@@ -64,7 +64,7 @@ type stored struct {
 	body, handle, group string
 	attributes          map[string]types.MessageAttributeValue
 	receives            int
-	visible             time.Time
+	received, visible   time.Time
 }
 
 var _ sqs.API = (*fake)(nil)
@@ -113,6 +113,14 @@ func (f *fake) left() int {
 	return len(f.messages)
 }
 
+// sinceReceipt returns how long ago a message was received.
+func (f *fake) sinceReceipt(body string) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := slices.IndexFunc(f.messages, func(m *stored) bool { return m.body == body })
+	return time.Since(f.messages[i].received)
+}
+
 // locked runs look with the lock held.
 func (f *fake) locked(look func()) {
 	f.mu.Lock()
@@ -127,12 +135,12 @@ func (f *fake) ReceiveMessage(ctx context.Context, in *awssqs.ReceiveMessageInpu
 	f.log.maxRunning = max(f.log.maxRunning, f.running)
 	f.mu.Unlock()
 	defer f.locked(func() { f.running-- })
-	time.Sleep(f.latency)
 	if f.receiveErr != nil {
 		if err := f.receiveErr(); err != nil {
 			return nil, err
 		}
 	}
+	time.Sleep(f.latency)
 	end := time.After(time.Duration(in.WaitTimeSeconds) * time.Second)
 	for {
 		out, changed := f.receive(in)
@@ -169,7 +177,8 @@ func (f *fake) receive(in *awssqs.ReceiveMessageInput) (*awssqs.ReceiveMessageOu
 		f.serial++
 		m.receives++
 		m.handle = fmt.Sprintf("%s/%d", m.body, f.serial)
-		m.visible = time.Now().Add(time.Duration(in.VisibilityTimeout) * time.Second)
+		m.received = time.Now()
+		m.visible = m.received.Add(time.Duration(in.VisibilityTimeout) * time.Second)
 		attributes := map[string]string{"ApproximateReceiveCount": strconv.Itoa(m.receives)}
 		if m.group != "" {
 			attributes["MessageGroupId"] = m.group

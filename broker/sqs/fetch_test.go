@@ -117,6 +117,24 @@ func TestParallel(t *testing.T) {
 	}
 }
 
+// TestFullRequests checks that a rest of the demand waits for a request of its own.
+func TestFullRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.add(numbers(100)...)
+		source := f.open(t, nil)
+		take(t, source, 10)
+		take(t, source, 15)
+		var sizes []int32
+		for _, in := range f.seen().receives {
+			sizes = append(sizes, in.MaxNumberOfMessages)
+		}
+		if !slices.Equal(sizes, []int32{10, 10, 5}) || f.seen().maxRunning != 1 {
+			t.Errorf("got requests for %v messages, %d at once, want 10, 10 and 5, one at a time", sizes, f.seen().maxRunning)
+		}
+	})
+}
+
 // TestCloseDuringReceive closes a source while SQS holds its request. A message that comes
 // then must be visible again at once, and the request must not be canceled.
 func TestCloseDuringReceive(t *testing.T) {
@@ -238,14 +256,13 @@ func TestFailureBesideOthers(t *testing.T) {
 			}
 			return nil
 		}
-		source := f.open(t, func(c *sqs.Config) { c.Visibility = time.Second })
+		source := f.open(t, nil)
 		source.Request(200)
 		for range 200 {
 			m := next(t, source)
-			if m.Attempt != 1 {
-				t.Fatalf("got attempt %d of %q, want 1, since no message may wait until its time is over", m.Attempt, m.Body)
+			if waited := f.sinceReceipt(string(m.Body)); waited > time.Millisecond {
+				t.Fatalf("message %s has waited for %v, want no wait", m.Body, waited)
 			}
-			do(t, m.Ack(t.Context()))
 		}
 	})
 }
