@@ -75,8 +75,8 @@ func each(t *testing.T, f func(t *testing.T, memory int64, seed uint64)) {
 // length returns how long a trouble lasts. With more memory a bare server takes longer to die.
 func length(trouble string, memory int64) time.Duration {
 	switch {
-	case memory == larger && (trouble == container.Dependency || trouble == container.Streams):
-		return 25 * time.Second
+	case memory == larger:
+		return 30 * time.Second
 	case trouble == container.Uneven:
 		return 12 * time.Second
 	}
