@@ -74,8 +74,11 @@ func each(t *testing.T, f func(t *testing.T, memory int64, seed uint64)) {
 
 // length returns how long a trouble lasts. With more memory a bare server takes longer to die.
 func length(trouble string, memory int64) time.Duration {
-	if memory == larger && (trouble == container.Dependency || trouble == container.Streams) {
-		return 25 * time.Second
+	switch {
+	case memory == larger:
+		return 30 * time.Second
+	case trouble == container.Uneven:
+		return 12 * time.Second
 	}
 	return 6 * time.Second
 }

@@ -12,7 +12,7 @@ const (
 	Unread = "unread"
 	// Streams: 256 bidirectional streams that nobody reads, beside calls.
 	Streams = "streams"
-	// Uneven requests: 1 % of them have 8 MiB, and these get slow.
+	// Uneven requests: 1 % of them have 8 MiB, and these hang.
 	Uneven = "uneven"
 	// Cache grows without bound.
 	Cache = "cache"

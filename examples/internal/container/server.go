@@ -42,7 +42,6 @@ type Report struct {
 const (
 	large    = 8 << 20
 	usual    = 20 * time.Millisecond
-	slow     = 10 * time.Second // a large call in trouble
 	sampling = 100 * time.Millisecond
 	usualMem = 256 << 20 // the memory to which the sizes of this package fit
 
@@ -98,10 +97,8 @@ func (b *box) work(_ context.Context, req *blob) (*blob, error) {
 		page = pages(large * (b.config.scale() - 1)) // with more memory, larger work
 	}
 	switch {
-	case b.config.Trouble == Dependency && troubled:
+	case troubled && b.config.Trouble == Dependency, troubled && b.config.Trouble == Uneven && len(req.GetValue()) >= large:
 		<-b.over
-	case b.config.Trouble == Uneven && troubled && len(req.GetValue()) >= large:
-		time.Sleep(slow)
 	default:
 		if b.config.Trouble == Cache && troubled {
 			b.grow()
