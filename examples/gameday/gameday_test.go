@@ -64,7 +64,9 @@ func sick(t *testing.T, fault string, d time.Duration, look func(*system)) {
 		time.Sleep(d)
 		look(s)
 		cancel()
-		stop()
+		if err := stop(); err != nil {
+			t.Errorf("consumer: got %v, want no error", err)
+		}
 		if err := s.close(); err != nil {
 			t.Errorf("close: got %v, want no error", err)
 		}
@@ -120,6 +122,21 @@ func TestStream(t *testing.T) {
 	sick(t, faultStream, 10*time.Second, func(s *system) {
 		if starving, lag := values(t, s, "weir_stream_starving_senders"), values(t, s, "weir_stream_lag"); starving != 1 || lag <= window/2 || lag > window {
 			t.Errorf("got %v starving senders and a lag of %v, want 1, and more than half of the %v asked for", starving, lag, window)
+		}
+	})
+}
+
+// The consumer pauses, and handles what has come meanwhile once it can.
+func TestConsumer(t *testing.T) {
+	sick(t, faultConsumer, 10*time.Second, func(s *system) {
+		before := values(t, s, "weir_broker_settled_total", `end="acked"`)
+		if got := values(t, s, "weir_broker_paused"); got != 1 {
+			t.Errorf("consumers that pause: got %v, want 1", got)
+		}
+		s.broken.Store(nil)
+		time.Sleep(10 * time.Second)
+		if got := values(t, s, "weir_broker_settled_total", `end="acked"`) - before; got < 700 {
+			t.Errorf("messages acknowledged in 10 s after a pause of 10 s: got %v, want 700 or more", got)
 		}
 	})
 }
