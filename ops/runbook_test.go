@@ -100,6 +100,7 @@ var causes = map[string][]string{
 	"deadlock": {"WeirThroughputZero"},
 	"circuit":  {"WeirCircuitFlapping"},
 	"stream":   {"WeirStreamStalled"},
+	"consumer": {"WeirConsumerLag"},
 }
 
 // Each fault fires its alerts, and the commands of the pages about it run and lead to the cause.

@@ -1,4 +1,5 @@
-// Package otel shows gates, streams, breakers, throttles and pressure to OpenTelemetry.
+// Package otel shows gates, streams, breakers, throttles, pressure and consumers of messages to
+// OpenTelemetry.
 //
 // Use it in a program that exports metrics or traces with OpenTelemetry. A program that Prometheus
 // scrapes uses package metrics. The two can be used together.

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/broker"
 	"github.com/weir-go/weir/interceptors/breaker"
 	"github.com/weir-go/weir/interceptors/throttle"
 	"github.com/weir-go/weir/limit"
@@ -95,7 +96,7 @@ func all(t *testing.T, g *admit.Gate) []metrics.Source {
 		_ = breaker.Unary(circuits)(t.Context(), "/s/m", nil, nil, conn, fail)
 		_ = throttle.Unary(targets)(t.Context(), "/s/m", nil, nil, conn, fail)
 	}
-	return []metrics.Source{g, circuits, targets, monitor, streamcredit.NewMeter("feed")}
+	return []metrics.Source{g, circuits, targets, monitor, streamcredit.NewMeter("feed"), broker.NewMeter("orders")}
 }
 
 // collected returns the values that OpenTelemetry collects, by instrument and attributes.

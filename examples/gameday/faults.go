@@ -15,6 +15,7 @@ const (
 	faultDeadlock = "deadlock"
 	faultCircuit  = "circuit"
 	faultStream   = "stream"
+	faultConsumer = "consumer"
 )
 
 // A fault is one way in which the system breaks. Handlers look at system.is for its name.
@@ -31,6 +32,7 @@ var faults = map[string]fault{
 	faultMemory:   {"the storefront kept half a megabyte of each browse", func(context.Context, *system) {}},
 	faultDeadlock: {"payments paused for a second, and each buy called the storefront again without passing on its permit", pause},
 	faultCircuit:  {"payments failed for a second and worked for a second, in turn", toggle},
+	faultConsumer: {"the service that handlers of messages call refused everything", func(context.Context, *system) {}},
 	faultStream:   {"the subscriber stopped reading", func(context.Context, *system) {}},
 }
 

@@ -19,8 +19,9 @@ const (
 	window = 16
 )
 
-// load lets customers come, and one subscriber follow the feed, for d or until ctx ends. stop waits for them.
-func (s *system) load(ctx context.Context, d time.Duration, seed uint64) (stop func()) {
+// load lets customers and messages come, and one subscriber follow the feed, for d or until ctx ends. stop waits for
+// them, and returns the error of the consumer.
+func (s *system) load(ctx context.Context, d time.Duration, seed uint64) (stop func() error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var people sync.WaitGroup
 	customers := func(rate float64, call func(context.Context) error, seed uint64) {
@@ -36,9 +37,11 @@ func (s *system) load(ctx context.Context, d time.Duration, seed uint64) (stop f
 		return err
 	}, seed+1)
 	people.Go(func() { s.follow(ctx) })
-	return func() {
+	people.Go(func() { s.consumed <- s.consume(ctx) })
+	return func() error {
 		cancel()
 		people.Wait()
+		return <-s.consumed
 	}
 }
 

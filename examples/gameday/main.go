@@ -1,6 +1,6 @@
 // Gameday starts a small system behind weir, breaks it in one of the ways that wake people at night, and lets you
-// find the cause with the runbook in ops/runbook. Customers buy and browse at a storefront, which calls payments,
-// and one subscriber follows a feed. The program prints where its metrics are, and ends by itself.
+// find the cause with the runbook in ops/runbook. Customers buy and browse at a storefront, which calls payments.
+// One subscriber follows a feed, and a consumer handles messages. The program prints where its metrics are, and ends by itself.
 //
 //	go run ./examples/gameday                  # one fault at random, named at the end
 //	go run ./examples/gameday -fault memory
@@ -108,7 +108,7 @@ func play(ctx context.Context, w io.Writer, f flags, n network) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, f.duration)
 	defer cancel()
 	stop := s.load(ctx, f.duration, f.seed)
-	defer stop()
+	defer func() { err = errors.Join(err, stop()) }()
 	fmt.Fprintf(w, "all is well for %v; the runbook begins with ops/runbook/README.md\n", f.after)
 	if !sleep(ctx, f.after) {
 		return nil

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/broker"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/examples/internal/overload"
 	"github.com/weir-go/weir/interceptors"
@@ -49,12 +50,16 @@ type system struct {
 	monitor  *pressure.Monitor
 	feed     *streamcredit.Meter // the server's end of streams
 	readers  *streamcredit.Meter // the subscriber's end
+	orders   *broker.Meter       // of messages
+	consumer *admit.Gate         // of handlers of messages
 	backend  *overload.Service
 	broken   atomic.Pointer[string] // the fault, nil while all is well
 	failing  atomic.Bool            // payments fails
 
 	mu   sync.Mutex // guards leak
 	leak [][]byte
+
+	consumed chan error // the end of the consumer
 
 	plain     demopb.StorefrontServiceClient // a client of the storefront without weir
 	followers demopb.StreamServiceClient
@@ -72,6 +77,7 @@ func open(seed uint64, n network) (_ *system, err error) {
 		feed:     streamcredit.NewMeter("feed"),
 		readers:  streamcredit.NewMeter("readers"),
 		backend:  overload.NewService(overload.Config{Workers: paymentWorkers, Mean: wellPayment, Seed: seed}),
+		consumed: make(chan error, 1),
 		network:  n,
 	}
 	defer func() {
@@ -85,6 +91,9 @@ func open(seed uint64, n network) (_ *system, err error) {
 	}
 	s.monitor.Start()
 	if err := s.watch(s.monitor, s.feed, s.readers); err != nil {
+		return nil, err
+	}
+	if err := s.openConsumer(); err != nil {
 		return nil, err
 	}
 	toPayments, err := s.startPayments()

@@ -86,7 +86,7 @@ func TestPanels(t *testing.T) {
 		}
 		places[at] = title
 	}
-	if want := 22; len(titles) != want {
+	if want := 24; len(titles) != want {
 		t.Errorf("panels: got %d, want %d", len(titles), want)
 	}
 }

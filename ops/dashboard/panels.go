@@ -166,5 +166,22 @@ or histogram_quantile(0.99, sum by (gate, result) (rate(weir_wait_seconds{job=~"
 				{`max by (target) (weir_throttle_probability{job=~"$job"})`, "{{target}} probability of a refusal"},
 			},
 		},
+	}}, {"Brokers", []panel{
+		{
+			"Messages fetched and settled", "Fetched and acknowledged should be equal. Dead letters need a person.", "cps",
+			[]query{
+				{`sum by (meter) (rate(weir_broker_fetched_total{job=~"$job"}[$__rate_interval]))`, "{{meter}} fetched"},
+				{`sum by (meter, end) (rate(weir_broker_settled_total{job=~"$job"}[$__rate_interval]))`, "{{meter}} {{end}}"},
+			},
+		},
+		{
+			"Messages held, handlers that run, pauses", "A consumer pauses while something refuses work.", "short",
+			[]query{
+				{`sum by (meter) (weir_broker_held{job=~"$job"})`, "{{meter}} held"},
+				{`sum by (meter) (weir_broker_running{job=~"$job"})`, "{{meter}} running"},
+				{`sum by (meter) (weir_broker_paused{job=~"$job"})`, "{{meter}} paused"},
+				{`sum by (meter, cause) (rate(weir_broker_pauses_total{job=~"$job"}[$__rate_interval])) > 0`, "{{meter}} pauses because of {{cause}}"},
+			},
+		},
 	}},
 }
