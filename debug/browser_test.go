@@ -44,7 +44,8 @@ func startBrowser(t *testing.T) *browser {
 		}
 		t.Skip("NOT CHECKED: the page in a browser, because there is no chromium on the PATH (Debian: apt-get install chromium)")
 	}
-	home := t.TempDir()
+	// Not t.TempDir, since children of Chromium may outlive it for a moment.
+	home := must(os.MkdirTemp("", "weir-browser"))(t)
 	cmd := exec.Command(program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
 		"--disable-background-networking", "--disable-extensions", "--user-data-dir="+home, "--remote-debugging-port=0", "about:blank")
 	stderr := must(cmd.StderrPipe())(t)
@@ -54,6 +55,12 @@ func startBrowser(t *testing.T) *browser {
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
+		for range 50 {
+			if os.RemoveAll(home) == nil {
+				return
+			}
+			time.Sleep(100 * ms)
+		}
 	})
 	lines, addr := bufio.NewScanner(stderr), ""
 	for addr == "" && lines.Scan() {

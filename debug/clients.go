@@ -2,6 +2,7 @@ package debug
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/weir-go/weir/interceptors/breaker"
 	"github.com/weir-go/weir/interceptors/throttle"
@@ -36,12 +37,13 @@ func circuits(b *breaker.Breaker, f *findings) []*debugpb.Circuit {
 		troubled = append(troubled, out)
 		f.circuit(out, c)
 	}
-	all := append(troubled, closed...)
+	all := slices.Concat(troubled, closed)
 	return all[:min(len(all), mostClients)]
 }
 
 func (f *findings) circuit(out *debugpb.Circuit, c breaker.CircuitStats) {
-	text := fmt.Sprintf("The circuit of %s at %s is %s: %d of %s failed.", out.Method, out.Target, out.State, c.Failed, many(int64(c.Allowed), "sent call"))
+	text := fmt.Sprintf("The circuit of %s at %s is %s: %d of %s failed.",
+		out.Method, out.Target, out.State, c.Failed, many(int64(c.Allowed), "sent call"))
 	if c.State == breaker.Open && c.ProbeIn > 0 {
 		text += fmt.Sprintf(" Calls are refused here for %s, then the next call is a probe.", inWords(c.ProbeIn))
 	} else {
@@ -69,7 +71,7 @@ func throttles(t *throttle.Throttle, f *findings) []*debugpb.Throttle {
 		f.add(debugpb.Finding_LEVEL_WARNING, "throttle "+out.Throttle, fmt.Sprintf(
 			"%s refuses %s of class %s, so %.0f %% of its calls are refused here.", out.Target, out.Method, out.Class, 100*s.Probability))
 	}
-	all := append(refusing, rest...)
+	all := slices.Concat(refusing, rest)
 	return all[:min(len(all), mostClients)]
 }
 

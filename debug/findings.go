@@ -100,10 +100,12 @@ func (f *findings) gate(i *admit.Inspection, p pace, now time.Time) {
 		f.add(level, source, fmt.Sprintf("It %s %s. %s", verb, p.words(s), lastDecision(i)))
 	}
 	if age := slices.Max(i.Oldest[:]); age >= longWait && idle < stuck {
-		f.add(debugpb.Finding_LEVEL_WARNING, source, fmt.Sprintf("The oldest of %s has waited for %s.", many(int64(s.Queue), "waiting call"), inWords(age)))
+		f.add(debugpb.Finding_LEVEL_WARNING, source, fmt.Sprintf(
+			"The oldest of %s has waited for %s.", many(int64(s.Queue), "waiting call"), inWords(age)))
 	}
 	if s.Panics > 0 {
-		f.add(debugpb.Finding_LEVEL_INFO, source, fmt.Sprintf("%s of hooks or of the algorithm. Report them as a bug.", many(int64(s.Panics), "panic")))
+		f.add(debugpb.Finding_LEVEL_INFO, source, fmt.Sprintf(
+			"%s of hooks or of the algorithm. Report them as a bug.", many(int64(s.Panics), "panic")))
 	}
 }
 

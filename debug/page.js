@@ -99,7 +99,7 @@ function table(parent, key, caption, columns, rows, none) {
 // details is a part that can be folded. Without rows it is one line.
 function details(parent, key, title, rows, fill) {
   if (!rows) {
-    text(put(parent, key + '-none', 'p', 'none'), title + ': none.');
+    text(put(parent, key + '-none', 'p', 'none'), title + (title.endsWith('?') ? ' Nothing was.' : ': none.'));
     return;
   }
   const fresh = !parent._kids.has(key);
@@ -167,7 +167,7 @@ function gate(into, g, now) {
     (num(g.panics) ? ' ' + count(g.panics) + ' panics.' : ''));
   table(a, 'classes', 'By class', [['Class'], ['Permits', 'number'], ['Waiting', 'number'], ['Oldest', 'number'], ['Queue'],
     ['Waiting, 5 min'], ['Refused, 5 min'], ['Refused so far, by reason', 'words']],
-  g.classes.map((c, i) => [c.name, c.held, c.waiting, c.waiting ? time(c.oldest_wait_seconds) : '', c.standing ? 'stands' : 'drains',
+  g.classes.map((c, i) => [c.name, c.held || !g.unlisted ? c.held : 'not known', c.waiting, c.waiting ? time(c.oldest_wait_seconds) : '', c.standing ? 'stands' : 'drains',
     (cell) => { spark(cell, c.name + ' waiting', line((m) => (m.classes[i] || {}).waiting || 0, c.waiting), now, count); close(cell); },
     (cell) => { spark(cell, c.name + ' refused', rate((m) => num((m.classes[i] || {}).refused)), now, per); close(cell); },
     c.refused.map((r) => r.reason + ' ' + count(r.count)).join(', ') || 'none']));

@@ -73,7 +73,8 @@ func byKind(sources []Source) (by kinds, err error) {
 				"source %d of %d: got %T, want a gate, a breaker, a throttle, a meter, a monitor or a Describer", i+1, len(sources), s))
 			continue
 		case isNil(s) || s.Name() == "":
-			errs = append(errs, fmt.Errorf("source %d of %d: got a nil, zero or nameless %s, want one with a name", i+1, len(sources), kind))
+			errs = append(errs, fmt.Errorf(
+				"source %d of %d: got a nil, zero or nameless %s, want one with a name", i+1, len(sources), kind))
 			continue
 		}
 		key := kind + " " + s.Name()

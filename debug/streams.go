@@ -43,7 +43,8 @@ func meter(m *streamcredit.Meter, now time.Time, f *findings) *debugpb.Meter {
 	}
 	if worst != nil {
 		text := fmt.Sprintf("%s stalled. The worst is %s with %s, open for %s: %s",
-			are(stuck, "stream"), orUnknown(worst.GetMethod()), orUnknown(worst.GetPeer()), inWords(seconds(worst.GetAgeSeconds())), worst.GetState())
+			are(stuck, "stream"), orUnknown(worst.GetMethod()), orUnknown(worst.GetPeer()),
+			inWords(seconds(worst.GetAgeSeconds())), worst.GetState())
 		f.add(debugpb.Finding_LEVEL_CRITICAL, "meter "+out.Name, text)
 	}
 	return out
@@ -114,7 +115,8 @@ func senderWaits(s *streamcredit.StreamState) string {
 	o := &s.Sender
 	switch open := int64(o.Sent) - int64(o.Consumed); {
 	case s.SendWaits > 0 && o.Credit == 0 && o.Consumed > 0 && open > 0:
-		return fmt.Sprintf("This end waits for demand for %s. The peer has %s that it has not consumed.", inWords(s.SendWaits), many(open, "element"))
+		return fmt.Sprintf("This end waits for demand for %s. The peer has %s that it has not consumed.",
+			inWords(s.SendWaits), many(open, "element"))
 	case s.SendWaits > 0 && o.Credit == 0:
 		return fmt.Sprintf("This end waits for demand for %s. The peer asks for nothing more.", inWords(s.SendWaits))
 	case s.SendWaits > 0:

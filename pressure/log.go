@@ -27,7 +27,8 @@ func WithLogger(l *slog.Logger) Option {
 					l.Info("weir: a signal of pressure works again", slog.String("monitor", name), slog.String("signal", signal))
 					return
 				}
-				l.Warn("weir: a signal of pressure fails", slog.String("monitor", name), slog.String("signal", signal), slog.Any("error", err))
+				l.Warn("weir: a signal of pressure fails",
+					slog.String("monitor", name), slog.String("signal", signal), slog.Any("error", err))
 			},
 		}).apply(c)
 	})

@@ -130,7 +130,8 @@ func (m *Meter) failed(err error) {
 	log, n := m.sampleLocked(v.Reason)
 	m.mu.Unlock()
 	if log != nil {
-		log.Warn("weir: a stream was ended", slog.String("meter", m.name), slog.String("reason", string(v.Reason)), slog.Uint64("streams", n))
+		log.Warn("weir: a stream was ended",
+			slog.String("meter", m.name), slog.String("reason", string(v.Reason)), slog.Uint64("streams", n))
 	}
 }
 
