@@ -37,7 +37,7 @@ func (p *Permit) Ready(o Outcome) {
 // MoveTo hands the permit over to another variable. After that p holds nothing. Neither
 // variable may be used by others meanwhile.
 func (p *Permit) MoveTo(to *Permit) {
-	to.gate, to.start, to.claim, to.pressed, to.waited = p.gate, p.start, p.claim, p.pressed, p.waited
+	to.gate, to.start, to.claim, to.pressed, to.waited, to.due = p.gate, p.start, p.claim, p.pressed, p.waited, p.due
 	to.state.Store(p.state.Load())
 	p.gate = nil
 }

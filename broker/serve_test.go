@@ -105,7 +105,7 @@ func TestServeDemandAndAcknowledgement(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		wantState(t, q, 7, 3) // received is not consumed
-		in.Done(2)
+		in.Consume(2)
 		time.Sleep(time.Minute)
 		if got := q.settlements(); !slices.Equal(got, []string{"ack 0", "ack 1"}) {
 			t.Errorf("settlements: got %v, want ack 0 and 1 in order", got)
@@ -231,7 +231,7 @@ func TestServeEnds(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				in.Done(2)
+				in.Consume(2)
 				time.Sleep(time.Second)
 				c.end(in, s, q, cancel)
 				if err := <-s.result; !c.want(err) {
