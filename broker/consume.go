@@ -72,13 +72,16 @@ type contextOf struct {
 	end context.CancelFunc
 }
 
+func newContext(parent context.Context) contextOf {
+	ctx, end := context.WithCancel(parent)
+	return contextOf{ctx, end}
+}
+
 func newConsumer(ctx context.Context, source Source, handler Handler, cfg ConsumeConfig) *consumer {
 	c := &consumer{source: source, handler: handler, cfg: cfg, cost: 1, chains: map[string][]*delivery{}}
 	c.pause.longest, c.pause.tell = cfg.MaxPause, c.tellPause
 	ctx = context.WithoutCancel(ctx)
-	for _, of := range []*contextOf{&c.receiving, &c.handling, &c.settling} {
-		of.ctx, of.end = context.WithCancel(ctx)
-	}
+	c.receiving, c.handling, c.settling = newContext(ctx), newContext(ctx), newContext(ctx)
 	return c
 }
 
@@ -123,7 +126,7 @@ func (c *consumer) end(cause error) error {
 	}()
 	timer := time.AfterFunc(c.cfg.Grace, c.handling.end)
 	defer timer.Stop()
-	last := time.NewTimer(c.cfg.Grace + lastSecond)
+	last := time.NewTimer(c.cfg.Grace + afterGrace)
 	defer last.Stop()
 	var late error
 	select {
@@ -143,7 +146,7 @@ func (c *consumer) end(cause error) error {
 
 // late returns the error about messages that were not settled in time.
 func (c *consumer) late(done <-chan struct{}) error {
-	timer := time.NewTimer(lastSecond)
+	timer := time.NewTimer(afterGrace)
 	defer timer.Stop()
 	select {
 	case <-done:
@@ -167,7 +170,7 @@ func reason(cause error) error {
 
 // without removes an error from a joined one.
 func without(err, removed error) error {
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // the joined error itself
+	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		if errors.Is(err, removed) {
 			return nil

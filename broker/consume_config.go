@@ -60,8 +60,8 @@ const (
 	defaultRetryDelay = 100 * time.Millisecond
 	maxRetryDelay     = 30 * time.Second
 	defaultGrace      = 10 * time.Second
-	// lastSecond is the time that handlers have after the end of their contexts.
-	lastSecond = time.Second
+	// afterGrace is the time that handlers have after the end of their contexts.
+	afterGrace = time.Second
 	// settleTimeout bounds one try of a settlement.
 	settleTimeout = 30 * time.Second
 	// deadTries is the number of tries to set a message aside before it is given back.

@@ -67,7 +67,8 @@ func (c *consumer) process(d *delivery) {
 		}
 	}()
 	for d != nil {
-		for !c.conclude(d, c.attempt(d)) {
+		for settled := false; !settled; {
+			settled = c.conclude(d, c.attempt(d))
 		}
 		d = c.nextOf(d)
 	}

@@ -65,8 +65,10 @@ func TestConsumePauses(t *testing.T) {
 		}}
 		meter := broker.NewMeter("m")
 		var log bytes.Buffer
-		r := q.consume(t, dep.handle, broker.ConsumeConfig{Gate: fixed(t, 10), MaxAttempts: 1, Meter: meter,
-			Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		r := q.consume(t, dep.handle, broker.ConsumeConfig{
+			Gate: fixed(t, 10), MaxAttempts: 1, Meter: meter,
+			Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		})
 		time.Sleep(50 * time.Second)
 		if s := meter.Stats(); s.Paused != 1 || s.Held > 10 || s.PausedSeconds < 49 || s.Refused < 30 ||
 			s.Pauses != [broker.NumPauseCauses]uint64{1, 0} || status.Code(s.LastPause) != codes.Unavailable {

@@ -180,7 +180,7 @@ func (p *pauser) refused(d *delivery, asked time.Duration, cause PauseCause, err
 func (p *pauser) delay(asked time.Duration) time.Duration {
 	if asked > 0 {
 		asked = min(asked, longestAsked)
-		return asked + rand.N(asked/10+1) //nolint:gosec // jitter
+		return asked + rand.N(asked/10+1)
 	}
 	return backoff(p.level, min(minPause, p.longest), p.longest)
 }

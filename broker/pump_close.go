@@ -17,7 +17,7 @@ func (p *pump) Close(ctx context.Context) error {
 	if first {
 		p.stop()
 		signal(p.ready)
-		go p.shutdown()
+		go p.shutdown() //nolint:gosec // it outlives the context of one Close
 	}
 	select {
 	case <-p.ended:

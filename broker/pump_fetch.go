@@ -233,5 +233,5 @@ func backoff(failures int, lo, hi time.Duration) time.Duration {
 	if shift := failures - 1; shift < 30 && lo<<shift > 0 {
 		d = min(lo<<shift*3/2, hi)
 	}
-	return d*2/3 + rand.N(d/3+1) //nolint:gosec // jitter
+	return d*2/3 + rand.N(d/3+1)
 }

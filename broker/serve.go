@@ -57,7 +57,8 @@ func Serve[T any](
 	encode func(context.Context, *Message) (T, error), c ServeConfig,
 ) error {
 	if out == nil || source == nil || encode == nil {
-		return fmt.Errorf("%w: got a sender %t, a source %t and an encoder %t, want all", ErrConfig, out != nil, source != nil, encode != nil)
+		return fmt.Errorf("%w: got a sender %t, a source %t and an encoder %t, want all",
+			ErrConfig, out != nil, source != nil, encode != nil)
 	}
 	if err := c.validate(); err != nil {
 		return err

@@ -339,8 +339,10 @@ func TestSourceExtends(t *testing.T) {
 			return nil
 		}
 		var reports atomic.Int64
-		s := q.source(t, broker.SourceConfig{ExtendEvery: 20 * time.Second, MaxHold: time.Minute + 30*time.Second,
-			OnError: func(error) { reports.Add(1) }})
+		s := q.source(t, broker.SourceConfig{
+			ExtendEvery: 20 * time.Second, MaxHold: time.Minute + 30*time.Second,
+			OnError: func(error) { reports.Add(1) },
+		})
 		s.Request(2)
 		time.Sleep(50 * time.Second) // in the buffer
 		one, two := next(t, s), next(t, s)
