@@ -75,7 +75,8 @@ func (f *fetcher) heartbeat() time.Duration { return min(pullHeartbeat, f.expire
 func (f *fetcher) Fetch(ctx context.Context, n int) ([]*broker.Message, error) {
 	if f.pending > 0 && n > f.pending && !f.warned {
 		f.warned = true
-		return nil, fmt.Errorf("broker/nats: demand of %d for consumer %q of stream %q, whose MaxAckPending of %d lets the server deliver less",
+		return nil, fmt.Errorf(
+			"broker/nats: demand of %d for consumer %q of stream %q, whose MaxAckPending of %d lets the server deliver less",
 			n, f.config.Consumer, f.config.Stream, f.pending)
 	}
 	if err := f.connected(ctx); err != nil {
@@ -111,7 +112,7 @@ func (f *fetcher) connected(ctx context.Context) error {
 		switch {
 		case nc.IsClosed():
 			return fmt.Errorf("%w: the connection to NATS is closed (%w)", broker.ErrPermanent, nats.ErrConnectionClosed)
-		case nc.IsConnected(), ctx.Err() != nil:
+		case nc.IsConnected():
 			return nil
 		}
 		select {
@@ -119,6 +120,7 @@ func (f *fetcher) connected(ctx context.Context) error {
 		case <-late:
 			return fmt.Errorf("broker/nats: no connection to the server: %w", errors.Join(nats.ErrDisconnected, nc.LastError()))
 		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }

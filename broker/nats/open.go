@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -27,7 +28,8 @@ func Open(ctx context.Context, js jetstream.JetStream, c Config) (broker.Source,
 	consumer, err := js.Consumer(ctx, c.Stream, c.Consumer)
 	switch {
 	case errors.Is(err, jetstream.ErrNotPullConsumer):
-		return nil, fmt.Errorf("%w: consumer %q of stream %q: got a push consumer, want a pull consumer", broker.ErrConfig, c.Consumer, c.Stream)
+		return nil, fmt.Errorf("%w: consumer %q of stream %q: got a push consumer, want a pull consumer",
+			broker.ErrConfig, c.Consumer, c.Stream)
 	case err != nil:
 		return nil, fmt.Errorf("broker/nats: consumer %q of stream %q: %w", c.Consumer, c.Stream, err)
 	}
@@ -63,7 +65,7 @@ func (c Config) checkDeadLetter(ctx context.Context, js jetstream.JetStream, is 
 	}
 	filters := is.FilterSubjects
 	if is.FilterSubject != "" {
-		filters = append(filters[:len(filters):len(filters)], is.FilterSubject)
+		filters = append(slices.Clip(filters), is.FilterSubject)
 	}
 	again := len(filters) == 0
 	for _, filter := range filters {
