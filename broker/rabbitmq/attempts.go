@@ -51,8 +51,8 @@ func (a *attempts) note(d *amqp.Delivery) {
 	}
 	id := a.identity(d)
 	if _, ok := a.count[id]; !ok && len(a.count) >= maxAttempts {
-		for any := range a.count {
-			delete(a.count, any)
+		for other := range a.count {
+			delete(a.count, other)
 			break
 		}
 	}

@@ -76,7 +76,7 @@ func (s *typed) Publish(ctx context.Context, queue string, msgs ...broker.Messag
 			out[i].Headers["key"] = m.Key
 		}
 	}
-	return s.server.publish(ctx, queue, out...)
+	return s.publish(ctx, queue, out...)
 }
 
 // Counts asks the server for the messages that are ready, and the counter for the others.

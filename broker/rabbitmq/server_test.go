@@ -98,7 +98,8 @@ func newServer() (*server, error) {
 	if s.count, err = newCounter(s.direct()); err != nil {
 		return nil, err
 	}
-	return s, s.start()
+	err = s.start()
+	return s, err
 }
 
 func freePorts(n int) (ports []int, err error) {
@@ -108,14 +109,14 @@ func freePorts(n int) (ports []int, err error) {
 			return nil, err
 		}
 		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port) //nolint:forcetypeassert // of a TCP listener
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
 	return ports, nil
 }
 
 // command returns a command that dies with the test.
 func (s *server) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(name, args...) //nolint:gosec,noctx // the server's own programs; ended by shut
+	cmd := exec.Command(name, args...) //nolint:noctx // ended by shut
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, s.out, s.out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Env = append(os.Environ(), "HOME="+s.dir)

@@ -117,7 +117,7 @@ func (d *delivery) finish(ctx context.Context) error {
 			return ErrLost
 		}
 		if err != nil {
-			return nil //nolint:nilerr // it was sent, and must not be sent again
+			return nil // it was sent, and must not be sent again
 		}
 	}
 	return nil
