@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"strconv"
@@ -13,7 +14,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
@@ -75,12 +75,13 @@ func freeAddr(t testing.TB) string {
 // newClient returns a client of the server at addr, and a function that closes its idle
 // connections.
 func newClient(addr string) (client *awssqs.Client, done func()) {
-	transport := awshttp.NewBuildableClient()
+	// A connection becomes idle a little after its last answer was read.
+	transport := &http.Transport{IdleConnTimeout: time.Second, MaxIdleConnsPerHost: 100}
 	client = awssqs.New(awssqs.Options{
-		Region: "us-east-1", BaseEndpoint: aws.String("http://" + addr), HTTPClient: transport,
+		Region: "us-east-1", BaseEndpoint: aws.String("http://" + addr), HTTPClient: &http.Client{Transport: transport},
 		Credentials: credentials.NewStaticCredentialsProvider("x", "x", ""),
 	})
-	return client, transport.GetTransport().CloseIdleConnections
+	return client, transport.CloseIdleConnections
 }
 
 func (s *server) Addr() string { return s.addr }
