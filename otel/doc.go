@@ -16,7 +16,7 @@
 //
 //	weir_limit{gate}                      weir.gate.limit, with the attribute weir.gate
 //	weir_calls_total{gate,outcome}        weir.gate.calls, with weir.gate and weir.outcome
-//	weir_running_seconds_total{gate}      weir.gate.running, in seconds
+//	weir_running_seconds_total{gate}      weir.gate.running_time, in seconds
 //	weir_stream_sent_bytes_total{meter}   weir.stream.sent, in bytes
 //
 // weir.gate.wait is a histogram. The SDK attaches exemplars to it.

@@ -33,6 +33,9 @@ func nameOf(d *prometheus.Desc) (name, error) {
 		part, after = "gate", rest
 	}
 	after, n.counter = strings.CutSuffix(after, "_total")
+	if sum, ok := strings.CutSuffix(after, "_seconds"); ok && n.counter {
+		after = sum + "_time_seconds" // a state may have the name without it, such as paused
+	}
 	for suffix, unit := range map[string]string{"_seconds": "s", "_bytes": "By", "_ratio": "1"} {
 		if short, ok := strings.CutSuffix(after, suffix); ok {
 			after, n.unit = short, unit

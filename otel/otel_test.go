@@ -147,6 +147,9 @@ func translated(prom string) (name, unit string) {
 			part, name = p, rest
 		}
 	}
+	if sum, ok := strings.CutSuffix(prom, "_seconds_total"); ok {
+		name = strings.TrimPrefix(strings.TrimPrefix(sum, "weir_"), part+"_") + "_time_seconds"
+	}
 	unit = "1"
 	for suffix, u := range map[string]string{"_seconds": "s", "_bytes": "By", "_ratio": "1"} {
 		if strings.HasSuffix(name, suffix) {

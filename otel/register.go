@@ -62,6 +62,7 @@ func (b *bridge) use(meter metric.Meter, collector prometheus.Collector) error {
 		defer close(descs)
 		collector.Describe(descs)
 	}()
+	taken := map[string]string{} // metrics by the name of their instrument
 	var errs []error
 	for d := range descs { // to the end, or Describe would block
 		n, err := nameOf(d)
@@ -77,6 +78,11 @@ func (b *bridge) use(meter metric.Meter, collector prometheus.Collector) error {
 			errs = append(errs, err)
 			continue
 		}
+		if other, taken := taken[n.instrument]; taken {
+			errs = append(errs, fmt.Errorf("otel: got the name %s for %s and for %s, want a name for each", n.instrument, other, n.metric))
+			continue
+		}
+		taken[n.instrument] = n.metric
 		b.instruments[n.metric] = i
 		b.observables = append(b.observables, i)
 	}

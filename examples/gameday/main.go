@@ -1,7 +1,7 @@
-// Gameday starts a small system behind weir, breaks it in one of the ways that wake people at
-// night, and lets you find the cause with the runbook in ops/runbook. Customers buy and browse
-// at a storefront, which calls payments. One subscriber follows a feed, and a consumer handles
-// messages. The program prints where its metrics are, and ends by itself.
+// Gameday starts a small system behind weir, breaks it in one of the ways that wake people at night, and lets you
+// find the cause with the runbook in ops/runbook. Customers buy and browse at a storefront, which calls payments.
+// One subscriber follows a feed, and a consumer handles messages. The program prints where its metrics are,
+// and ends by itself.
 //
 //	go run ./examples/gameday                  # one fault at random, named at the end
 //	go run ./examples/gameday -fault memory
