@@ -247,14 +247,22 @@ func TestConsumeFailures(t *testing.T) {
 		"ordered":   {cfg: broker.ConsumeConfig{Ordered: true}, fail: func() error { return errBroken }, want: "dead", reason: "broken"},
 		"three":     {cfg: broker.ConsumeConfig{MaxAttempts: 3}, fail: func() error { return errBroken }, want: "requeue*2 dead", reason: "broken"},
 		"reject":    {fail: func() error { return fmt.Errorf("x: %w", broker.Reject(errBroken)) }, want: "dead", reason: "x: broken"},
-		"panic": {fail: func() error { panic("oh") }, want: "requeue*4 dead",
-			reason: "broker: the handler panicked: oh", panics: 5},
-		"goexit": {fail: func() error { goexit(); return nil }, want: "requeue*4 dead",
-			reason: "broker: the handler called runtime.Goexit", panics: 5},
-		"call panics": {cfg: broker.ConsumeConfig{Call: func(*broker.Message) admit.Call { panic("oh") }},
-			want: "requeue*4 dead", reason: "broker: the handler panicked: oh", panics: 5},
-		"classifier panics": {cfg: broker.ConsumeConfig{FailureOf: func(error) broker.Failure { panic("oh") }},
-			fail: func() error { return errBroken }, want: "requeue*4 dead", reason: "broken"},
+		"panic": {
+			fail: func() error { panic("oh") }, want: "requeue*4 dead",
+			reason: "broker: the handler panicked: oh", panics: 5,
+		},
+		"goexit": {
+			fail: func() error { goexit(); return nil }, want: "requeue*4 dead",
+			reason: "broker: the handler called runtime.Goexit", panics: 5,
+		},
+		"call panics": {
+			cfg:  broker.ConsumeConfig{Call: func(*broker.Message) admit.Call { panic("oh") }},
+			want: "requeue*4 dead", reason: "broker: the handler panicked: oh", panics: 5,
+		},
+		"classifier panics": {
+			cfg:  broker.ConsumeConfig{FailureOf: func(error) broker.Failure { panic("oh") }},
+			fail: func() error { return errBroken }, want: "requeue*4 dead", reason: "broken",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

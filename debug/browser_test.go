@@ -45,7 +45,7 @@ func startBrowser(t *testing.T) *browser {
 		t.Skip("NOT CHECKED: the page in a browser, because there is no chromium on the PATH (Debian: apt-get install chromium)")
 	}
 	// Not t.TempDir, since children of Chromium may outlive it for a moment.
-	home := must(os.MkdirTemp("", "weir-browser"))(t)
+	home := must(os.MkdirTemp("", "weir-browser"))(t) //nolint:usetesting // see above
 	cmd := exec.Command(program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
 		"--disable-background-networking", "--disable-extensions", "--user-data-dir="+home, "--remote-debugging-port=0", "about:blank")
 	stderr := must(cmd.StderrPipe())(t)
@@ -82,9 +82,12 @@ func startBrowser(t *testing.T) *browser {
 // connect connects to the first page.
 func connect(t *testing.T, addr string) *websocket.Conn {
 	t.Helper()
-	resp := must(http.Get("http://" + addr + "/json/list"))(t)
+	resp := must(http.Get("http://" + addr + "/json/list"))(t) //nolint:bodyclose // closed below
 	defer resp.Body.Close()
-	var pages []struct{ Type, WebSocketDebuggerURL string }
+	var pages []struct {
+		Type                 string `json:"type"`
+		WebSocketDebuggerURL string `json:"webSocketDebuggerUrl"`
+	}
 	if err := json.NewDecoder(resp.Body).Decode(&pages); err != nil {
 		t.Fatal(err)
 	}
@@ -133,8 +136,12 @@ func (b *browser) call(method string, params any) json.RawMessage {
 func (b *browser) eval(expression string) string {
 	b.t.Helper()
 	var r struct {
-		Result           struct{ Value any }
-		ExceptionDetails *struct{ Text string }
+		Result struct {
+			Value any `json:"value"`
+		} `json:"result"`
+		ExceptionDetails *struct {
+			Text string `json:"text"`
+		} `json:"exceptionDetails"`
 	}
 	raw := b.call("Runtime.evaluate", map[string]any{"expression": expression, "returnByValue": true, "awaitPromise": true})
 	if err := json.Unmarshal(raw, &r); err != nil {
@@ -182,7 +189,9 @@ func (b *browser) shoot(name string) {
 	if dir == "" {
 		return
 	}
-	var shot struct{ Data string }
+	var shot struct {
+		Data string `json:"data"`
+	}
 	if err := json.Unmarshal(b.call("Page.captureScreenshot", map[string]any{"captureBeyondViewport": true, "format": "png"}), &shot); err != nil {
 		b.t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func circuits(b *breaker.Breaker, f *findings) []*debugpb.Circuit {
 
 func (f *findings) circuit(out *debugpb.Circuit, c breaker.CircuitStats) {
 	text := fmt.Sprintf("The circuit of %s at %s is %s: %d of %s failed.",
-		out.Method, out.Target, out.State, c.Failed, many(int64(c.Allowed), "sent call"))
+		out.GetMethod(), out.GetTarget(), out.GetState(), c.Failed, many(int64(c.Allowed), "sent call"))
 	if c.State == breaker.Open && c.ProbeIn > 0 {
 		text += fmt.Sprintf(" Calls are refused here for %s, then the next call is a probe.", inWords(c.ProbeIn))
 	} else {
@@ -52,7 +52,7 @@ func (f *findings) circuit(out *debugpb.Circuit, c breaker.CircuitStats) {
 	if c.Opened >= flapping {
 		text += fmt.Sprintf(" It has opened %d times. Look at the target, it fails again after each probe.", c.Opened)
 	}
-	f.add(debugpb.Finding_LEVEL_WARNING, "breaker "+out.Breaker, text)
+	f.add(debugpb.Finding_LEVEL_WARNING, "breaker "+out.GetBreaker(), text)
 }
 
 // throttles returns the targets of a throttle. Targets that are refused here come first.
@@ -68,8 +68,8 @@ func throttles(t *throttle.Throttle, f *findings) []*debugpb.Throttle {
 			continue
 		}
 		refusing = append(refusing, out)
-		f.add(debugpb.Finding_LEVEL_WARNING, "throttle "+out.Throttle, fmt.Sprintf(
-			"%s refuses %s of class %s, so %.0f %% of its calls are refused here.", out.Target, out.Method, out.Class, 100*s.Probability))
+		f.add(debugpb.Finding_LEVEL_WARNING, "throttle "+out.GetThrottle(), fmt.Sprintf(
+			"%s refuses %s of class %s, so %.0f %% of its calls are refused here.", out.GetTarget(), out.GetMethod(), out.GetClass(), 100*s.Probability))
 	}
 	all := slices.Concat(refusing, rest)
 	return all[:min(len(all), mostClients)]

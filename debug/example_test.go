@@ -26,7 +26,7 @@ func ExampleNewHandler() {
 	admin.Handle("/debug/weir", page)
 
 	answer := httptest.NewRecorder()
-	admin.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/debug/weir?format=json", nil))
+	admin.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/debug/weir?format=json", http.NoBody))
 	fmt.Println(answer.Code, answer.Header().Get("Content-Type"), strings.Contains(answer.Body.String(), `"api"`))
 	// Output: 200 application/json; charset=utf-8 true
 }

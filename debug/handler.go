@@ -136,7 +136,7 @@ func write(w http.ResponseWriter, r *http.Request, kind string, body []byte) {
 // prefersJSON reports whether an Accept header prefers JSON to HTML.
 func prefersJSON(accept []string) bool {
 	quality := map[string]float64{}
-	for _, part := range strings.Split(strings.Join(accept, ","), ",") {
+	for part := range strings.SplitSeq(strings.Join(accept, ","), ",") {
 		kind, params, _ := strings.Cut(part, ";")
 		q := 1.0
 		if _, v, ok := strings.Cut(params, "q="); ok {

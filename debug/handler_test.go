@@ -29,7 +29,7 @@ import (
 
 // ask sends a request to a handler.
 func ask(h http.Handler, method, target string, header ...string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(method, target, nil)
+	r := httptest.NewRequest(method, target, http.NoBody)
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Add(header[i], header[i+1])
 	}
@@ -270,9 +270,9 @@ func TestSlowReader(t *testing.T) {
 			}
 		}
 	}
-	resp := must(http.Get(server.URL + "/?format=json"))(t)
+	resp := must(http.Get(server.URL + "/?format=json"))(t) //nolint:bodyclose // closed below
 	defer resp.Body.Close()
-	if body := must(io.ReadAll(resp.Body))(t); resp.StatusCode != 200 || !json.Valid(body) {
+	if body := must(io.ReadAll(resp.Body))(t); resp.StatusCode != http.StatusOK || !json.Valid(body) {
 		t.Errorf("another reader: got %d and %d bytes, want its answer", resp.StatusCode, len(body))
 	}
 	p, err := gate.Acquire(t.Context(), admit.Call{})

@@ -58,7 +58,7 @@ func (h *Handler) gate(g *admit.Gate, i *admit.Inspection, now time.Time) *debug
 		out.LastEndSeconds = max(0, now.Sub(i.LastEnd).Seconds())
 	}
 	for c, name := range s.Classes {
-		out.OldestWaitSeconds = max(out.OldestWaitSeconds, i.Oldest[c].Seconds())
+		out.OldestWaitSeconds = max(out.GetOldestWaitSeconds(), i.Oldest[c].Seconds())
 		if name != "" {
 			out.Classes = append(out.Classes, class(i, c))
 		}

@@ -29,7 +29,7 @@ func meter(m *streamcredit.Meter, now time.Time, f *findings) *debugpb.Meter {
 	for why, n := range s.Violations {
 		out.Violations = append(out.Violations, &debugpb.ReasonCount{Reason: strings.ToLower(string(why)), Count: int64(n)})
 	}
-	slices.SortFunc(out.Violations, func(a, b *debugpb.ReasonCount) int { return strings.Compare(a.GetReason(), b.GetReason()) })
+	slices.SortFunc(out.GetViolations(), func(a, b *debugpb.ReasonCount) int { return strings.Compare(a.GetReason(), b.GetReason()) })
 	stuck := 0
 	var worst *debugpb.Stream
 	for _, state := range m.Streams(mostStreams) {
@@ -45,7 +45,7 @@ func meter(m *streamcredit.Meter, now time.Time, f *findings) *debugpb.Meter {
 		text := fmt.Sprintf("%s stalled. The worst is %s with %s, open for %s: %s",
 			are(stuck, "stream"), orUnknown(worst.GetMethod()), orUnknown(worst.GetPeer()),
 			inWords(seconds(worst.GetAgeSeconds())), worst.GetState())
-		f.add(debugpb.Finding_LEVEL_CRITICAL, "meter "+out.Name, text)
+		f.add(debugpb.Finding_LEVEL_CRITICAL, "meter "+out.GetName(), text)
 	}
 	return out
 }
@@ -164,8 +164,8 @@ func monitor(m *pressure.Monitor, f *findings) *debugpb.Monitor {
 		}
 		out.Signals = append(out.Signals, one)
 		if sig.Name == s.Signal && s.Level > pressure.Calm {
-			f.add(debugpb.Finding_LEVEL_CRITICAL, "monitor "+out.Name, fmt.Sprintf(
-				"The pressure is %s, because %s is at %.0f %%. Gates refuse %s.", s.Level, one.Name, 100*sig.Value, refusedAt[s.Level]))
+			f.add(debugpb.Finding_LEVEL_CRITICAL, "monitor "+out.GetName(), fmt.Sprintf(
+				"The pressure is %s, because %s is at %.0f %%. Gates refuse %s.", s.Level, one.GetName(), 100*sig.Value, refusedAt[s.Level]))
 		}
 	}
 	return out

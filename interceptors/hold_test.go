@@ -282,7 +282,7 @@ func TestHoldIsForTheMessageThatIsSent(t *testing.T) {
 	for name, c := range map[string]call{
 		"error":    {get: func(context.Context, *blob) (*blob, error) { return nil, status.Error(codes.NotFound, "none") }, outside: recovers},
 		"panic":    {get: func(context.Context, *blob) (*blob, error) { panic("a handler") }, outside: recovers},
-		"nil":      {get: func(context.Context, *blob) (*blob, error) { return nil, nil }, outside: recovers}, //nolint:nilnil // wrong on purpose
+		"nil":      {get: func(context.Context, *blob) (*blob, error) { return nil, nil }, outside: recovers},
 		"small":    {get: func(context.Context, *blob) (*blob, error) { return &blob{Value: make([]byte, 100)}, nil }, outside: recovers},
 		"replaced": {get: aMebibyte, outside: replaces, left: 1},
 		"lost later": {get: aMebibyte, outside: func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -188,8 +187,9 @@ func (s scene) get(path string, values url.Values, into any) error {
 	}
 	defer resp.Body.Close()
 	var answer struct {
-		Status, Error string
-		Data          json.RawMessage
+		Status string          `json:"status"`
+		Error  string          `json:"error"`
+		Data   json.RawMessage `json:"data"`
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
 		return err
@@ -232,13 +232,4 @@ func TestTimeIsSixtyTimesAsFast(t *testing.T) {
 	if want := "rate(x[5s]) > x:rate5m offset 1m\nfor: 10s\nfor: 0s"; hasten(got) != want {
 		t.Errorf("hasten: got %q, want %q", hasten(got), want)
 	}
-}
-
-// number reads a value of Prometheus.
-func number(v any) float64 {
-	f, err := strconv.ParseFloat(fmt.Sprint(v), 64)
-	if err != nil {
-		return -1
-	}
-	return f
 }

@@ -62,6 +62,13 @@ type named struct {
 	labels map[string][]string // values by label, none if the label only has to exist
 }
 
+// want asks for a label, with any value.
+func (n named) want(label string) {
+	if _, known := n.labels[label]; !known {
+		n.labels[label] = nil
+	}
+}
+
 // literal matches a value of a regular expression that stands for itself.
 var literal = regexp.MustCompile(`^[\w-]+$`)
 
@@ -83,7 +90,7 @@ func namesIn(t *testing.T, where, expr string) (all []named) {
 				continue
 			}
 			n.labels[m.Name] = nil
-			for _, value := range strings.Split(m.Value, "|") {
+			for value := range strings.SplitSeq(m.Value, "|") {
 				if literal.MatchString(value) {
 					n.labels[m.Name] = append(n.labels[m.Name], value)
 				}
@@ -93,12 +100,12 @@ func namesIn(t *testing.T, where, expr string) (all []named) {
 			switch above := above.(type) {
 			case *parser.AggregateExpr:
 				for _, label := range above.Grouping {
-					n.labels[label] = n.labels[label] // it must exist
+					n.want(label)
 				}
 			case *parser.BinaryExpr:
 				if above.VectorMatching != nil && above.VectorMatching.On {
 					for _, label := range above.VectorMatching.MatchingLabels {
-						n.labels[label] = n.labels[label] // it must exist
+						n.want(label)
 					}
 				}
 			}

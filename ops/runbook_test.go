@@ -1,6 +1,7 @@
 package ops_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -64,7 +65,7 @@ func TestPagesAreComplete(t *testing.T) {
 		}
 		at := -1
 		for _, part := range []string{"Symptom.", "First command.", "What it means.", "What to change.", "What not to do."} {
-			found := strings.Index(string(text), "**"+part+"**")
+			found := bytes.Index(text, []byte("**"+part+"**"))
 			if found <= at {
 				t.Errorf("%s: got no %q in its place, want the five parts in order", p.name, part)
 			}

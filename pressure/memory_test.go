@@ -106,7 +106,7 @@ func TestMemory(t *testing.T) {
 func dataLimit(limit string, size int) machine {
 	return machine{
 		"proc/self/limits": "Limit                     Soft Limit           Hard Limit           Units     \n" +
-			"Max cpu time              unlimited            unlimited            seconds   \n" +
+			"Max cpu time              7200                 unlimited            seconds   \n" +
 			"Max data size             " + limit + "            unlimited            bytes     \n",
 		"proc/self/status": fmt.Sprintf("Name:\tx\nVmPeak:\t 9 kB\nVmData:\t  %d kB\n", size/1024),
 	}

@@ -44,7 +44,8 @@ type OutboxConfig struct {
 
 func (c *OutboxConfig) validate() error {
 	if c.Capacity < 0 || c.Policy > Fail {
-		return invalid("got an outbox of capacity %d and policy %d, want a capacity from 0 and a policy up to %d", c.Capacity, c.Policy, Fail)
+		return invalid("got an outbox of capacity %d and policy %d, "+
+			"want a capacity from 0 and a policy up to %d", c.Capacity, c.Policy, Fail)
 	}
 	if c.Capacity == 0 {
 		c.Capacity = 64

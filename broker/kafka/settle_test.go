@@ -23,8 +23,10 @@ func TestMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, 1, kfakeTopic(3))
 		headers := []kgo.RecordHeader{
-			{Key: "text", Value: []byte("ä €")}, {Key: "binary", Value: []byte{0xff}},
-			{Key: "twice", Value: []byte("1")}, {Key: "twice", Value: []byte("2")},
+			{Key: "text", Value: []byte("ä €")},
+			{Key: "binary", Value: []byte{0xff}},
+			{Key: "twice", Value: []byte("1")},
+			{Key: "twice", Value: []byte("2")},
 		}
 		c.produce(t, true, &kgo.Record{Topic: topic, Partition: 2, Key: []byte("k"), Value: []byte("body"), Headers: headers})
 		m := take(t, c.open(t, kafka.Config{}), 1)[0]

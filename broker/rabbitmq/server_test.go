@@ -116,7 +116,7 @@ func freePorts(n int) (ports []int, err error) {
 
 // command returns a command that dies with the test.
 func (s *server) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(name, args...) //nolint:noctx // ended by shut
+	cmd := exec.Command(name, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, s.out, s.out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Env = append(os.Environ(), "HOME="+s.dir)

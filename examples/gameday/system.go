@@ -100,7 +100,10 @@ func open(seed uint64, n network) (_ *system, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return s, s.startStorefront(demopb.NewPaymentsServiceClient(toPayments))
+	if err := s.startStorefront(demopb.NewPaymentsServiceClient(toPayments)); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // watch adds sources to /metrics.

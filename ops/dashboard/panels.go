@@ -166,7 +166,8 @@ or histogram_quantile(0.99, sum by (gate, result) (rate(weir_wait_seconds{job=~"
 				{`max by (target) (weir_throttle_probability{job=~"$job"})`, "{{target}} probability of a refusal"},
 			},
 		},
-	}}, {"Brokers", []panel{
+	}},
+	{"Brokers", []panel{
 		{
 			"Messages fetched and settled", "Fetched and acknowledged should be equal. Dead letters need a person.", "cps",
 			[]query{

@@ -235,7 +235,8 @@ func (r Result) String() string {
 	if r.Died > 0 {
 		fate = fmt.Sprintf("dies after %.1f s, exit %d", r.Died.Seconds(), r.Exit)
 	}
-	return fmt.Sprintf("%s; oom_kill %d, peak %d MiB; served before %.1f %%, during %.1f %%, after %.1f %%, critical %.1f %%; %d of %d calls refused %v",
+	return fmt.Sprintf("%s; oom_kill %d, peak %d MiB; "+
+		"served before %.1f %%, during %.1f %%, after %.1f %%, critical %.1f %%; %d of %d calls refused %v",
 		fate, r.OOMKills, r.Peak>>20, 100*r.Before, 100*r.During, 100*r.After, 100*r.Critical, r.Refused, r.Calls, r.Reasons)
 }
 

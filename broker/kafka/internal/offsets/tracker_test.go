@@ -65,7 +65,8 @@ func (m *model) unfinished() (n int) {
 // agree fails if the tracker and the model differ.
 func agree(t interface {
 	Fatalf(format string, args ...any)
-}, tracker *offsets.Tracker, m *model) {
+}, tracker *offsets.Tracker, m *model,
+) {
 	if got, want := tracker.Committable(), m.committable(); got != want {
 		t.Fatalf("Committable = %+v, want %+v", got, want)
 	}
