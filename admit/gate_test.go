@@ -23,7 +23,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := g.Stats()
-	want := admit.Stats{Name: "default", Limit: adaptive.Limit(), QueueCapacity: 4096, Classes: classNames}
+	want := admit.Stats{Name: "default", Limit: adaptive.Limit(), MinLimit: 1, QueueCapacity: 4096, MaxWait: time.Second, Classes: classNames}
 	if got != want {
 		t.Errorf("a new gate: got %+v, want %+v", got, want)
 	}

@@ -235,6 +235,9 @@ func (m *machine) check() error {
 	want := m.want
 	want.Limit, want.InFlight, want.Queue, want.QueueCapacity = m.limit, m.inFlight, len(m.waiting), m.capacity()
 	want.Draining, want.DryRun = m.draining, m.dryRun
+	if want.MaxWait = m.queue.MaxWait; m.noQueue {
+		want.MaxWait = 0
+	}
 	for class := range m.classes {
 		want.Held[class] = m.has(admit.Class(class))
 		want.Tenants += m.named(admit.Class(class))

@@ -104,12 +104,12 @@ func TestLastOptionCounts(t *testing.T) {
 		fixed(t, 2), fixed(t, 3),
 		admit.WithoutQueue(), queue(4, admit.Reject),
 		admit.WithDryRun(true), admit.WithDryRun(false))
-	want := admit.Stats{Name: "b", Limit: 3, QueueCapacity: 4, Classes: classNames}
+	want := admit.Stats{Name: "b", Limit: 3, QueueCapacity: 4, MaxWait: time.Second, Classes: classNames}
 	if got := g.Stats(); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	update(t, g, queue(5, admit.Reject), admit.WithoutQueue())
-	want.QueueCapacity = 0
+	want.QueueCapacity, want.MaxWait = 0, 0
 	if got := g.Stats(); got != want {
 		t.Errorf("without a queue in the end: got %+v, want %+v", got, want)
 	}

@@ -143,7 +143,7 @@ func TestUpdateShortensTheQueueByItsPolicy(t *testing.T) {
 func TestUpdateKeepsTheRest(t *testing.T) {
 	var r record
 	g := newGate(t, 5, admit.WithName("kept"), queue(7, admit.Reject), admit.WithHooks(r.hooks()))
-	want := admit.Stats{Name: "kept", Limit: 5, QueueCapacity: 7, Classes: classNames}
+	want := admit.Stats{Name: "kept", Limit: 5, QueueCapacity: 7, MaxWait: time.Second, Classes: classNames}
 	check := func(what string) {
 		t.Helper()
 		if got := g.Stats(); got != want {
@@ -162,7 +162,7 @@ func TestUpdateKeepsTheRest(t *testing.T) {
 	want.DryRun = true
 	check("a dry run")
 	update(t, g, admit.WithDryRun(false), admit.WithName("kept"), admit.WithoutQueue())
-	want.DryRun, want.QueueCapacity = false, 0
+	want.DryRun, want.QueueCapacity, want.MaxWait = false, 0, 0
 	check("the same name and no queue")
 	r.take()
 	permits := takeN(t, g, 6)

@@ -1,5 +1,4 @@
-// Command server is a gRPC server behind weir, with metrics, the page /debug/weir, health and an orderly end. Run it,
-// then ../client.
+// Command server is a gRPC server behind weir, with metrics and a page. Run it, then ../client.
 package main
 
 import (
