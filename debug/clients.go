@@ -69,7 +69,8 @@ func throttles(t *throttle.Throttle, f *findings) []*debugpb.Throttle {
 		}
 		refusing = append(refusing, out)
 		f.add(debugpb.Finding_LEVEL_WARNING, "throttle "+out.GetThrottle(), fmt.Sprintf(
-			"%s refuses %s of class %s, so %.0f %% of its calls are refused here.", out.GetTarget(), out.GetMethod(), out.GetClass(), 100*s.Probability))
+			"%s refuses %s of class %s, so %.0f %% of its calls are refused here.",
+			out.GetTarget(), out.GetMethod(), out.GetClass(), 100*s.Probability))
 	}
 	all := slices.Concat(refusing, rest)
 	return all[:min(len(all), mostClients)]

@@ -165,7 +165,8 @@ func monitor(m *pressure.Monitor, f *findings) *debugpb.Monitor {
 		out.Signals = append(out.Signals, one)
 		if sig.Name == s.Signal && s.Level > pressure.Calm {
 			f.add(debugpb.Finding_LEVEL_CRITICAL, "monitor "+out.GetName(), fmt.Sprintf(
-				"The pressure is %s, because %s is at %.0f %%. Gates refuse %s.", s.Level, one.GetName(), 100*sig.Value, refusedAt[s.Level]))
+				"The pressure is %s, because %s is at %.0f %%. Gates refuse %s.",
+				s.Level, one.GetName(), 100*sig.Value, refusedAt[s.Level]))
 		}
 	}
 	return out
