@@ -13,7 +13,7 @@ import (
 	"github.com/weir-go/weir/broker/redis"
 )
 
-func Example() { //nolint:testableexamples // it needs a server
+func Example() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	source, err := redis.Open(redis.Config{

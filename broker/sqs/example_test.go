@@ -14,7 +14,7 @@ import (
 	"github.com/weir-go/weir/broker/sqs"
 )
 
-func Example() { //nolint:testableexamples // it needs a queue
+func Example() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	var cfg aws.Config // of config.LoadDefaultConfig
