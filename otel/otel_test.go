@@ -152,8 +152,8 @@ func translated(prom string) (name, unit string) {
 	}
 	unit = "1"
 	for suffix, u := range map[string]string{"_seconds": "s", "_bytes": "By", "_ratio": "1"} {
-		if strings.HasSuffix(name, suffix) {
-			name, unit = strings.TrimSuffix(name, suffix), u
+		if short, ok := strings.CutSuffix(name, suffix); ok {
+			name, unit = short, u
 		}
 	}
 	return "weir." + part + "." + name, unit
