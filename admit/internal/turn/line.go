@@ -7,11 +7,11 @@ import (
 
 // A line holds the calls of one class that wait or run.
 type line struct {
+	list // its waiters
+
 	class  int
-	n      int    // waiters
 	held   int    // permits of its counted calls
 	wants  int    // permits that its waiters want
-	ages   ages   // its waiters
 	nobody Tenant // calls without a tenant
 	named  int    // tenants with a name
 	needy  ranking
@@ -41,7 +41,7 @@ type line struct {
 }
 
 func (l *line) init(class int) {
-	l.class, l.nobody.line, l.nobody.kind = class, l, brief
+	l.of, l.class, l.nobody.line, l.nobody.kind = ofClass, class, l, brief
 	l.needy.by, l.heavy.by, l.debts.by = byNeed, byWeight, byDebt
 }
 
@@ -78,10 +78,10 @@ func (q *Queue) Join(w *Waiter, tenant string, r Room) {
 	q.seq++
 	w.tenant, w.seq = t, q.seq
 	t.calls.push(w)
-	t.line.ages.push(w)
+	t.line.push(w)
+	w.queued = true
 	t.wants += w.Cost
 	t.line.wants += w.Cost
-	t.line.n++
 	q.n++
 	if t.calls.n > 1 {
 		t.moved()
@@ -106,13 +106,12 @@ func (q *Queue) Remove(w *Waiter, r Room) {
 		}
 	}
 	t.calls.remove(w)
-	t.line.ages.remove(w)
+	t.line.remove(w)
 	t.wants -= w.Cost
 	t.line.wants -= w.Cost
-	t.line.n--
 	q.n--
 	t.moved()
-	w.tenant = nil
+	w.tenant, w.queued = nil, false
 	q.forget(t)
 }
 

@@ -13,45 +13,56 @@ type Waiter struct {
 	// Trial is Verdict.Trial.
 	Trial bool
 
-	tenant     *Tenant
-	prev, next *Waiter // of the tenant
-	queued     bool
-	seq        uint64
-
-	older, newer *Waiter // of the class
+	tenant *Tenant
+	links  [lists]link // by list
+	queued bool
+	seq    uint64
 }
+
+// A waiter is in two lists.
+const (
+	ofTenant = iota
+	ofClass
+	lists
+)
+
+// A link is the place of a waiter in a list.
+type link struct{ prev, next *Waiter }
 
 // Queued reports whether the waiter is in the queue.
 func (w *Waiter) Queued() bool { return w.queued }
 
-// A list holds the waiters of a tenant, oldest first.
+// A list holds the waiters of a tenant or of a class, oldest first. The zero list is that of
+// a tenant.
 type list struct {
+	of          uint8 // ofTenant or ofClass
 	first, last *Waiter
 	n           int
 }
 
 func (l *list) push(w *Waiter) {
-	w.prev, w.next, w.queued = l.last, nil, true
+	w.links[l.of] = link{prev: l.last}
 	if l.last == nil {
 		l.first = w
 	} else {
-		l.last.next = w
+		l.last.links[l.of].next = w
 	}
 	l.last = w
 	l.n++
 }
 
 func (l *list) remove(w *Waiter) {
-	if w.prev == nil {
-		l.first = w.next
+	at := w.links[l.of]
+	if at.prev == nil {
+		l.first = at.next
 	} else {
-		w.prev.next = w.next
+		at.prev.links[l.of].next = at.next
 	}
-	if w.next == nil {
-		l.last = w.prev
+	if at.next == nil {
+		l.last = at.prev
 	} else {
-		w.next.prev = w.prev
+		at.next.links[l.of].prev = at.prev
 	}
-	w.prev, w.next, w.queued = nil, nil, false
+	w.links[l.of] = link{}
 	l.n--
 }

@@ -8,7 +8,7 @@ import "iter"
 // must not change meanwhile.
 func (q *Queue) Oldest(class int) iter.Seq[*Waiter] {
 	return func(yield func(*Waiter) bool) {
-		for w := q.lines[class].ages.oldest; w != nil; w = w.newer {
+		for w := q.lines[class].first; w != nil; w = w.links[ofClass].next {
 			if !yield(w) {
 				return
 			}
@@ -17,7 +17,7 @@ func (q *Queue) Oldest(class int) iter.Seq[*Waiter] {
 }
 
 // First returns the waiter of a class that has waited longest, or nil if there is none.
-func (q *Queue) First(class int) *Waiter { return q.lines[class].ages.oldest }
+func (q *Queue) First(class int) *Waiter { return q.lines[class].first }
 
 // A Load counts the calls of a tenant.
 type Load struct {
@@ -50,31 +50,4 @@ func (q *Queue) Heaviest(class, n int) iter.Seq[Load] {
 			}
 		}
 	}
-}
-
-// ages is a list of the waiters of a class, in the order in which they came.
-type ages struct{ oldest, newest *Waiter }
-
-func (a *ages) push(w *Waiter) {
-	w.older, w.newer = a.newest, nil
-	if a.newest == nil {
-		a.oldest = w
-	} else {
-		a.newest.newer = w
-	}
-	a.newest = w
-}
-
-func (a *ages) remove(w *Waiter) {
-	if w.older == nil {
-		a.oldest = w.newer
-	} else {
-		w.older.newer = w.newer
-	}
-	if w.newer == nil {
-		a.newest = w.older
-	} else {
-		w.newer.older = w.older
-	}
-	w.older, w.newer = nil, nil
 }
