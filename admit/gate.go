@@ -96,7 +96,8 @@ func (g *Gate) Name() string {
 // Limit returns the number of permits. It takes no lock.
 func (g *Gate) Limit() int { return g.inFlight.load().limit() }
 
-// InFlight returns the number of permits in use. It takes no lock.
+// InFlight returns the number of permits in use that count against the limit, which is
+// Stats.InFlight without Stats.Beyond. It takes no lock.
 func (g *Gate) InFlight() int { return g.inFlight.load().inFlight() }
 
 // isZero reports whether New did not make the gate.

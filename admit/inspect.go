@@ -64,7 +64,7 @@ type CallState struct {
 const (
 	shownTenants = 10
 	mostCalls    = 100
-	mostLooked   = 4096 // tenants without waiters
+	mostLooked   = 1024 // tenants without waiters
 	tenantBatch  = 64   // tenants that are looked at under one lock
 	mostText     = 256  // bytes
 )

@@ -53,7 +53,7 @@ func newGateLog(l *slog.Logger) *gateLog {
 }
 
 // hooks returns the hooks that write the lines of a gate.
-func (l *gateLog) hooks(gate string, dryRun bool) Hooks {
+func (l *gateLog) hooks(gate string, classes [MaxClasses]string, dryRun bool) Hooks {
 	return Hooks{
 		Refused: func(ctx context.Context, c Call, why Reason, wait time.Duration) {
 			n, ok := l.refused[why].pass(time.Now())
@@ -65,7 +65,7 @@ func (l *gateLog) hooks(gate string, dryRun bool) Hooks {
 				text = "weir: calls would be refused"
 			}
 			l.to.LogAttrs(ctx, slog.LevelWarn, text,
-				slog.String("gate", gate), slog.String("method", brief(c.Method)), slog.String("class", c.Class.String()),
+				slog.String("gate", gate), slog.String("method", brief(c.Method)), slog.String("class", classes[c.Class]),
 				slog.String("reason", why.String()), slog.Duration("waited", wait), slog.Uint64("refused", n))
 		},
 		LimitChanged: func(from, to int) {
@@ -85,8 +85,8 @@ func (c *config) useLog() {
 	if c.log == nil {
 		return
 	}
-	c.log.lowest.Store(int64(max(1, smallestLimit(c.algorithm))))
-	c.told = append(slices.Clip(c.hooks), c.log.hooks(c.name, c.dryRun))
+	c.log.lowest.Store(int64(max(1, c.floor)))
+	c.told = append(slices.Clip(c.hooks), c.log.hooks(c.name, c.classes.names(), c.dryRun))
 }
 
 // drained logs that the gate drains.

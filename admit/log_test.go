@@ -73,6 +73,12 @@ func TestLogSamplesRefusals(t *testing.T) {
 		if got, want := b.take(), `level=INFO msg="weir: the gate drains" gate=api refused_waiters=0`; got != want {
 			t.Errorf("two Drains: got %q, want %q", got, want)
 		}
+		update(t, g, admit.WithClassConfig(7, admit.ClassConfig{Name: "reports"}))
+		time.Sleep(time.Second)
+		_, _ = g.Acquire(t.Context(), admit.Call{Class: 7})
+		if got := b.take(); !strings.Contains(got, " class=reports reason=draining ") {
+			t.Errorf("a class of the program: got %q, want its name", got)
+		}
 		update(t, g, admit.WithLogger(nil))
 		_, _ = g.Acquire(t.Context(), admit.Call{})
 		if got := b.take(); got != "" {

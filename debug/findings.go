@@ -84,11 +84,11 @@ func (f *findings) gate(i *admit.Inspection, p pace, now time.Time) {
 	switch {
 	case s.Draining:
 		f.add(debugpb.Finding_LEVEL_INFO, source, fmt.Sprintf("The gate drains and refuses every call. %s.", remain(s.InFlight)))
-	case s.InFlight >= s.Limit && idle >= stuck && (s.Queue > 0 || p.total > 0):
+	case s.Utilization() >= 1 && idle >= stuck && (s.Queue > 0 || p.total > 0):
 		f.add(debugpb.Finding_LEVEL_CRITICAL, source, fmt.Sprintf(
 			"Nothing moves. No call has ended for %s, all %d permits are in use and %s. "+
 				"The handlers hang, wait for calls that wait at this gate, or are long streams. Look at the running and waiting calls.",
-			inWords(idle), s.InFlight, waiting(s.Queue)))
+			inWords(idle), s.InFlight-s.Beyond, waiting(s.Queue)))
 	}
 	if p.total > 0 && !s.Draining {
 		level, verb := debugpb.Finding_LEVEL_WARNING, "refuses"

@@ -66,13 +66,13 @@ func byKind(sources []Source) (by kinds, err error) {
 	}
 	seen := map[string]bool{}
 	for i, s := range sources {
-		kind := by.add(s)
+		kind, isNil := by.add(s)
 		switch {
 		case kind == "":
 			errs = append(errs, fmt.Errorf(
 				"source %d of %d: got %T, want a gate, a breaker, a throttle, a meter, a monitor or a Describer", i+1, len(sources), s))
 			continue
-		case isNil(s) || s.Name() == "":
+		case isNil || s.Name() == "":
 			errs = append(errs, fmt.Errorf(
 				"source %d of %d: got a nil, zero or nameless %s, want one with a name", i+1, len(sources), kind))
 			continue
@@ -89,44 +89,28 @@ func byKind(sources []Source) (by kinds, err error) {
 	return by, nil
 }
 
-// add adds a source and returns its kind, or "" if it has none.
-func (by *kinds) add(s Source) (kind string) {
+// add adds a source. It returns its kind, or "" if it has none, and whether it is a nil
+// pointer of one of the types of weir.
+func (by *kinds) add(s Source) (kind string, isNil bool) {
 	switch s := s.(type) {
 	case *admit.Gate:
 		by.gates = append(by.gates, s)
-		return "gate"
+		return "gate", s == nil
 	case *breaker.Breaker:
 		by.breakers = append(by.breakers, s)
-		return "breaker"
+		return "breaker", s == nil
 	case *throttle.Throttle:
 		by.throttles = append(by.throttles, s)
-		return "throttle"
+		return "throttle", s == nil
 	case *streamcredit.Meter:
 		by.meters = append(by.meters, s)
-		return "meter"
+		return "meter", s == nil
 	case *pressure.Monitor:
 		by.monitors = append(by.monitors, s)
-		return "monitor"
+		return "monitor", s == nil
 	case Describer:
 		by.others = append(by.others, s)
-		return "source"
+		return "source", false
 	}
-	return ""
-}
-
-// isNil reports whether a source is a nil pointer of one of the types of weir.
-func isNil(s Source) bool {
-	switch s := s.(type) {
-	case *admit.Gate:
-		return s == nil
-	case *breaker.Breaker:
-		return s == nil
-	case *throttle.Throttle:
-		return s == nil
-	case *streamcredit.Meter:
-		return s == nil
-	case *pressure.Monitor:
-		return s == nil
-	}
-	return false
+	return "", false
 }

@@ -12,23 +12,22 @@ func WithLogger(l *slog.Logger) Option {
 		if l == nil {
 			return
 		}
-		name := c.name
 		WithHooks(Hooks{
 			Changed: func(ch Change) {
 				level, text := slog.LevelWarn, "weir: the pressure has risen"
 				if ch.To < ch.From {
 					level, text = slog.LevelInfo, "weir: the pressure has fallen"
 				}
-				l.LogAttrs(context.Background(), level, text, slog.String("monitor", name), slog.String("level", ch.To.String()),
+				l.LogAttrs(context.Background(), level, text, slog.String("monitor", c.name), slog.String("level", ch.To.String()),
 					slog.String("was", ch.From.String()), slog.String("signal", ch.Signal), slog.Float64("value", ch.Value))
 			},
 			Failed: func(signal string, err error) {
 				if err == nil {
-					l.Info("weir: a signal of pressure works again", slog.String("monitor", name), slog.String("signal", signal))
+					l.Info("weir: a signal of pressure works again", slog.String("monitor", c.name), slog.String("signal", signal))
 					return
 				}
 				l.Warn("weir: a signal of pressure fails",
-					slog.String("monitor", name), slog.String("signal", signal), slog.Any("error", err))
+					slog.String("monitor", c.name), slog.String("signal", signal), slog.Any("error", err))
 			},
 		}).apply(c)
 	})

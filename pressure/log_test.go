@@ -24,8 +24,8 @@ func TestLog(t *testing.T) {
 			}
 			return 0.1, nil
 		})
-		m := run(t, pressure.WithName("process"), pressure.WithSignals(pool, other),
-			pressure.WithLogger(nil), pressure.WithLogger(slog.New(slog.NewTextHandler(&lines, nil))))
+		m := run(t, pressure.WithLogger(nil), pressure.WithLogger(slog.New(slog.NewTextHandler(&lines, nil))),
+			pressure.WithName("process"), pressure.WithSignals(pool, other))
 		wait(2)
 		pool.set(0.95)
 		wait(3)

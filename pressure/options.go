@@ -1,6 +1,7 @@
 package pressure
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -89,7 +90,7 @@ func (c *config) apply(opts []Option) {
 		}
 		o.apply(c)
 	}
-	c.every = check.Or(c.every, defaultEvery)
+	c.every = cmp.Or(c.every, defaultEvery)
 }
 
 // newProbes returns a probe for each valid signal. It calls Name of each signal once.

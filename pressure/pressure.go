@@ -1,6 +1,7 @@
 package pressure
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -90,8 +91,8 @@ type Marks struct {
 
 func (m Marks) withDefaults() Marks {
 	return Marks{
-		Elevated: check.Or(m.Elevated, 0.85), High: check.Or(m.High, 0.92), Extreme: check.Or(m.Extreme, 0.97),
-		Release: check.Or(m.Release, 0.75),
+		Elevated: cmp.Or(m.Elevated, 0.85), High: cmp.Or(m.High, 0.92), Extreme: cmp.Or(m.Extreme, 0.97),
+		Release: cmp.Or(m.Release, 0.75),
 	}
 }
 
