@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"time"
@@ -56,8 +57,8 @@ const (
 )
 
 func (c SourceConfig) withDefaults() SourceConfig {
-	c.Name = check.Or(c.Name, "default")
-	c.MaxHold = check.Or(c.MaxHold, defaultMaxHold)
+	c.Name = cmp.Or(c.Name, "default")
+	c.MaxHold = cmp.Or(c.MaxHold, defaultMaxHold)
 	if c.Meter == nil {
 		c.Meter = &Meter{}
 	}

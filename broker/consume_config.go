@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -95,9 +96,9 @@ func (c ConsumeConfig) withDefaults() (ConsumeConfig, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	c.MaxAttempts = check.Or(c.MaxAttempts, defaultAttempts)
-	c.RetryDelay = check.Or(c.RetryDelay, defaultRetryDelay)
-	c.MaxPause = check.Or(c.MaxPause, defaultPause)
-	c.Grace = check.Or(c.Grace, defaultGrace)
+	c.MaxAttempts = cmp.Or(c.MaxAttempts, defaultAttempts)
+	c.RetryDelay = cmp.Or(c.RetryDelay, defaultRetryDelay)
+	c.MaxPause = cmp.Or(c.MaxPause, defaultPause)
+	c.Grace = cmp.Or(c.Grace, defaultGrace)
 	return c, nil
 }

@@ -196,6 +196,9 @@ func (p *pump) abandon() error {
 
 // pause waits for d, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

@@ -39,9 +39,7 @@ func (p *pump) fetchAll() {
 			return
 		}
 		p.observe(&pace, err)
-		if !p.sleep(pace.after(len(messages), err, time.Since(began))) {
-			return
-		}
+		pause(p.ctx, pace.after(len(messages), err, time.Since(began)))
 	}
 }
 
@@ -162,21 +160,6 @@ func (p *pump) fail(err error) {
 	p.mu.Unlock()
 	signal(p.ready)
 	p.report(err)
-}
-
-// sleep waits for d. It returns false when the source is closing.
-func (p *pump) sleep(d time.Duration) bool {
-	if d == 0 {
-		return true
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-p.ctx.Done():
-		return false
-	}
 }
 
 // extend asks for more time for a message, and sets the timer for the next time.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,7 +79,7 @@ func (c ServeConfig) validate() error {
 }
 
 func (c ServeConfig) withDefaults() ServeConfig {
-	c.MaxUnconsumed = check.Or(c.MaxUnconsumed, defaultUnconsumed)
+	c.MaxUnconsumed = cmp.Or(c.MaxUnconsumed, defaultUnconsumed)
 	if c.Meter == nil {
 		c.Meter = &Meter{}
 	}

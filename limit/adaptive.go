@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"cmp"
 	"math"
 
 	"github.com/weir-go/weir/internal/check"
@@ -155,8 +156,8 @@ const (
 // NewAdaptive returns an Adaptive. It returns an error that wraps ErrConfig if
 // a field is out of range.
 func NewAdaptive(c AdaptiveConfig) (*Adaptive, error) {
-	c.Min, c.Max = check.Or(c.Min, 1), check.Or(c.Max, Max)
-	c.Initial = check.Or(c.Initial, min(max(32, c.Min), c.Max))
+	c.Min, c.Max = cmp.Or(c.Min, 1), cmp.Or(c.Max, Max)
+	c.Initial = cmp.Or(c.Initial, min(max(32, c.Min), c.Max))
 	var bad check.Errors
 	bounds(&bad, c.Initial, c.Min, c.Max)
 	if err := bad.Err(ErrConfig); err != nil {

@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"cmp"
 	"math"
 	"time"
 
@@ -33,9 +34,9 @@ type AIMD struct {
 // NewAIMD returns an AIMD. It returns an error that wraps ErrConfig and names
 // every field that is out of range.
 func NewAIMD(c AIMDConfig) (*AIMD, error) {
-	c.Min, c.Max = check.Or(c.Min, 1), check.Or(c.Max, Max)
-	c.Initial = check.Or(c.Initial, min(max(20, c.Min), c.Max))
-	c.Timeout, c.Backoff = check.Or(c.Timeout, 5*time.Second), check.Or(c.Backoff, 0.9)
+	c.Min, c.Max = cmp.Or(c.Min, 1), cmp.Or(c.Max, Max)
+	c.Initial = cmp.Or(c.Initial, min(max(20, c.Min), c.Max))
+	c.Timeout, c.Backoff = cmp.Or(c.Timeout, 5*time.Second), cmp.Or(c.Backoff, 0.9)
 	var bad check.Errors
 	bounds(&bad, c.Initial, c.Min, c.Max)
 	bad.That(c.Timeout > 0, "Timeout: got %v, want more than 0", c.Timeout)

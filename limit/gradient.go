@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"cmp"
 	"math"
 
 	"github.com/weir-go/weir/internal/check"
@@ -38,10 +39,10 @@ type Gradient struct {
 // NewGradient returns a Gradient. It returns an error that wraps ErrConfig and
 // names every field that is out of range.
 func NewGradient(c GradientConfig) (*Gradient, error) {
-	c.Min, c.Max = check.Or(c.Min, 1), check.Or(c.Max, Max)
-	c.Initial = check.Or(c.Initial, min(max(20, c.Min), c.Max))
-	c.Tolerance, c.Smoothing = check.Or(c.Tolerance, 1.5), check.Or(c.Smoothing, 0.2)
-	c.LongWindows = check.Or(c.LongWindows, 600)
+	c.Min, c.Max = cmp.Or(c.Min, 1), cmp.Or(c.Max, Max)
+	c.Initial = cmp.Or(c.Initial, min(max(20, c.Min), c.Max))
+	c.Tolerance, c.Smoothing = cmp.Or(c.Tolerance, 1.5), cmp.Or(c.Smoothing, 0.2)
+	c.LongWindows = cmp.Or(c.LongWindows, 600)
 	var bad check.Errors
 	bounds(&bad, c.Initial, c.Min, c.Max)
 	check.Between(&bad, "Tolerance", c.Tolerance, 1, 10)

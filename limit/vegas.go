@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"cmp"
 	"math"
 	"time"
 
@@ -40,10 +41,10 @@ type Vegas struct {
 // NewVegas returns a Vegas. It returns an error that wraps ErrConfig and names
 // every field that is out of range.
 func NewVegas(c VegasConfig) (*Vegas, error) {
-	c.Min, c.Max = check.Or(c.Min, 1), check.Or(c.Max, Max)
-	c.Initial = check.Or(c.Initial, min(max(20, c.Min), c.Max))
-	c.Alpha, c.Beta = check.Or(c.Alpha, 3), check.Or(c.Beta, 6)
-	c.ProbeWindows = check.Or(c.ProbeWindows, 1000)
+	c.Min, c.Max = cmp.Or(c.Min, 1), cmp.Or(c.Max, Max)
+	c.Initial = cmp.Or(c.Initial, min(max(20, c.Min), c.Max))
+	c.Alpha, c.Beta = cmp.Or(c.Alpha, 3), cmp.Or(c.Beta, 6)
+	c.ProbeWindows = cmp.Or(c.ProbeWindows, 1000)
 	var bad check.Errors
 	bounds(&bad, c.Initial, c.Min, c.Max)
 	check.Between(&bad, "Alpha", c.Alpha, 0.1, 100)

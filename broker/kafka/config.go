@@ -1,13 +1,14 @@
 package kafka
 
 import (
+	"cmp"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"time"
 
 	"github.com/weir-go/weir/broker"
+	"github.com/weir-go/weir/internal/check"
 )
 
 // ErrConfig is wrapped by the error of [Open] for a Config that cannot work.
@@ -62,36 +63,23 @@ const (
 
 // validate returns c with defaults, or every mistake in it.
 func (c Config) validate() (Config, error) {
-	var errs []error
-	check := func(ok bool, format string, args ...any) {
-		if !ok {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
-	check(len(c.Seeds) > 0 && !slices.Contains(c.Seeds, ""), "Seeds: got %q, want at least one address", c.Seeds)
-	check(c.Group != "", "Group: got none, want the name of a consumer group")
-	check(len(c.Topics) > 0 && !slices.Contains(c.Topics, ""), "Topics: got %q, want at least one topic", c.Topics)
-	check(c.DeadLetterTopic == "" || !slices.Contains(c.Topics, c.DeadLetterTopic),
+	var bad check.Errors
+	bad.That(len(c.Seeds) > 0 && !slices.Contains(c.Seeds, ""), "Seeds: got %q, want at least one address", c.Seeds)
+	bad.That(c.Group != "", "Group: got none, want the name of a consumer group")
+	bad.That(len(c.Topics) > 0 && !slices.Contains(c.Topics, ""), "Topics: got %q, want at least one topic", c.Topics)
+	bad.That(c.DeadLetterTopic == "" || !slices.Contains(c.Topics, c.DeadLetterTopic),
 		"DeadLetterTopic: got %q, which is one of Topics", c.DeadLetterTopic)
-	check(c.MaxAhead >= 0, "MaxAhead: got %d, want a positive number", c.MaxAhead)
-	check(c.MaxBytes >= 0 && c.MaxBytes <= mostBytes, "MaxBytes: got %d, want 1 to %d", c.MaxBytes, mostBytes)
-	check(c.CommitInterval >= 0, "CommitInterval: got %v, want a positive duration", c.CommitInterval)
-	check(c.RevokeWait >= 0, "RevokeWait: got %v, want a positive duration", c.RevokeWait)
-	if len(errs) > 0 {
-		return c, fmt.Errorf("%w: %w", ErrConfig, errors.Join(errs...))
+	bad.That(c.MaxAhead >= 0, "MaxAhead: got %d, want a positive number", c.MaxAhead)
+	bad.That(c.MaxBytes >= 0 && c.MaxBytes <= mostBytes, "MaxBytes: got %d, want 1 to %d", c.MaxBytes, mostBytes)
+	bad.That(c.CommitInterval >= 0, "CommitInterval: got %v, want a positive duration", c.CommitInterval)
+	bad.That(c.RevokeWait >= 0, "RevokeWait: got %v, want a positive duration", c.RevokeWait)
+	if err := bad.Err(ErrConfig); err != nil {
+		return c, err
 	}
-	c.MaxAhead = or(c.MaxAhead, defaultMaxAhead)
-	c.MaxBytes = or(c.MaxBytes, defaultMaxBytes)
-	c.CommitInterval = or(c.CommitInterval, defaultCommitInterval)
-	c.RevokeWait = or(c.RevokeWait, defaultRevokeWait)
-	c.Source.Logger = or(c.Source.Logger, slog.Default())
+	c.MaxAhead = cmp.Or(c.MaxAhead, defaultMaxAhead)
+	c.MaxBytes = cmp.Or(c.MaxBytes, defaultMaxBytes)
+	c.CommitInterval = cmp.Or(c.CommitInterval, defaultCommitInterval)
+	c.RevokeWait = cmp.Or(c.RevokeWait, defaultRevokeWait)
+	c.Source.Logger = cmp.Or(c.Source.Logger, slog.Default())
 	return c, nil
-}
-
-func or[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weir-go/weir/broker"
+	"github.com/weir-go/weir/internal/check"
 )
 
 // A Config configures [Open]. Stream and Consumer must be set.
@@ -50,26 +51,13 @@ const (
 
 // validate returns all mistakes in c that show without a server.
 func (c Config) validate() error {
-	var bad []error
-	add := func(format string, args ...any) {
-		bad = append(bad, fmt.Errorf("%w: "+format, append([]any{broker.ErrConfig}, args...)...))
-	}
-	if c.Stream == "" {
-		add("Stream: got none, want the name of a stream")
-	}
-	if c.Consumer == "" {
-		add("Consumer: got none, want the name of a durable consumer")
-	}
-	if strings.ContainsAny(c.DeadLetter, "*> \t\r\n") {
-		add("DeadLetter: got %q, want a subject without wildcards", c.DeadLetter)
-	}
-	if c.RequeueDelay < 0 {
-		add("RequeueDelay: got %v, want 0 or more", c.RequeueDelay)
-	}
-	if c.Demand < 0 {
-		add("Demand: got %d, want 0 or more", c.Demand)
-	}
-	return errors.Join(bad...)
+	var bad check.Errors
+	bad.That(c.Stream != "", "Stream: got none, want the name of a stream")
+	bad.That(c.Consumer != "", "Consumer: got none, want the name of a durable consumer")
+	bad.That(!strings.ContainsAny(c.DeadLetter, "*> \t\r\n"), "DeadLetter: got %q, want a subject without wildcards", c.DeadLetter)
+	bad.That(c.RequeueDelay >= 0, "RequeueDelay: got %v, want 0 or more", c.RequeueDelay)
+	bad.That(c.Demand >= 0, "Demand: got %d, want 0 or more", c.Demand)
+	return bad.Err(broker.ErrConfig)
 }
 
 // check returns all settings of the consumer with which the source would lose messages or

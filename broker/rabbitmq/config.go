@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/weir-go/weir/broker"
+	"github.com/weir-go/weir/internal/check"
 )
 
 // ErrConfig is wrapped by the error of [Open] for a Config that cannot work.
@@ -51,37 +53,25 @@ const maxName = 200
 
 // validate returns c with defaults, or every mistake in it.
 func (c Config) validate() (Config, error) {
-	var errs []error
-	check := func(ok bool, format string, args ...any) {
-		if !ok {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
-	check(len(c.URLs) > 0, "URLs: got none, want at least one")
+	var bad check.Errors
+	bad.That(len(c.URLs) > 0, "URLs: got none, want at least one")
 	for i, url := range c.URLs {
-		if _, err := amqp.ParseURI(url); err != nil {
-			check(false, "URLs[%d]: %w", i, err)
-		}
+		_, err := amqp.ParseURI(url)
+		bad.From(fmt.Sprintf("URLs[%d]", i), err, nil)
 	}
-	check(c.Queue != "", "Queue: got none, want the name of a queue")
-	check(c.DeadLetterExchange != "" || c.DeadLetterKey == "" || c.DeadLetterKey != c.Queue,
+	bad.That(c.Queue != "", "Queue: got none, want the name of a queue")
+	bad.That(c.DeadLetterExchange != "" || c.DeadLetterKey == "" || c.DeadLetterKey != c.Queue,
 		"DeadLetterKey: got %q, which is Queue", c.DeadLetterKey)
-	check(len(c.Name) <= maxName, "Name: got %d bytes, want at most %d", len(c.Name), maxName)
-	check(c.Source.ExtendEvery == 0, "Source.ExtendEvery: got %v, want 0", c.Source.ExtendEvery)
-	check(c.Client.Recovery == nil, "Client.Recovery: got one, want nil")
-	if err := c.Arguments.Validate(); err != nil {
-		check(false, "Arguments: %w", err)
-	}
-	if len(errs) > 0 {
-		return c, fmt.Errorf("%w: %w", ErrConfig, errors.Join(errs...))
+	bad.That(len(c.Name) <= maxName, "Name: got %d bytes, want at most %d", len(c.Name), maxName)
+	bad.That(c.Source.ExtendEvery == 0, "Source.ExtendEvery: got %v, want 0", c.Source.ExtendEvery)
+	bad.That(c.Client.Recovery == nil, "Client.Recovery: got one, want nil")
+	bad.From("Arguments", c.Arguments.Validate(), nil)
+	if err := bad.Err(ErrConfig); err != nil {
+		return c, err
 	}
 	c.URLs = slices.Clone(c.URLs)
-	if c.Name == "" {
-		c.Name = "weir"
-	}
-	if c.Source.Name == "" {
-		c.Source.Name = c.Queue
-	}
+	c.Name = cmp.Or(c.Name, "weir")
+	c.Source.Name = cmp.Or(c.Source.Name, c.Queue)
 	return c, nil
 }
 

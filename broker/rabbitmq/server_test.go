@@ -16,6 +16,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/weir-go/weir/broker/internal/servertest"
 )
 
 // program is where Debian has the server.
@@ -56,12 +58,8 @@ func TestMain(m *testing.M) {
 // serve returns the server that all tests share. It skips the test if there is none.
 func serve(t testing.TB) *server {
 	t.Helper()
-	if _, err := exec.LookPath(program); err != nil {
-		if os.Getenv("WEIR_BROKERS") == "required" {
-			t.Fatalf("RabbitMQ cannot be tested, and WEIR_BROKERS=required: %v", err)
-		}
-		t.Skipf("NOT TESTED: RabbitMQ (Debian's rabbitmq-server) is not installed: %v", err)
-	}
+	_, missing := exec.LookPath(program)
+	servertest.Require(t, "RabbitMQ (Debian's package rabbitmq-server)", missing)
 	shared.once.Do(func() { shared.server, shared.err = newServer() })
 	if shared.err != nil {
 		t.Fatalf("start RabbitMQ: %v", shared.err)

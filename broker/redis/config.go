@@ -1,9 +1,9 @@
 package redis
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -12,6 +12,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/weir-go/weir/broker"
+	"github.com/weir-go/weir/internal/check"
 )
 
 const (
@@ -103,26 +104,10 @@ func (c Config) withDefaults() Config {
 		host, _ := os.Hostname()
 		c.Consumer = prefix + host + "-" + strings.ToLower(rand.Text()[:8])
 	}
-	for _, d := range []struct {
-		field *string
-		value string
-	}{{&c.From, "0"}, {&c.BodyField, "body"}, {&c.KeyField, "key"}} {
-		if *d.field == "" {
-			*d.field = d.value
-		}
-	}
-	if c.AckTimeout == 0 {
-		c.AckTimeout = time.Minute
-	}
-	if c.Poll == 0 {
-		c.Poll = time.Second
-	}
-	if c.Source.ExtendEvery == 0 {
-		c.Source.ExtendEvery = c.AckTimeout / 3
-	}
-	if c.Source.Logger == nil {
-		c.Source.Logger = slog.Default()
-	}
+	c.From, c.BodyField, c.KeyField = cmp.Or(c.From, "0"), cmp.Or(c.BodyField, "body"), cmp.Or(c.KeyField, "key")
+	c.AckTimeout, c.Poll = cmp.Or(c.AckTimeout, time.Minute), cmp.Or(c.Poll, time.Second)
+	c.Source.ExtendEvery = cmp.Or(c.Source.ExtendEvery, c.AckTimeout/3)
+	c.Source.Logger = cmp.Or(c.Source.Logger, slog.Default())
 	c.Redis = c.connection()
 	return c
 }
@@ -146,21 +131,15 @@ func (c Config) connection() goredis.UniversalOptions {
 }
 
 func (c Config) validate() error {
-	var errs []error
-	wrong := func(is bool, format string, args ...any) {
-		if is {
-			errs = append(errs, fmt.Errorf("%w: "+format, append([]any{ErrConfig}, args...)...))
-		}
-	}
-	wrong(c.Stream == "", "Stream: got none, want the key of the stream")
-	wrong(c.Group == "", "Group: got none, want the name of the consumer group")
-	wrong(c.Consumer == givenBack, "Consumer: got %q, want another name, because this one owns what was given back", givenBack)
-	wrong(c.DeadLetters != "" && c.DeadLetters == c.Stream, "DeadLetters: got %q, which is the Stream, want another key", c.DeadLetters)
-	wrong(c.AckTimeout < minAckTimeout || c.AckTimeout > longIdle,
-		"AckTimeout: got %v, want %v to %v", c.AckTimeout, minAckTimeout, longIdle)
-	wrong(c.Poll < minPoll || c.Poll > maxPoll, "Poll: got %v, want %v to %v", c.Poll, minPoll, maxPoll)
-	wrong(c.Source.ExtendEvery >= c.AckTimeout,
+	var bad check.Errors
+	bad.That(c.Stream != "", "Stream: got none, want the key of the stream")
+	bad.That(c.Group != "", "Group: got none, want the name of the consumer group")
+	bad.That(c.Consumer != givenBack, "Consumer: got %q, want another name, because this one owns what was given back", givenBack)
+	bad.That(c.DeadLetters == "" || c.DeadLetters != c.Stream, "DeadLetters: got %q, which is the Stream, want another key", c.DeadLetters)
+	check.Between(&bad, "AckTimeout", c.AckTimeout, minAckTimeout, longIdle)
+	check.Between(&bad, "Poll", c.Poll, minPoll, maxPoll)
+	bad.That(c.Source.ExtendEvery < c.AckTimeout,
 		"Source.ExtendEvery: got %v, want less than AckTimeout, %v", c.Source.ExtendEvery, c.AckTimeout)
-	wrong(c.BodyField == c.KeyField, "BodyField and KeyField: got %q for both, want two names", c.BodyField)
-	return errors.Join(errs...)
+	bad.That(c.BodyField != c.KeyField, "BodyField and KeyField: got %q for both, want two names", c.BodyField)
+	return bad.Err(ErrConfig)
 }

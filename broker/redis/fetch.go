@@ -12,6 +12,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/weir-go/weir/broker"
+	"github.com/weir-go/weir/broker/internal/batch"
 )
 
 // What claimScript does with orphans.
@@ -28,7 +29,7 @@ type fetcher struct {
 
 	client goredis.UniversalClient
 	reader reader
-	acks   acks
+	acks   batch.Batcher[*ack]
 
 	joined    bool   // the group was there
 	rejoin    bool   // the group was there once
@@ -51,7 +52,7 @@ func newFetcher(c Config) *fetcher {
 		cursor:  "-",
 		held:    map[string]*receipt{},
 	}
-	f.acks.f = f
+	f.acks.Send, f.acks.Senders, f.acks.Most, f.acks.Time = f.sendAcks, ackers, maxAcks, ackTime
 	f.reader = reader{node: f.node, limit: 2 * c.Poll, wake: make(chan struct{}, 1)}
 	return f
 }
@@ -203,7 +204,7 @@ func (f *fetcher) failed(ctx context.Context, err error) error {
 // knowing them, and deletes the consumer from the group.
 func (f *fetcher) Close(ctx context.Context) error {
 	f.reader.close()
-	f.acks.work.Wait()
+	f.acks.Wait()
 	err := f.leave(ctx)
 	if errClose := f.client.Close(); errClose != nil {
 		err = errors.Join(err, fmt.Errorf("redis: close: %w", errClose))

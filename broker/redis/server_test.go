@@ -15,6 +15,7 @@ import (
 
 	"github.com/weir-go/weir/broker"
 	"github.com/weir-go/weir/broker/brokertest"
+	"github.com/weir-go/weir/broker/internal/servertest"
 	"github.com/weir-go/weir/broker/redis"
 )
 
@@ -48,11 +49,11 @@ const group = "workers"
 
 // A server is a process of redis-server that keeps its data on disk.
 type server struct {
-	args   []string
+	servertest.Process
+
 	addr   string
 	dir    string
 	client *goredis.Client
-	cmd    *exec.Cmd
 }
 
 var _ brokertest.Server = (*server)(nil)
@@ -69,21 +70,19 @@ func startServer(t testing.TB, args ...string) *server {
 // it fails instead.
 func start(t testing.TB, args ...string) *server {
 	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		if os.Getenv("WEIR_BROKERS") == "required" {
-			t.Fatalf("there is no redis-server: %v", err)
-		}
-		t.Skipf("NOT TESTED: there is no redis-server (Debian's package redis-server): %v", err)
-	}
+	_, missing := exec.LookPath("redis-server")
+	servertest.Require(t, "redis-server (Debian's package redis-server)", missing)
 	dir, err := os.MkdirTemp("", "weir-redis-") //nolint:usetesting // the shared server outlives a test
 	do(t, err)
-	s := &server{addr: freeAddr(t), dir: dir}
+	s := &server{addr: servertest.FreeAddr(t), dir: dir}
 	_, port, _ := net.SplitHostPort(s.addr)
-	s.args = append([]string{
+	args = append([]string{
 		"--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "yes",
 		"--appendfsync", "always", "--daemonize", "no",
 	}, args...)
 	s.client = goredis.NewClient(&goredis.Options{Addr: s.addr, PoolSize: 20})
+	s.Command = func() *exec.Cmd { return exec.CommandContext(context.Background(), "redis-server", args...) }
+	s.Ready = func(ctx context.Context) error { return s.client.Ping(ctx).Err() }
 	if err := s.Restart(); err != nil {
 		s.end()
 		t.Fatal(err)
@@ -98,48 +97,7 @@ func (s *server) end() {
 	_ = os.RemoveAll(s.dir)
 }
 
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	var config net.ListenConfig
-	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func (s *server) Addr() string { return s.addr }
-
-func (s *server) Stop() error {
-	if s.cmd == nil {
-		return nil
-	}
-	err := s.cmd.Process.Kill()
-	_ = s.cmd.Wait()
-	s.cmd = nil
-	return err
-}
-
-func (s *server) Restart() error {
-	s.cmd = exec.CommandContext(context.Background(), "redis-server", s.args...)
-	if err := s.cmd.Start(); err != nil {
-		s.cmd = nil
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	for {
-		err := s.client.Ping(ctx).Err()
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("redis-server at %s does not answer: %w", s.addr, err)
-		}
-		<-time.After(10 * time.Millisecond)
-	}
-}
 
 func (s *server) Create(ctx context.Context, queue string, _ brokertest.QueueConfig) error {
 	return s.client.XGroupCreateMkStream(ctx, queue, group, "0").Err()

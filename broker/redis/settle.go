@@ -36,7 +36,7 @@ func (r *receipt) Ack(ctx context.Context) error {
 		if r.f.Delete {
 			return ackScript.Run(ctx, node, []string{r.f.Stream}, r.f.Group, r.entry.id).Int64()
 		}
-		return r.f.acks.do(ctx, r.entry.id)
+		return r.f.ack(ctx, r.entry.id)
 	})
 }
 

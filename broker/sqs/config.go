@@ -1,9 +1,9 @@
 package sqs
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -11,6 +11,7 @@ import (
 	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/weir-go/weir/broker"
+	"github.com/weir-go/weir/internal/check"
 )
 
 // An API has the methods of the client of SQS that a source uses.
@@ -86,27 +87,14 @@ func (c Config) fifo() bool { return strings.HasSuffix(c.QueueURL, ".fifo") }
 const most = 10
 
 func (c Config) withDefaults() Config {
-	if c.Visibility == 0 {
-		c.Visibility = 30 * time.Second
+	c.Visibility, c.Wait = cmp.Or(c.Visibility, 30*time.Second), cmp.Or(c.Wait, 3*time.Second)
+	c.Receives = cmp.Or(c.Receives, 8)
+	if c.Batch == 0 && c.fifo() {
+		c.Batch = 1
 	}
-	if c.Wait == 0 {
-		c.Wait = 3 * time.Second
-	}
-	if c.Receives == 0 {
-		c.Receives = 8
-	}
-	if c.Batch == 0 {
-		c.Batch = most
-		if c.fifo() {
-			c.Batch = 1
-		}
-	}
-	if c.Source.ExtendEvery == 0 {
-		c.Source.ExtendEvery = c.Visibility / 2
-	}
-	if c.Source.Logger == nil {
-		c.Source.Logger = slog.Default()
-	}
+	c.Batch = cmp.Or(c.Batch, most)
+	c.Source.ExtendEvery = cmp.Or(c.Source.ExtendEvery, c.Visibility/2)
+	c.Source.Logger = cmp.Or(c.Source.Logger, slog.Default())
 	return c
 }
 
@@ -116,27 +104,22 @@ const (
 )
 
 func (c Config) validate() error {
-	var errs []error
-	wrong := func(is bool, format string, args ...any) {
-		if is {
-			errs = append(errs, fmt.Errorf("%w: "+format, append([]any{ErrConfig}, args...)...))
-		}
-	}
-	wrong(c.Client == nil, "Client: got none, want a client of SQS")
-	wrong(c.QueueURL == "", "QueueURL: got none, want the address of the queue")
-	wrong(!seconds(c.Visibility, time.Second, maxVisibility),
+	var bad check.Errors
+	bad.That(c.Client != nil, "Client: got none, want a client of SQS")
+	bad.That(c.QueueURL != "", "QueueURL: got none, want the address of the queue")
+	bad.That(seconds(c.Visibility, time.Second, maxVisibility),
 		"Visibility: got %v, want whole seconds from 1s to %v", c.Visibility, maxVisibility)
-	wrong(!seconds(c.Wait, time.Second, maxWait), "Wait: got %v, want whole seconds from 1s to %v", c.Wait, maxWait)
-	wrong(c.Receives < 1, "Receives: got %d, want 1 or more", c.Receives)
-	wrong(c.Batch < 1 || c.Batch > most, "Batch: got %d, want 1 to %d", c.Batch, most)
-	wrong(!seconds(c.RequeueDelay, 0, maxVisibility),
+	bad.That(seconds(c.Wait, time.Second, maxWait), "Wait: got %v, want whole seconds from 1s to %v", c.Wait, maxWait)
+	bad.That(c.Receives >= 1, "Receives: got %d, want 1 or more", c.Receives)
+	check.Between(&bad, "Batch", c.Batch, 1, most)
+	bad.That(seconds(c.RequeueDelay, 0, maxVisibility),
 		"RequeueDelay: got %v, want whole seconds from 0 to %v", c.RequeueDelay, maxVisibility)
-	wrong(c.Source.ExtendEvery >= c.Visibility,
+	bad.That(c.Source.ExtendEvery < c.Visibility,
 		"Source.ExtendEvery: got %v, want less than Visibility, %v", c.Source.ExtendEvery, c.Visibility)
-	wrong(c.DeadLetterURL != "" && c.DeadLetterURL == c.QueueURL, "DeadLetterURL: got the QueueURL, want another queue")
-	wrong(c.DeadLetterURL != "" && strings.HasSuffix(c.DeadLetterURL, ".fifo") != c.fifo(),
+	bad.That(c.DeadLetterURL == "" || c.DeadLetterURL != c.QueueURL, "DeadLetterURL: got the QueueURL, want another queue")
+	bad.That(c.DeadLetterURL == "" || strings.HasSuffix(c.DeadLetterURL, ".fifo") == c.fifo(),
 		"DeadLetterURL: got %q for the queue %q, want both FIFO or both standard", c.DeadLetterURL, c.QueueURL)
-	return errors.Join(errs...)
+	return bad.Err(ErrConfig)
 }
 
 // seconds reports whether d is a whole number of seconds from lo to hi.

@@ -13,6 +13,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/weir-go/weir/broker"
+	"github.com/weir-go/weir/broker/internal/batch"
+)
+
+const (
+	// senders is the number of batches of one kind at the same time.
+	senders = 4
+	// patience bounds a request beyond the time for which SQS itself waits.
+	patience = 20 * time.Second
 )
 
 // A fetcher reads one queue. Requests for messages run in goroutines of their own, because
@@ -20,8 +28,8 @@ import (
 type fetcher struct {
 	Config
 
-	deletes batcher[string]
-	changes batcher[change]
+	deletes *batch.Batcher[string]
+	changes *batch.Batcher[change]
 	dead    deadLetters
 	news    chan struct{} // holds an element after a request has ended
 	work    sync.WaitGroup
@@ -39,7 +47,8 @@ var _ broker.Fetcher = (*fetcher)(nil)
 
 func newFetcher(c Config) *fetcher {
 	f := &fetcher{Config: c, news: make(chan struct{}, 1), parallel: 1}
-	f.deletes.send, f.changes.send = f.delete, f.change
+	f.deletes = &batch.Batcher[string]{Send: f.delete, Senders: senders, Most: most, Time: patience}
+	f.changes = &batch.Batcher[change]{Send: f.change, Senders: senders, Most: most, Time: patience}
 	f.dead.fetcher = f
 	return f
 }
@@ -189,8 +198,8 @@ func (f *fetcher) Close(ctx context.Context) error {
 	go func() {
 		defer close(ended)
 		f.work.Wait()
-		f.deletes.work.Wait()
-		f.changes.work.Wait()
+		f.deletes.Wait()
+		f.changes.Wait()
 	}()
 	select {
 	case <-ended:

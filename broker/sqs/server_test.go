@@ -21,15 +21,17 @@ import (
 
 	"github.com/weir-go/weir/broker"
 	"github.com/weir-go/weir/broker/brokertest"
+	"github.com/weir-go/weir/broker/internal/servertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A server is a process of node with a server of SQS, which keeps everything in memory.
 type server struct {
+	servertest.Process
+
 	addr   string
 	client *awssqs.Client
-	cmd    *exec.Cmd
 }
 
 var _ brokertest.Server = (*server)(nil)
@@ -42,15 +44,20 @@ func startServer(t testing.TB) *server {
 	if _, err := os.Stat("node/node_modules/local-aws-sqs"); missing == nil {
 		missing = err
 	}
-	if missing != nil {
-		if os.Getenv("WEIR_BROKERS") == "required" {
-			t.Fatalf("there is no server of SQS: %v", missing)
-		}
-		t.Skipf("NOT TESTED: there is no server of SQS (npm ci --ignore-scripts in broker/sqs/node): %v", missing)
-	}
-	s := &server{addr: freeAddr(t)}
+	servertest.Require(t, "server of SQS (npm ci --ignore-scripts in broker/sqs/node)", missing)
+	s := &server{addr: servertest.FreeAddr(t)}
 	client, done := newClient(s.addr)
 	s.client = client
+	s.Command = func() *exec.Cmd {
+		_, port, _ := net.SplitHostPort(s.addr)
+		cmd := exec.CommandContext(context.Background(), "node", "node/sqs.js", port)
+		cmd.Stderr = os.Stderr
+		return cmd
+	}
+	s.Ready = func(ctx context.Context) error {
+		_, err := s.client.ListQueues(ctx, &awssqs.ListQueuesInput{})
+		return err
+	}
 	t.Cleanup(func() {
 		done()
 		_ = s.Stop()
@@ -59,17 +66,6 @@ func startServer(t testing.TB) *server {
 		t.Fatal(err)
 	}
 	return s
-}
-
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	var config net.ListenConfig
-	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // newClient returns a client of the server at addr, and a function that closes its idle
@@ -85,38 +81,6 @@ func newClient(addr string) (client *awssqs.Client, done func()) {
 }
 
 func (s *server) Addr() string { return s.addr }
-
-func (s *server) Stop() error {
-	if s.cmd == nil {
-		return nil
-	}
-	err := s.cmd.Process.Kill()
-	_ = s.cmd.Wait()
-	s.cmd = nil
-	return err
-}
-
-func (s *server) Restart() error {
-	_, port, _ := net.SplitHostPort(s.addr)
-	s.cmd = exec.CommandContext(context.Background(), "node", "node/sqs.js", port)
-	s.cmd.Stderr = os.Stderr
-	if err := s.cmd.Start(); err != nil {
-		s.cmd = nil
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	for {
-		_, err := s.client.ListQueues(ctx, &awssqs.ListQueuesInput{})
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("the server of SQS at %s does not answer: %w", s.addr, err)
-		}
-		<-time.After(20 * time.Millisecond)
-	}
-}
 
 // url returns the address of a queue. The server looks at its last part alone.
 func (s *server) url(queue string) string { return queueURL(s.addr, queue) }

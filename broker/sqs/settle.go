@@ -51,7 +51,7 @@ func (f *fetcher) message(m types.Message) *broker.Message {
 // more. SQS may also accept an old receipt and deliver the message again nevertheless.
 func (r *receipt) Ack(ctx context.Context) error {
 	return r.outcome(retry(ctx, func() error {
-		return r.f.deletes.do(ctx, aws.ToString(r.message.ReceiptHandle))
+		return r.f.deletes.Do(ctx, aws.ToString(r.message.ReceiptHandle))
 	}))
 }
 
@@ -72,7 +72,7 @@ func (r *receipt) Extend(ctx context.Context) error { return r.hide(ctx, r.f.Vis
 // hide has SQS deliver the message again after d.
 func (r *receipt) hide(ctx context.Context, d time.Duration) error {
 	return r.outcome(retry(ctx, func() error {
-		return r.f.changes.do(ctx, change{handle: aws.ToString(r.message.ReceiptHandle), seconds: wholeSeconds(d)})
+		return r.f.changes.Do(ctx, change{handle: aws.ToString(r.message.ReceiptHandle), seconds: wholeSeconds(d)})
 	}))
 }
 

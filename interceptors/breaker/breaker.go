@@ -57,12 +57,12 @@ type Config struct {
 }
 
 func (c *Config) defaults() {
-	c.Name = check.Or(c.Name, "default")
-	c.Window = check.Or(c.Window, 10*time.Second)
-	c.MinCalls = check.Or(c.MinCalls, 20)
-	c.FailureRatio = check.Or(c.FailureRatio, 0.5)
-	c.OpenFor = check.Or(c.OpenFor, 5*time.Second)
-	c.Probes = check.Or(c.Probes, 3)
+	c.Name = cmp.Or(c.Name, "default")
+	c.Window = cmp.Or(c.Window, 10*time.Second)
+	c.MinCalls = cmp.Or(c.MinCalls, 20)
+	c.FailureRatio = cmp.Or(c.FailureRatio, 0.5)
+	c.OpenFor = cmp.Or(c.OpenFor, 5*time.Second)
+	c.Probes = cmp.Or(c.Probes, 3)
 }
 
 func (c *Config) validate(opts []Option) error {

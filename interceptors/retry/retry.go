@@ -1,6 +1,7 @@
 package retry
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -76,15 +77,15 @@ type Config struct {
 }
 
 func (c *Config) defaults() {
-	c.MaxAttempts = check.Or(c.MaxAttempts, 3)
-	c.InitialBackoff = check.Or(c.InitialBackoff, 50*time.Millisecond)
-	c.MaxBackoff = check.Or(c.MaxBackoff, max(time.Second, c.InitialBackoff))
-	c.Multiplier = check.Or(c.Multiplier, 2)
+	c.MaxAttempts = cmp.Or(c.MaxAttempts, 3)
+	c.InitialBackoff = cmp.Or(c.InitialBackoff, 50*time.Millisecond)
+	c.MaxBackoff = cmp.Or(c.MaxBackoff, max(time.Second, c.InitialBackoff))
+	c.Multiplier = cmp.Or(c.Multiplier, 2)
 	if len(c.Codes) == 0 {
 		c.Codes = []codes.Code{codes.Unavailable}
 	}
-	c.BudgetTokens = check.Or(c.BudgetTokens, 50)
-	c.BudgetRatio = check.Or(c.BudgetRatio, 0.1)
+	c.BudgetTokens = cmp.Or(c.BudgetTokens, 50)
+	c.BudgetRatio = cmp.Or(c.BudgetRatio, 0.1)
 }
 
 func (c *Config) validate() error {

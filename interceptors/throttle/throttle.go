@@ -44,10 +44,10 @@ type Config struct {
 }
 
 func (c *Config) defaults() {
-	c.Name = check.Or(c.Name, "default")
-	c.K = check.Or(c.K, 2)
-	c.Evidence = check.Or(c.Evidence, 10)
-	c.Window = check.Or(c.Window, 2*time.Second)
+	c.Name = cmp.Or(c.Name, "default")
+	c.K = cmp.Or(c.K, 2)
+	c.Evidence = cmp.Or(c.Evidence, 10)
+	c.Window = cmp.Or(c.Window, 2*time.Second)
 }
 
 func (c *Config) validate() error {

@@ -69,6 +69,8 @@ var rules = []rule{
 		"admit", "streamcredit", "internal/check", "internal/statustext", grpc, grpc + "/codes", grpc + "/status",
 		"google.golang.org/genproto/googleapis/rpc/errdetails",
 	}},
+	{dir: "broker/internal/batch"},
+	{dir: "broker/internal/servertest"}, // for tests
 	{dir: "broker/brokertest", may: []string{"broker"}},
 	{dir: "weirtest", may: []string{"admit", "interceptors", "internal/inside", grpc + "/..."}},
 	{dir: "metrics", may: watchers},

@@ -53,12 +53,3 @@ func (e Errors) Err(kind error) error {
 	}
 	return fmt.Errorf("%w: %w", kind, errors.Join(e...))
 }
-
-// Or returns v, or def if v is the zero value.
-func Or[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
-}
