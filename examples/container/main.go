@@ -17,14 +17,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/weir-go/weir/examples/internal/child"
 	"github.com/weir-go/weir/examples/internal/container"
 	"github.com/weir-go/weir/examples/internal/live"
+	"github.com/weir-go/weir/examples/internal/program"
 )
 
 //go:embed page.html
@@ -41,7 +40,7 @@ func parse(args []string) (flags, error) {
 	set.StringVar(&f.addr, "addr", "127.0.0.1:8418", "where to serve the page; empty for nowhere")
 	set.StringVar(&f.html, "html", "", "file to keep the page in")
 	set.Uint64Var(&f.seed, "seed", 1, "seed of arrivals")
-	if err := set.Parse(args); err != nil {
+	if err := program.Parse(set, args); err != nil {
 		return f, err
 	}
 	if set.NArg() > 0 {
@@ -58,19 +57,13 @@ func parse(args []string) (flags, error) {
 
 func main() {
 	child.Main(container.Serve)
-	f, err := parse(os.Args[1:])
-	if errors.Is(err, flag.ErrHelp) {
-		return
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	if err == nil {
-		err = demonstrate(ctx, f, os.Stdout)
-	}
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	program.Main(func(ctx context.Context) error {
+		f, err := parse(os.Args[1:])
+		if err != nil {
+			return err
+		}
+		return demonstrate(ctx, f, os.Stdout)
+	})
 }
 
 const memory = 256 << 20

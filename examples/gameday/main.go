@@ -15,10 +15,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/weir-go/weir/examples/internal/program"
 )
 
 type flags struct {
@@ -40,15 +40,8 @@ func parse(args []string) (flags, error) {
 	set.DurationVar(&f.after, "after", 2*time.Second, "when the system breaks")
 	set.StringVar(&f.addr, "addr", "127.0.0.1:9466", "where to serve /metrics")
 	set.Uint64Var(&f.seed, "seed", 1, "seed of arrivals and service times")
-	set.SetOutput(io.Discard) // main prints the error
-	switch err := set.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		set.SetOutput(os.Stdout)
-		fmt.Println("Usage of gameday:")
-		set.PrintDefaults()
+	if err := program.Parse(set, args); err != nil {
 		return f, err
-	case err != nil:
-		return f, fmt.Errorf("gameday: %w (-h lists the flags)", err)
 	}
 	return f, f.validate(set.Args())
 }
@@ -72,19 +65,13 @@ func (f flags) validate(args []string) error {
 }
 
 func main() {
-	f, err := parse(os.Args[1:])
-	if errors.Is(err, flag.ErrHelp) {
-		return
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	if err == nil {
-		err = play(ctx, os.Stdout, f, sockets)
-	}
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	program.Main(func(ctx context.Context) error {
+		f, err := parse(os.Args[1:])
+		if err != nil {
+			return err
+		}
+		return play(ctx, os.Stdout, f, sockets)
+	})
 }
 
 // play runs the system until its time is over or ctx ends.

@@ -17,16 +17,15 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/weir-go/weir/examples/internal/child"
 	"github.com/weir-go/weir/examples/internal/live"
+	"github.com/weir-go/weir/examples/internal/program"
 )
 
 //go:embed page.html
@@ -45,13 +44,7 @@ func main() {
 	addr := flag.String("addr", "127.0.0.1:8419", "where to serve the page; empty for nowhere")
 	html := flag.String("html", "", "file to keep the page in")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := demonstrate(ctx, *addr, *html, os.Stdout)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	program.Main(func(ctx context.Context) error { return demonstrate(ctx, *addr, *html, os.Stdout) })
 }
 
 // demonstrate runs both consumers at the same time, with the page beside them.

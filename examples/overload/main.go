@@ -17,12 +17,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/weir-go/weir/examples/internal/child"
 	"github.com/weir-go/weir/examples/internal/live"
+	"github.com/weir-go/weir/examples/internal/program"
 )
 
 type flags struct {
@@ -42,15 +41,8 @@ func parse(args []string) (flags, error) {
 	set.StringVar(&f.addr, "addr", "127.0.0.1:8417", "where to serve the page; empty for nowhere")
 	set.Uint64Var(&f.seed, "seed", 1, "seed of arrivals and waiting times")
 	set.StringVar(&f.html, "html", "", "file to keep the page in")
-	set.SetOutput(io.Discard) // main prints the error
-	switch err := set.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		set.SetOutput(os.Stdout)
-		fmt.Println("Usage of overload:")
-		set.PrintDefaults()
+	if err := program.Parse(set, args); err != nil {
 		return f, err
-	case err != nil:
-		return f, fmt.Errorf("overload: %w (-h lists what is wanted)", err)
 	}
 	return f, f.validate(set.Args())
 }
@@ -74,20 +66,13 @@ func (f flags) validate(args []string) error {
 
 func main() {
 	child.Main(serveChild)
-	f, err := parse(os.Args[1:])
-	if errors.Is(err, flag.ErrHelp) {
-		return
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	if err == nil {
-		show := newShow()
-		err = demonstrate(ctx, f, newPlay(show, f), os.Stdout)
-	}
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	program.Main(func(ctx context.Context) error {
+		f, err := parse(os.Args[1:])
+		if err != nil {
+			return err
+		}
+		return demonstrate(ctx, f, newPlay(newShow(), f), os.Stdout)
+	})
 }
 
 // demonstrate performs a play, with the page beside it.

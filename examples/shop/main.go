@@ -15,11 +15,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/weir-go/weir/examples/internal/live"
+	"github.com/weir-go/weir/examples/internal/program"
 )
 
 //go:embed page.html
@@ -44,15 +43,8 @@ func parse(args []string) (flags, error) {
 	set.StringVar(&f.addr, "addr", "127.0.0.1:8418", "where to serve the page; empty for nowhere")
 	set.StringVar(&f.html, "html", "", "file to keep the page in")
 	set.Uint64Var(&f.seed, "seed", 1, "seed of arrivals and service times")
-	set.SetOutput(io.Discard) // main prints the error
-	switch err := set.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		set.SetOutput(os.Stdout)
-		fmt.Println("Usage of shop:")
-		set.PrintDefaults()
+	if err := program.Parse(set, args); err != nil {
 		return f, err
-	case err != nil:
-		return f, fmt.Errorf("shop: %w (-h lists what is wanted)", err)
 	}
 	return f, f.validate(set.Args())
 }
@@ -75,19 +67,13 @@ func (f flags) validate(args []string) error {
 }
 
 func main() {
-	f, err := parse(os.Args[1:])
-	if errors.Is(err, flag.ErrHelp) {
-		return
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	if err == nil {
-		err = demonstrate(ctx, os.Stdout, f, sockets)
-	}
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	program.Main(func(ctx context.Context) error {
+		f, err := parse(os.Args[1:])
+		if err != nil {
+			return err
+		}
+		return demonstrate(ctx, os.Stdout, f, sockets)
+	})
 }
 
 func demonstrate(ctx context.Context, w io.Writer, f flags, n network) error {
