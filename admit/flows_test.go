@@ -80,7 +80,22 @@ type world struct {
 	lasts   time.Duration
 	workers int                 // if not 0, calls beyond so many wait inside
 	during  func(g *admit.Gate) // runs beside
+	stops   []stop
 	seed    uint64
+}
+
+// A stop is a time in which the process does not run. Calls that come or end then do so
+// afterwards, all at once.
+type stop struct{ at, lasts time.Duration }
+
+// runs returns when the process runs again, if it stands still at a time, or else that time.
+func (w world) runs(at time.Duration) time.Duration {
+	for _, s := range w.stops {
+		if at >= s.at && at < s.at+s.lasts {
+			return s.at + s.lasts
+		}
+	}
+	return at
 }
 
 // run plays a world in virtual time. Calls that come in the last MaxWait count too.
@@ -143,6 +158,8 @@ func (w world) run(t *testing.T) (tallies []*tally, s admit.Stats) {
 				case <-time.After(lasts):
 				case <-ctx.Done():
 				}
+				now := time.Since(begin)
+				time.Sleep(w.runs(now) - now)
 				mu.Lock()
 				defer mu.Unlock()
 				got.waited = append(got.waited, took)
@@ -172,6 +189,7 @@ func (w world) run(t *testing.T) (tallies []*tally, s admit.Stats) {
 			}
 			callers.Go(func() {
 				time.Sleep(st.from)
+				due := st.from
 				for {
 					mu.Lock() // calls draw from random as well
 					wait := time.Duration(random.ExpFloat64() / st.rate * float64(max(1, st.burst)) * float64(time.Second))
@@ -179,8 +197,9 @@ func (w world) run(t *testing.T) (tallies []*tally, s admit.Stats) {
 					if st.burst > 0 {
 						wait = time.Duration(float64(st.burst) / st.rate * float64(time.Second))
 					}
-					time.Sleep(wait)
-					if time.Since(begin) >= end {
+					due += wait
+					time.Sleep(w.runs(due) - time.Since(begin))
+					if due >= end {
 						return
 					}
 					for range max(1, st.burst) {

@@ -39,8 +39,8 @@ type Gate struct {
 
 	mu        sync.Mutex // guards the fields below
 	cfg       config
-	turns     *turn.Queue   // the pointer is set by New and does not change
-	pace      time.Duration // mean time between two permits that come back at the limit
+	turns     *turn.Queue // the pointer is set by New and does not change
+	pace      pacer
 	draining  bool
 	algorithm ownership
 	refusals  refusals
@@ -262,7 +262,7 @@ func (g *Gate) holdLocked(c turn.Call, cost int, now time.Duration) claim {
 
 // roomLocked returns the gate's state as package turn knows it.
 func (g *Gate) roomLocked(s word, now time.Duration) turn.Room {
-	return turn.Room{Limit: s.limit(), InFlight: s.inFlight(), Now: now, Pace: g.pace}
+	return turn.Room{Limit: s.limit(), InFlight: s.inFlight(), Now: now, Pace: g.pace.least}
 }
 
 // refuseAndUnlock refuses a call that has not waited.

@@ -62,10 +62,10 @@ func (g *Gate) gatherLocked() {
 func (g *Gate) closeWindowLocked(now time.Duration, probes bool) limit.Window {
 	w := g.window.close(now, g.Limit(), g.inFlight.resetPeak(), probes)
 	if w.Succeeded > 0 {
-		g.pace = w.MeanLatency / time.Duration(w.Limit)
+		g.pace.see(now, w.Succeeded, w.MeanLatency, w.Limit)
 		g.yield.learn(w.MeanLatency)
 	}
 	turns := min(g.cfg.places(), max(2, w.Limit)) + 1
-	g.refusals.learn(turns, g.pace, g.cfg.maxWait(), w.Arrived, w.Completed())
+	g.refusals.learn(turns, g.pace.least, g.cfg.maxWait(), w.Arrived, w.Completed())
 	return w
 }

@@ -155,5 +155,5 @@ func (g *Gate) sampleLocked(c Call, why Reason, now, waited, left time.Duration,
 		r.RetryAfter = refusal.RetryAfter
 	}
 	r.Limit, r.InFlight, r.Queue = s.limit(), s.inFlight(), g.turns.Len()
-	r.Waiting, r.Standing, r.Pace = g.turns.Waiting(int(c.Class)), g.turns.Standing(int(c.Class)), g.pace
+	r.Waiting, r.Standing, r.Pace = g.turns.Waiting(int(c.Class)), g.turns.Standing(int(c.Class)), g.pace.least
 }
