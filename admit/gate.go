@@ -41,6 +41,7 @@ type Gate struct {
 	cfg       config
 	turns     *turn.Queue // the pointer is set by New and does not change
 	pace      pacer
+	crowd     crowd
 	draining  bool
 	algorithm ownership
 	refusals  refusals
@@ -75,6 +76,7 @@ func New(opts ...Option) (*Gate, error) {
 	g.cfg = cfg
 	g.waiters.New = func() any { return newWaiter() }
 	g.samples.init()
+	g.window.begin()
 	g.refusals.init(&cfg)
 	g.yield.init()
 	g.inFlight.setLimit(cfg.initial)

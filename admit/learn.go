@@ -65,6 +65,7 @@ func (g *Gate) closeWindowLocked(now time.Duration, probes bool) limit.Window {
 		g.pace.see(now, w.Succeeded, w.MeanLatency, w.Limit)
 		g.yield.learn(w.MeanLatency)
 	}
+	g.turns.Crowd(g.roomLocked(g.inFlight.load(), now), g.crowd.see(w))
 	turns := min(g.cfg.places(), max(2, w.Limit)) + 1
 	g.refusals.learn(turns, g.pace.least, g.cfg.maxWait(), w.Arrived, w.Completed())
 	return w

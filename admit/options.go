@@ -81,7 +81,9 @@ const (
 // then. While the queue stands, only about as many calls wait as there are permits, so
 // that a permit that comes back finds a call. Other newcomers are refused at once. The
 // queue drains again once it was empty for a while. In both states calls of a higher
-// class evict calls of lower classes.
+// class evict calls of lower classes. While the queue stands behind an adaptive limit and
+// goroutines wait for processors, no call waits most of the time, because waiters keep the
+// Go scheduler from looking at the network.
 type QueueConfig struct {
 	// Capacity bounds how many calls may wait, and so the memory that they take. Zero
 	// means 4096.

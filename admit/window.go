@@ -17,6 +17,9 @@ type window struct {
 	waits   schedulerWaits
 }
 
+// begin begins the first window.
+func (w *window) begin() { w.waits.mean() }
+
 // clear begins a new window.
 func (w *window) clear(now time.Duration) {
 	w.tally, w.start, w.pressed, w.bounded = tally{}, now, 0, 0

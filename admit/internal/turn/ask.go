@@ -103,7 +103,7 @@ func (q *Queue) beyondHandOver(c Call, limit int) bool {
 			n += other.n
 		}
 	}
-	return n >= handOver(limit)
+	return n >= q.handOver(limit)
 }
 
 // entitled reports whether a newcomer may wait even if the queue stands. It may if its

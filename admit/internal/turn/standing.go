@@ -1,6 +1,9 @@
 package turn
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // A queue is good while it drains and bad while it stands (Nichols and Jacobson,
 // "Controlling Queue Delay", ACM Queue 10(5), 2012). A queue that drains absorbs bursts,
@@ -38,6 +41,47 @@ type standing struct {
 	stands        bool
 }
 
+// A queue that stands has no waiters at all for bareTime, if the processors are scarce. Then
+// it has some again for a period and a little more, because nothing else tells whether it still
+// stands.
+const (
+	bareTime = 450 * time.Millisecond
+	lookTime = 50 * time.Millisecond
+)
+
+// Crowd tells the queue whether goroutines wait for processors, so that the hand-over of a
+// permit needs no waiters. The next calls are in the Go scheduler and in the network's buffers
+// then. A waiter does harm there. It becomes runnable when a call ends, so the processors have
+// no moment in which they look at the network, and all calls wait before they reach the queue.
+// Call Crowd from time to time.
+func (q *Queue) Crowd(r Room, crowded bool) {
+	switch {
+	case q.bare && (!crowded || r.Now >= q.bareUntil):
+		q.see(r)
+		q.bare, q.bareUntil = false, r.Now+periodOf(r)+lookTime
+	case !q.bare && crowded && r.Now >= q.bareUntil && q.standing():
+		q.bare, q.bareUntil = true, r.Now+bareTime
+	}
+}
+
+// standing reports whether the queue stands for some class.
+func (q *Queue) standing() bool {
+	return slices.ContainsFunc(q.order, func(c int) bool { return q.lines[c].state.stands })
+}
+
+// handOver returns the number of waiters for whose class the queue stands.
+func (q *Queue) handOver(limit int) int {
+	if q.bare {
+		return 0
+	}
+	return handOver(limit)
+}
+
+// periodOf returns the length of a period.
+func periodOf(r Room) time.Duration {
+	return min(max(period, time.Duration(r.Limit)*r.Pace), longestPeriod)
+}
+
 // see updates the states of all classes. Call it before the number of waiters changes.
 func (q *Queue) see(r Room) {
 	n, asked, served := 0, 0, 0
@@ -48,7 +92,11 @@ func (q *Queue) see(r Room) {
 			n, asked, served = n+l.n, asked+l.asked, served+l.served
 		}
 		for _, c := range q.order[first:i] {
-			q.lines[c].state.see(r, n, asked, served)
+			if s := &q.lines[c].state; q.bare && s.stands {
+				*s = standing{begun: r.Now, seen: r.Now, asked: asked, served: served, lost: asked - served - n, stands: true}
+			} else {
+				s.see(r, n, asked, served)
+			}
 		}
 	}
 }
@@ -67,7 +115,7 @@ func (s *standing) see(r Room, n, asked, served int) {
 		return
 	}
 	length := now - s.begun
-	if length < min(max(period, time.Duration(r.Limit)*r.Pace), longestPeriod) {
+	if length < periodOf(r) {
 		return
 	}
 	grown, done := asked-s.asked-(served-s.served), served-s.served

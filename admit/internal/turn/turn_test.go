@@ -197,6 +197,52 @@ func TestWhileTheQueueStands(t *testing.T) {
 	}
 }
 
+// Where processors are scarce, a queue that stands has no waiters of the classes for which it
+// stands, but for moments in which it looks whether it still does.
+func TestAQueueThatStandsInACrowd(t *testing.T) {
+	d := &desk{q: turn.New(classes(nil)), limit: 8}
+	each := func(n int) func(time.Duration) int { return func(time.Duration) int { return n } }
+	d.q.Crowd(d.room(), true)
+	if w, _ := d.come(one(normal)); w == nil {
+		t.Fatal("before it stands: got a call refused, want it to wait")
+	}
+	d.stands(normal, time.Second, each(4), each(2))
+	d.q.Crowd(d.room(), true)
+	d.serve(d.q.Len())
+	if w, v := d.come(one(normal)); w != nil || v.Why != turn.QueueFull {
+		t.Errorf("a crowd: got a call to wait (%+v), want it refused", v)
+	}
+	if w, _ := d.come(one(critical)); w == nil {
+		t.Error("a critical call, for which it does not stand: got it refused, want it to wait")
+	}
+	d.q.Crowd(d.room(), false)
+	if w, _ := d.come(one(normal)); w == nil {
+		t.Error("no crowd any more: got a call refused, want it to wait")
+	}
+	bare := func(lasts time.Duration, come, served int) (refused int) { // in ms without a place
+		for until := d.now + lasts; d.now < until; d.now += ms {
+			d.q.Crowd(d.room(), true)
+			for range come {
+				d.come(one(normal))
+			}
+			d.serve(served)
+			d.q.Crowd(d.room(), true)
+			if d.q.Full(d.limit) && d.q.Len() == 0 {
+				refused++
+			}
+		}
+		return refused
+	}
+	bare(time.Second, 4, 2)
+	if got := bare(6500*ms, 4, 2); got < 4000 || got > 5000 {
+		t.Errorf("6.5 s with twice the capacity: got %d ms without waiters, want about 450 of each 650", got)
+	}
+	bare(700*ms, 1, 2)
+	if got := bare(time.Second, 1, 2); got > 0 || d.q.Standing(normal) {
+		t.Errorf("half of the capacity, 0.7 s later: got %d ms without waiters and standing %v, want none", got, d.q.Standing(normal))
+	}
+}
+
 // A queue that is empty for a moment because its waiters gave up has not drained.
 func TestAQueueThatLosesItsWaitersStands(t *testing.T) {
 	for _, tt := range []struct {
