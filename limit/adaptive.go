@@ -82,6 +82,7 @@ type Adaptive struct {
 	doubt      bool    // base is not believed
 	evident    bool    // R is above S beyond chance, or goroutines wait for a processor
 	loaded     bool    // callers waited for permits when the probe began
+	served     float64 // successes a second before the probe
 	hold       float64 // seconds for which this phase lasts at most
 	drain      float64 // calls that must end before in flight is down to low
 	level      float64 // in flight at most, in the last window
@@ -138,6 +139,7 @@ const (
 	nearby       = 0.1  // limits that differ by less are one
 	jammedShare  = 0.5  // the same where latencies say little
 	crowdedShare = 0.1  // of the latency that is spent waiting for a processor
+	lossless     = 0.9  // of the successes a second, which a lower limit has to keep
 
 	untried  = 16.0 // times the initial limit, for growth before any call has ended
 	unproven = 4.0  // times the number in flight from which calls have ended
@@ -207,7 +209,7 @@ func (a *Adaptive) Update(w Window) int {
 	}
 	before := float64(a.Limit())
 	a.see(w, before)
-	if a.phase != cruising && a.loaded && w.Pressed == 0 {
+	if a.phase != cruising && a.loaded && w.Pressed == 0 && !a.seen.crowded() {
 		a.because(loadGone, &a.seen)
 		a.phase, a.seen = cruising, segment{} // the load is gone, and so is the other side of the comparison
 		return a.Limit()

@@ -10,7 +10,7 @@ func (a *Adaptive) startProbe(to float64, doubt bool) {
 		a.told.why = suspecting
 	}
 	a.low = max(a.min, min(math.Round(to), math.Round(a.limit)-1))
-	a.mark, a.loaded = a.low, a.seen.full()
+	a.mark, a.loaded, a.served = a.low, a.seen.full(), a.seen.successes().value
 	a.phase, a.doubt, a.sinceProbe, a.grewFrom = held, doubt, 0, 0
 	a.drain = max(0, a.level-a.low)
 	t := roundTrips * a.high.latency.value
@@ -69,8 +69,7 @@ func (a *Adaptive) judgeProbe() {
 		a.base = seen
 	}
 	knee := a.knee()
-	if (slower || !sound) && a.low > a.min && from*seen.value/a.high.latency.value < a.low+0.35*(from-a.low) {
-		// It queues down here, too, since the latency fell with the limit.
+	if (slower || !sound) && a.low > a.min && a.queuesAt(seen.value, from) {
 		a.limit, a.anchor, a.grewFrom = a.low, 0, 0
 		a.rate = low.rate()
 		a.high, a.base, a.sound = low, mean{}, false
@@ -90,6 +89,14 @@ func (a *Adaptive) judgeProbe() {
 	default:
 		a.settleAt(knee, 0)
 	}
+}
+
+// queuesAt reports whether calls queue at the limit of the probe, too, given the latency there
+// and the calls in flight before. They do if the latency fell with the limit. Where goroutines
+// wait for processors, latencies say less, but then as many calls succeed as before.
+func (a *Adaptive) queuesAt(latency, from float64) bool {
+	return from*latency/a.high.latency.value < a.low+0.35*(from-a.low) ||
+		a.loaded && a.seen.crowded() && a.seen.successes().value > lossless*a.served
 }
 
 // judgeNothing decides after a probe in which too few calls ended.
