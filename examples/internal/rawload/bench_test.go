@@ -142,10 +142,7 @@ func (c trial) run(b *testing.B) (r rawload.Result, cpu float64) {
 	if !p.Lines.Scan() {
 		b.Fatalf("server: got %v, want its address", p.Lines.Err())
 	}
-	l := &rawload.Load{
-		Addr: p.Lines.Text(), Method: demopb.DemoService_Work_FullMethodName, Message: message("raw"), Conns: 4,
-		Rate: c.rate, Patience: c.patience, Warm: seconds() / 2, Length: seconds(), Seed: uint64(time.Now().UnixNano()),
-	}
+	l := c.load(p.Lines.Text())
 	begin, used := time.Now(), time.Duration(0)
 	l.Edge = func() {
 		u, err := cpuTime(p.PID)
@@ -160,6 +157,14 @@ func (c trial) run(b *testing.B) (r rawload.Result, cpu float64) {
 		b.Fatal(err)
 	}
 	return r, cpu
+}
+
+// load returns the load for a server.
+func (c trial) load(addr string) *rawload.Load {
+	return &rawload.Load{
+		Addr: addr, Method: demopb.DemoService_Work_FullMethodName, Message: message("raw"), Conns: 4,
+		Rate: c.rate, Patience: c.patience, Warm: seconds() / 2, Length: seconds(), Seed: uint64(time.Now().UnixNano()),
+	}
 }
 
 // start starts the server on the first processor; this process keeps to another.
@@ -246,6 +251,41 @@ func BenchmarkOneCoreComputing(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// BenchmarkOneCoreHealthy counts the calls that a server refuses which computes for 2 ms and is
+// asked for half of what it can do, fresh and a second after it was asked for four times that.
+func BenchmarkOneCoreHealthy(b *testing.B) {
+	capacity := 1 / burns.Seconds()
+	for _, before := range []float64{0, 4} {
+		b.Run(fmt.Sprintf("before=%g", before), func(b *testing.B) {
+			for range b.N {
+				c := trial{config{Guard: "weir", Rounds: overload.Rounds(burns)}, capacity / 2, capacity, time.Second}
+				p := c.start(b)
+				if !p.Lines.Scan() {
+					b.Fatalf("server: got %v, want its address", p.Lines.Err())
+				}
+				l := c.load(p.Lines.Text())
+				if before > 0 {
+					l.Rate, l.Patience = before*capacity, 100*time.Millisecond
+					if _, err := l.Run(b.Context()); err != nil {
+						b.Fatal(err)
+					}
+					l = c.load(l.Addr)
+					l.Warm = time.Second
+				}
+				r, err := l.Run(b.Context())
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(float64(r.Offered), "calls")
+				b.ReportMetric(float64(r.Refused), "refused")
+				b.ReportMetric(float64(r.Lost), "lost")
+				b.ReportMetric(0, "ns/op")
+				_ = p.Stop()
+			}
+		})
 	}
 }
 
