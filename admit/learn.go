@@ -42,7 +42,10 @@ func (g *Gate) learnLocked(now time.Duration) (failure any) {
 	closed := g.closeWindowLocked(now, probes)
 	defer func() { failure = recover() }()
 	if probes {
-		defer func() { g.samples.mark.Store(int64(prober.Mark())) }()
+		defer func() {
+			g.samples.mark.Store(int64(prober.Mark()))
+			g.held = prober.Holds()
+		}()
 	}
 	if n := min(max(g.cfg.algorithm.Update(closed), 1), limit.Max); n != closed.Limit {
 		g.setLimitLocked(n)
