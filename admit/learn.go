@@ -65,10 +65,15 @@ func (g *Gate) gatherLocked() {
 func (g *Gate) closeWindowLocked(now time.Duration, probes bool) limit.Window {
 	w := g.window.close(now, g.Limit(), g.inFlight.resetPeak(), probes)
 	if w.Succeeded > 0 {
-		g.pace.see(now, w.Succeeded, w.MeanLatency, w.Limit)
+		calls := w.Succeeded
+		g.lasts.see(now, calls, w.MeanLatency, 1)
+		if w.Pressed == 0 && w.MaxInFlight < w.Limit {
+			calls = 0
+		}
+		g.pace.see(now, calls, w.MeanLatency, w.Limit)
 		g.yield.learn(w.MeanLatency)
 	}
 	turns := min(g.cfg.places(), max(2, w.Limit)) + 1
-	g.refusals.learn(turns, g.pace.least, g.cfg.maxWait(), w.Arrived, w.Completed())
+	g.refusals.learn(turns, g.lasts.least/time.Duration(w.Limit), g.cfg.maxWait(), w.Arrived, w.Completed())
 	return w
 }

@@ -74,7 +74,7 @@ func (s *standing) see(r Room, n, asked, served int) {
 		return
 	}
 	s.held = s.held || r.Held
-	length, least := now-s.begun, min(max(period, time.Duration(r.Limit)*r.Pace), longestPeriod)
+	length, least := now-s.begun, min(max(period, r.Lasts), longestPeriod)
 	if length < least {
 		return
 	}
