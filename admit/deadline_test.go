@@ -179,8 +179,9 @@ func TestDeadlineTooClose(t *testing.T) {
 func TestDeadlineTooCloseKnowsTheLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t, 4, queue(100, admit.Reject))
+		permits := takeN(t, g, 3)
 		teachClass(t, g, admit.Background, 100*ms) // a permit every 25 ms
-		permits := takeN(t, g, 4)
+		permits = append(permits, take(t, g))
 		all, leave := context.WithCancel(t.Context())
 		for range 8 {
 			start(all, g, admit.Default)
@@ -295,7 +296,9 @@ func TestDeadlineTooCloseKnowsClasses(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			g := newGate(t, 4, queue(400, admit.Reject))
+			permits := takeN(t, g, 3)
 			teachClass(t, g, admit.Background, 10*ms)
+			release(permits)
 			update(t, g, tt.option)
 			for range tt.held {
 				start(t.Context(), g, admit.Background)

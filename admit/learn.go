@@ -42,7 +42,10 @@ func (g *Gate) learnLocked(now time.Duration) (failure any) {
 	closed := g.closeWindowLocked(now, probes)
 	defer func() { failure = recover() }()
 	if probes {
-		defer func() { g.samples.mark.Store(int64(prober.Mark())) }()
+		defer func() {
+			g.samples.mark.Store(int64(prober.Mark()))
+			g.held = prober.Holds()
+		}()
 	}
 	if n := min(max(g.cfg.algorithm.Update(closed), 1), limit.Max); n != closed.Limit {
 		g.setLimitLocked(n)
@@ -62,11 +65,16 @@ func (g *Gate) gatherLocked() {
 func (g *Gate) closeWindowLocked(now time.Duration, probes bool) limit.Window {
 	w := g.window.close(now, g.Limit(), g.inFlight.resetPeak(), probes)
 	if w.Succeeded > 0 {
-		g.pace.see(now, w.Succeeded, w.MeanLatency, w.Limit)
+		calls := w.Succeeded
+		g.lasts.see(now, calls, w.MeanLatency, 1)
+		if w.Pressed == 0 && w.MaxInFlight < w.Limit {
+			calls = 0
+		}
+		g.pace.see(now, calls, w.MeanLatency, w.Limit)
 		g.yield.learn(w.MeanLatency)
 	}
 	g.turns.Crowd(g.roomLocked(g.inFlight.load(), now), g.crowd.see(w))
 	turns := min(g.cfg.places(), max(2, w.Limit)) + 1
-	g.refusals.learn(turns, g.pace.least, g.cfg.maxWait(), w.Arrived, w.Completed())
+	g.refusals.learn(turns, g.lasts.least/time.Duration(w.Limit), g.cfg.maxWait(), w.Arrived, w.Completed())
 	return w
 }

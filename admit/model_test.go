@@ -114,6 +114,7 @@ type modelState struct {
 	asked, served, bad int
 	lost               int
 	stands             bool
+	excused            time.Duration
 }
 
 func key(class admit.Class, tenant string) [2]string { return [2]string{class.String(), tenant} }
@@ -178,11 +179,17 @@ func (m *model) see() {
 		grown, done := asked-s.asked-(served-s.served), served-s.served
 		more := grown > 0 && grown*grown > done
 		switch {
+		case s.idle >= 150*ms:
+			s.stands, s.bad, s.excused = false, 0, 0
 		case more && s.stands:
 		case 5*s.idle >= length, grown < 0 && grown*grown > done:
-			s.stands, s.bad = false, 0
+			s.stands, s.bad, s.excused = false, 0, 0
+		case done == 0 && s.excused < time.Second:
+			s.excused += length
+		case done == 0 && more:
+			s.stands = true
 		case s.idle > 0 && (lost-s.lost)*(lost-s.lost) <= done || !more:
-			s.bad = 0
+			s.bad, s.excused = 0, 0
 		default:
 			s.bad++
 			s.stands = s.stands || s.bad >= 3

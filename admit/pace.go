@@ -5,6 +5,9 @@ import "time"
 // A pacer estimates the pace, which is the time between two permits that come back while all
 // are in use. It is the mean latency divided by the limit. The gate's lock guards it.
 //
+// Calls that end while permits are free tell nothing about the pace. The calls that will
+// compete for the permits may be of another kind.
+//
 // The estimate refuses calls that would wait too long, so it must err towards admitting. If the
 // process does not run for a moment, the calls that run meanwhile take long, which says nothing
 // about the calls that come afterwards. So the pace is the least of the latest spans, just as
@@ -28,7 +31,7 @@ const (
 
 // see notes the calls of a window that ends now.
 func (p *pacer) see(now time.Duration, calls int, mean time.Duration, limit int) {
-	if p.n > 0 && now-p.since >= paceSpan {
+	if now-p.since >= paceSpan && (p.n > 0 || p.least > 0) {
 		p.spans[p.next] = p.mean()
 		p.next = (p.next + 1) % paceSpans
 		p.since, p.n, p.sum = now, 0, 0
@@ -41,10 +44,10 @@ func (p *pacer) see(now time.Duration, calls int, mean time.Duration, limit int)
 			p.least = d
 		}
 	}
-	if p.least > 0 {
+	if p.least > 0 && p.n > 0 {
 		p.least = min(p.least, p.mean())
 	}
 }
 
-// mean returns the mean of the current span.
-func (p *pacer) mean() time.Duration { return seconds(p.sum / float64(p.n)) }
+// mean returns the mean of the current span, or 0 if no call is in it.
+func (p *pacer) mean() time.Duration { return seconds(p.sum / float64(max(1, p.n))) }

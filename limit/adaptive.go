@@ -178,7 +178,7 @@ func (a *Adaptive) Limit() int {
 	if a.climb.on {
 		l = a.climb.at
 	}
-	if a.phase == held || a.phase == awaiting && a.staysLow() {
+	if a.Holds() {
 		l = a.low
 	}
 	return int(min(max(l, a.min), a.max))
@@ -189,6 +189,9 @@ func (a *Adaptive) Min() int { return int(a.min) }
 
 // Mark implements Prober.
 func (a *Adaptive) Mark() int { return int(a.mark) }
+
+// Holds implements Prober.
+func (a *Adaptive) Holds() bool { return a.phase == held || a.phase == awaiting && a.staysLow() }
 
 // Update implements Algorithm.
 func (a *Adaptive) Update(w Window) int {

@@ -21,6 +21,9 @@ const (
 	// idlePart is the part of a period during which the queue must be empty to count as
 	// drained, as 1 in idlePart. A queue that clearly becomes shorter drains as well.
 	idlePart = 5
+	// longestPause is how long the queue may grow because no call is served, or because the
+	// limit is lowered to measure the server.
+	longestPause = time.Second
 )
 
 // handOver returns the number of waiters of a queue that stands. There is one for each
@@ -30,7 +33,9 @@ func handOver(limit int) int { return max(4, limit) }
 // A standing tells whether the queue stands for one class. It counts the calls of the
 // priority of the class and above. A period is bad if more calls came than were served,
 // and the queue was never empty or became empty only because waiters were lost. Each
-// difference must exceed chance, which is the square root of the number served.
+// difference must exceed chance, which is the square root of the number served. For
+// longestPause, a period does not count if no call was served in it, or if the limit was
+// lowered to measure the server.
 type standing struct {
 	begun         time.Duration // of the period
 	seen          time.Duration // time of the last update
@@ -39,6 +44,8 @@ type standing struct {
 	lost          int           // the same: calls that came and were neither served nor wait
 	bad           int           // bad periods in a row
 	stands        bool
+	held          bool          // the limit was lowered for a moment in the period
+	excused       time.Duration // of periods that do not count, since one was good
 }
 
 // A queue that stands has no waiters at all for bareTime, if the processors are scarce. Then
@@ -79,7 +86,7 @@ func (q *Queue) handOver(limit int) int {
 
 // periodOf returns the length of a period.
 func periodOf(r Room) time.Duration {
-	return min(max(period, time.Duration(r.Limit)*r.Pace), longestPeriod)
+	return min(max(period, r.Lasts), longestPeriod)
 }
 
 // see updates the states of all classes. Call it before the number of waiters changes.
@@ -111,24 +118,31 @@ func (s *standing) see(r Room, n, asked, served int) {
 	s.seen = now
 	lost := asked - served - n
 	if n == 0 && !s.stands && lost == s.lost { // a new period begins with an empty queue
-		*s = standing{begun: now, seen: now, asked: asked, served: served, lost: lost}
+		*s = standing{begun: now, seen: now, asked: asked, served: served, lost: lost, held: r.Held}
 		return
 	}
-	length := now - s.begun
-	if length < periodOf(r) {
+	s.held = s.held || r.Held
+	length, least := now-s.begun, periodOf(r)
+	if length < least {
 		return
 	}
 	grown, done := asked-s.asked-(served-s.served), served-s.served
 	more := grown > 0 && grown*grown > done
 	switch {
+	case s.idle >= least: // no call came for as long, so the totals are of another time
+		s.stands, s.bad, s.excused = false, 0, 0
 	case more && s.stands: // it stands, however few wait
 	case s.idle*idlePart >= length, grown < 0 && grown*grown > done:
-		s.stands, s.bad = false, 0
+		s.stands, s.bad, s.excused = false, 0, 0
+	case (s.held || done == 0) && s.excused < longestPause: // the server may serve them all afterwards
+		s.excused += length
+	case done == 0 && more:
+		s.stands = true
 	case !more, s.idle > 0 && (lost-s.lost)*(lost-s.lost) <= done:
-		s.bad = 0
+		s.bad, s.excused = 0, 0
 	default:
 		s.bad++
 		s.stands = s.stands || s.bad >= periods
 	}
-	s.begun, s.idle, s.asked, s.served, s.lost = now, 0, asked, served, lost
+	s.begun, s.idle, s.asked, s.served, s.lost, s.held = now, 0, asked, served, lost, r.Held
 }

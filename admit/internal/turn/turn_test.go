@@ -32,9 +32,12 @@ type desk struct {
 	limit int
 	used  int
 	now   time.Duration
+	held  bool
 }
 
-func (d *desk) room() turn.Room { return turn.Room{Limit: d.limit, InFlight: d.used, Now: d.now} }
+func (d *desk) room() turn.Room {
+	return turn.Room{Limit: d.limit, InFlight: d.used, Now: d.now, Held: d.held}
+}
 
 // run lets a call in that must be.
 func (d *desk) run(t *testing.T, c turn.Call) *turn.Tenant {
@@ -125,7 +128,19 @@ func TestWhenTheQueueStands(t *testing.T) {
 	}{
 		{"twice the capacity", each(4), each(2), 450 * ms, 700 * ms},
 		{"a tenth more than the capacity", each(11), each(10), 450 * ms, 700 * ms},
-		{"nothing comes back", each(1), each(0), 450 * ms, 500 * ms},
+		{"nothing comes back", each(1), each(0), time.Second, 1200 * ms},
+		{"nothing comes back for 900 ms, then all", each(1), func(at time.Duration) int {
+			if at < 900*ms {
+				return 0
+			}
+			return 3
+		}, 0, 0},
+		{"nothing comes back for 900 ms, then less than comes", each(4), func(at time.Duration) int {
+			if at < 900*ms {
+				return 0
+			}
+			return 2
+		}, 1350 * ms, 1600 * ms},
 		{"the capacity", each(2), each(2), 0, 0},
 		{"a burst", burst(3000, 0), each(2), 0, 0},
 		{"a burst beside half of the capacity", burst(3000, 1), each(2), 0, 0},
@@ -145,6 +160,39 @@ func TestWhenTheQueueStands(t *testing.T) {
 		d := &desk{q: turn.New(classes(nil)), limit: 8}
 		if got := d.stands(normal, 3*time.Second, tt.come, tt.served); got < tt.from || got > tt.to {
 			t.Errorf("%s: got it to stand after %v, want %v to %v (0 is never)", tt.name, got, tt.from, tt.to)
+		}
+	}
+}
+
+// A limit that is low for a moment makes callers wait, and says nothing about the server. The
+// queue stands later then.
+func TestALimitThatIsHeldIsNoEvidence(t *testing.T) {
+	d := &desk{q: turn.New(classes(nil)), limit: 8, held: true}
+	each := func(n int) func(time.Duration) int { return func(time.Duration) int { return n } }
+	if got := d.stands(normal, 3*time.Second, each(4), each(2)); got < 1300*ms || got > 1600*ms {
+		t.Errorf("with a limit that is held low: got it to stand after %v, want 1.3s to 1.6s", got)
+	}
+}
+
+// A queue that stood and was empty for a while takes a burst again.
+func TestNoQueueStandsAfterAnIdleTime(t *testing.T) {
+	each := func(n int) func(time.Duration) int { return func(time.Duration) int { return n } }
+	for _, idle := range []time.Duration{200 * ms, time.Second, time.Hour} {
+		d := &desk{q: turn.New(classes(nil)), limit: 8}
+		d.stands(normal, time.Second, each(4), each(2))
+		for range 50 {
+			for range 4 {
+				d.come(one(normal))
+			}
+			d.now += ms
+		}
+		d.serve(1000)
+		d.now += idle
+		for i := range 300 {
+			if w, v := d.come(one(normal)); w == nil {
+				t.Errorf("call %d of a burst after %v without calls: got it refused (%v), want it to wait", i, idle, v.Why)
+				break
+			}
 		}
 	}
 }
