@@ -17,6 +17,18 @@ import (
 // loop is the read loop.
 func (s *session[O, I]) loop() {
 	defer close(s.done)
+	var err error
+	defer func() { // also after a panic of an interceptor or a codec
+		if err == nil {
+			err = abrupt(recover())
+		}
+		s.ended(err)
+	}()
+	err = s.readAll()
+}
+
+// readAll reads messages until that fails. It never returns nil.
+func (s *session[O, I]) readAll() error {
 	var scratch [1]I
 	for {
 		c, elements, err := s.wire.read(scratch[:0])
@@ -27,8 +39,7 @@ func (s *session[O, I]) loop() {
 		}
 		clear(elements) // only the buffer keeps them
 		if err != nil {
-			s.ended(err)
-			return
+			return err
 		}
 	}
 }
