@@ -32,6 +32,9 @@ type sending[T any] interface {
 	drop(n int)
 }
 
+// made reports whether a constructor made the sender.
+func (s *Sender[T]) made() bool { return s != nil && s.s != nil }
+
 // Send sends e once the receiver has requested it, and returns when the transport has taken it.
 // It waits for demand, for the receiver's byte window and for the transport. If ctx ends during
 // the first two waits, e was not sent and no credit is used. A write that the transport does not
