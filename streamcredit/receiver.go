@@ -102,8 +102,8 @@ func (r *Receiver[T]) Consume(n int) error {
 	return nil
 }
 
-// Cancel ends the direction and drops the buffered elements. reason is for people. The stream's
-// other direction goes on. Recv returns ErrClosed from then on. Cancel may wait for the
+// Cancel ends the direction and drops the buffered elements. reason is for people. The sender gets
+// its first 200 bytes. The stream's other direction goes on. Recv returns ErrClosed from then on. Cancel may wait for the
 // transport.
 func (r *Receiver[T]) Cancel(reason string) { r.s.cancelIn(reason) }
 
