@@ -49,10 +49,13 @@ func NewBytes(limit int64) (*Bytes, error) {
 	return &Bytes{limit: limit}, nil
 }
 
-// ServerOptions returns a stats handler, and the codec "proto" with a counter around it. The
+// ServerOptions of a nil Bytes are none. Otherwise it returns a stats handler, and the codec "proto" with a counter around it. The
 // server then uses that codec for every message, so use Bytes only if all messages are
 // protobuf. [Server] adds these options for ServerConfig.Bytes.
 func (b *Bytes) ServerOptions() []grpc.ServerOption {
+	if b == nil {
+		return nil
+	}
 	return []grpc.ServerOption{
 		grpc.StatsHandler(calls{b}),
 		grpc.ForceServerCodecV2(departures{encoding.GetCodecV2(encodingproto.Name), b}),
@@ -61,6 +64,9 @@ func (b *Bytes) ServerOptions() []grpc.ServerOption {
 
 // Stats returns a snapshot. It does not block.
 func (b *Bytes) Stats() BytesStats {
+	if b == nil {
+		return BytesStats{}
+	}
 	return BytesStats{Limit: b.limit, Used: b.used.Load(), Messages: b.messages.Load()}
 }
 
@@ -86,7 +92,7 @@ func (*Bytes) Name() string { return "bytes" }
 
 // Read returns the bytes that are held, divided by the limit.
 func (b *Bytes) Read() (float64, error) {
-	if b.limit == 0 {
+	if b == nil || b.limit == 0 {
 		return 0, nil
 	}
 	return float64(b.used.Load()) / float64(b.limit), nil

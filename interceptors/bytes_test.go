@@ -207,6 +207,15 @@ func TestBytesLevels(t *testing.T) {
 	_, err = interceptors.Server(interceptors.ServerConfig{Gate: newGate(t), Memory: 1 << 20, Bytes: new(interceptors.Bytes)})
 	wantSaid(t, err, "server: Memory: got 1048576 bytes")
 	wantSaid(t, err, "server: Bytes: got a zero Bytes")
+	for name, b := range map[string]*interceptors.Bytes{"nil": nil, "zero": {}} {
+		share, err := b.Read()
+		if level, _ := b.Pressure(); level != 0 || share != 0 || err != nil || b.Stats() != (interceptors.BytesStats{}) {
+			t.Errorf("%s: got level %d, share %v, %v and %+v, want nothing held", name, level, share, err, b.Stats())
+		}
+	}
+	if got := (*interceptors.Bytes)(nil).ServerOptions(); len(got) != 0 {
+		t.Errorf("options of nil: got %d, want none", len(got))
+	}
 }
 
 // The sizes follow from the memory, hold their bounds, and are said.

@@ -134,6 +134,9 @@ func (g Gates) validate(bad *check.Errors, c *ServerConfig, lasting bool) {
 		if c.Gate != nil && r.Gate != c.Gate {
 			bad.That(r.Gate.Name() != c.Gate.Name(), "%s: Gate: got the name %q of Gate, want one of its own", what, r.Gate.Name())
 		}
+		if c.Streams != nil && r.Gate != c.Streams {
+			bad.That(r.Gate.Name() != c.Streams.Name(), "%s: Gate: got the name %q of Streams, want one of its own", what, r.Gate.Name())
+		}
 		for j, before := range g[:i] {
 			r.after(bad, what, fmt.Sprintf("Gates[%d]", j), before)
 		}

@@ -288,6 +288,7 @@ func TestServerConfigSaysWhatIsWrong(t *testing.T) {
 		"Gates[0]: Gate: got the gate of Gate or Streams":           {Gate: g, Gates: interceptors.Gates{{Gate: g, Match: buy}}},
 		"Gates[0]: Gate: got the gate of Gate or Streams, want":     {Gate: h, Streams: g, Gates: interceptors.Gates{{Gate: g, Match: buy}}},
 		`Gates[1]: Gate: got the name "g" of Gates[0]`:              {Gates: interceptors.Gates{{Gate: g, Match: buy}, {Gate: gateNamed(t, "g", 1)}}},
+		`Gates[0]: Gate: got the name "g" of Streams, want one`:     {Streams: gateNamed(t, "g", 1), Gates: interceptors.Gates{{Gate: gateNamed(t, "g", 1), Match: buy}}},
 		`Gates[0]: Gate: got the name "g" of Gate, want one`:        {Gate: g, Gates: interceptors.Gates{{Gate: gateNamed(t, "g", 1), Match: buy}}},
 		"Gates[1]: got a rule that no call reaches, want it before": {Gates: interceptors.Gates{{Gate: g}, {Gate: h, Match: buy}}},
 		`Gates[1]: Match: got "/shop.Orders/Buy", which is for Gates[0] already`: {

@@ -142,7 +142,8 @@ type PropagationConfig struct {
 // A call fails at once with DEADLINE_EXCEEDED if its remaining time, less the margin, is not
 // more than the shortest time of a successful call of its method in the last 10 to 20
 // seconds. The time for which calls waited in [UnaryClient] is left out, because the gate
-// judges that.
+// judges that. If no call has succeeded for 100 ms, one call is sent anyway each 100 ms, because
+// the server may have become faster.
 func UnaryPropagation(c PropagationConfig) grpc.UnaryClientInterceptor {
 	p := newPropagation(c)
 	return func(
@@ -150,7 +151,7 @@ func UnaryPropagation(c PropagationConfig) grpc.UnaryClientInterceptor {
 	) error {
 		from := hopOf(ctx)
 		floor := p.floors.At(cc, method)
-		ctx, cancel, err := p.depart(ctx, from, floor.Shortest())
+		ctx, cancel, err := p.depart(ctx, from, floor)
 		if err != nil {
 			return err
 		}
@@ -174,7 +175,7 @@ func StreamPropagation(c PropagationConfig) grpc.StreamClientInterceptor {
 		ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption,
 	) (grpc.ClientStream, error) {
 		from := hopOf(ctx)
-		ctx, cancel, err := p.depart(ctx, from, 0)
+		ctx, cancel, err := p.depart(ctx, from, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -204,13 +205,13 @@ func newPropagation(c PropagationConfig) *propagation {
 	return &propagation{margin: max(c.DeadlineMargin, 0), floors: places.New(latency.NewMinimum)}
 }
 
-// depart returns the context of a call that leaves. It fails if the call has no more time
-// than shortest.
-func (p *propagation) depart(ctx context.Context, from *mark, shortest time.Duration) (context.Context, context.CancelFunc, error) {
+// depart returns the context of a call that leaves. It fails if the call has no time left, or
+// less than floor allows. A nil floor allows any.
+func (p *propagation) depart(ctx context.Context, from *mark, floor *latency.Minimum) (context.Context, context.CancelFunc, error) {
 	cancel := func() {}
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline) - p.margin
-		if left <= shortest {
+		if left <= 0 || floor != nil && !floor.Allows(left) {
 			return nil, nil, refusal.ErrTooClose
 		}
 		if p.margin > 0 {

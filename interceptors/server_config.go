@@ -60,7 +60,8 @@ type ServerConfig struct {
 }
 
 // Server returns server options for a guarded server, with all interceptors in the right
-// order. It returns an error that wraps ErrConfig and names every mistake:
+// order. A connection must be set up within 10 s (grpc.ConnectionTimeout, which you may append
+// to override it). It returns an error that wraps ErrConfig and names every mistake:
 //
 //   - no gate, a zero Gate, or a nil interceptor or option;
 //   - one gate in two places (long streams would take the permits of calls), two gates
@@ -90,6 +91,7 @@ func Server(c ServerConfig, opts ...ServerOption) ([]grpc.ServerOption, error) {
 		stream = append(stream, cfg.withoutGate)
 	}
 	server := []grpc.ServerOption{
+		grpc.ConnectionTimeout(handshakeTime),
 		grpc.MaxConcurrentStreams(cmp.Or(c.MaxConcurrentStreams, c.roomy())),
 		grpc.ChainUnaryInterceptor(append(unary, c.Inside...)...),
 		grpc.ChainStreamInterceptor(append(stream, c.InsideStreams...)...),
@@ -113,6 +115,10 @@ func (c *ServerConfig) config(opts []ServerOption) config {
 }
 
 const (
+	// handshakeTime bounds the set-up of a connection. gRPC's default is two minutes, for which
+	// a connection that sends nothing also holds up GracefulStop and Stop.
+	handshakeTime = 10 * time.Second
+
 	usualStreams = 1000
 	// spareStreams is room for the calls that the gates refuse.
 	spareStreams = 100

@@ -25,6 +25,11 @@ import (
 // program begins to shut down, or they end with ctx. A client that does not read the end of
 // its stream keeps its connection open until ctx ends.
 //
+// gRPC waits for connections that are being set up, even in Stop, and tells its clients nothing
+// before. A connection that sends nothing, such as the probe of a load balancer, may therefore
+// hold up Shutdown beyond the end of ctx, for as long as grpc.ConnectionTimeout allows. That is
+// 10 s from its start for the options of [Server], and otherwise two minutes by default.
+//
 // A running call keeps its permit until its handler returns, so a gate may have calls in
 // flight when Shutdown returns an error. Shutdown does not wait for a handler that continues
 // after its context ended, unless the server has the option grpc.WaitForHandlers.

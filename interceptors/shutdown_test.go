@@ -16,6 +16,7 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/internal/grpctest"
 )
 
 // shutdown calls Shutdown with some time, and checks that it returns after took, and what
@@ -120,6 +121,39 @@ func TestShutdownEndsWhatIsLeft(t *testing.T) {
 		synctest.Wait()
 		atRest(t, write)
 		atRest(t, streams)
+	})
+}
+
+// A connection that sends nothing, not even the preface of HTTP/2, holds up gRPC's own Stop until
+// it has timed out. Calls still end, after seconds and not minutes.
+func TestShutdownWithASilentConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		opts, err := interceptors.Server(interceptors.ServerConfig{Gate: g})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := grpctest.Start(t, works(time.Hour).Register, grpctest.ServerOptions(opts...))
+		ended := make(chan error, 1)
+		go func() {
+			_, err := demopb.NewDemoServiceClient(p.Conn).Work(t.Context(), &demopb.WorkRequest{})
+			ended <- err
+		}()
+		time.Sleep(time.Minute)
+		p.NetConn(t)
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		began := time.Now()
+		if err := interceptors.Shutdown(ctx, p.Server, g); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Shutdown: got %v, want that it ended a call", err)
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("Shutdown: returned after %v, want at most 10s", took)
+		}
+		wantCode(t, <-ended, codes.Unavailable)
+		synctest.Wait()
+		atRest(t, g)
 	})
 }
 

@@ -71,6 +71,9 @@ func NewBudget(c BudgetConfig) (*Budget, error) {
 	return &Budget{config: c, accounts: map[*account]struct{}{}}, nil
 }
 
+// made reports whether NewBudget made the budget. A nil budget is none, and needs no making.
+func (b *Budget) made() bool { return b == nil || b.accounts != nil }
+
 // Larger bounds are as good as none. These keep sums from overflowing.
 const (
 	mostBytes    = 1 << 44 // 16 TiB

@@ -87,10 +87,8 @@ func (s *session[O, I]) notifyConsumed(consumed uint64) {
 	s.help(func() {
 		returned := false
 		defer func() {
-			if p := recover(); p != nil {
-				s.fail(status.Errorf(codes.Internal, "streamcredit: the hook for consumed elements panicked: %v", p))
-			} else if !returned {
-				s.fail(status.Error(codes.Internal, "streamcredit: the hook for consumed elements called runtime.Goexit"))
+			if p := recover(); p != nil || !returned {
+				s.fail(status.Errorf(codes.Internal, "streamcredit: the hook for consumed elements %s", how(p)))
 			}
 		}()
 		for {

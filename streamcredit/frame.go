@@ -2,8 +2,6 @@ package streamcredit
 
 import (
 	"context"
-	"errors"
-	"io"
 	"math"
 	"sync"
 
@@ -215,62 +213,6 @@ func (w *framed) awaitRoomLocked() error {
 		w.mu.Lock()
 	}
 	return w.err
-}
-
-// writeQueue writes the messages in the queue until it is empty.
-func (w *framed) writeQueue(idle chan struct{}) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	defer close(idle)
-	for w.err == nil && w.queue.Len() > 0 {
-		f := w.queue.Pop()
-		if f == w.tail {
-			w.tail = nil
-		}
-		w.mu.Unlock()
-		err := w.write(f)
-		if err != nil && !errors.Is(err, io.EOF) {
-			w.broke(err) // first: a goroutine that waits for f wants to know why
-		}
-		w.mu.Lock()
-		w.queued -= f.size
-		w.messages++
-		if err != nil {
-			w.err = io.EOF
-		}
-		w.goneLocked(f)
-		if w.room != nil && (w.queued < queuedBytes || w.err != nil) {
-			close(w.room)
-			w.room = nil
-		}
-		if f.size == 0 {
-			w.controls--
-		}
-		eased := w.held && (w.controls <= queuedControls/2 || w.err != nil)
-		w.held = w.held && !eased
-		if err == nil && !eased {
-			continue
-		}
-		w.mu.Unlock()
-		if eased {
-			w.eased()
-		}
-		w.mu.Lock()
-	}
-	for w.err != nil && w.queue.Len() > 0 {
-		w.goneLocked(w.queue.Pop()) // a goroutine that waits for it looks at err
-	}
-	w.idle = nil
-}
-
-// goneLocked records that f was written, or never will be.
-func (w *framed) goneLocked(f *outFrame) {
-	if f == w.last {
-		w.last = nil
-	}
-	if f.gone != nil {
-		close(f.gone)
-	}
 }
 
 // write writes f.

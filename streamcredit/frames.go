@@ -25,6 +25,9 @@ func ServeFrames(stream Stream[creditpb.Frame, creditpb.Frame], opts ...DuplexOp
 	if err != nil {
 		return nil, nil, err
 	}
+	if stream == nil {
+		return nil, nil, errNoStream
+	}
 	s, err := serve(stream.Context(), newServedFramed(stream), headerOf(stream), c)
 	if err != nil {
 		return nil, nil, err

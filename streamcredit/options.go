@@ -66,6 +66,7 @@ type config struct {
 	setup     any // a client's first element
 	call      []grpc.CallOption
 	unaware   bool // a server accepts clients that do not know the protocol
+	missing   int  // number of options that are nil
 
 	firstRequest time.Duration
 	stall        time.Duration
@@ -257,6 +258,10 @@ func newConfig[O DuplexOption](r role, opts []O) (*config, error) {
 		c.firstRequest = defaultFirstRequest
 	}
 	for _, o := range opts {
+		if any(o) == nil {
+			c.missing++
+			continue
+		}
 		o.apply(c)
 	}
 	if err := c.validate(); err != nil {
@@ -274,6 +279,8 @@ func (c *config) validate() error {
 		}
 	}
 	r := c.role
+	want(c.missing == 0, "got %d nil options, want none", c.missing)
+	want(c.budget.made(), "got a zero Budget, want one from NewBudget")
 	want(r.sends || r.receives, "got SendOnly and ReceiveOnly, want one of them")
 	want(c.handshake > 0, "got a handshake timeout of %v, want it positive", c.handshake)
 	want(c.heartbeat == 0 || c.heartbeat >= minHeartbeat, "got a heartbeat of %v, want 0 or at least %v", c.heartbeat, minHeartbeat)

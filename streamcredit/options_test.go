@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -25,6 +26,8 @@ func TestWrongOptions(t *testing.T) {
 	}{
 		"no direction":            {opened(streamcredit.SendOnly(), streamcredit.ReceiveOnly()), "got SendOnly and ReceiveOnly"},
 		"handshake timeout":       {opened(streamcredit.WithHandshakeTimeout(-1)), "got a handshake timeout of -1ns"},
+		"a nil option":            {opened(nil, streamcredit.WithWindow(8), nil), "got 2 nil options"},
+		"a zero budget":           {opened(streamcredit.WithBudget(&streamcredit.Budget{})), "got a zero Budget"},
 		"heartbeat":               {opened(streamcredit.WithHeartbeat(time.Microsecond)), "got a heartbeat of 1µs"},
 		"first request timeout":   {opened(streamcredit.WithFirstRequestTimeout(-time.Second)), "got timeouts -1s"},
 		"send stall timeout":      {opened(streamcredit.WithSendStallTimeout(-time.Second)), "-1s, want none negative"},
@@ -61,6 +64,45 @@ func TestAllWrongOptions(t *testing.T) {
 		for _, want := range []string{"window of -1", "heartbeat of -1ns", "peer credit of -1"} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want it to say %q", err, want)
+			}
+		}
+	})
+}
+
+// Parts that are missing are errors, not panics in a goroutine.
+func TestMissingParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := connect(t, framesBoth, nil, opened(streamcredit.WithManualDemand()))
+		in, out := e.server.in.(inOf[[]byte]).Receiver, e.server.out.(outOf[[]byte]).Sender
+		same := func(_ context.Context, e []byte) ([]byte, error) { return e, nil }
+		var topic streamcredit.Topic[[]byte]
+		for name, f := range map[string]func() error{
+			"NewOutbox(nil)": func() error {
+				_, err := streamcredit.NewOutbox[[]byte](e.ctx, nil, streamcredit.OutboxConfig{})
+				return err
+			},
+			"NewOutbox(zero)": func() error {
+				_, err := streamcredit.NewOutbox(e.ctx, &streamcredit.Sender[[]byte]{}, streamcredit.OutboxConfig{})
+				return err
+			},
+			"Topic.Serve(nil)": func() error { return topic.Serve(e.ctx, nil, streamcredit.OutboxConfig{}) },
+			"Pipe(nil, out)":   func() error { return streamcredit.Pipe(e.ctx, nil, out, same) },
+			"Pipe(in, nil)":    func() error { return streamcredit.Pipe(e.ctx, in, nil, same) },
+			"Pipe(in, zero)":   func() error { return streamcredit.Pipe(e.ctx, in, &streamcredit.Sender[[]byte]{}, same) },
+			"ServeSend(nil)":   func() error { _, _, err := streamcredit.ServeSend(subscribeServer(nil)); return err },
+			"ServeFrames(nil)": func() error {
+				_, _, err := streamcredit.ServeFrames(nil)
+				return err
+			},
+			"DialReceive(nil)": func() error {
+				var open func(context.Context, ...grpc.CallOption) (grpc.BidiStreamingClient[demopb.SubscribeRequest, demopb.SubscribeResponse], error)
+				_, err := streamcredit.DialReceive(e.ctx, open)
+				return err
+			},
+			"Pipe, nil": func() error { return streamcredit.Pipe[[]byte, []byte](e.ctx, in, out, nil) },
+		} {
+			if err := f(); !errors.Is(err, streamcredit.ErrInvalid) {
+				t.Errorf("%s: got %v, want an error that wraps ErrInvalid", name, err)
 			}
 		}
 	})

@@ -80,10 +80,14 @@ type Outbox[T any] struct {
 }
 
 // NewOutbox returns an outbox that sends to out until ctx ends, the receiver cancels or the
-// outbox is closed. No other code should send to out. Close must be called.
+// outbox is closed. No other code should send to out. Close must be called. A nil or zero Sender,
+// and a wrong configuration, are errors that wrap ErrInvalid.
 func NewOutbox[T any](ctx context.Context, out *Sender[T], c OutboxConfig) (*Outbox[T], error) {
 	if err := c.validate(); err != nil {
 		return nil, err
+	}
+	if !out.made() {
+		return nil, invalid("got an outbox without a sender, want one of ServeSend, DialSend or their variants")
 	}
 	ctx, cancel := context.WithCancel(ctx) //nolint:gosec // Close calls it
 	o := &Outbox[T]{out: out, config: c, cancel: cancel, ended: make(chan struct{})}

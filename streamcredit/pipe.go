@@ -28,6 +28,9 @@ const pipeAhead = 1024
 // ErrSkip, nothing is sent. Pipe also returns when ctx ends, except during a write that the
 // transport does not take: see [Sender.Send].
 func Pipe[A, B any](ctx context.Context, in *Receiver[A], out *Sender[B], f func(context.Context, A) (B, error)) error {
+	if !in.made() || !out.made() || f == nil {
+		return invalid("got a pipe without a receiver, a sender or a function, want all three")
+	}
 	if !in.s.isManual() {
 		return invalid("got a pipe from a receiver with a window, want WithManualDemand")
 	}

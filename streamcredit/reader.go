@@ -17,6 +17,18 @@ import (
 // loop is the read loop.
 func (s *session[O, I]) loop() {
 	defer close(s.done)
+	var err error
+	defer func() { // also after a panic of an interceptor or a codec
+		if err == nil {
+			err = abrupt(recover())
+		}
+		s.ended(err)
+	}()
+	err = s.readAll()
+}
+
+// readAll reads messages until that fails. It never returns nil.
+func (s *session[O, I]) readAll() error {
 	var scratch [1]I
 	for {
 		c, elements, err := s.wire.read(scratch[:0])
@@ -27,8 +39,7 @@ func (s *session[O, I]) loop() {
 		}
 		clear(elements) // only the buffer keeps them
 		if err != nil {
-			s.ended(err)
-			return
+			return err
 		}
 	}
 }
@@ -80,7 +91,7 @@ func (s *session[O, I]) dispatch(c *creditpb.Control) *ProtocolError {
 		if s.out == nil {
 			return violation(UnexpectedFrame, "none, since Open did not set will_send", "Cancel")
 		}
-		s.out.end(ledger.OutCancel, &canceled{reason: clip(k.Cancel.GetReason())})
+		s.out.end(ledger.OutCancel, &canceled{reason: clip(k.Cancel.GetReason(), mostReason)})
 		s.settle()
 		s.w.writeSoon()
 	case *creditpb.Control_Complete:
@@ -112,9 +123,11 @@ func (s *session[O, I]) dispatch(c *creditpb.Control) *ProtocolError {
 	return nil // the kind is not known, or there is no violation
 }
 
-// clip shortens a text of the peer, which is for people and must not fill logs.
-func clip(s string) string {
-	const most = 200
+// mostReason bounds the reason of a Cancel in bytes, which is for people and must not fill logs.
+const mostReason = 200
+
+// clip shortens a text to most bytes.
+func clip(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}

@@ -26,6 +26,9 @@ type receiving[T any] interface {
 	isManual() bool
 }
 
+// made reports whether a constructor made the receiver.
+func (r *Receiver[T]) made() bool { return r != nil && r.s != nil }
+
 // Recv returns the next element. It waits until there is one. The element is consumed when Recv
 // returns it, unless [WithExplicitConsume] is set, and makes room for another one. At the end Recv
 // returns io.EOF, [ErrGoingAway], or the error with which the sender or the stream ended. The end
@@ -99,8 +102,8 @@ func (r *Receiver[T]) Consume(n int) error {
 	return nil
 }
 
-// Cancel ends the direction and drops the buffered elements. reason is for people. The stream's
-// other direction goes on. Recv returns ErrClosed from then on. Cancel may wait for the
+// Cancel ends the direction and drops the buffered elements. reason is for people. The sender gets
+// its first 200 bytes. The stream's other direction goes on. Recv returns ErrClosed from then on. Cancel may wait for the
 // transport.
 func (r *Receiver[T]) Cancel(reason string) { r.s.cancelIn(reason) }
 

@@ -72,7 +72,7 @@ func (s *session[O, I]) drain(ctx context.Context) (int64, error) {
 
 func (s *session[O, I]) cancelIn(reason string) {
 	if s.in.cancel() {
-		s.w.pending.cancelDirection(&creditpb.Cancel{Reason: strings.ToValidUTF8(reason, "\uFFFD")})
+		s.w.pending.cancelDirection(&creditpb.Cancel{Reason: clip(strings.ToValidUTF8(reason, "\uFFFD"), mostReason)})
 	}
 	s.settle()
 	s.w.writePending()

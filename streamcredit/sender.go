@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
@@ -31,6 +32,9 @@ type sending[T any] interface {
 	ledger() *outgoing
 	drop(n int)
 }
+
+// made reports whether a constructor made the sender.
+func (s *Sender[T]) made() bool { return s != nil && s.s != nil }
 
 // Send sends e once the receiver has requested it, and returns when the transport has taken it.
 // It waits for demand, for the receiver's byte window and for the transport. If ctx ends during
@@ -108,6 +112,12 @@ func (s *Sender[T]) Close() error {
 	return s.s.terminate(context.Background(), completed)
 }
 
+// The largest error that a sender ends with, in bytes.
+const (
+	mostErrorText    = 8 << 10
+	mostErrorDetails = 32 << 10
+)
+
 func completed(sent uint64) *creditpb.Control {
 	return &creditpb.Control{Kind: &creditpb.Control_Complete{Complete: &creditpb.Complete{Total: sent}}}
 }
@@ -123,8 +133,9 @@ func (s *Sender[T]) CloseGoingAway() error {
 
 // CloseWithError ends the elements early, with an error. The receiver's Recv returns the status
 // of err, with its details, after the elements that were sent. It is a client's only way to
-// report an error. A server's handler may return err instead. Otherwise, and if err is nil,
-// CloseWithError is like Close.
+// report an error. A server's handler may return err instead. The peer may not take a large
+// message, so the text of err is cut after 8 KiB, and details of more than 32 KiB are left out.
+// Otherwise, and if err is nil, CloseWithError is like Close.
 func (s *Sender[T]) CloseWithError(err error) error {
 	if err == nil {
 		return s.Close()
@@ -134,7 +145,10 @@ func (s *Sender[T]) CloseWithError(err error) error {
 		st = status.FromContextError(err) // as gRPC does with the error of a handler
 	}
 	p := st.Proto()
-	p.Message = strings.ToValidUTF8(p.GetMessage(), "\uFFFD")
+	p.Message = clip(strings.ToValidUTF8(p.GetMessage(), "\uFFFD"), mostErrorText)
+	if proto.Size(p)-len(p.GetMessage()) > mostErrorDetails {
+		p.Details = nil
+	}
 	return s.s.terminate(context.Background(), func(sent uint64) *creditpb.Control {
 		return &creditpb.Control{Kind: &creditpb.Control_Error{Error: &creditpb.Error{
 			Code: p.GetCode(), Message: p.GetMessage(), Details: p.GetDetails(), Total: sent,

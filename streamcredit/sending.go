@@ -91,11 +91,7 @@ func (s *session[O, I]) terminate(ctx context.Context, terminal func(sent uint64
 	if err := s.w.lockUntil(ctx); err != nil {
 		return s.because(ctx, err)
 	}
-	first, err := s.w.writeTerminalLocked(terminal)
-	if err == nil {
-		err = s.wire.flush(ctx)
-	}
-	s.w.unlock()
+	first, err := s.terminateAndUnlock(ctx, terminal)
 	s.settle()
 	s.w.writePending()
 	switch {
@@ -110,6 +106,17 @@ func (s *session[O, I]) terminate(ctx context.Context, terminal func(sent uint64
 		return nil
 	}
 	return s.out.failure()
+}
+
+// terminateAndUnlock writes the terminal, and waits until the transport has it.
+func (s *session[O, I]) terminateAndUnlock(ctx context.Context, terminal func(sent uint64) *creditpb.Control) (first bool, err error) {
+	returned := false
+	defer s.w.release(&returned)
+	if first, err = s.w.writeTerminalLocked(terminal); err == nil {
+		err = s.wire.flush(ctx)
+	}
+	returned = true
+	return first, err
 }
 
 // rest waits for the receiver after terminate.

@@ -256,7 +256,10 @@ func (s *session[O, I]) help(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.life != alone {
-		s.helpers.Go(f)
+		s.helpers.Go(func() {
+			defer s.survive()
+			f()
+		})
 	}
 }
 

@@ -106,8 +106,13 @@ func serveEmbedded[Out, In any, P DuplexOption](stream Stream[Out, In], r role, 
 	if err != nil {
 		return nil, err
 	}
+	if stream == nil {
+		return nil, errNoStream
+	}
 	return serve(stream.Context(), w, headerOf(stream), c)
 }
+
+var errNoStream = invalid("got no stream, want that of a handler")
 
 // headerOf returns a function that sets a response header on a server's stream, or nil if it
 // cannot.
@@ -221,6 +226,9 @@ func dial[O, I, CallOption any, S any](
 	opts, err := callOptions[CallOption](c)
 	if err != nil {
 		return nil, err
+	}
+	if open == nil {
+		return nil, invalid("got no method to open the stream, want that of a generated client")
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	stream, err := open(ctx, opts...)

@@ -11,9 +11,16 @@ import (
 // writeElement writes e and releases the lock. It then writes control that has become pending
 // meanwhile.
 func (w *writer[O]) writeElement(e O) (sent bool, err error) {
-	sent, err = w.writeElementLocked(e)
-	w.unlock()
+	sent, err = w.writeElementAndUnlock(e)
 	w.writePending()
+	return sent, err
+}
+
+func (w *writer[O]) writeElementAndUnlock(e O) (sent bool, err error) {
+	returned := false
+	defer w.release(&returned)
+	sent, err = w.writeElementLocked(e)
+	returned = true
 	return sent, err
 }
 

@@ -82,6 +82,8 @@ type host interface {
 	elements() uint64
 	// reasonFor returns why a write failed with err.
 	reasonFor(err error) error
+	// fail ends the session with err.
+	fail(err error)
 }
 
 func newWriter[O any](ctx context.Context, wire writes[O], out *outgoing, h host, metered bool) *writer[O] {
@@ -138,8 +140,7 @@ func (w *writer[O]) writeSoon() {
 // wire once it has eased, or to a timer if more control would be a flood.
 func (w *writer[O]) writePending() {
 	for w.pending.waits.Load() && !w.wire.crowded() && w.tryLock() {
-		paced, err := w.writePendingLocked(false)
-		w.unlock()
+		paced, err := w.writePendingAndUnlock(false)
 		if err != nil {
 			return // the read loop learns the cause
 		}
@@ -160,8 +161,7 @@ func (w *writer[O]) writeNow(ctx context.Context, urgent bool) error {
 		if err := w.lockUntil(ctx); err != nil {
 			return err
 		}
-		paced, err := w.writePendingLocked(urgent)
-		w.unlock()
+		paced, err := w.writePendingAndUnlock(urgent)
 		w.writePending()
 		switch err = errors.Join(err, w.wire.flush(ctx)); {
 		case err != nil || !w.pending.waits.Load():
@@ -172,6 +172,14 @@ func (w *writer[O]) writeNow(ctx context.Context, urgent bool) error {
 			return ctx.Err()
 		} // the wire was crowded, and has room after the flush
 	}
+}
+
+func (w *writer[O]) writePendingAndUnlock(urgent bool) (paced bool, err error) {
+	returned := false
+	defer w.release(&returned)
+	paced, err = w.writePendingLocked(urgent)
+	returned = true
+	return paced, err
 }
 
 // writePendingLocked writes pending control. It stops if the wire is crowded. Unless urgent is

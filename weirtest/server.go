@@ -35,11 +35,14 @@ type Server struct {
 // attempt of a retried call counts. The options go to the interceptors. Close the server
 // when the test ends.
 //
-// It returns an error if the gate or register is nil.
+// It returns an error if the gate or register is nil, and the errors of interceptors.Server for
+// a zero gate or a wrong option.
 func NewServer(gate *admit.Gate, register func(grpc.ServiceRegistrar), opts ...interceptors.ServerOption) (*Server, error) {
 	var errs []error
 	if gate == nil {
 		errs = append(errs, errors.New("weirtest: gate: got nil, want one, as from NewGate"))
+	} else if _, err := interceptors.Server(interceptors.ServerConfig{Gate: gate}, opts...); err != nil {
+		errs = append(errs, fmt.Errorf("weirtest: %w", err))
 	}
 	if register == nil {
 		errs = append(errs, errors.New("weirtest: register: got nil, want a function that registers services"))

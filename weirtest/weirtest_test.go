@@ -254,6 +254,15 @@ func TestWrongUse(t *testing.T) {
 	_, err = weirtest.NewServer(nil, nil)
 	wantError(t, "NewServer", err, "gate: got nil")
 	wantError(t, "NewServer", err, "register: got nil")
+	_, err = weirtest.NewServer(new(admit.Gate), func(grpc.ServiceRegistrar) {}, nil, interceptors.WithClassFor(99, nil))
+	wantError(t, "NewServer", err, "got a zero Gate")
+	wantError(t, "NewServer", err, "option 0: got nil")
+	g, err := weirtest.NewGate(admit.Draining, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = weirtest.NewServer(g, func(grpc.ServiceRegistrar) {}, interceptors.WithMatcher(interceptors.Methods("shop.Checkout/Buy")))
+	wantError(t, "NewServer", err, `got "shop.Checkout/Buy"`)
 }
 
 func wantError(t *testing.T, what string, err error, text string) {

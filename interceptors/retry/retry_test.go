@@ -135,14 +135,15 @@ func TestRetryConfigBad(t *testing.T) {
 	_, err := retry.DialOption(retry.Config{
 		MaxAttempts: 6, InitialBackoff: 2 * time.Second, MaxBackoff: time.Second, Multiplier: math.NaN(),
 		Codes: []codes.Code{codes.OK, 99, codes.Aborted, codes.Aborted}, BudgetTokens: 1001, BudgetRatio: 0.0001,
-		Methods:  []string{"Work", "/a/b/c", "/a/", "//b", "/a/b", "/a/b"},
-		Services: []string{"", "/a/b", "a", "a"}, Balancer: "no_such_policy",
+		Methods:  []string{"Work", "/a/b/c", "/a/", "//b", "/a/b", "/a/b", "/a/*", "/a/b c"},
+		Services: []string{"", "/a/b", "a", "a", "*", "b\xff"}, Balancer: "no_such_policy",
 	})
 	wantConfigError(t, err,
 		"MaxAttempts: got 6, want 2 to 5", "MaxBackoff: got 1s, want InitialBackoff (2s) to 1h0m0s", "Multiplier: got NaN",
 		"Codes: got OK (0)", "Codes: got Code(99) (99)", "Codes: got Aborted twice", "BudgetTokens: got 1001, want 3 to 1000",
 		"BudgetRatio: got 0.0001, want 0.001 to 1000", `Methods: got "Work"`, `Methods: got "/a/b/c"`, `Methods: got "/a/"`,
-		`Methods: got "//b"`, `Methods: got "/a/b" twice`, `Services: got ""`, `Services: got "/a/b"`, `Services: got "a" twice`, `Balancer: got "no_such_policy", want the name of a policy`)
+		`Methods: got "//b"`, `Methods: got "/a/b" twice`, `Services: got ""`, `Services: got "/a/b"`, `Services: got "a" twice`,
+		`Methods: got "/a/*"`, `Methods: got "/a/b c"`, `Services: got "*"`, `Services: got "b\xff"`, `Balancer: got "no_such_policy", want the name of a policy`)
 	_, err = retry.Config{MaxAttempts: 1, InitialBackoff: -1}.ServiceConfig()
 	wantConfigError(t, err, "MaxAttempts: got 1", "InitialBackoff: got -1ns")
 }

@@ -32,7 +32,8 @@ type Config struct {
 	Name string
 	// K is how many calls are sent for each one that the target accepts, once it refuses too
 	// many. The default is 2; from 1 to 100. A lower K is more eager. At 1.1 the throttle
-	// acts if a target refuses more than one call for each ten that it accepts.
+	// acts if a target refuses more than one call for each ten that it accepts. Less than 1.02
+	// counts as 1.02. At 1 a few refusals would never be made up for.
 	K float64
 	// Evidence is how many calls in a row the target must refuse before the throttle refuses
 	// any. The default is 10; at most a million. It takes more if the target accepts some.
@@ -49,6 +50,9 @@ func (c *Config) defaults() {
 	c.Evidence = cmp.Or(c.Evidence, 10)
 	c.Window = cmp.Or(c.Window, 2*time.Second)
 }
+
+// leastK is the lowest K at which a target that hardly ever refuses is sent every call.
+const leastK = 1.02
 
 func (c *Config) validate() error {
 	var bad check.Errors
@@ -111,6 +115,7 @@ func New(c Config) (*Throttle, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
+	c.K = max(c.K, leastK)
 	t := &Throttle{cfg: c, epoch: time.Now(), draw: rand.Float64}
 	t.targets = places.New(t.newTarget)
 	return t, nil

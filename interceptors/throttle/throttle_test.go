@@ -200,6 +200,25 @@ func TestThrottlePartialTarget(t *testing.T) {
 	}
 }
 
+// A target that refuses one call of a hundred is sent all others, however eager the throttle.
+func TestThrottleOfRareRefusals(t *testing.T) {
+	for _, k := range []float64{1, 1.01, 1.1, 2} {
+		synctest.Test(t, func(t *testing.T) {
+			th := newThrottle(t, throttle.Config{K: k})
+			n := 0
+			rarely := func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+				if n++; n%100 == 0 {
+					return errDown
+				}
+				return nil
+			}
+			if sent := load(t.Context(), th, 1000, time.Minute, rarely); sent < 59_400 {
+				t.Errorf("K = %v: got %d of 60000 calls sent, want nearly all", k, sent)
+			}
+		})
+	}
+}
+
 // Few refusals are no evidence: whatever comes first, nothing is refused here.
 func TestThrottleNeedsEvidence(t *testing.T) {
 	for first := range 10 {

@@ -1,7 +1,6 @@
 package refusal
 
 import (
-	"errors"
 	"strings"
 	"time"
 	"unicode"
@@ -24,17 +23,64 @@ type Refusal struct {
 
 // From returns the refusal that an error is, or wraps. See interceptors.RefusalFrom.
 func From(err error) (r Refusal, ok bool) {
-	if s, ok := errors.AsType[*Error](err); ok {
-		if s.refusal == nil {
-			return Refusal{}, false
-		}
-		return *s.refusal, true
+	if r, ok = find(err, local); ok {
+		return r, true
 	}
-	if r, ok := errors.AsType[*admit.Refusal](err); ok {
-		return *Local(r), true
+	if r, ok = find(err, remote); ok {
+		return r, true
 	}
-	st, ok := status.FromError(err)
+	st, ok := status.FromError(err) // by an As method
 	if !ok || st.Code() == codes.OK {
+		return Refusal{}, false
+	}
+	return FromStatus(st)
+}
+
+// find returns the first refusal that is finds in an error or in the errors that it wraps. An
+// error may wrap several, of which only one is a refusal.
+func find(err error, is func(error) (Refusal, bool)) (r Refusal, ok bool) {
+	if err == nil {
+		return Refusal{}, false
+	}
+	if r, ok = is(err); ok {
+		return r, true
+	}
+	switch err := err.(type) { //nolint:errorlint // it walks the tree itself
+	case interface{ Unwrap() error }:
+		return find(err.Unwrap(), is)
+	case interface{ Unwrap() []error }:
+		for _, e := range err.Unwrap() {
+			if r, ok = find(e, is); ok {
+				return r, true
+			}
+		}
+	}
+	return Refusal{}, false
+}
+
+// local recognizes a refusal of this process.
+func local(err error) (Refusal, bool) {
+	switch err := err.(type) { //nolint:errorlint // find unwraps
+	case *Error:
+		if err.refusal != nil {
+			return *err.refusal, true
+		}
+	case *admit.Refusal:
+		if err != nil {
+			return *Local(err), true
+		}
+	}
+	return Refusal{}, false
+}
+
+// remote recognizes the status of a server.
+func remote(err error) (Refusal, bool) {
+	s, ok := err.(interface{ GRPCStatus() *status.Status }) //nolint:errorlint // find unwraps
+	if !ok {
+		return Refusal{}, false
+	}
+	st := s.GRPCStatus()
+	if st.Code() == codes.OK {
 		return Refusal{}, false
 	}
 	return FromStatus(st)
