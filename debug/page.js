@@ -235,7 +235,7 @@ function pressure(into, s) {
 
 function others(into, s) {
   open(into);
-  if (!s.others.length) text(put(into, 'none', 'p', 'none'), 'None.');
+  if (!s.others.length) text(put(into, 'none', 'p', 'none'), 'No meter of a broker was given to this page.');
   s.others.forEach((o) => table(into, o.kind + ' ' + o.name, o.kind + ' ' + o.name, [['Number'], ['Value']], o.fields.map((f) => [f.name, f.value])));
   close(into);
 }

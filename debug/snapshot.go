@@ -35,6 +35,9 @@ func (h *Handler) take(now time.Time) *debugpb.Snapshot {
 	for _, m := range h.sources.monitors {
 		s.Monitors = append(s.Monitors, monitor(m, &f))
 	}
+	for _, m := range h.sources.brokers {
+		s.Others = append(s.Others, messages(m, now, &f))
+	}
 	for _, o := range h.sources.others {
 		s.Others = append(s.Others, other(o))
 	}
