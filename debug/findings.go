@@ -88,7 +88,7 @@ func (f *findings) gate(i *admit.Inspection, all *crowd, p pace, now time.Time) 
 		f.add(debugpb.Finding_LEVEL_CRITICAL, source, fmt.Sprintf(
 			"Nothing moves. No call has ended for %s, all %d permits are in use and %s. "+
 				"The handlers hang, wait for calls that wait at this gate, or are long streams.%s%s",
-			inWords(idle), s.InFlight-s.Beyond, waiting(s.Queue), who(i), all.others(s.Name)))
+			inWords(idle), s.InFlight-s.Beyond, waiting(s.Queue), stuckCalls(i), all.others(s.Name)))
 	}
 	if p.total > 0 && !s.Draining {
 		level, verb := debugpb.Finding_LEVEL_WARNING, "refuses"

@@ -10,8 +10,7 @@ import (
 	"github.com/weir-go/weir/broker"
 )
 
-// A crowd is the gates of a snapshot together. It says what a gate that is stuck waits for, and
-// what memory is used for.
+// A crowd is the gates of a snapshot together.
 type crowd struct{ gates []admit.Inspection }
 
 // others says how the other gates are doing. A gate that is stuck while they are idle does
@@ -64,8 +63,9 @@ func callsWait(n int) string {
 	return fmt.Sprintf("%d calls wait", n)
 }
 
-// who says which calls a gate that is stuck is about, as far as they are known.
-func who(i *admit.Inspection) string {
+// stuckCalls names the methods of the calls that run and wait at a gate that is stuck. Running
+// calls that are not listed cannot be named.
+func stuckCalls(i *admit.Inspection) string {
 	text := " Waiting: " + methods(i.Waiting) + "."
 	if len(i.Waiting) == 0 {
 		text = ""
