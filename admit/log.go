@@ -9,9 +9,10 @@ import (
 )
 
 // WithLogger logs changes of the state of the gate, and a sample of its refusals. The changes
-// are a limit that reaches the smallest value of its algorithm or leaves it, and Drain. Refusals are
-// logged at most once a second for each reason, with the number of refusals since the last
-// line. The attributes are gate, method, class and reason. Tenants are not logged.
+// are a limit that reaches the smallest value of its algorithm or leaves it, Drain, and a stream
+// that interceptors.WithSendStall ends. Stalls are logged at most once a second, and so are
+// refusals for each reason, with the number since the last line. The attributes are gate,
+// method, class and reason. Tenants are not logged.
 //
 // The lines are written in the goroutine of the call. In [Gate.Update] a logger replaces the
 // one before, and nil removes it. There is none by default.
@@ -24,6 +25,7 @@ type gateLog struct {
 	to      *slog.Logger
 	lowest  atomic.Int64 // smallest limit of the algorithm
 	refused [NumReasons]sampled
+	stalled sampled
 }
 
 // A sampled lets one line a second pass.
@@ -93,5 +95,22 @@ func (c *config) useLog() {
 func (l *gateLog) drained(gate string, waiting int) {
 	if l != nil {
 		l.to.Info("weir: the gate drains", slog.String("gate", gate), slog.Int("refused_waiters", waiting))
+	}
+}
+
+// logStall logs that a stream was ended because its client took no messages.
+func (g *Gate) logStall(ctx context.Context, method string, bound time.Duration) {
+	if g.isZero() {
+		return
+	}
+	g.mu.Lock()
+	l, gate := g.cfg.log, g.cfg.name
+	g.mu.Unlock()
+	if l == nil {
+		return
+	}
+	if n, ok := l.stalled.pass(time.Now()); ok {
+		l.to.LogAttrs(ctx, slog.LevelWarn, "weir: a stream was ended because its client takes no messages",
+			slog.String("gate", gate), slog.String("method", brief(method)), slog.Duration("bound", bound), slog.Uint64("ended", n))
 	}
 }

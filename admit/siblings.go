@@ -26,6 +26,9 @@ func init() { //nolint:gochecknoinits // package inside cannot import this one
 		},
 		Room:   (*Gate).capacity,
 		Adapts: (*Gate).adapts,
+		Stalled: func(ctx context.Context, g *Gate, method string, bound time.Duration) {
+			g.logStall(ctx, method, bound)
+		},
 		RefuseIf: func(next func() (Reason, bool)) Option {
 			return option(func(c *config) { c.refuseIf = next })
 		},

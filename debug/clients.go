@@ -3,6 +3,7 @@ package debug
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/weir-go/weir/interceptors/breaker"
 	"github.com/weir-go/weir/interceptors/throttle"
@@ -12,8 +13,13 @@ import (
 // mostClients bounds the circuits of a breaker, and the targets of a throttle, that are shown.
 const mostClients = 200
 
-// flapping is how often a circuit opens before that is a finding.
-const flapping = 3
+const (
+	// flapping is how often a circuit opens before that is a finding.
+	flapping = 3
+	// recentlyOpen is how long a circuit that has opened remains a finding, so that a circuit
+	// that opens and closes is seen between two openings.
+	recentlyOpen = time.Minute
+)
 
 // circuits returns the circuits of a breaker. Circuits that are not closed come first.
 func circuits(b *breaker.Breaker, f *findings) []*debugpb.Circuit {
@@ -23,14 +29,14 @@ func circuits(b *breaker.Breaker, f *findings) []*debugpb.Circuit {
 		k := key{a.Target, a.Method}
 		addresses[k] = append(addresses[k], &debugpb.Address{Address: clean(a.Address), Calls: int64(a.Calls), Failed: int64(a.Failed)})
 	}
-	var troubled, closed []*debugpb.Circuit
+	var troubled, closed []*debugpb.Circuit // a circuit that has just been open is troubled, too
 	for _, c := range b.Stats() {
 		out := &debugpb.Circuit{
 			Breaker: clean(b.Name()), Target: clean(c.Target), Method: clean(c.Method), State: c.State.String(),
 			ProbeInSeconds: c.ProbeIn.Seconds(), Allowed: int64(c.Allowed), Refused: int64(c.Refused), Failed: int64(c.Failed),
 			Opened: int64(c.Opened), Addresses: addresses[key{c.Target, c.Method}],
 		}
-		if c.State == breaker.Closed {
+		if c.State == breaker.Closed && (c.Opened == 0 || c.OpenedAgo > recentlyOpen) {
 			closed = append(closed, out)
 			continue
 		}
@@ -42,15 +48,18 @@ func circuits(b *breaker.Breaker, f *findings) []*debugpb.Circuit {
 }
 
 func (f *findings) circuit(out *debugpb.Circuit, c breaker.CircuitStats) {
-	text := fmt.Sprintf("The circuit of %s at %s is %s: %d of %s failed.",
+	text := fmt.Sprintf("The circuit of %s at %s is %s: so far %d of %s failed.",
 		out.GetMethod(), out.GetTarget(), out.GetState(), c.Failed, many(int64(c.Allowed), "sent call"))
-	if c.State == breaker.Open && c.ProbeIn > 0 {
+	switch {
+	case c.State == breaker.Closed:
+		text += fmt.Sprintf(" It opened %s ago, and calls pass again now.", inWords(c.OpenedAgo))
+	case c.State == breaker.Open && c.ProbeIn > 0:
 		text += fmt.Sprintf(" Calls are refused here for %s, then the next call is a probe.", inWords(c.ProbeIn))
-	} else {
+	default:
 		text += " The next calls are probes."
 	}
 	if c.Opened >= flapping {
-		text += fmt.Sprintf(" It has opened %d times. Look at the target, it fails again after each probe.", c.Opened)
+		text += fmt.Sprintf(" It has opened %d times, so the target fails again whenever calls reach it. The log of the target says why.", c.Opened)
 	}
 	f.add(debugpb.Finding_LEVEL_WARNING, "breaker "+out.GetBreaker(), text)
 }

@@ -74,7 +74,7 @@ const (
 )
 
 // gate remarks on a gate.
-func (f *findings) gate(i *admit.Inspection, p pace, now time.Time) {
+func (f *findings) gate(i *admit.Inspection, all *crowd, p pace, now time.Time) {
 	s := &i.Stats
 	source := "gate " + clean(s.Name)
 	idle, ever := now.Sub(i.LastEnd), !i.LastEnd.IsZero()
@@ -87,8 +87,8 @@ func (f *findings) gate(i *admit.Inspection, p pace, now time.Time) {
 	case s.Utilization() >= 1 && idle >= stuck && (s.Queue > 0 || p.total > 0):
 		f.add(debugpb.Finding_LEVEL_CRITICAL, source, fmt.Sprintf(
 			"Nothing moves. No call has ended for %s, all %d permits are in use and %s. "+
-				"The handlers hang, wait for calls that wait at this gate, or are long streams. Look at the running and waiting calls.",
-			inWords(idle), s.InFlight-s.Beyond, waiting(s.Queue)))
+				"The handlers hang, wait for calls that wait at this gate, or are long streams.%s%s",
+			inWords(idle), s.InFlight-s.Beyond, waiting(s.Queue), stuckCalls(i), all.others(s.Name)))
 	}
 	if p.total > 0 && !s.Draining {
 		level, verb := debugpb.Finding_LEVEL_WARNING, "refuses"

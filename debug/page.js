@@ -96,12 +96,9 @@ function table(parent, key, caption, columns, rows, none) {
   close(t);
   close(box);
 }
-// details is a part that can be folded. Without rows it is one line.
+// details is a part that can be folded. A part without rows is left out.
 function details(parent, key, title, rows, fill) {
-  if (!rows) {
-    text(put(parent, key + '-none', 'p', 'none'), title + (title.endsWith('?') ? ' Nothing was.' : ': none.'));
-    return;
-  }
+  if (!rows) return;
   const fresh = !parent._kids.has(key);
   const d = open(put(parent, key, 'details'));
   if (fresh) d.open = true;
@@ -110,6 +107,14 @@ function details(parent, key, title, rows, fill) {
   if (fresh) d.addEventListener('toggle', () => latest && draw(latest));
   close(d);
 }
+
+// place is where a source of findings is on the page.
+const sections = { gate: 'gates', breaker: 'clients', throttle: 'clients', meter: 'streams', monitor: 'pressure' };
+function place(source) {
+  const own = idOf(source);
+  return $(own) ? own : sections[source.split(' ')[0]] || 'others';
+}
+const idOf = (source) => source.replace(/[^A-Za-z0-9_-]/g, '_');
 
 const levels = { LEVEL_CRITICAL: 'critical', LEVEL_WARNING: 'warning', LEVEL_INFO: 'info' };
 let told = '';
@@ -121,7 +126,9 @@ function findings(into, s) {
     s.findings.forEach((f, i) => {
       const level = levels[f.level] || 'info', li = open(put(list, i, 'li', level));
       text(put(li, 'level', 'span', 'level'), level + ':');
-      text(put(li, 'source', 'span', 'source'), f.source);
+      text(put(li, 'before', 'span'), ' ');
+      text(set(put(li, 'source', 'a', 'source'), 'href', '#' + place(f.source)), f.source);
+      text(put(li, 'gap', 'span'), ' ');
       text(put(li, 'text', 'span', 'text'), f.text);
       close(li);
     });
@@ -143,7 +150,7 @@ const calls = (list) => list.map((c) => [
 const callColumns = (age) => [['Method', 'name'], ['Class'], ['Tenant'], [age, 'number'], ['Deadline left', 'number'], ['Permits', 'number']];
 
 function gate(into, g, now) {
-  const a = open(put(into, 'gate ' + g.name, 'article'));
+  const a = open(set(put(into, 'gate ' + g.name, 'article'), 'id', idOf('gate ' + g.name)));
   const flags = [g.draining ? 'draining' : '', g.dry_run ? 'dry run' : ''].filter(Boolean).join(', ');
   text(put(a, 'name', 'h3'), 'Gate ' + g.name + (flags ? ' (' + flags + ')' : ''));
   const h = g.history.map((m) => Object.assign({}, m, { t: Date.parse(m.at) })).filter((m) => now - m.t < 3e5);
@@ -165,12 +172,14 @@ function gate(into, g, now) {
     (g.ready ? ' ' + count(g.ready) + ' calls go on without a permit.' : '') +
     (num(g.send_stalls) ? ' ' + count(g.send_stalls) + ' streams were ended because their clients took no messages.' : '') +
     (num(g.panics) ? ' ' + count(g.panics) + ' panics.' : ''));
+  const busy = (c) => num(c.held) || num(c.waiting) || c.refused.length;
   table(a, 'classes', 'By class', [['Class'], ['Permits', 'number'], ['Waiting', 'number'], ['Oldest', 'number'], ['Queue'],
     ['Waiting, 5 min'], ['Refused, 5 min'], ['Refused so far, by reason', 'words']],
-  g.classes.map((c, i) => [c.name, c.held || !g.unlisted ? c.held : 'not known', c.waiting, c.waiting ? time(c.oldest_wait_seconds) : '', c.standing ? 'stands' : 'drains',
+  g.classes.map((c, i) => [c, i]).filter(([c]) => busy(c)).map(([c, i]) => [c.name, c.held || !g.unlisted ? c.held : 'not known', c.waiting, c.waiting ? time(c.oldest_wait_seconds) : '', c.standing ? 'stands' : 'drains',
     (cell) => { spark(cell, c.name + ' waiting', line((m) => (m.classes[i] || {}).waiting || 0, c.waiting), now, count); close(cell); },
     (cell) => { spark(cell, c.name + ' refused', rate((m) => num((m.classes[i] || {}).refused)), now, per); close(cell); },
-    c.refused.map((r) => r.reason + ' ' + count(r.count)).join(', ') || 'none']));
+    c.refused.map((r) => r.reason + ' ' + count(r.count)).join(', ') || 'none']),
+  'no class has listed calls or refusals.');
   details(a, 'refusals', 'Why was this refused?', g.refusals.length, (d) => table(d, 't', 'The last refusals, the newest first',
     [['At'], ['Method', 'name'], ['Class'], ['Tenant'], ['Reason'], ['Why', 'words'], ['Stands for', 'number']],
     g.refusals.map((r) => [clock(r.at), r.method || '(unnamed)', r.class, r.tenant, r.reason, r.explanation, count(r.stands_for)])));
@@ -185,6 +194,9 @@ function gate(into, g, now) {
   details(a, 'tenants', 'Tenants with calls', g.tenants, (d) => table(d, 't', 'The busiest tenants',
     [['Tenant'], ['Class'], ['Permits', 'number'], ['Waiting', 'number']],
     g.busiest_tenants.map((t) => [t.name, t.class, t.held, t.waiting])));
+  const empty = [[g.refusals.length, 'refusals'], [g.decisions.length, 'changes of the limit'], [g.running.length || g.unlisted, 'running calls'],
+    [g.queue, 'waiting calls'], [g.tenants, 'tenants']].filter(([n]) => !num(n)).map(([, name]) => name);
+  if (empty.length) text(put(a, 'empty', 'p', 'none'), 'Nothing to show about ' + empty.join(', ') + '.');
   close(a);
 }
 
@@ -202,7 +214,7 @@ function streams(into, s) {
   open(into);
   if (!s.meters.length) text(put(into, 'none', 'p', 'none'), 'No meter was given to this page.');
   s.meters.forEach((m) => {
-    const a = open(put(into, 'meter ' + m.name, 'article'));
+    const a = open(set(put(into, 'meter ' + m.name, 'article'), 'id', idOf('meter ' + m.name)));
     text(put(a, 'name', 'h3'), 'Streams ' + m.name);
     text(put(a, 'sum', 'p', 'note'), count(m.open) + ' open, ' + count(m.starving) + ' senders wait for demand. Credit ' + count(m.credit) + ', demand ' + count(m.demand) +
       ', window ' + count(m.window) + ', ' + count(m.lag) + ' elements arrived and not consumed. So far ' + count(m.sent) + ' sent, ' + count(m.received) + ' received, ' + count(m.dropped) + ' dropped.' +
@@ -223,7 +235,7 @@ function pressure(into, s) {
   const per = (v) => (100 * v).toFixed(0) + ' %';
   if (!s.monitors.length) text(put(into, 'none', 'p', 'none'), 'No monitor was given to this page.');
   s.monitors.forEach((m) => {
-    const a = open(put(into, 'monitor ' + m.name, 'article'));
+    const a = open(set(put(into, 'monitor ' + m.name, 'article'), 'id', idOf('monitor ' + m.name)));
     text(put(a, 'name', 'h3'), 'Monitor ' + m.name + ': ' + m.level + (m.signal ? ', because of ' + m.signal : ''));
     text(put(a, 'marks', 'p', 'note'), 'Elevated from ' + per(m.elevated) + ', high from ' + per(m.high) + ', extreme from ' + per(m.extreme) + ', calm again below ' + per(m.release) + '. The level has changed ' + count(m.changes) + ' times.');
     table(a, 'signals', 'Signals', [['Signal'], ['Used', 'number'], ['Failed reads', 'number'], ['Last error', 'words']],
@@ -235,7 +247,7 @@ function pressure(into, s) {
 
 function others(into, s) {
   open(into);
-  if (!s.others.length) text(put(into, 'none', 'p', 'none'), 'None.');
+  if (!s.others.length) text(put(into, 'none', 'p', 'none'), 'No meter of a broker was given to this page.');
   s.others.forEach((o) => table(into, o.kind + ' ' + o.name, o.kind + ' ' + o.name, [['Number'], ['Value']], o.fields.map((f) => [f.name, f.value])));
   close(into);
 }

@@ -16,10 +16,14 @@ func (h *Handler) take(now time.Time) *debugpb.Snapshot {
 	s := &debugpb.Snapshot{At: timestamppb.New(now)}
 	var f findings
 	next := rates{at: now, gates: map[*admit.Gate]admit.Stats{}}
-	for _, g := range h.sources.gates {
-		i := g.Inspect()
-		s.Gates = append(s.Gates, h.gate(g, &i, now))
-		f.gate(&i, h.before.since(g, &i, now), now)
+	all := crowd{make([]admit.Inspection, len(h.sources.gates))}
+	for n, g := range h.sources.gates {
+		all.gates[n] = g.Inspect()
+	}
+	for n, g := range h.sources.gates {
+		i := &all.gates[n]
+		s.Gates = append(s.Gates, h.gate(g, i, now))
+		f.gate(i, &all, h.before.since(g, i, now), now)
 		next.gates[g] = i.Stats
 	}
 	h.before = next
@@ -29,11 +33,17 @@ func (h *Handler) take(now time.Time) *debugpb.Snapshot {
 	for _, t := range h.sources.throttles {
 		s.Throttles = append(s.Throttles, throttles(t, &f)...)
 	}
+	unread := int64(0)
 	for _, m := range h.sources.meters {
-		s.Meters = append(s.Meters, meter(m, now, &f))
+		one := meter(m, now, &f)
+		s.Meters, unread = append(s.Meters, one), unread+one.GetLag()
 	}
+	work := all.held(unread, h.sources.brokers)
 	for _, m := range h.sources.monitors {
-		s.Monitors = append(s.Monitors, monitor(m, &f))
+		s.Monitors = append(s.Monitors, monitor(m, work, &f))
+	}
+	for _, m := range h.sources.brokers {
+		s.Others = append(s.Others, messages(m, now, &f))
 	}
 	for _, o := range h.sources.others {
 		s.Others = append(s.Others, other(o))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/broker"
 	"github.com/weir-go/weir/interceptors/breaker"
 	"github.com/weir-go/weir/interceptors/throttle"
 	"github.com/weir-go/weir/pressure"
@@ -15,16 +16,17 @@ import (
 var ErrConfig = errors.New("debug: invalid configuration")
 
 // A Source has a state that a [Handler] shows. It is an [*admit.Gate], a [*breaker.Breaker], a
-// [*throttle.Throttle], a [*streamcredit.Meter], a [*pressure.Monitor] or a [Describer].
+// [*throttle.Throttle], a [*streamcredit.Meter], a [*broker.Meter], a [*pressure.Monitor] or a
+// [Describer].
 type Source interface {
 	// Name returns the name under which the page shows the source.
 	Name() string
 }
 
-// A Describer is a source of another kind, such as a broker.
+// A Describer is a source of another kind, such as a cache.
 type Describer interface {
 	Source
-	// Describe returns the kind of the source, as in "broker", and its numbers. A Handler calls
+	// Describe returns the kind of the source, as in "cache", and its numbers. A Handler calls
 	// it for each snapshot, one call at a time. It must not block. A panic shows as a field.
 	Describe() (kind string, fields []Field)
 }
@@ -55,6 +57,7 @@ type kinds struct {
 	throttles []*throttle.Throttle
 	meters    []*streamcredit.Meter
 	monitors  []*pressure.Monitor
+	brokers   []*broker.Meter
 	others    []Describer
 }
 
@@ -70,7 +73,7 @@ func byKind(sources []Source) (by kinds, err error) {
 		switch {
 		case kind == "":
 			errs = append(errs, fmt.Errorf(
-				"source %d of %d: got %T, want a gate, a breaker, a throttle, a meter, a monitor or a Describer", i+1, len(sources), s))
+				"source %d of %d: got %T, want a gate, a breaker, a throttle, a meter of streams or of a broker, a monitor or a Describer", i+1, len(sources), s))
 			continue
 		case isNil || s.Name() == "":
 			errs = append(errs, fmt.Errorf(
@@ -108,6 +111,9 @@ func (by *kinds) add(s Source) (kind string, isNil bool) {
 	case *pressure.Monitor:
 		by.monitors = append(by.monitors, s)
 		return "monitor", s == nil
+	case *broker.Meter:
+		by.brokers = append(by.brokers, s)
+		return "broker", s == nil
 	case Describer:
 		by.others = append(by.others, s)
 		return "source", false

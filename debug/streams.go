@@ -150,8 +150,8 @@ func waitFor(n int) string {
 	return fmt.Sprintf("%d elements wait", n)
 }
 
-// monitor returns the state of a monitor.
-func monitor(m *pressure.Monitor, f *findings) *debugpb.Monitor {
+// monitor returns the state of a monitor. work says how much work the process holds.
+func monitor(m *pressure.Monitor, work string, f *findings) *debugpb.Monitor {
 	s := m.Stats()
 	out := &debugpb.Monitor{
 		Name: clean(m.Name()), Level: s.Level.String(), Signal: clean(s.Signal), Changes: int64(s.Changes),
@@ -165,8 +165,8 @@ func monitor(m *pressure.Monitor, f *findings) *debugpb.Monitor {
 		out.Signals = append(out.Signals, one)
 		if sig.Name == s.Signal && s.Level > pressure.Calm {
 			f.add(debugpb.Finding_LEVEL_CRITICAL, "monitor "+out.GetName(), fmt.Sprintf(
-				"The pressure is %s, because %s is at %.0f %%. Gates refuse %s.",
-				s.Level, one.GetName(), 100*sig.Value, refusedAt[s.Level]))
+				"The pressure is %s, because %s is at %.0f %%. Gates refuse %s. %s",
+				s.Level, one.GetName(), 100*sig.Value, refusedAt[s.Level], work))
 		}
 	}
 	return out

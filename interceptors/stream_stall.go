@@ -6,6 +6,7 @@ import (
 	"time"
 	"weak"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weir-go/weir/admit"
@@ -47,6 +48,8 @@ var ErrSendStalled = refusal.ErrSendStalled
 // The permit is returned when the handler has returned. The transport keeps up to 64 KiB and
 // one message of the stream until the client reads them or disconnects. Package keepalive of
 // gRPC disconnects dead clients.
+//
+// The gate of the stream counts it (see [SendStalls]) and logs it (see admit.WithLogger).
 //
 // There is no bound under grpc.Server.ServeHTTP, where a stuck write cannot be ended, and
 // outside of grpc.Server. Unary calls need none, because the transport takes one response at
@@ -124,6 +127,10 @@ func (s *sends) Stalled() {
 	err := refusal.Stalled(s.bound, gate)
 	s.ended.Store(err)
 	_ = end(err.GRPCStatus()) // it fails only if the stream has ended
+	if s.member != nil {
+		method, _ := grpc.Method(s.ctx)
+		gateFuncs.Stalled(s.ctx, s.member.gate, method, s.bound)
+	}
 }
 
 // explain returns the reason for the end of the stream in place of an error, if the watch has

@@ -1,7 +1,7 @@
 // Gameday starts a small system behind weir, breaks it in one of the ways that wake people at night, and lets you
 // find the cause with the runbook in ops/runbook. Customers buy and browse at a storefront, which calls payments.
-// One subscriber follows a feed, and a consumer handles messages. The program prints where its metrics are,
-// and ends by itself.
+// One subscriber follows a feed, and a consumer handles messages. The program prints where its metrics are
+// and where the page of package debug is, and ends by itself.
 //
 //	go run ./examples/gameday                  # one fault at random, named at the end
 //	go run ./examples/gameday -fault memory
@@ -38,7 +38,7 @@ func parse(args []string) (flags, error) {
 	set.StringVar(&f.fault, "fault", surprise, "how to break the system: "+strings.Join(names(), ", ")+" or "+surprise)
 	set.DurationVar(&f.duration, "duration", 5*time.Minute, "when the program ends")
 	set.DurationVar(&f.after, "after", 2*time.Second, "when the system breaks")
-	set.StringVar(&f.addr, "addr", "127.0.0.1:9466", "where to serve /metrics")
+	set.StringVar(&f.addr, "addr", "127.0.0.1:9466", "where to serve /metrics and "+pagePath)
 	set.Uint64Var(&f.seed, "seed", 1, "seed of arrivals and service times")
 	if err := program.Parse(set, args); err != nil {
 		return f, err
@@ -86,12 +86,12 @@ func play(ctx context.Context, w io.Writer, f flags, n network) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	if f.addr != "" {
-		url, stop, err := s.serveMetrics(f.addr)
+		url, stop, err := s.serveAdmin(f.addr)
 		if err != nil {
 			return fmt.Errorf("gameday: -addr: %w", err)
 		}
 		defer stop()
-		fmt.Fprintf(w, "metrics at %s\n", url)
+		fmt.Fprintf(w, "metrics at %s/metrics\nthe page for people on call at %s%s\n", url, url, pagePath)
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.duration)
 	defer cancel()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/broker"
+	"github.com/weir-go/weir/debug"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/examples/internal/overload"
 	"github.com/weir-go/weir/interceptors"
@@ -47,6 +48,7 @@ const (
 // A system is the two services, their clients, and all that weir knows about them.
 type system struct {
 	registry *prometheus.Registry
+	shown    []debug.Source // on the page
 	monitor  *pressure.Monitor
 	feed     *streamcredit.Meter // the server's end of streams
 	readers  *streamcredit.Meter // the subscriber's end
@@ -106,8 +108,11 @@ func open(seed uint64, n network) (_ *system, err error) {
 	return s, nil
 }
 
-// watch adds sources to /metrics.
+// watch adds sources to /metrics and to the page.
 func (s *system) watch(sources ...metrics.Source) error {
+	for _, source := range sources {
+		s.shown = append(s.shown, source)
+	}
 	c, err := metrics.NewCollector(sources...)
 	if err != nil {
 		return err
@@ -115,7 +120,7 @@ func (s *system) watch(sources ...metrics.Source) error {
 	return s.registry.Register(c)
 }
 
-// gate returns a gate that is in /metrics. Without a limit of its own it adapts.
+// gate returns a gate that is watched. Without a limit of its own it adapts.
 func (s *system) gate(name string, n int, opts ...admit.Option) (*admit.Gate, error) {
 	opts = append(opts, admit.WithName(name), admit.WithPressure(s.monitor))
 	if n > 0 {
@@ -227,17 +232,25 @@ func (s *system) start(
 	return conn, err
 }
 
-// serveMetrics serves /metrics until stop.
-func (s *system) serveMetrics(addr string) (url string, stop func(), err error) {
+// pagePath is where the page for people on call is.
+const pagePath = "/debug/weir"
+
+// serveAdmin serves /metrics and the page until stop.
+func (s *system) serveAdmin(addr string) (url string, stop func(), err error) {
+	page, err := debug.NewHandler(s.shown...)
+	if err != nil {
+		return "", nil, err
+	}
 	lis, err := net.Listen("tcp", addr)
 	if err != nil {
 		return "", nil, err
 	}
 	mux := http.NewServeMux()
+	mux.Handle(pagePath, page)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	s.serving.Go(func() { _ = server.Serve(lis) })
-	return "http://" + lis.Addr().String() + "/metrics", func() { _ = server.Close() }, nil
+	return "http://" + lis.Addr().String(), func() { _ = server.Close() }, nil
 }
 
 // close stops everything, without waiting for calls under way.

@@ -220,6 +220,8 @@ type CircuitStats struct {
 	Failed uint64
 	// Opened counts how often the circuit opened, also again after failed probes.
 	Opened uint64
+	// OpenedAgo is the time since the circuit opened last. It is 0 if Opened is 0.
+	OpenedAgo time.Duration
 	// ProbeIn is the time until an open circuit may send a probe. It is 0 in other states.
 	ProbeIn time.Duration
 }

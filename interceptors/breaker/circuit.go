@@ -34,6 +34,7 @@ type circuit struct {
 	era     atomic.Uint64 // see eraOf; written with mu held
 	until   atomic.Int64  // when an open circuit may be probed, on the breaker's clock
 	watched atomic.Int64  // until when each call has a witness, on the same clock
+	openAt  atomic.Int64  // when the circuit opened last, on the same clock
 
 	allowed, ended, refused, failed, opened atomic.Uint64
 
@@ -165,6 +166,7 @@ func (c *circuit) patience() time.Duration {
 func (c *circuit) changedLocked(from, to State) {
 	if to == Open {
 		c.until.Store(int64(c.breaker.now() + c.breaker.jittered(c.breaker.cfg.OpenFor)))
+		c.openAt.Store(int64(c.breaker.now()))
 		c.opened.Add(1)
 		if from == Closed {
 			c.opener = c.addressesLocked()
@@ -312,6 +314,9 @@ func (c *circuit) tellOneUnlocked(ch change) {
 func (c *circuit) stats() CircuitStats {
 	s := CircuitStats{Target: c.Target, Method: c.Method, State: stateOf(c.era.Load()), Failed: c.failed.Load()}
 	s.Opened, s.Allowed, s.Refused = c.opened.Load(), c.allowed.Load(), c.refused.Load()
+	if s.Opened > 0 {
+		s.OpenedAgo = max(0, c.breaker.now()-time.Duration(c.openAt.Load()))
+	}
 	if s.State == Open {
 		s.ProbeIn = max(0, time.Duration(c.until.Load())-c.breaker.now())
 	}

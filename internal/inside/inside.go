@@ -2,7 +2,10 @@
 // exported. They are of no use to programs.
 package inside
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Admit holds a [Gates] for the types of package admit, which sets it when it is
 // initialized, before any package that imports it:
@@ -38,6 +41,9 @@ type Gates[Gate, Call, Class, Reason, Option any] struct {
 	// Adapts reports whether the limit is one of package limit that learns from the
 	// calls that end. Such a limit learns nothing from streams.
 	Adapts func(Gate) bool
+	// Stalled logs that a stream was ended because its client took no messages, if the gate
+	// has a logger. It writes at most one line a second.
+	Stalled func(ctx context.Context, g Gate, method string, bound time.Duration)
 	// RefuseIf returns an option for tests. The gate calls next for every call, with its
 	// lock held, and refuses the call for the reason if refuse is true.
 	RefuseIf func(next func() (why Reason, refuse bool)) Option

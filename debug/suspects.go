@@ -1,0 +1,113 @@
+package debug
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/broker"
+)
+
+// A crowd is the gates of a snapshot together.
+type crowd struct{ gates []admit.Inspection }
+
+// others says how the other gates are doing. A gate that is stuck while they are idle does
+// not wait for them.
+func (c *crowd) others(than string) string {
+	var idle, full []string
+	for n := range c.gates {
+		s := &c.gates[n].Stats
+		switch {
+		case s.Name == than:
+		case s.Utilization() >= 1:
+			full = append(full, clean(s.Name))
+		case s.Queue == 0:
+			idle = append(idle, clean(s.Name))
+		}
+	}
+	switch {
+	case len(full) > 0:
+		return fmt.Sprintf(" Also full: %s. Begin with the one that the others call.", some(full))
+	case len(idle) > 0:
+		return fmt.Sprintf(" The other gates (%s) have permits to spare, so it does not wait for them. "+
+			"Suspect calls that need a second permit of this gate, and resources without a gate.", some(idle))
+	}
+	return ""
+}
+
+// held says how much work is held here. Memory that grows with little work is used elsewhere.
+func (c *crowd) held(meters int64, brokers []*broker.Meter) string {
+	running, waiting, limit := 0, 0, 0
+	for n := range c.gates {
+		s := &c.gates[n].Stats
+		running, waiting, limit = running+s.InFlight, waiting+s.Queue, limit+s.Limit
+	}
+	messages := int64(0)
+	for _, m := range brokers {
+		messages += int64(m.Stats().Held)
+	}
+	text := fmt.Sprintf("Of %[2]d permits %[1]d are in use, %[3]s, and %[4]s of streams and brokers are not consumed.",
+		running, limit, callsWait(waiting), many(meters+messages, "message"))
+	if waiting == 0 && 2*running < limit {
+		text += " That is little work. If memory runs out, something else keeps it, and a heap profile shows what."
+	}
+	return text
+}
+
+func callsWait(n int) string {
+	if n == 1 {
+		return "1 call waits"
+	}
+	return fmt.Sprintf("%d calls wait", n)
+}
+
+// stuckCalls names the methods of the calls that run and wait at a gate that is stuck. Running
+// calls that are not listed cannot be named.
+func stuckCalls(i *admit.Inspection) string {
+	text := " Waiting: " + methods(i.Waiting) + "."
+	if len(i.Waiting) == 0 {
+		text = ""
+	}
+	if len(i.Running) > 0 {
+		return " Running: " + methods(i.Running) + "." + text
+	}
+	return text + " The running calls began before this page was opened, so a goroutine dump must show where they are."
+}
+
+// mostNamed bounds the names that a finding has.
+const mostNamed = 3
+
+// some returns the first names, and the number of the others.
+func some(names []string) string {
+	text := strings.Join(names[:min(mostNamed, len(names))], ", ")
+	if more := len(names) - mostNamed; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// methods says which methods calls are of, the most frequent first.
+func methods(all []admit.CallState) string {
+	counts := map[string]int{}
+	for i := range all {
+		counts[clean(all[i].Method)]++
+	}
+	names := make([]string, 0, len(counts))
+	for name := range counts {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), strings.Compare(a, b)) })
+	for i, name := range names {
+		names[i] = fmt.Sprintf("%d × %s", counts[name], orUnnamed(name))
+	}
+	return some(names)
+}
+
+func orUnnamed(method string) string {
+	if method == "" {
+		return "(unnamed)"
+	}
+	return method
+}
