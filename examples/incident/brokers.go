@@ -23,6 +23,7 @@ const (
 type kind struct {
 	// title is the broker's name for people.
 	title string
+	load
 	// missing returns an error that says how to install what serve needs.
 	missing func() error
 	// serve starts a server. It gives up when ctx ends. It runs in a process of its own,
@@ -36,6 +37,14 @@ type kind struct {
 	// source opens the consumer with weir.
 	source func(ctx context.Context, addr string) (broker.Source, error)
 }
+
+// A load is heavy enough to kill the bare consumer during the trouble.
+type load struct {
+	size   int   // bytes of a payment
+	memory int64 // bytes that a consumer may take
+}
+
+var usualLoad = load{size: 32 << 10, memory: 80 * mib}
 
 // A server is the parent's connection to the server of a broker. It is safe for concurrent
 // use.
@@ -53,7 +62,9 @@ type backlog struct {
 	Held int // of these, delivered; -1 if the broker does not know
 }
 
-var kinds = map[string]kind{"kafka": onKafka}
+var kinds = map[string]kind{
+	"kafka": onKafka, "nats": onNATS, "rabbitmq": onRabbitMQ, "redis": onRedis, "sqs": onSQS,
+}
 
 func names() string { return strings.Join(slices.Sorted(maps.Keys(kinds)), ", ") }
 

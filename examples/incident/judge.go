@@ -26,7 +26,7 @@ func (o outcome) table() string {
 	}
 	fmt.Fprintf(&b, "%-44s %14s %14s\n", "", "bare", "weir")
 	row("killed for its memory after", func(f fate) string { return seconds(f.Died) })
-	row(fmt.Sprintf("peak memory (of %d MiB)", memory/mib), func(f fate) string { return fmt.Sprintf("%d MiB", f.Peak/mib) })
+	row(fmt.Sprintf("peak memory (of %d MiB)", o.memory/mib), func(f fate) string { return fmt.Sprintf("%d MiB", f.Peak/mib) })
 	row("payments produced", func(f fate) string { return number(f.Produced) })
 	row("paid", func(f fate) string { return number(f.Paid.Distinct) })
 	row("paid twice", func(f fate) string { return number(f.twice()) })
@@ -55,6 +55,9 @@ func (o outcome) judge() string {
 		return fmt.Sprintf("Not as promised: with weir the consumer died after %.1f s.", f.Died.Seconds())
 	case f.Paid.Distinct < f.Produced || f.lost() > 0:
 		return fmt.Sprintf("Not as promised: with weir %d of %d payments were made.", f.Paid.Distinct, f.Produced)
+	case f.Settled < f.Produced:
+		return fmt.Sprintf("Not as promised: with weir %d payments were made, and the broker has seen %d acknowledgements.",
+			f.Paid.Distinct, f.Settled)
 	case f.Recovered == 0 || f.WorkOff < 1.2*rate:
 		return fmt.Sprintf("Not as promised: with weir the backlog was worked off with %.0f payments a second, of which %d were new ones.",
 			f.WorkOff, rate)
@@ -78,7 +81,7 @@ func (o outcome) died() string {
 // survived tells the fate of a bare consumer that was not killed.
 func (o outcome) survived() string {
 	b := o.bare
-	s := fmt.Sprintf("the bare consumer was not killed here. It took %d of %d MiB at most", b.Peak/mib, memory/mib)
+	s := fmt.Sprintf("the bare consumer was not killed here. It took %d of %d MiB at most", b.Peak/mib, o.memory/mib)
 	if b.MaxHeld >= 0 {
 		s += fmt.Sprintf(" and held %d payments", b.MaxHeld)
 	}
@@ -88,5 +91,5 @@ func (o outcome) survived() string {
 func (o outcome) withWeir() string {
 	f := o.weir
 	return fmt.Sprintf("With weir the lag grows at the broker, the consumer takes %d of %d MiB at most, every payment is made, %d twice, "+
-		"and the backlog is worked off %.1f s after the gateway is well again.", f.Peak/mib, memory/mib, f.twice(), f.Recovered.Seconds())
+		"and the backlog is worked off %.1f s after the gateway is well again.", f.Peak/mib, o.memory/mib, f.twice(), f.Recovered.Seconds())
 }

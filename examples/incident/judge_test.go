@@ -9,12 +9,12 @@ import (
 // fates returns an outcome as promised. The bare consumer lost payments.
 func fates() outcome {
 	return outcome{
-		usualPlan,
+		usualPlan, usualLoad,
 		fate{
-			Died: 10 * time.Second, Peak: memory + 1, Paid: ledger{100, 100}, Settled: 300, Produced: 900, Before: rate, MaxLag: 600, MaxHeld: -1,
+			Died: 10 * time.Second, Peak: usualLoad.memory + 1, Paid: ledger{100, 100}, Settled: 300, Produced: 900, Before: rate, MaxLag: 600, MaxHeld: -1,
 		},
 		fate{
-			Peak: memory / 2, Paid: ledger{901, 900}, Settled: 900, Produced: 900, Before: rate, MaxLag: 500, MaxHeld: 40,
+			Peak: usualLoad.memory / 2, Paid: ledger{901, 900}, Settled: 900, Produced: 900, Before: rate, MaxLag: 500, MaxHeld: 40,
 			Recovered: time.Second, WorkOff: 900,
 		},
 	}
@@ -32,7 +32,7 @@ func TestJudge(t *testing.T) {
 		},
 		"no memory": {func(b, w *fate) { b.Peak, b.Died, w.Peak = 0, 0, 0 }, []string{"No verdict: "}},
 		"bare survives": {
-			func(b, _ *fate) { b.Died, b.Peak, b.MaxHeld = 0, memory/2, 70 },
+			func(b, _ *fate) { b.Died, b.Peak, b.MaxHeld = 0, usualLoad.memory/2, 70 },
 			[]string{"No contrast: the bare consumer was not killed", "40 of 80 MiB", "held 70", "With weir the lag grows"},
 		},
 		"bare survives, held unknown":        {func(b, _ *fate) { b.Died = 0 }, []string{"No contrast: ", "MiB at most. It made 100 of 900 payments, 0 twice"}},
@@ -40,6 +40,7 @@ func TestJudge(t *testing.T) {
 		"weir dies":                          {func(_, w *fate) { w.Died = time.Second }, []string{"Not as promised: "}},
 		"weir does not pay":                  {func(_, w *fate) { w.Paid.Distinct-- }, []string{"Not as promised: "}},
 		"weir loses":                         {func(_, w *fate) { w.Settled = 901 }, []string{"Not as promised: "}},
+		"weir does not acknowledge":          {func(_, w *fate) { w.Settled-- }, []string{"Not as promised: ", "899 acknowledgements"}},
 		"weir is slow":                       {func(_, w *fate) { w.WorkOff = rate }, []string{"Not as promised: "}},
 		"never recovered":                    {func(_, w *fate) { w.Recovered = 0 }, []string{"Not as promised: "}},
 		"bare survives, and weir loses":      {func(b, w *fate) { b.Died, w.Settled = 0, 901 }, []string{"Not as promised: "}},
@@ -103,5 +104,22 @@ func TestFlags(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A broker that is not installed is an error that says how to install it.
+func TestMissing(t *testing.T) {
+	t.Setenv("PATH", "")
+	t.Chdir(t.TempDir())
+	for name, want := range map[string]string{
+		"kafka": "", "nats": "", "rabbitmq": "package rabbitmq-server", "redis": "package redis-server", "sqs": "make node",
+	} {
+		_, err := parse([]string{"-broker", name})
+		if want == "" && err != nil {
+			t.Errorf("-broker %s: got %v, want no error", name, err)
+		}
+		if want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("-broker %s: got %v, want an error that says %q", name, err, want)
+		}
 	}
 }

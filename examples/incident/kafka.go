@@ -15,7 +15,7 @@ import (
 
 // onKafka runs the incident on kfake. Both consumers are groups of one topic.
 var onKafka = kind{
-	title: "Kafka", missing: none,
+	title: "Kafka", load: usualLoad, missing: none,
 	serve: serveKafka, connect: connectKafka, bare: bareKafka, source: sourceKafka,
 }
 

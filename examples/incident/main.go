@@ -83,32 +83,33 @@ func main() {
 		if err != nil {
 			return err
 		}
-		return demonstrate(ctx, f, usualPlan, os.Stdout)
+		_, err = demonstrate(ctx, f, usualPlan, os.Stdout)
+		return err
 	})
 }
 
 // demonstrate runs both consumers at the same time, with the page beside them.
-func demonstrate(ctx context.Context, f flags, p plan, out io.Writer) error {
-	feed := live.New(page)
-	fmt.Fprintf(out, "%s, starting\n", kinds[f.broker].title)
+func demonstrate(ctx context.Context, f flags, p plan, out io.Writer) (o outcome, err error) {
+	k, feed := kinds[f.broker], live.New(page)
+	fmt.Fprintf(out, "%s is starting\n", k.title)
 	if f.addr != "" {
 		url, stop, err := feed.Serve(f.addr)
 		if err != nil {
-			return fmt.Errorf("incident: -addr: %w", err)
+			return o, fmt.Errorf("incident: -addr: %w", err)
 		}
 		defer stop()
 		fmt.Fprintf(out, "live charts at %s while this runs\n", url)
 	}
-	feed.Publish(part{Broker: kinds[f.broker].title, Limit: memory / mib}, false)
-	o, err := replay(ctx, f.broker, p, func(run string, s sample) { feed.Publish(part{Run: run, Sample: &s}, false) })
+	feed.Publish(part{Broker: k.title, Limit: int(k.memory / mib)}, false)
+	o, err = replay(ctx, f.broker, p, func(run string, s sample) { feed.Publish(part{Run: run, Sample: &s}, false) })
 	if err != nil {
-		return err
+		return o, err
 	}
 	verdict := o.judge()
 	fmt.Fprintf(out, "\n%s\n%s\n", o.table(), verdict)
 	feed.Publish(part{Verdict: verdict}, true)
 	if f.html == "" {
-		return nil
+		return o, nil
 	}
-	return feed.Save(f.html)
+	return o, feed.Save(f.html)
 }

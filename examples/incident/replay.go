@@ -18,7 +18,6 @@ const (
 	slowed   = 10 * usual
 	rate     = 300 // payments a second
 	mib      = 1 << 20
-	memory   = 80 * mib // of each consumer
 	sampling = 200 * time.Millisecond
 )
 
@@ -27,12 +26,11 @@ type plan struct {
 	troubleFrom, troubleTo time.Duration
 	produceTo              time.Duration
 	end                    time.Duration // at the latest
-	size                   int           // bytes of a payment
 }
 
 var usualPlan = plan{
 	troubleFrom: 4 * time.Second, troubleTo: 14 * time.Second,
-	produceTo: 18 * time.Second, end: 40 * time.Second, size: 32 << 10,
+	produceTo: 18 * time.Second, end: 40 * time.Second,
 }
 
 // speed returns how long the gateway needs for a payment.
@@ -46,6 +44,7 @@ func (p plan) speed(at time.Duration) time.Duration {
 // An outcome is the fate of both consumers.
 type outcome struct {
 	plan
+	load
 	bare, weir fate
 }
 
@@ -68,21 +67,21 @@ func replay(ctx context.Context, name string, p plan, see func(string, sample)) 
 		return o, fmt.Errorf("incident: connect to %s: %w", kinds[name].title, err)
 	}
 	defer srv.close()
-	o.plan = p
+	o.plan, o.load = p, kinds[name].load
 	var produced atomic.Int64
 	began := time.Now()
 	var all sync.WaitGroup
 	var errs [3]error
 	run := func(i int, role string, f *fate) {
 		s := &scene{
-			plan: p, job: job{Role: role, Kind: name, Broker: addr}, began: began, server: srv, produced: &produced,
+			plan: p, load: o.load, job: job{Role: role, Kind: name, Broker: addr}, began: began, server: srv, produced: &produced,
 			see: func(x sample) { see(role, x) },
 		}
 		all.Go(func() { *f, errs[i] = s.play(ctx) })
 	}
 	run(0, roleBare, &o.bare)
 	run(1, roleWeir, &o.weir)
-	all.Go(func() { errs[2] = produce(ctx, srv, p, began, &produced) })
+	all.Go(func() { errs[2] = produce(ctx, srv, o, began, &produced) })
 	all.Wait()
 	return o, errors.Join(append(errs[:], ctx.Err())...)
 }
@@ -110,12 +109,12 @@ func start(ctx context.Context, j job, canceled <-chan struct{}) (*child.Process
 }
 
 // produce publishes payments until ctx ends or its time is over.
-func produce(ctx context.Context, srv server, p plan, began time.Time, produced *atomic.Int64) error {
-	tick := time.NewTicker(10 * time.Millisecond)
+func produce(ctx context.Context, srv server, o outcome, began time.Time, produced *atomic.Int64) error {
+	tick := time.NewTicker(30 * time.Millisecond)
 	defer tick.Stop()
-	filler := bytes.Repeat([]byte("x"), p.size-idBytes)
+	filler := bytes.Repeat([]byte("x"), o.size-idBytes)
 	sent := 0
-	for at := time.Duration(0); at < p.produceTo; at = time.Since(began) {
+	for at := time.Duration(0); at < o.produceTo; at = time.Since(began) {
 		var due [][]byte
 		for ; sent < int(at.Seconds()*rate); sent++ {
 			due = append(due, fmt.Appendf(nil, "%0*d%s", idBytes, sent, filler))
@@ -123,7 +122,7 @@ func produce(ctx context.Context, srv server, p plan, began time.Time, produced 
 		if len(due) > 0 {
 			if err := srv.publish(ctx, due); err != nil {
 				if ctx.Err() != nil {
-					return nil //nolint:nilerr // the end of ctx is reported once
+					return nil // replay reports the end of ctx once
 				}
 				return fmt.Errorf("incident: publish: %w", err)
 			}

@@ -45,6 +45,7 @@ type fate struct {
 // A scene is one consumer with its gateway.
 type scene struct {
 	plan
+	load
 	job
 	began    time.Time
 	server   server // of the broker
@@ -121,11 +122,11 @@ func (s *scene) watch(ctx context.Context, gone <-chan struct{}) error {
 		lag := s.count(ctx)
 		s.note(at, used, lag)
 		s.see(sample{
-			At: at.Seconds(), Memory: float64(used) / mib, Lag: lag, Dead: used > memory,
+			At: at.Seconds(), Memory: float64(used) / mib, Lag: lag, Dead: used > s.memory,
 			Paid: float64(s.fate.Paid.Distinct-last) / (at - lastAt).Seconds(), report: *s.now.Load(),
 		})
 		last, lastAt = s.fate.Paid.Distinct, at
-		if used > memory {
+		if used > s.memory {
 			return s.bury(ctx, at)
 		}
 		if at > s.produceTo && s.fate.Paid.Distinct == s.fate.Produced && s.fate.Settled == s.fate.Produced {
