@@ -56,7 +56,8 @@ type scene struct {
 	conn              *grpc.ClientConn
 	fate              fate
 	now               atomic.Pointer[report]
-	workFrom          int // payments made at the end of the trouble
+	startedAt         time.Duration // half of the time before the trouble
+	started, workFrom int           // payments made until then, and until the end of the trouble
 }
 
 // play runs a consumer to its end.
@@ -154,8 +155,11 @@ func (s *scene) count(ctx context.Context) (lag int) {
 func (s *scene) note(at time.Duration, used int64, lag int) {
 	f := &s.fate
 	f.Peak, f.MaxLag = max(f.Peak, used), max(f.MaxLag, lag)
-	if at < s.troubleFrom {
-		f.Before = float64(f.Paid.Distinct) / at.Seconds()
+	switch {
+	case at < s.troubleFrom/2: // the consumer may be starting
+		s.startedAt, s.started = at, f.Paid.Distinct
+	case at < s.troubleFrom:
+		f.Before = float64(f.Paid.Distinct-s.started) / (at - s.startedAt).Seconds()
 	}
 	if at < s.troubleTo {
 		s.workFrom = f.Paid.Distinct
