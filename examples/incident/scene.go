@@ -115,12 +115,12 @@ func (s *scene) watch(ctx context.Context, gone <-chan struct{}) error {
 			return fmt.Errorf("incident: the consumer %s ended by itself", s.Role)
 		case <-tick.C:
 		}
-		at := time.Since(s.began)
-		if want := s.speed(at); want != each && s.call(ctx, "Slow", []byte(want.String()), nil) == nil {
+		if want := s.speed(time.Since(s.began)); want != each && s.call(ctx, "Slow", []byte(want.String()), nil) == nil {
 			each = want
 		}
 		used := resident(s.consumer.PID)
 		lag := s.count(ctx)
+		at := time.Since(s.began) // of the count, which may take long
 		s.note(at, used, lag)
 		s.see(sample{
 			At: at.Seconds(), Memory: float64(used) / mib, Lag: lag, Dead: used > s.memory,
