@@ -43,6 +43,9 @@ func (f fate) lost() int { return max(0, f.Settled-f.Paid.Distinct) }
 
 func (f fate) twice() int { return f.Paid.Total - f.Paid.Distinct }
 
+// longestGap is longer than the gaps between the samples of a machine with time to spare.
+const longestGap = 4 * sampling
+
 // judge returns the verdict in a few sentences.
 func (o outcome) judge() string {
 	f := o.weir
@@ -58,6 +61,9 @@ func (o outcome) judge() string {
 	case f.Settled < f.Produced:
 		return fmt.Sprintf("Not as promised: with weir %d payments were made, and the broker has seen %d acknowledgements.",
 			f.Paid.Distinct, f.Settled)
+	case f.Recovered > 0 && f.WorkOff < 1.2*rate && f.Gap > longestGap:
+		return fmt.Sprintf("No verdict: this machine was too busy after the trouble (%v between two samples, want %v).",
+			f.Gap.Round(sampling), sampling)
 	case f.Recovered == 0 || f.WorkOff < 1.2*rate:
 		return fmt.Sprintf("Not as promised: with weir the backlog was worked off with %.0f payments a second, of which %d were new ones.",
 			f.WorkOff, rate)

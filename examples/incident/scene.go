@@ -40,6 +40,7 @@ type fate struct {
 	Before    float64       // paid a second before the trouble
 	Recovered time.Duration // from the end of the trouble until the lag was gone; 0 if it never was
 	WorkOff   float64       // paid a second, meanwhile
+	Gap       time.Duration // the longest between two samples, meanwhile
 }
 
 // A scene is one consumer with its gateway.
@@ -56,6 +57,7 @@ type scene struct {
 	conn              *grpc.ClientConn
 	fate              fate
 	now               atomic.Pointer[report]
+	notedAt, gap      time.Duration // the last sample, and the longest gap since the trouble
 	startedAt         time.Duration // half of the time before the trouble
 	started, workFrom int           // payments made until then, and until the end of the trouble
 }
@@ -164,8 +166,13 @@ func (s *scene) note(at time.Duration, used int64, lag int) {
 	if at < s.troubleTo {
 		s.workFrom = f.Paid.Distinct
 	}
+	if at > s.troubleTo {
+		s.gap = max(s.gap, at-s.notedAt)
+	}
+	s.notedAt = at
 	if at > s.troubleTo && f.Recovered == 0 && f.Produced-f.Paid.Distinct < rate/3 {
 		f.Recovered = at - s.troubleTo
+		f.Gap = s.gap
 		f.WorkOff = float64(f.Paid.Distinct-s.workFrom) / f.Recovered.Seconds()
 	}
 }
