@@ -15,6 +15,7 @@ BENCHTIME  ?= 200ms
 BENCHCOUNT ?= 6
 FUZZTIME   ?= 20s
 ARGS       ?=
+BROKER     ?= kafka
 
 # The tools work in any directory of the tree. buf and golangci-lint have modules
 # of their own because their requirements differ from everybody else's.
@@ -139,5 +140,5 @@ demo: ## Overload a server without weir and with it, in under a minute (ARGS="-d
 	@$(GO) run ./examples/overload $(ARGS)
 
 .PHONY: incident
-incident: ## Replay how an unbounded queue behind Kafka killed a consumer, bare and with weir
-	@$(GO) -C examples/incident run . $(ARGS)
+incident: ## Replay how an unbounded queue behind a broker killed a consumer, bare and with weir (BROKER=kafka, nats, rabbitmq, redis or sqs)
+	@$(GO) -C examples/incident run . -broker $(BROKER) $(ARGS)

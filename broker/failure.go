@@ -5,11 +5,11 @@ import (
 	"errors"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/internal/details"
 	"github.com/weir-go/weir/internal/statustext"
 )
 
@@ -40,9 +40,9 @@ type Failure struct {
 
 // FailureOf is the default of ConsumeConfig.FailureOf. An error of [Reject] is Rejected. A
 // gRPC status UNAVAILABLE or RESOURCE_EXHAUSTED and every refusal of weir, by a gate, a
-// throttle or an open circuit, is Refused, with the delay of its RetryInfo. Any other error
-// is Failed, also a RESOURCE_EXHAUSTED of gRPC itself because a message is too large. The
-// error may be wrapped.
+// throttle or an open circuit, is Refused, with the delay of its RetryInfo, up to one hour.
+// Any other error is Failed, also a RESOURCE_EXHAUSTED of gRPC itself because a message is
+// too large. The error may be wrapped, and it may be one of several that are joined.
 func FailureOf(err error) Failure {
 	if _, ok := errors.AsType[*rejection](err); ok {
 		return Failure{Kind: Rejected}
@@ -50,18 +50,43 @@ func FailureOf(err error) Failure {
 	if r, ok := errors.AsType[*admit.Refusal](err); ok {
 		return Failure{Kind: Refused, RetryAfter: max(r.RetryAfter, 0)}
 	}
-	st, ok := status.FromError(err)
-	if !ok {
-		return Failure{}
+	if st := refusalIn(err); st != nil {
+		return Failure{Kind: Refused, RetryAfter: details.Of(st.Proto()).RetryAfter}
 	}
-	ours, delay := details(st)
-	switch {
-	case ours != "", st.Code() == codes.Unavailable:
-	case st.Code() == codes.ResourceExhausted && !statustext.TooLarge(st.Message()):
+	return Failure{}
+}
+
+// refusalIn returns the status of a refusal in an error and the errors that it wraps, or nil
+// if there is none. A handler may join the errors of several calls.
+func refusalIn(err error) *status.Status {
+	if st, ok := status.FromError(err); ok && refuses(st) {
+		return st
+	}
+	switch err := err.(type) { //nolint:errorlint // it unwraps
+	case interface{ Unwrap() error }:
+		return refusalIn(err.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, e := range err.Unwrap() {
+			if st := refusalIn(e); st != nil {
+				return st
+			}
+		}
+	}
+	return nil
+}
+
+// refuses reports whether a status says that something takes no work now.
+func refuses(st *status.Status) bool {
+	switch st.Code() {
+	case codes.OK:
+		return false
+	case codes.Unavailable:
+		return true
+	case codes.ResourceExhausted:
+		return !statustext.TooLarge(st.Message())
 	default:
-		return Failure{}
+		return details.Of(st.Proto()).Reason != ""
 	}
-	return Failure{Kind: Refused, RetryAfter: delay}
 }
 
 // Reject marks an error of a handler as final. The message becomes a dead letter at once,
@@ -83,32 +108,6 @@ type rejection struct{ err error }
 func (r *rejection) Error() string { return r.err.Error() }
 func (r *rejection) Unwrap() error { return r.err }
 
-const (
-	weirDomain = "weir" // of ErrorInfo
-	// mostDetails bounds the details of a status that are read.
-	mostDetails = 16
-)
-
-// details returns the reason of a refusal by weir, and the delay of RetryInfo.
-func details(st *status.Status) (reason string, delay time.Duration) {
-	if len(st.Proto().GetDetails()) > mostDetails {
-		return "", 0
-	}
-	for _, d := range st.Details() {
-		switch d := d.(type) {
-		case *errdetails.ErrorInfo:
-			if d.GetDomain() == weirDomain {
-				reason = d.GetReason()
-			}
-		case *errdetails.RetryInfo:
-			if d.GetRetryDelay().IsValid() {
-				delay = max(d.GetRetryDelay().AsDuration(), 0)
-			}
-		}
-	}
-	return reason, delay
-}
-
 // outcomeOf returns the end of a handler as the limit of the gate sees it. A refusal by
 // this process, or a call that reached no server, shows nothing about the load that the
 // permit added.
@@ -119,8 +118,8 @@ func outcomeOf(err error, f Failure) admit.Outcome {
 	case errors.Is(err, admit.ErrRefused):
 		return admit.Ignored
 	case f.Kind == Refused:
-		st, _ := status.FromError(err)
-		reason, _ := details(st)
+		st := refusalIn(err)
+		reason := details.Of(st.Proto()).Reason
 		if local := reason == "CIRCUIT_OPEN" || reason == "THROTTLED"; local || statustext.Unconnected(st.Message()) {
 			return admit.Ignored
 		}

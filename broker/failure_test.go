@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -78,26 +79,36 @@ func TestFailureOf(t *testing.T) {
 		kind  broker.FailureKind
 		delay time.Duration // -1: any that is positive
 	}{
-		"plain":                     {errBroken, broker.Failed, none},
-		"reject":                    {broker.Reject(errBroken), broker.Rejected, none},
-		"reject, wrapped":           {fmt.Errorf("x: %w", broker.Reject(errBroken)), broker.Rejected, none},
-		"reject of a refusal":       {broker.Reject(status.Error(codes.Unavailable, "")), broker.Rejected, none},
-		"UNAVAILABLE":               {status.Error(codes.Unavailable, ""), broker.Refused, none},
-		"UNAVAILABLE, wrapped":      {fmt.Errorf("x: %w", refused(codes.Unavailable, time.Second)), broker.Refused, time.Second},
-		"RESOURCE_EXHAUSTED":        {refused(codes.ResourceExhausted, 3*time.Second), broker.Refused, 3 * time.Second},
-		"delay below zero":          {refused(codes.Unavailable, -time.Second), broker.Refused, none},
-		"delay of another code":     {refused(codes.Internal, time.Second), broker.Failed, none},
-		"too large":                 {status.Error(codes.ResourceExhausted, "grpc: received message larger than max (5 vs. 4)"), broker.Failed, none},
-		"INVALID_ARGUMENT":          {status.Error(codes.InvalidArgument, ""), broker.Failed, none},
-		"DEADLINE_EXCEEDED":         {status.Error(codes.DeadlineExceeded, ""), broker.Failed, none},
-		"a deadline":                {context.DeadlineExceeded, broker.Failed, none},
-		"a gate":                    {&admit.Refusal{Reason: admit.QueueFull, RetryAfter: time.Second}, broker.Refused, time.Second},
-		"a server's gate":           {weirtest.Error(admit.QueueFull, "g"), broker.Refused, -1},
-		"a server's gate, a quota":  {weirtest.Error(admit.OverQuota, "g"), broker.Refused, -1},
-		"weir's DEADLINE_EXCEEDED":  {detailed(codes.DeadlineExceeded, &errdetails.ErrorInfo{Domain: "weir", Reason: "X"}), broker.Refused, none},
-		"other DEADLINE_EXCEEDED":   {detailed(codes.DeadlineExceeded, &errdetails.ErrorInfo{Domain: "example.com", Reason: "X"}), broker.Failed, none},
-		"breaker":                   {fmt.Errorf("x: %w", opened(t)), broker.Refused, -1},
-		"throttle":                  {throttled(t), broker.Refused, -1},
+		"plain":                    {errBroken, broker.Failed, none},
+		"reject":                   {broker.Reject(errBroken), broker.Rejected, none},
+		"reject, wrapped":          {fmt.Errorf("x: %w", broker.Reject(errBroken)), broker.Rejected, none},
+		"reject of a refusal":      {broker.Reject(status.Error(codes.Unavailable, "")), broker.Rejected, none},
+		"UNAVAILABLE":              {status.Error(codes.Unavailable, ""), broker.Refused, none},
+		"UNAVAILABLE, wrapped":     {fmt.Errorf("x: %w", refused(codes.Unavailable, time.Second)), broker.Refused, time.Second},
+		"RESOURCE_EXHAUSTED":       {refused(codes.ResourceExhausted, 3*time.Second), broker.Refused, 3 * time.Second},
+		"delay below zero":         {refused(codes.Unavailable, -time.Second), broker.Refused, none},
+		"delay of another code":    {refused(codes.Internal, time.Second), broker.Failed, none},
+		"too large":                {status.Error(codes.ResourceExhausted, "grpc: received message larger than max (5 vs. 4)"), broker.Failed, none},
+		"INVALID_ARGUMENT":         {status.Error(codes.InvalidArgument, ""), broker.Failed, none},
+		"DEADLINE_EXCEEDED":        {status.Error(codes.DeadlineExceeded, ""), broker.Failed, none},
+		"a deadline":               {context.DeadlineExceeded, broker.Failed, none},
+		"a gate":                   {&admit.Refusal{Reason: admit.QueueFull, RetryAfter: time.Second}, broker.Refused, time.Second},
+		"a server's gate":          {weirtest.Error(admit.QueueFull, "g"), broker.Refused, -1},
+		"a server's gate, a quota": {weirtest.Error(admit.OverQuota, "g"), broker.Refused, -1},
+		"weir's DEADLINE_EXCEEDED": {detailed(codes.DeadlineExceeded, &errdetails.ErrorInfo{Domain: "weir", Reason: "X"}), broker.Refused, none},
+		"other DEADLINE_EXCEEDED":  {detailed(codes.DeadlineExceeded, &errdetails.ErrorInfo{Domain: "example.com", Reason: "X"}), broker.Failed, none},
+		"breaker":                  {fmt.Errorf("x: %w", opened(t)), broker.Refused, -1},
+		"throttle":                 {throttled(t), broker.Refused, -1},
+		"a delay of a year":        {refused(codes.Unavailable, 365*24*time.Hour), broker.Refused, time.Hour},
+		"no reason of weir":        {detailed(codes.Internal, &errdetails.ErrorInfo{Domain: "weir", Reason: "not one"}), broker.Failed, none},
+		"many details": {
+			detailed(codes.Unavailable, append([]protoadapt.MessageV1{&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)}},
+				slices.Repeat([]protoadapt.MessageV1{&errdetails.BadRequest{}}, 20)...)...), broker.Refused, time.Second,
+		},
+		"joined with another status": {
+			fmt.Errorf("x: %w", errors.Join(status.Error(codes.NotFound, ""), refused(codes.Unavailable, time.Second))), broker.Refused, time.Second,
+		},
+		"two other statuses":        {errors.Join(status.Error(codes.NotFound, ""), status.Error(codes.Internal, "")), broker.Failed, none},
 		"joined with another error": {errors.Join(errBroken, status.Error(codes.Unavailable, "")), broker.Refused, none},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -7,13 +7,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/broker"
-	"github.com/weir-go/weir/broker/kafka"
 	"github.com/weir-go/weir/interceptors"
 	"github.com/weir-go/weir/interceptors/breaker"
 )
@@ -28,55 +26,57 @@ func payment(ctx context.Context, gateway *grpc.ClientConn, body []byte) error {
 	return gateway.Invoke(ctx, "/"+service+"/Pay", &blob{Value: body[:idBytes]}, new(blob))
 }
 
-// consumeBare is the consumer of the incident. It polls as fast as it can, puts the records
-// into a queue without a bound, and commits what it has polled.
-func consumeBare(j job) error {
+// consumeBare is the consumer of the incident.
+func consumeBare(k kind, j job) error {
 	gateway, err := grpc.NewClient(j.Gateway, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
 	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(j.Broker), kgo.ConsumerGroup(j.Role), kgo.ConsumeTopics(topic),
-		kgo.AutoCommitInterval(time.Second))
-	if err != nil {
-		return err
-	}
-	q := queue{more: sync.NewCond(new(sync.Mutex))}
-	for range workers {
-		go func() {
-			for {
-				if r := q.take(); payment(context.Background(), gateway, r.Value) != nil {
-					q.put(r) // try again later
-				}
-			}
-		}()
-	}
-	for {
-		client.PollFetches(context.Background()).EachRecord(q.put)
-	}
+	return k.bare(j.Broker, func(body []byte) {
+		for payment(context.Background(), gateway, body) != nil {
+			continue // try again
+		}
+	})
 }
 
 // A queue has no bound.
-type queue struct {
-	more    *sync.Cond
-	records []*kgo.Record
+type queue[T any] struct {
+	mu    sync.Mutex // guards items
+	more  sync.Cond
+	items []T
 }
 
-func (q *queue) put(r *kgo.Record) {
-	q.more.L.Lock()
-	defer q.more.L.Unlock()
-	q.records = append(q.records, r)
+// newQueue returns a queue with workers that call work for each item.
+func newQueue[T any](work func(T)) *queue[T] {
+	q := new(queue[T])
+	q.more.L = &q.mu
+	for range workers {
+		go func() {
+			for {
+				work(q.take())
+			}
+		}()
+	}
+	return q
+}
+
+func (q *queue[T]) put(item T) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.items = append(q.items, item)
 	q.more.Signal()
 }
 
-func (q *queue) take() *kgo.Record {
-	q.more.L.Lock()
-	defer q.more.L.Unlock()
-	for len(q.records) == 0 {
+func (q *queue[T]) take() T {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.items) == 0 {
 		q.more.Wait()
 	}
-	r := q.records[0]
-	q.records = q.records[1:]
-	return r
+	item := q.items[0]
+	clear(q.items[:1]) // a payment that was taken is not kept
+	q.items = q.items[1:]
+	return item
 }
 
 // A report is the state of the consumer with weir.
@@ -87,7 +87,7 @@ type report struct {
 
 // consumeWithWeir is the same consumer with weir. The limit of its gate follows the gateway,
 // and the gate's room is the demand at the broker.
-func consumeWithWeir(j job, out io.Writer) error {
+func consumeWithWeir(k kind, j job, out io.Writer) error {
 	circuit, err := breaker.New(breaker.Config{Window: 2 * time.Second, OpenFor: 500 * time.Millisecond})
 	if err != nil {
 		return err
@@ -104,9 +104,7 @@ func consumeWithWeir(j job, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	source, err := kafka.Open(kafka.Config{
-		Seeds: []string{j.Broker}, Group: j.Role, Topics: []string{topic}, DeadLetterTopic: topic + ".dead",
-	})
+	source, err := k.source(context.Background(), j.Broker)
 	if err != nil {
 		return err
 	}

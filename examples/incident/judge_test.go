@@ -6,42 +6,126 @@ import (
 	"time"
 )
 
+// fates returns an outcome as promised. The bare consumer lost payments.
+func fates() outcome {
+	return outcome{
+		usualPlan, usualLoad,
+		fate{
+			Died: 10 * time.Second, Peak: usualLoad.memory + 1, Paid: ledger{100, 100}, Settled: 300, Produced: 900, Before: rate, MaxLag: 600, MaxHeld: -1,
+		},
+		fate{
+			Peak: usualLoad.memory / 2, Paid: ledger{901, 900}, Settled: 900, Produced: 900, Before: rate, MaxLag: 500, MaxHeld: 40,
+			Recovered: time.Second, WorkOff: 900,
+		},
+	}
+}
+
 func TestJudge(t *testing.T) {
-	bare := fate{Died: 10 * time.Second, Peak: memory + 1, Paid: ledger{100, 100}, Committed: 300, Produced: 900, Before: rate}
-	weir := fate{Peak: memory / 2, Paid: ledger{901, 900}, Committed: 900, Produced: 900, Before: rate, Recovered: time.Second, WorkOff: 900}
 	for name, c := range map[string]struct {
 		change func(bare, weir *fate)
-		want   string
+		want   []string // the beginning, and other parts of the verdict
 	}{
-		"all is well":     {func(*fate, *fate) {}, "As promised: "},
-		"no memory":       {func(b, _ *fate) { b.Peak = 0 }, "No verdict: "},
-		"bare survives":   {func(b, _ *fate) { b.Died = 0 }, "No verdict: "},
-		"busy machine":    {func(_, w *fate) { w.Before = rate / 2 }, "No verdict: "},
-		"weir dies":       {func(_, w *fate) { w.Died = time.Second }, "Not as promised: "},
-		"weir loses":      {func(_, w *fate) { w.Paid.Distinct-- }, "Not as promised: "},
-		"weir is slow":    {func(_, w *fate) { w.WorkOff = rate }, "Not as promised: "},
-		"never recovered": {func(_, w *fate) { w.Recovered = 0 }, "Not as promised: "},
+		"all is well": {func(*fate, *fate) {}, []string{"As promised: ", "killed 6.0 s after", "At least 200 payments are lost", "1 twice"}},
+		"nothing is lost": {
+			func(b, _ *fate) { b.Settled = 90 },
+			[]string{"As promised: ", "none of the payments is lost", "has 810 payments for the next consumer"},
+		},
+		"no memory": {func(b, w *fate) { b.Peak, b.Died, w.Peak = 0, 0, 0 }, []string{"No verdict: "}},
+		"bare survives": {
+			func(b, _ *fate) { b.Died, b.Peak, b.MaxHeld = 0, usualLoad.memory/2, 70 },
+			[]string{"No contrast: the bare consumer was not killed", "40 of 80 MiB", "held 70", "With weir the lag grows"},
+		},
+		"bare survives, held unknown": {func(b, _ *fate) { b.Died = 0 }, []string{"No contrast: ", "MiB at most. It made 100 of 900 payments, 0 twice"}},
+		"busy machine":                {func(_, w *fate) { w.Before = rate / 2 }, []string{"No verdict: "}},
+		"weir dies":                   {func(_, w *fate) { w.Died = time.Second }, []string{"Not as promised: "}},
+		"weir does not pay":           {func(_, w *fate) { w.Paid.Distinct-- }, []string{"Not as promised: "}},
+		"weir loses":                  {func(_, w *fate) { w.Settled = 901 }, []string{"Not as promised: "}},
+		"weir does not acknowledge":   {func(_, w *fate) { w.Settled-- }, []string{"Not as promised: ", "899 acknowledgements"}},
+		"weir is slow on a busy machine": {
+			func(_, w *fate) { w.WorkOff, w.Gap = rate, longestGap+1 },
+			[]string{"No verdict: ", "800ms between two samples, want 200ms"},
+		},
+		"weir never ends on a busy machine":  {func(_, w *fate) { w.Recovered, w.Gap = 0, longestGap+1 }, []string{"Not as promised: "}},
+		"weir is well on a busy machine":     {func(_, w *fate) { w.Gap = longestGap + 1 }, []string{"As promised: "}},
+		"weir is slow":                       {func(_, w *fate) { w.WorkOff = rate }, []string{"Not as promised: "}},
+		"never recovered":                    {func(_, w *fate) { w.Recovered = 0 }, []string{"Not as promised: "}},
+		"bare survives, and weir loses":      {func(b, w *fate) { b.Died, w.Settled = 0, 901 }, []string{"Not as promised: "}},
+		"bare survives, and weir never ends": {func(b, w *fate) { b.Died, w.Recovered = 0, 0 }, []string{"Not as promised: "}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b, w := bare, weir
-			c.change(&b, &w)
-			if got := judge(b, w); !strings.HasPrefix(got, c.want) {
-				t.Errorf("judge = %q, want %q...", got, c.want)
+			o := fates()
+			c.change(&o.bare, &o.weir)
+			got := o.judge()
+			if !strings.HasPrefix(got, c.want[0]) {
+				t.Errorf("judge = %q, want %q...", got, c.want[0])
+			}
+			for _, want := range c.want[1:] {
+				if !strings.Contains(got, want) {
+					t.Errorf("judge = %q, want it to say %q", got, want)
+				}
 			}
 		})
 	}
-	if got := bare.lost(); got != 200 {
-		t.Errorf("lost = %d, want 200", got)
+}
+
+func TestTable(t *testing.T) {
+	got := fates().table()
+	rows := strings.Split(strings.TrimSuffix(got, "\n"), "\n")
+	if len(rows) != 11 {
+		t.Fatalf("table = %q, want 11 lines", got)
 	}
-	if got := table(bare, weir); !strings.Contains(got, "10.0 s") || strings.Count(got, "\n") != 10 {
-		t.Errorf("table = %q, want ten lines with the time of death", got)
+	for i, want := range map[int][]string{1: {"10.0 s", "-"}, 5: {"0", "1"}, 6: {"200", "0"}, 7: {"600", "500"}, 8: {"unknown", "40"}} {
+		if got := strings.Join(strings.Fields(rows[i][44:]), " "); got != strings.Join(want, " ") {
+			t.Errorf("line %d = %q, want the values %q", i, rows[i], want)
+		}
 	}
 }
 
 func TestSpeed(t *testing.T) {
-	for at, want := range map[time.Duration]time.Duration{0: usual, troubleFrom: slowed, troubleTo - 1: slowed, troubleTo: usual} {
-		if got := speed(at); got != want {
+	p := usualPlan
+	for at, want := range map[time.Duration]time.Duration{0: usual, p.troubleFrom: slowed, p.troubleTo - 1: slowed, p.troubleTo: usual} {
+		if got := p.speed(at); got != want {
 			t.Errorf("speed(%v) = %v, want %v", at, got, want)
+		}
+	}
+}
+
+func TestFlags(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		want []string // parts of the error; none for no error
+	}{
+		"defaults":       {nil, nil},
+		"another broker": {[]string{"-broker", "pigeon", "-html", "/no/such/dir/x.html"}, []string{`"pigeon"`, "kafka", "-html"}},
+		"an argument":    {[]string{"nats"}, []string{`"nats"`, "flags only"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parse(c.args)
+			if len(c.want) == 0 && err != nil {
+				t.Errorf("parse = %v, want no error", err)
+			}
+			for _, want := range c.want {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("parse = %v, want an error that says %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+// A broker that is not installed is an error that says how to install it.
+func TestMissing(t *testing.T) {
+	t.Setenv("PATH", "")
+	t.Chdir(t.TempDir())
+	for name, want := range map[string]string{
+		"kafka": "", "nats": "", "rabbitmq": "package rabbitmq-server", "redis": "package redis-server", "sqs": "make node",
+	} {
+		_, err := parse([]string{"-broker", name})
+		if want == "" && err != nil {
+			t.Errorf("-broker %s: got %v, want no error", name, err)
+		}
+		if want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("-broker %s: got %v, want an error that says %q", name, err, want)
 		}
 	}
 }

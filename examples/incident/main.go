@@ -1,12 +1,16 @@
 // Incident replays the incident that weir was made for. A consumer takes payments from a
-// Kafka topic and passes them on to a gateway, which becomes ten times slower for a while.
+// broker and passes them on to a gateway, which becomes ten times slower for a while.
 //
-//	go -C examples/incident run .
+//	go -C examples/incident run . -broker kafka
 //
-// The first consumer polls as fast as it can into a queue without a bound, and dies when its
-// memory is used up. The second one is the same with weir. Both run at the same time, on the
-// same topic. The program serves a page with live charts on localhost, prints the fate of
-// both, and ends within a minute. Kafka is kfake, in a process of its own.
+// The first consumer fetches as fast as it can, without a bound, and dies when its memory is
+// used up. The second one is the same with weir. Both run at the same time and get the same
+// payments. The program serves a page with live charts on localhost, prints the fate of
+// both, and ends within a minute.
+//
+// Kafka is kfake and NATS is nats-server, both compiled into this program. RabbitMQ, Redis
+// and the server of SQS must be installed. The program says how, and starts them on free
+// ports of localhost.
 package main
 
 import (
@@ -17,11 +21,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
-	"sync/atomic"
-	"time"
-
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/weir-go/weir/examples/internal/child"
 	"github.com/weir-go/weir/examples/internal/live"
@@ -33,71 +32,84 @@ var page []byte
 
 // A part is a piece of news for the page.
 type part struct {
+	Broker  string  `json:"broker,omitempty"`
 	Run     string  `json:"run,omitempty"`
 	Sample  *sample `json:"sample,omitempty"`
 	Limit   int     `json:"limit,omitempty"` // MiB
 	Verdict string  `json:"verdict,omitempty"`
 }
 
+type flags struct {
+	broker string
+	addr   string
+	html   string
+}
+
+func parse(args []string) (flags, error) {
+	var f flags
+	set := flag.NewFlagSet("incident", flag.ContinueOnError)
+	set.StringVar(&f.broker, "broker", "kafka", "the broker: "+names())
+	set.StringVar(&f.addr, "addr", "127.0.0.1:8419", "where to serve the page; empty for nowhere")
+	set.StringVar(&f.html, "html", "", "file to keep the page in")
+	if err := program.Parse(set, args); err != nil {
+		return f, err
+	}
+	return f, f.validate(set.Args())
+}
+
+// validate returns all errors at once.
+func (f flags) validate(args []string) error {
+	var errs []error
+	if len(args) > 0 {
+		errs = append(errs, fmt.Errorf("incident: got argument %q, want flags only", args[0]))
+	}
+	if k, ok := kinds[f.broker]; !ok {
+		errs = append(errs, fmt.Errorf("incident: -broker: got %q, want one of %s", f.broker, names()))
+	} else if err := k.missing(); err != nil {
+		errs = append(errs, fmt.Errorf("incident: -broker %s: %w", f.broker, err))
+	}
+	if f.html != "" {
+		if err := live.Writable(f.html); err != nil {
+			errs = append(errs, fmt.Errorf("incident: -html: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func main() {
 	child.Main(serve)
-	addr := flag.String("addr", "127.0.0.1:8419", "where to serve the page; empty for nowhere")
-	html := flag.String("html", "", "file to keep the page in")
-	flag.Parse()
-	program.Main(func(ctx context.Context) error { return demonstrate(ctx, *addr, *html, os.Stdout) })
+	program.Main(func(ctx context.Context) error {
+		f, err := parse(os.Args[1:])
+		if err != nil {
+			return err
+		}
+		_, err = demonstrate(ctx, f, usualPlan, os.Stdout)
+		return err
+	})
 }
 
 // demonstrate runs both consumers at the same time, with the page beside them.
-func demonstrate(ctx context.Context, addr, html string, out io.Writer) error {
-	feed := live.New(page)
-	if addr != "" {
-		url, stop, err := feed.Serve(addr)
+func demonstrate(ctx context.Context, f flags, p plan, out io.Writer) (o outcome, err error) {
+	k, feed := kinds[f.broker], live.New(page)
+	fmt.Fprintf(out, "%s is starting\n", k.title)
+	if f.addr != "" {
+		url, stop, err := feed.Serve(f.addr)
 		if err != nil {
-			return fmt.Errorf("incident: -addr: %w", err)
+			return o, fmt.Errorf("incident: -addr: %w", err)
 		}
 		defer stop()
-		fmt.Fprintf(out, "live charts at %s while this runs\n\n", url)
+		fmt.Fprintf(out, "live charts at %s while this runs\n", url)
 	}
-	feed.Publish(part{Limit: memory >> 20}, false)
-	bare, weir, err := replay(ctx, func(run string, s sample) { feed.Publish(part{Run: run, Sample: &s}, false) })
+	feed.Publish(part{Broker: k.title, Limit: int(k.memory / mib)}, false)
+	o, err = replay(ctx, f.broker, p, func(run string, s sample) { feed.Publish(part{Run: run, Sample: &s}, false) })
 	if err != nil {
-		return err
+		return o, err
 	}
-	fmt.Fprint(out, table(bare, weir))
-	verdict := judge(bare, weir)
-	fmt.Fprintf(out, "\n%s\n", verdict)
+	verdict := o.judge()
+	fmt.Fprintf(out, "\n%s\n%s\n", o.table(), verdict)
 	feed.Publish(part{Verdict: verdict}, true)
-	if html == "" {
-		return nil
+	if f.html == "" {
+		return o, nil
 	}
-	return feed.Save(html)
-}
-
-// replay runs the incident.
-func replay(ctx context.Context, see func(string, sample)) (bare, weir fate, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	server, addr, err := start(ctx, job{Role: roleBroker})
-	if err != nil {
-		return bare, weir, err
-	}
-	defer func() { err = errors.Join(err, server.Stop()) }()
-	client, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	if err != nil {
-		return bare, weir, err
-	}
-	defer client.Close()
-	var produced atomic.Int64
-	began := time.Now()
-	var all sync.WaitGroup
-	var errs [3]error
-	run := func(i int, name string, f *fate) {
-		s := &scene{name: name, broker: addr, began: began, kafka: client, produced: &produced, see: func(x sample) { see(name, x) }}
-		all.Go(func() { *f, errs[i] = s.play(ctx) })
-	}
-	run(0, roleBare, &bare)
-	run(1, roleWeir, &weir)
-	all.Go(func() { errs[2] = produce(ctx, client, began, &produced) })
-	all.Wait()
-	return bare, weir, errors.Join(append(errs[:], ctx.Err())...)
+	return o, feed.Save(f.html)
 }

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kfake"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
@@ -25,6 +27,7 @@ const (
 // A job is the configuration of a child process.
 type job struct {
 	Role            string
+	Kind            string // of the broker, a key of kinds
 	Broker, Gateway string // addresses
 }
 
@@ -32,28 +35,35 @@ type job struct {
 func serve(j job, out io.Writer) error {
 	switch j.Role {
 	case roleBroker:
-		return serveBroker(out)
+		return serveBroker(kinds[j.Kind], out)
 	case roleGateway:
 		return serveGateway(out)
 	case roleBare:
-		return consumeBare(j)
+		return consumeBare(kinds[j.Kind], j)
 	default:
-		return consumeWithWeir(j, out)
+		return consumeWithWeir(kinds[j.Kind], j, out)
 	}
 }
 
-const (
-	topic = "payments"
-	parts = 4
-)
-
-func serveBroker(out io.Writer) error {
-	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(parts, topic, topic+".dead"))
+// serveBroker serves until standard input ends. Its parent may be gone then, and the
+// processes and files of the server must not stay.
+func serveBroker(k kind, out io.Writer) error {
+	signal.Ignore(os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		defer cancel()
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	}()
+	addr, stop, err := k.serve(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(out, fake.ListenAddrs()[0])
-	return err
+	defer stop()
+	if _, err := fmt.Fprintln(out, addr); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
 }
 
 // A gateway takes payments with as many workers as it has places. Each needs a while for a

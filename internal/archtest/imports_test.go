@@ -53,7 +53,7 @@ var rules = []rule{
 		"interceptors/internal/places", "internal/check", grpc + "/...", protobuf + "/protoadapt", protobuf + "/proto",
 	}},
 	{dir: "interceptors/internal/refusal", may: []string{
-		"admit", "internal/statustext", grpc + "/codes", grpc + "/metadata", grpc + "/status",
+		"admit", "internal/details", "internal/statustext", grpc + "/codes", grpc + "/metadata", grpc + "/status",
 		protobuf + "/types/known/durationpb", protobuf + "/protoadapt", protobuf + "/proto",
 		"google.golang.org/genproto/googleapis/rpc/errdetails", "google.golang.org/genproto/googleapis/rpc/status",
 	}},
@@ -66,8 +66,7 @@ var rules = []rule{
 	{dir: "interceptors/internal/peers", may: []string{grpc, grpc + "/peer"}},
 	{dir: "interceptors/internal/observe", may: []string{grpc, grpc + "/metadata"}},
 	{dir: "broker", may: []string{
-		"admit", "streamcredit", "internal/check", "internal/statustext", grpc, grpc + "/codes", grpc + "/status",
-		"google.golang.org/genproto/googleapis/rpc/errdetails",
+		"admit", "streamcredit", "internal/check", "internal/details", "internal/statustext", grpc, grpc + "/codes", grpc + "/status",
 	}},
 	{dir: "broker/internal/batch"},
 	{dir: "broker/internal/servertest"}, // for tests
@@ -82,6 +81,9 @@ var rules = []rule{
 	{dir: "internal/racetest"},
 	{dir: "internal/check"},
 	{dir: "internal/statustext"},
+	{dir: "internal/details", may: []string{
+		"google.golang.org/genproto/googleapis/rpc/errdetails", "google.golang.org/genproto/googleapis/rpc/status",
+	}},
 	{dir: "internal/stall", may: []string{grpc, grpc + "/status"}},
 	{dir: "internal/archtest"},
 	{dir: "internal/docs"},

@@ -100,6 +100,10 @@ func (p *Process) Kill() error {
 	return nil
 }
 
+// Dismiss closes the standard input of the child, which tells it to end by itself. Lines end
+// when it does. A child that has something to clean up reads its standard input to the end.
+func (p *Process) Dismiss() { _ = p.stdin.Close() } // it may be closed already
+
 // ExitCode returns the exit code of a child, after Wait. A child that a signal killed has 128
 // plus the number of the signal, as in a shell, so 137 for SIGKILL.
 func (p *Process) ExitCode() int {

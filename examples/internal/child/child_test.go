@@ -74,6 +74,18 @@ func TestChildEnds(t *testing.T) {
 	}
 }
 
+// A child that is dismissed ends by itself, with exit code 0.
+func TestDismiss(t *testing.T) {
+	p := start(t, t.Context(), config{Say: "hello"}, 0)
+	p.Dismiss()
+	for p.Lines.Scan() {
+		continue
+	}
+	if err := p.Wait(); err != nil || p.ExitCode() != 0 {
+		t.Errorf("a dismissed child: got %v and exit code %d, want no error and 0", err, p.ExitCode())
+	}
+}
+
 func TestConfigMustBeJSON(t *testing.T) {
 	if _, err := child.Start(t.Context(), func() {}, 0); err == nil {
 		t.Error("a function as configuration: got no error, want one")

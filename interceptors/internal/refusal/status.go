@@ -13,12 +13,13 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/internal/details"
 )
 
 const (
 	// PushbackKey is the trailer in which grpc clients look for the delay.
 	PushbackKey = "grpc-retry-pushback-ms"
-	domain      = "weir"
+	domain      = details.Domain
 	// gateKey is where ErrorInfo has the name of the gate.
 	gateKey  = "gate"
 	lastCode = codes.Unauthenticated
@@ -131,12 +132,12 @@ func newStatus(c codes.Code, text string, r *Refusal) *status.Status {
 	if r.Gate != "" {
 		info.Metadata = map[string]string{gateKey: r.Gate}
 	}
-	details := []protoadapt.MessageV1{info}
+	all := []protoadapt.MessageV1{info}
 	if r.RetryAfter > 0 {
-		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(r.RetryAfter)})
+		all = append(all, &errdetails.RetryInfo{RetryDelay: durationpb.New(r.RetryAfter)})
 	}
 	st := status.New(c, text)
-	if detailed, err := st.WithDetails(details...); err == nil { // it fails for OK only
+	if detailed, err := st.WithDetails(all...); err == nil { // it fails for OK only
 		return detailed
 	}
 	return st

@@ -5,12 +5,12 @@ import (
 	"time"
 	"unicode"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/internal/details"
 )
 
 // A Refusal describes a refused call. It has the fields of interceptors.Refusal.
@@ -99,43 +99,17 @@ func Local(r *admit.Refusal) *Refusal {
 	return &Refusal{Reason: r.Reason.String(), RetryAfter: max(r.RetryAfter, 0), Gate: label(r.Gate)}
 }
 
-// mostDetails bounds the details of a status that are read. Ours has two.
-const mostDetails = 16
-
 // fromDetails reads the details of a status. They are untrusted.
 func fromDetails(st *spb.Status) (r Refusal, ok bool) {
-	details := st.GetDetails()
-	for _, d := range details[:min(len(details), mostDetails)] {
-		var info errdetails.ErrorInfo
-		var retry errdetails.RetryInfo
-		switch {
-		case d.MessageIs(&info):
-			if d.UnmarshalTo(&info) != nil || info.GetDomain() != domain || !isReason(info.GetReason()) || ok {
-				continue
-			}
-			r.Reason, r.Remote, ok = strings.ToLower(info.GetReason()), true, true
-			if gate := info.GetMetadata()[gateKey]; len(gate) <= longestLabel && isPrintable(gate) {
-				r.Gate = gate
-			}
-		case d.MessageIs(&retry):
-			if d.UnmarshalTo(&retry) == nil && retry.GetRetryDelay().IsValid() {
-				r.RetryAfter = bounded(retry.GetRetryDelay().AsDuration())
-			}
-		}
-	}
-	if !ok {
+	d := details.Of(st)
+	if d.Reason == "" {
 		return Refusal{}, false
 	}
+	r = Refusal{Reason: strings.ToLower(d.Reason), RetryAfter: d.RetryAfter, Remote: true}
+	if gate := d.Metadata[gateKey]; len(gate) <= longestLabel && isPrintable(gate) {
+		r.Gate = gate
+	}
 	return r, true
-}
-
-// bounded returns the delay within the bounds of a sleep.
-func bounded(d time.Duration) time.Duration { return min(max(d, 0), time.Hour) }
-
-// isReason reports whether a string has the form of the reasons in ErrorInfo.
-func isReason(s string) bool {
-	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
-	return s != "" && len(s) <= 64 && strings.Trim(s, letters) == ""
 }
 
 func isPrintable(s string) bool {
