@@ -99,9 +99,6 @@ func TestTroubles(t *testing.T) {
 				}
 				dies(t, results[false], cgroup)
 				most := memory / 100 * 92
-				if trouble == container.Cache {
-					most = memory // the program takes more, whatever is refused
-				}
 				if !cgroup {
 					most = memory // the data segment has addresses that are not in use
 				}
