@@ -17,8 +17,8 @@
 //
 // A [Signal] is a resource, read as a number from 0 (unused) to 1 (used up). [Memory], [GC]
 // and [Processors] are the default. A connection pool, a disk or a queue is a signal that
-// the program adds. The monitor reads all signals every 100 ms. The highest value decides
-// on the [Level]:
+// the program adds. The monitor reads all signals every 100 ms, and the memory more often
+// while it rises fast. The highest value decides on the [Level]:
 //
 //	level     from   until below  gates refuse
 //	Calm                          nothing

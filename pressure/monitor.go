@@ -160,21 +160,27 @@ func (m *Monitor) run(stop <-chan struct{}, done chan<- struct{}) {
 	}
 }
 
-// sample reads the signals once and sets the level. It returns the interval between samples,
-// and waits no longer than that for the signals.
+// sample reads the signals that are due and sets the level. It returns when the next sample
+// is due, counted from the begin of this one, and waits no longer than that for the signals.
 func (m *Monitor) sample(stop <-chan struct{}) time.Duration {
 	m.mu.Lock()
 	cfg, now := m.cfg, time.Now()
-	for _, p := range cfg.probes {
-		p.ask(now)
+	patience := cfg.next()
+	answers := make([]*reading, len(cfg.probes))
+	asked := make([]bool, len(cfg.probes))
+	for i, p := range cfg.probes {
+		p.ask(now, cfg.every)
+		asked[i] = p.asked
 	}
 	m.mu.Unlock()
 
-	late := time.NewTimer(cfg.every)
+	late := time.NewTimer(patience)
 	defer late.Stop()
-	answers := make([]*reading, len(cfg.probes))
 	over := false
 	for i, p := range cfg.probes {
+		if !asked[i] {
+			continue
+		}
 		if over { // an answer may still be there, since select chooses at random
 			select {
 			case r := <-p.answer:
@@ -193,16 +199,18 @@ func (m *Monitor) sample(stop <-chan struct{}) time.Duration {
 		}
 	}
 	m.settle(&cfg, answers)
-	return cfg.every
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return cfg.next()
 }
 
 // settle evaluates the answers of the signals and calls the hooks. An answer is nil if the
-// signal has not returned.
+// signal was not due or has not returned.
 func (m *Monitor) settle(cfg *config, answers []*reading) {
 	m.mu.Lock()
 	now := time.Now()
 	var tell []func(Hooks)
-	worst, name := 0.0, ""
+	worst, name, marks := 0.0, "", cfg.marks.withDefaults()
 	for i, p := range cfg.probes {
 		if answers[i] != nil {
 			p.take(*answers[i], now)
@@ -217,7 +225,7 @@ func (m *Monitor) settle(cfg *config, answers []*reading) {
 				}
 			})
 		}
-		if v := p.worth(now, cfg.memory()); v > worst {
+		if v := p.worth(now, cfg.memory(), marks.Elevated); v > worst {
 			worst, name = v, p.name
 		}
 	}
@@ -226,7 +234,7 @@ func (m *Monitor) settle(cfg *config, answers []*reading) {
 	if s := m.state.Load(); s != nil {
 		was = *s
 	}
-	level := cfg.marks.withDefaults().next(was.level, worst)
+	level := marks.next(was.level, worst)
 	if level != was.level {
 		m.changes++
 		change := Change{From: was.level, To: level, Signal: name, Value: worst}

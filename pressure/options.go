@@ -33,7 +33,8 @@ func WithName(name string) Option { return option(func(c *config) { c.name = nam
 // WithMarks sets the values at which levels begin and end. [Marks] has the defaults.
 func WithMarks(m Marks) Option { return option(func(c *config) { c.marks = m }) }
 
-// WithEvery sets the interval between samples, from 10 ms to a minute. Zero means 100 ms.
+// WithEvery sets the interval between samples, from 10 ms to a minute. Zero means 100 ms. The
+// signal of [Memory] is sampled more often while the memory rises fast.
 func WithEvery(d time.Duration) Option { return option(func(c *config) { c.every = d }) }
 
 // WithSignals replaces the signals. The default is [Memory], [GC] and [Processors]. Without
@@ -67,7 +68,8 @@ type Hooks struct {
 type Change struct {
 	// From and To are the levels before and after.
 	From, To Level
-	// Signal is the name of the signal with the highest value, and Value that value.
+	// Signal is the name of the signal with the highest value, and Value that value. It
+	// includes the rise that [Memory] expects.
 	Signal string
 	Value  float64
 }
@@ -143,3 +145,12 @@ func (c *config) validate() check.Errors {
 
 // memory returns how long the last value of a failing signal counts.
 func (c *config) memory() time.Duration { return max(shortestMemory, 5*c.every) }
+
+// next returns the interval until the next read of a signal. The monitor's lock is held.
+func (c *config) next() time.Duration {
+	next := c.every
+	for _, p := range c.probes {
+		next = min(next, p.due(c.every))
+	}
+	return next
+}

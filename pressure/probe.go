@@ -17,24 +17,36 @@ type probe struct {
 	asked    bool // a read is under way
 	askedAt  time.Time
 	value    float64
-	at       time.Time // of value, zero if there is none
+	rise     float64       // that a forecaster expects
+	within   time.Duration // until its next read, 0 for the usual interval
+	at       time.Time     // of value, zero if there is none
 	err      error
 	told     bool // the hooks were called for err
 	failures uint64
 }
 
 type reading struct {
-	value float64
-	err   error
+	value, rise float64
+	within      time.Duration
+	err         error
 }
 
 func newProbe(name string, s Signal) *probe {
 	return &probe{name: name, signal: s, answer: make(chan reading, 1)}
 }
 
-// ask starts a read of the signal, unless one is under way.
-func (p *probe) ask(now time.Time) {
-	if p.asked {
+// due returns how long after the last read the next one begins.
+func (p *probe) due(every time.Duration) time.Duration {
+	if p.within > 0 {
+		return min(p.within, every)
+	}
+	return every
+}
+
+// ask starts a read of the signal, unless one is under way or it is not due. A tenth of the
+// interval makes up for timers that are early or late.
+func (p *probe) ask(now time.Time, every time.Duration) {
+	if p.asked || now.Sub(p.askedAt) < p.due(every)*9/10 {
 		return
 	}
 	p.asked, p.askedAt = true, now
@@ -47,6 +59,9 @@ func (p *probe) ask(now time.Time) {
 			p.answer <- r
 		}()
 		r.value, r.err = p.signal.Read()
+		if f, ok := p.signal.(forecaster); ok && r.err == nil {
+			r.rise, r.within = f.forecast()
+		}
 	}()
 }
 
@@ -59,9 +74,10 @@ func (p *probe) take(r reading, now time.Time) {
 		r.err = fmt.Errorf("got %v from Read, want 0 to 1", r.value)
 	default:
 		p.value, p.at, p.err = min(r.value, 1), now, nil
+		p.rise, p.within = r.rise, r.within
 		return
 	}
-	p.err = r.err
+	p.err, p.rise, p.within = r.err, 0, 0
 	p.failures++
 }
 
@@ -73,10 +89,13 @@ func (p *probe) silent(now time.Time, patience time.Duration) {
 	}
 }
 
-// worth returns the value that counts now.
-func (p *probe) worth(now time.Time, memory time.Duration) float64 {
+// worth returns the value that counts now. The expected rise counts from a value on.
+func (p *probe) worth(now time.Time, memory time.Duration, from float64) float64 {
 	if p.at.IsZero() || now.Sub(p.at) > memory {
 		return 0
+	}
+	if p.value >= from {
+		return min(p.value+p.rise, 1)
 	}
 	return p.value
 }

@@ -27,7 +27,9 @@ type Result struct {
 	Before, During, After, Critical float64
 	Calls, Refused                  int64 // of the usual ones
 	// Late is the share of calls that began late, because the machine was busy.
-	Late   float64
+	Late float64
+	// Others is the share of the processors that other processes took, 0 if it is not known.
+	Others float64
 	Levels map[string]bool
 	// Reasons counts the refused usual calls.
 	Reasons map[string]int
@@ -91,6 +93,7 @@ func Run(ctx context.Context, p Plan, see func(Sample)) (result Result, err erro
 	if err := r.connect(r.process.Lines.Text()); err != nil {
 		return Result{}, errors.Join(err, r.process.Stop())
 	}
+	before := times()
 	r.perform(ctx)
 	result = r.result()
 	for _, c := range r.conns { // the one apart, too
@@ -102,6 +105,7 @@ func Run(ctx context.Context, p Plan, see func(Sample)) (result Result, err erro
 	if result.Died > 0 {
 		result.Exit = r.process.ExitCode()
 	}
+	result.Others = times().others(before)
 	return result, err
 }
 
