@@ -212,7 +212,7 @@ func TestTheBrowserShowsTrouble(t *testing.T) {
 	b.see(
 		"gate api", "queue_full", // a live overload
 		"gate orders", "Nothing moves.", "all 2 permits are in use", // a deadlock of nested calls
-		"is stalled", "This end waits for demand", // a stalled stream
+		"is stalled", "This end waits for demand", "The cause is at the receiver", // a stalled stream
 		"breaker to-stock", "is open:", // an open circuit
 		"throttle to-mail", "monitor process", "pool is at 95 %",
 		"Why was this refused?", "/weir.demo.v1.DemoService/Work",

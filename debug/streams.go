@@ -45,6 +45,9 @@ func meter(m *streamcredit.Meter, now time.Time, f *findings) *debugpb.Meter {
 		text := fmt.Sprintf("%s stalled. The worst is %s with %s, open for %s: %s",
 			are(stuck, "stream"), orUnknown(worst.GetMethod()), orUnknown(worst.GetPeer()),
 			inWords(seconds(worst.GetAgeSeconds())), worst.GetState())
+		if worst.GetSending() != nil && worst.GetSending().GetCredit() == 0 && worst.GetSendWaitsSeconds() >= stalled.Seconds() {
+			text += " The cause is at the receiver, so look there."
+		}
 		f.add(debugpb.Finding_LEVEL_CRITICAL, "meter "+out.GetName(), text)
 	}
 	return out

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +15,8 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/weir-go/weir/debug"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -133,6 +138,73 @@ func TestStream(t *testing.T) {
 	})
 }
 
+// The page names the cause to a viewer who opens it after the system broke, at some moment of a
+// few seconds or at each of them. The leak is left to package debug, since memory is real.
+func TestThePageNamesTheCause(t *testing.T) {
+	for fault, want := range map[string]struct {
+		source string
+		says   []string
+		always bool
+	}{
+		faultDeadlock: {"gate storefront", []string{"Nothing moves", "StorefrontService/Buy", "payments", "to spare", "second permit"}, true},
+		faultCircuit:  {"breaker payments", []string{"PaymentsService/Charge", "opened", "The log of the target says why"}, true},
+		faultStream:   {"meter feed", []string{"StreamService/Subscribe", "has not consumed", "The cause is at the receiver"}, true},
+		faultConsumer: {"broker orders", []string{"A consumer pauses", "warehouse: closed"}, false},
+		faultOverload: {"gate payments", []string{"It refuses", "of class critical"}, false},
+	} {
+		t.Run(fault, func(t *testing.T) {
+			sick(t, fault, 20*time.Second, func(s *system) {
+				page, err := debug.NewHandler(s.shown...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				named := 0
+				const looks = 10
+				text := ""
+				for range looks {
+					text = ""
+					for _, f := range findings(t, page) {
+						if f.Source == want.source {
+							text += f.Text + "\n"
+						}
+					}
+					if !slices.ContainsFunc(want.says, func(w string) bool { return !strings.Contains(text, w) }) {
+						named++
+					}
+					time.Sleep(870 * time.Millisecond)
+				}
+				if named == 0 || want.always && named < looks {
+					t.Errorf("looks at which the page named the cause: got %d of %d, at last %q, want it of %s with %q",
+						named, looks, text, want.source, want.says)
+				}
+			})
+		})
+	}
+	sick(t, faultNone, 20*time.Second, func(s *system) {
+		page, err := debug.NewHandler(s.shown...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := findings(t, page); len(got) > 0 {
+			t.Errorf("a system that is well: got %v, want no finding", got)
+		}
+	})
+}
+
+// A finding is one of the page.
+type finding struct{ Level, Source, Text string }
+
+func findings(t *testing.T, page http.Handler) []finding {
+	t.Helper()
+	answer := httptest.NewRecorder()
+	page.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, pagePath+"?format=json", http.NoBody))
+	var content struct{ Findings []finding }
+	if err := json.Unmarshal(answer.Body.Bytes(), &content); err != nil {
+		t.Fatal(err)
+	}
+	return content.Findings
+}
+
 // The consumer pauses, and handles what has come meanwhile once it can.
 func TestConsumer(t *testing.T) {
 	sick(t, faultConsumer, 4*time.Second, func(s *system) {
@@ -155,7 +227,7 @@ func TestOverSockets(t *testing.T) {
 	if err := play(t.Context(), &out, f, sockets); err != nil {
 		t.Fatalf("play: got %v, want no error", err)
 	}
-	for _, want := range []string{"metrics at http://127.0.0.1:", "something broke", `it was "memory": the storefront kept`} {
+	for _, want := range []string{"metrics at http://127.0.0.1:", "/debug/weir", "something broke", `it was "memory": the storefront kept`} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("got %q, want it to say %q", &out, want)
 		}
