@@ -49,9 +49,9 @@ func NewBytes(limit int64) (*Bytes, error) {
 	return &Bytes{limit: limit}, nil
 }
 
-// ServerOptions of a nil Bytes are none. Otherwise it returns a stats handler, and the codec "proto" with a counter around it. The
-// server then uses that codec for every message, so use Bytes only if all messages are
-// protobuf. [Server] adds these options for ServerConfig.Bytes.
+// ServerOptions of a nil Bytes are none. Otherwise they are a stats handler, and the codec
+// "proto" with a counter around it. The server then uses that codec for every message, so use
+// Bytes only if all messages are protobuf. [Server] adds these options for ServerConfig.Bytes.
 func (b *Bytes) ServerOptions() []grpc.ServerOption {
 	if b == nil {
 		return nil

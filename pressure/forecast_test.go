@@ -121,7 +121,7 @@ func TestForecastDoesNoHarm(t *testing.T) {
 func TestReadsWhileMemoryRises(t *testing.T) {
 	for name, c := range map[string]struct {
 		used        func(time.Duration) float64
-		least, most int64 // reads of the memory in the second second
+		least, most int64 // reads of the memory in a second
 	}{
 		"still":         {steady(0.9, 0), 10, 12}, // one is checked after a collection
 		"far away":      {steady(0.1, 0.1), 10, 10},

@@ -103,8 +103,8 @@ func (r *Receiver[T]) Consume(n int) error {
 }
 
 // Cancel ends the direction and drops the buffered elements. reason is for people. The sender gets
-// its first 200 bytes. The stream's other direction goes on. Recv returns ErrClosed from then on. Cancel may wait for the
-// transport.
+// its first 200 bytes. The other direction goes on. Recv returns ErrClosed from then on. Cancel may
+// wait for the transport.
 func (r *Receiver[T]) Cancel(reason string) { r.s.cancelIn(reason) }
 
 // Close ends the direction, with Cancel if the sender has not ended. On a client that only

@@ -289,9 +289,10 @@ func Unary(b *Breaker) grpc.UnaryClientInterceptor {
 	}
 }
 
-// Stream is [Unary] for streams. A stream counts when it ends, by its status, or when it
-// cannot be opened. A stream that is a probe counts as a success once its headers or first
-// message were seen. Its end is not counted then.
+// Stream is [Unary] for streams. A stream counts as a success once its headers or first message
+// were seen, because it may last for ever. Otherwise it counts when it ends, by its status, or
+// when it cannot be opened. A stream that was answered and then fails counts as a failure, too.
+// For a probe only the first of the two counts.
 //
 // With a nil or zero breaker every call passes.
 func Stream(b *Breaker) grpc.StreamClientInterceptor {

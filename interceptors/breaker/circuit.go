@@ -239,9 +239,14 @@ func (c *circuit) tellLocked(result error) bool {
 	return true
 }
 
-// leave counts a call that has ended. gobreaker does not learn of calls of other eras.
+// leave counts a call that has ended.
 func (c *circuit) leave(p ticket, v Verdict) {
 	c.ended.Add(1)
+	c.count(p, v)
+}
+
+// count counts the verdict on a call. gobreaker does not learn of calls of other eras.
+func (c *circuit) count(p ticket, v Verdict) {
 	if v == Excluded && p.probe == nil {
 		return
 	}

@@ -42,6 +42,7 @@ var (
 	inMemory    = calltest.InMemory
 	fleet       = calltest.Fleet
 	offer       = calltest.Offer
+	subscribe   = calltest.Subscribe
 	sum         = calltest.Sum
 	always      = calltest.Always
 	callers     = calltest.Callers

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -21,15 +22,23 @@ type stream struct {
 	left   atomic.Bool
 }
 
-func (s *stream) Answered() {
-	if s.seen.Swap(true) {
+// Answered counts the stream as a success, because it may last for ever.
+func (s *stream) Answered(cs grpc.ClientStream) {
+	if s.seen.Swap(true) || s.left.Load() {
 		return
 	}
 	now := s.breaker.now()
 	s.pace.Saw(now-s.began, now)
-	if s.ticket.probe != nil {
-		s.leaveOnce(Healthy, nil)
+	answered := s.ticket
+	if answered.witness != nil {
+		answered.witness = peers.WitnessOf(cs)
 	}
+	if s.ticket.probe != nil {
+		s.leaveOnce(Healthy, answered.witness)
+		return
+	}
+	s.count(answered, Healthy)
+	s.tell()
 }
 
 func (s *stream) Ended(err error) {
@@ -38,6 +47,8 @@ func (s *stream) Ended(err error) {
 	}
 	v := s.verdict(s.ctx, s.began, err)
 	switch {
+	case v == Healthy && s.seen.Load():
+		v = Excluded // it is counted
 	case v != Unwell || s.breaker.verdictOf != nil:
 	case status.Code(err) == codes.Canceled:
 		v = Excluded // a stream may wait for its first message as long as its caller likes
@@ -49,7 +60,7 @@ func (s *stream) Ended(err error) {
 
 func (s *stream) Abandoned() { s.leaveOnce(Excluded, nil) }
 
-// leaveOnce counts the stream. The witness knows the address only at the stream's end.
+// leaveOnce counts the end of the stream.
 func (s *stream) leaveOnce(v Verdict, w *peers.Witness) {
 	if s.left.Swap(true) {
 		return

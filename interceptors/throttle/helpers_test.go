@@ -42,6 +42,7 @@ var (
 	until       = calltest.Until
 	inMemory    = calltest.InMemory
 	offer       = calltest.Offer
+	subscribe   = calltest.Subscribe
 	sum         = calltest.Sum
 	always      = calltest.Always
 	callers     = calltest.Callers

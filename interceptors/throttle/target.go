@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -222,11 +223,16 @@ type stream struct {
 	counted atomic.Bool
 }
 
-// Answered counts the stream. The witness does not know the address yet.
-func (s *stream) Answered() {
-	if !s.counted.Swap(true) {
-		s.target.ended(ticket{}, taken)
+// Answered counts the stream.
+func (s *stream) Answered(cs grpc.ClientStream) {
+	if s.counted.Swap(true) {
+		return
 	}
+	var t ticket
+	if s.ticket.witness != nil {
+		t.witness = peers.WitnessOf(cs)
+	}
+	s.target.ended(t, taken)
 }
 
 func (s *stream) Ended(err error) {

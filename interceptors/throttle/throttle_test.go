@@ -666,3 +666,24 @@ func TestThrottleEndedContexts(t *testing.T) {
 		}
 	})
 }
+
+// The same for streams, which last until the end and count when they are answered.
+func TestThrottleLosesNoStreamsWhileAnInstanceServes(t *testing.T) {
+	const period, d = 20 * time.Millisecond, 20 * time.Second
+	for name, instances := range map[string][]instance{
+		"one of two":   {down, takes(10 * time.Millisecond)},
+		"two of three": {down, takes(10 * time.Millisecond), down},
+		"four of five": {down, down, takes(40 * time.Millisecond), down, down},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				th := newThrottle(t, throttle.Config{})
+				client := inMemory(t, "round_robin", true, instances, grpc.WithStreamInterceptor(throttle.Stream(th)))
+				got := subscribe(t, client, period, d)
+				if want := int(d/period) / len(instances); got < want-4 || target(t, th).Refused > 0 {
+					t.Errorf("answered: got %d, want %d (%+v)", got, want, target(t, th))
+				}
+			})
+		})
+	}
+}

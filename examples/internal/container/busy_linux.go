@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// times returns the times until now. Ours include those of the children that have ended.
+// times returns the times until now. The times of ended children are ours, too.
 func times() processorTimes {
 	const perSecond = 100 // USER_HZ, the unit of /proc/stat
 	now := processorTimes{at: time.Now(), count: runtime.NumCPU()}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -79,7 +80,8 @@ type named struct {
 
 func (n *named) RemoteAddr() net.Addr { return n.addr }
 
-// Fleet starts a server for each instance, and a client that balances over them.
+// Fleet starts a server for each instance, and a client that balances over them. A stream of
+// Exchange gets a message once its instance has served it, and lasts until the client ends it.
 func Fleet(t *testing.T, balancer string, listen func(i int) net.Listener, dial func(context.Context, string) (net.Conn, error),
 	instances []Instance, opts ...grpc.DialOption,
 ) demopb.DemoServiceClient {
@@ -93,6 +95,16 @@ func Fleet(t *testing.T, balancer string, listen func(i int) net.Listener, dial 
 		demopb.RegisterDemoServiceServer(s, &Service{
 			OnWork: func(ctx context.Context, _ *demopb.WorkRequest) (*demopb.WorkResponse, error) {
 				return &demopb.WorkResponse{}, does(ctx, time.Since(began))
+			},
+			OnExchange: func(s demopb.DemoService_ExchangeServer) error {
+				if err := does(s.Context(), time.Since(began)); err != nil {
+					return err
+				}
+				if err := s.Send(&demopb.ExchangeResponse{}); err != nil {
+					return err
+				}
+				<-s.Context().Done()
+				return status.FromContextError(s.Context().Err()).Err()
 			},
 		})
 		served := make(chan error, 1)
@@ -165,6 +177,29 @@ func Offer(t *testing.T, c demopb.DemoServiceClient, period, deadline, d time.Du
 		sums[i] = int(served[i].Load())
 	}
 	return sums
+}
+
+// Subscribe opens a stream each period for d. Each lasts until the end. It returns how many were
+// answered.
+func Subscribe(t *testing.T, c demopb.DemoServiceClient, period, d time.Duration) int {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var served atomic.Int64
+	for began := time.Now(); time.Since(began) < d; time.Sleep(period) {
+		go func() {
+			s, err := c.Exchange(ctx)
+			if err == nil {
+				_, err = s.Recv()
+			}
+			if err == nil {
+				served.Add(1)
+				_, _ = s.Recv() // until the end
+			}
+		}()
+	}
+	synctest.Wait()
+	return int(served.Load())
 }
 
 // Sum returns the sum of ns.

@@ -13,8 +13,9 @@ import (
 // An Observer is told when a stream is answered and when it ends. Its methods may be called
 // from several goroutines at once.
 type Observer interface {
-	// Answered is called when the server's headers or a message have come.
-	Answered()
+	// Answered is called when the server's headers or a message have come on s. gRPC no longer
+	// retries the stream then, so its context may be used.
+	Answered(s grpc.ClientStream)
 	// Ended is called with the end of the stream, nil if it succeeded. It may be called more
 	// than once; the first call counts.
 	Ended(err error)
@@ -60,7 +61,7 @@ func (s *stream) RecvMsg(m any) error {
 	case err != nil || s.single:
 		s.over(err)
 	default:
-		s.observer.Answered()
+		s.observer.Answered(s.ClientStream)
 	}
 	return err
 }
@@ -70,7 +71,7 @@ func (s *stream) RecvMsg(m any) error {
 func (s *stream) Header() (metadata.MD, error) {
 	md, err := s.ClientStream.Header()
 	if err == nil && md != nil {
-		s.observer.Answered()
+		s.observer.Answered(s.ClientStream)
 	}
 	return md, err
 }

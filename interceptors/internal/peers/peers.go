@@ -171,6 +171,16 @@ func (p *Peers) Count() int {
 // A Witness learns which address a call went to. A nil Witness learns nothing.
 type Witness struct{ peer peer.Peer }
 
+// WitnessOf returns a Witness of a client's stream that was answered and has not ended, before
+// gRPC informs another one.
+func WitnessOf(s grpc.ClientStream) *Witness {
+	w := &Witness{}
+	if p, ok := peer.FromContext(s.Context()); ok {
+		w.peer = *p
+	}
+	return w
+}
+
 // Options returns the call options with which gRPC informs the witness.
 func (w *Witness) Options(opts []grpc.CallOption) []grpc.CallOption {
 	if w == nil {
