@@ -62,6 +62,7 @@ const (
 // no moment in which they look at the network, and all calls wait before they reach the queue.
 // Call Crowd from time to time.
 func (q *Queue) Crowd(r Room, crowded bool) {
+	q.scarce = crowded
 	switch {
 	case q.bare && (!crowded || r.Now >= q.bareUntil):
 		q.see(r)
@@ -91,6 +92,7 @@ func periodOf(r Room) time.Duration {
 
 // see updates the states of all classes. Call it before the number of waiters changes.
 func (q *Queue) see(r Room) {
+	r.Held = r.Held && !q.scarce // processors that are scarce are evidence enough
 	n, asked, served := 0, 0, 0
 	for i := 0; i < len(q.order); {
 		first := i // the first class of a priority

@@ -85,6 +85,7 @@ type Queue struct {
 	order   []int // the classes that exist, by falling priority
 	counted bool  // a class has a share or a bound, so the queue must see every claim
 
+	scarce    bool          // processors are scarce
 	bare      bool          // it has no waiters of classes for which it stands
 	bareUntil time.Duration // when that ends, or from when it may begin
 

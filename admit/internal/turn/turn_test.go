@@ -429,6 +429,12 @@ func TestTooLateWhileNoneSucceeds(t *testing.T) {
 		{50 * time.Millisecond, time.Microsecond, true, false},
 		{51 * time.Millisecond, time.Microsecond, true, true},
 	}
+	quick, slow := d.room(), d.room()
+	quick.Now, quick.Lasts = 60*ms, 19*ms
+	slow.Now, slow.Lasts = 60*ms, 21*ms
+	if d.q.TooLate(w, time.Microsecond, true, quick) || !d.q.TooLate(w, time.Microsecond, true, slow) {
+		t.Error("40 ms left, calls that waited end late: got it wrong, want it too late for calls of 21 ms and not for those of 19 ms")
+	}
 	for _, tt := range tests {
 		d.now = tt.now
 		if got := d.q.TooLate(w, tt.least, tt.late, d.room()); got != tt.want {
