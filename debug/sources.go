@@ -73,7 +73,8 @@ func byKind(sources []Source) (by kinds, err error) {
 		switch {
 		case kind == "":
 			errs = append(errs, fmt.Errorf(
-				"source %d of %d: got %T, want a gate, a breaker, a throttle, a meter of streams or of a broker, a monitor or a Describer", i+1, len(sources), s))
+				"source %d of %d: got %T, want a gate, a breaker, a throttle, a meter of streams or of a broker, "+
+					"a monitor or a Describer", i+1, len(sources), s))
 			continue
 		case isNil || s.Name() == "":
 			errs = append(errs, fmt.Errorf(

@@ -41,7 +41,7 @@ var errAbrupt = status.Error(codes.Internal, "streamcredit: writing a message pa
 
 // survive is deferred in a goroutine of the session. A panic ends the stream and not the process.
 func (s *session[O, I]) survive() {
-	if p := recover(); p != nil {
+	if p := recover(); p != nil { //nolint:revive // survive is deferred
 		s.fail(abrupt(p))
 	}
 }

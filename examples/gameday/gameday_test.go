@@ -192,13 +192,19 @@ func TestThePageNamesTheCause(t *testing.T) {
 }
 
 // A finding is one of the page.
-type finding struct{ Level, Source, Text string }
+type finding struct {
+	Level  string `json:"level"`
+	Source string `json:"source"`
+	Text   string `json:"text"`
+}
 
 func findings(t *testing.T, page http.Handler) []finding {
 	t.Helper()
 	answer := httptest.NewRecorder()
 	page.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, pagePath+"?format=json", http.NoBody))
-	var content struct{ Findings []finding }
+	var content struct {
+		Findings []finding `json:"findings"`
+	}
 	if err := json.Unmarshal(answer.Body.Bytes(), &content); err != nil {
 		t.Fatal(err)
 	}

@@ -105,11 +105,13 @@ func (c *Config) validate() error {
 		"Balancer: got %q, want the name of a policy that is registered with gRPC, as round_robin is", c.Balancer)
 	for i, m := range c.Methods {
 		service, method := split(m)
-		bad.That(service != "" && method != "" && isName(m), "Methods: got %q, want a full name, as in /service/method, without wildcards", m)
+		bad.That(service != "" && method != "" && isName(m),
+			"Methods: got %q, want a full name, as in /service/method, without wildcards", m)
 		bad.That(!slices.Contains(c.Methods[:i], m), "Methods: got %q twice, want each once", m)
 	}
 	for i, s := range c.Services {
-		bad.That(s != "" && !strings.Contains(s, "/") && isName(s), "Services: got %q, want a name, as in package.Service, without wildcards", s)
+		bad.That(s != "" && !strings.Contains(s, "/") && isName(s),
+			"Services: got %q, want a name, as in package.Service, without wildcards", s)
 		bad.That(!slices.Contains(c.Services[:i], s), "Services: got %q twice, want each once", s)
 	}
 	return bad.Err(ErrConfig)

@@ -75,7 +75,7 @@ func local(err error) (Refusal, bool) {
 
 // remote recognizes the status of a server.
 func remote(err error) (Refusal, bool) {
-	s, ok := err.(interface{ GRPCStatus() *status.Status }) //nolint:errorlint // find unwraps
+	s, ok := err.(interface{ GRPCStatus() *status.Status })
 	if !ok {
 		return Refusal{}, false
 	}
