@@ -113,8 +113,7 @@ func (q *Queue) count(served *line, permits, limit int) {
 // While the queue stands, while calls of its class that waited end late, and while none has
 // succeeded of late (least is 0), a call is also too late if it has waited for longer than
 // the time it has left. Otherwise every call would get its permit just before its deadline,
-// and none would end in time. Calls that ended late are no reason if the call has time left for
-// two of the mean length, because they may have been held up by a pause that is over.
+// and none would end in time.
 func (q *Queue) TooLate(w *Waiter, least time.Duration, late bool, r Room) bool {
 	l := &q.lines[w.Class]
 	switch left := w.Deadline - r.Now; {
@@ -123,7 +122,6 @@ func (q *Queue) TooLate(w *Waiter, least time.Duration, late bool, r Room) bool 
 	case left <= least:
 		return !l.tries()
 	default:
-		late = late && (r.Lasts == 0 || left < 2*r.Lasts)
 		return (l.state.stands || late || least == 0) && r.Now-w.Since > left
 	}
 }

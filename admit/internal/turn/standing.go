@@ -21,9 +21,10 @@ const (
 	// idlePart is the part of a period during which the queue must be empty to count as
 	// drained, as 1 in idlePart. A queue that clearly becomes shorter drains as well.
 	idlePart = 5
-	// longestPause is how long the queue may grow because no call is served, or because the
-	// limit is lowered to measure the server.
+	// longestPause is how long the queue may grow because no call is served, and longestProbe
+	// how long because the limit is lowered to measure the server.
 	longestPause = time.Second
+	longestProbe = 2 * period
 )
 
 // handOver returns the number of waiters of a queue that stands. There is one for each
@@ -33,9 +34,9 @@ func handOver(limit int) int { return max(4, limit) }
 // A standing tells whether the queue stands for one class. It counts the calls of the
 // priority of the class and above. A period is bad if more calls came than were served,
 // and the queue was never empty or became empty only because waiters were lost. Each
-// difference must exceed chance, which is the square root of the number served. For
-// longestPause, a period does not count if no call was served in it, or if the limit was
-// lowered to measure the server.
+// difference must exceed chance, which is the square root of the number served. A period
+// does not count if no call was served in it, for longestPause, or if the limit was lowered
+// to measure the server, for longestProbe.
 type standing struct {
 	begun         time.Duration // of the period
 	seen          time.Duration // time of the last update
@@ -136,7 +137,7 @@ func (s *standing) see(r Room, n, asked, served int) {
 	case more && s.stands: // it stands, however few wait
 	case s.idle*idlePart >= length, grown < 0 && grown*grown > done:
 		s.stands, s.bad, s.excused = false, 0, 0
-	case (s.held || done == 0) && s.excused < longestPause: // the server may serve them all afterwards
+	case done == 0 && s.excused < longestPause, s.held && s.excused < longestProbe: // the server may serve them all afterwards
 		s.excused += length
 	case done == 0 && more:
 		s.stands = true

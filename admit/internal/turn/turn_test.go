@@ -169,8 +169,8 @@ func TestWhenTheQueueStands(t *testing.T) {
 func TestALimitThatIsHeldIsNoEvidence(t *testing.T) {
 	d := &desk{q: turn.New(classes(nil)), limit: 8, held: true}
 	each := func(n int) func(time.Duration) int { return func(time.Duration) int { return n } }
-	if got := d.stands(normal, 3*time.Second, each(4), each(2)); got < 1300*ms || got > 1600*ms {
-		t.Errorf("with a limit that is held low: got it to stand after %v, want 1.3s to 1.6s", got)
+	if got := d.stands(normal, 3*time.Second, each(4), each(2)); got < 700*ms || got > 950*ms {
+		t.Errorf("with a limit that is held low: got it to stand after %v, want 0.7s to 0.95s", got)
 	}
 }
 
@@ -428,12 +428,6 @@ func TestTooLateWhileNoneSucceeds(t *testing.T) {
 		{51 * time.Millisecond, time.Microsecond, false, false},
 		{50 * time.Millisecond, time.Microsecond, true, false},
 		{51 * time.Millisecond, time.Microsecond, true, true},
-	}
-	quick, slow := d.room(), d.room()
-	quick.Now, quick.Lasts = 60*ms, 19*ms
-	slow.Now, slow.Lasts = 60*ms, 21*ms
-	if d.q.TooLate(w, time.Microsecond, true, quick) || !d.q.TooLate(w, time.Microsecond, true, slow) {
-		t.Error("40 ms left, calls that waited end late: got it wrong, want it too late for calls of 21 ms and not for those of 19 ms")
 	}
 	for _, tt := range tests {
 		d.now = tt.now
