@@ -309,7 +309,7 @@ func TestSuiteNoticesFaults(t *testing.T) {
 			t.Run(strings.ReplaceAll(r.name+", "+name, " ", "-"), func(t *testing.T) {
 				b := b
 				if name == "leak" { // counts all goroutines of the process, so it runs alone
-					b.Patience = time.Second
+					b.Patience = 3 * time.Second
 				} else {
 					t.Parallel()
 				}
