@@ -165,12 +165,17 @@ func TestWhenTheQueueStands(t *testing.T) {
 }
 
 // A limit that is low for a moment makes callers wait, and says nothing about the server. The
-// queue stands later then.
+// queue stands later then, unless processors are scarce.
 func TestALimitThatIsHeldIsNoEvidence(t *testing.T) {
 	d := &desk{q: turn.New(classes(nil)), limit: 8, held: true}
 	each := func(n int) func(time.Duration) int { return func(time.Duration) int { return n } }
 	if got := d.stands(normal, 3*time.Second, each(4), each(2)); got < 700*ms || got > 950*ms {
 		t.Errorf("with a limit that is held low: got it to stand after %v, want 0.7s to 0.95s", got)
+	}
+	d = &desk{q: turn.New(classes(nil)), limit: 8, held: true}
+	d.q.Crowd(d.room(), true)
+	if got := d.stands(normal, 3*time.Second, each(4), each(2)); got < 450*ms || got > 600*ms {
+		t.Errorf("where processors are scarce, too: got it to stand after %v, want 0.45s to 0.6s", got)
 	}
 }
 
@@ -180,10 +185,11 @@ func TestNoQueueStandsAfterAnIdleTime(t *testing.T) {
 	for _, idle := range []time.Duration{200 * ms, time.Second, time.Hour} {
 		d := &desk{q: turn.New(classes(nil)), limit: 8}
 		d.stands(normal, time.Second, each(4), each(2))
-		for range 50 {
+		for range 2050 { // until about eight wait, and then into the next period
 			for range 4 {
 				d.come(one(normal))
 			}
+			d.serve(2)
 			d.now += ms
 		}
 		d.serve(1000)
