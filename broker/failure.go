@@ -59,17 +59,9 @@ func FailureOf(err error) Failure {
 // refusalIn returns the status of a refusal in an error and the errors that it wraps, or nil
 // if there is none. A handler may join the errors of several calls.
 func refusalIn(err error) *status.Status {
-	if st, ok := status.FromError(err); ok && refuses(st) {
-		return st
-	}
-	switch err := err.(type) { //nolint:errorlint // it unwraps
-	case interface{ Unwrap() error }:
-		return refusalIn(err.Unwrap())
-	case interface{ Unwrap() []error }:
-		for _, e := range err.Unwrap() {
-			if st := refusalIn(e); st != nil {
-				return st
-			}
+	for e := range details.Tree(err) {
+		if st, ok := status.FromError(e); ok && refuses(st) {
+			return st
 		}
 	}
 	return nil

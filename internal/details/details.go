@@ -1,5 +1,5 @@
-// Package details reads the details of a status that refuses a call. They come over the wire
-// and are untrusted.
+// Package details finds a refusal in an error, and reads the details of its status. They come
+// over the wire and are untrusted.
 package details
 
 import (

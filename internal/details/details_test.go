@@ -1,6 +1,8 @@
 package details_test
 
 import (
+	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -81,5 +83,23 @@ func TestOf(t *testing.T) {
 	}
 	if got := details.Of(nil); got.Reason != "" || got.RetryAfter != 0 {
 		t.Errorf("Of(nil): got %+v, want nothing", got)
+	}
+}
+
+func TestTree(t *testing.T) {
+	a, b, c := errors.New("a"), errors.New("b"), errors.New("c")
+	inner := fmt.Errorf("inner: %w", b)
+	outer := errors.Join(a, inner, c)
+	all := slices.Collect(details.Tree(outer))
+	if want := []error{outer, a, inner, b, c}; !slices.Equal(all, want) {
+		t.Errorf("Tree: got %q, want %q", all, want)
+	}
+	for e := range details.Tree(outer) {
+		if e == b { //nolint:errorlint // it is this one
+			break // must end the walk
+		}
+	}
+	for e := range details.Tree(nil) {
+		t.Errorf("Tree(nil): got %v, want nothing", e)
 	}
 }

@@ -36,23 +36,11 @@ func From(err error) (r Refusal, ok bool) {
 	return FromStatus(st)
 }
 
-// find returns the first refusal that is finds in an error or in the errors that it wraps. An
-// error may wrap several, of which only one is a refusal.
+// find returns the first refusal that is finds in an error or in the errors that it wraps.
 func find(err error, is func(error) (Refusal, bool)) (r Refusal, ok bool) {
-	if err == nil {
-		return Refusal{}, false
-	}
-	if r, ok = is(err); ok {
-		return r, true
-	}
-	switch err := err.(type) { //nolint:errorlint // it walks the tree itself
-	case interface{ Unwrap() error }:
-		return find(err.Unwrap(), is)
-	case interface{ Unwrap() []error }:
-		for _, e := range err.Unwrap() {
-			if r, ok = find(e, is); ok {
-				return r, true
-			}
+	for e := range details.Tree(err) {
+		if r, ok = is(e); ok {
+			return r, true
 		}
 	}
 	return Refusal{}, false
