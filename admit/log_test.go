@@ -1,54 +1,23 @@
 package admit_test
 
 import (
-	"bytes"
 	"context"
-	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/internal/logtest"
 	"github.com/weir-go/weir/limit"
 )
-
-// A book collects log lines without their times.
-type book struct {
-	mu    sync.Mutex // guards lines
-	lines bytes.Buffer
-}
-
-func (b *book) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.lines.Write(p)
-}
-
-// take returns the lines since the last time.
-func (b *book) take() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	defer b.lines.Reset()
-	return strings.TrimSpace(b.lines.String())
-}
-
-func (b *book) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		if a.Key == slog.TimeKey {
-			return slog.Attr{}
-		}
-		return a
-	}}))
-}
 
 // Refusals are logged once a second for each reason, and name neither the tenant nor more of
 // the method than fits.
 func TestLogSamplesRefusals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var b book
-		g := newGate(t, 1, admit.WithName("api"), admit.WithoutQueue(), admit.WithLogger(b.logger()))
+		var b logtest.Book
+		g := newGate(t, 1, admit.WithName("api"), admit.WithoutQueue(), admit.WithLogger(b.Logger()))
 		p := take(t, g)
 		for range 30 { // three seconds
 			for range 10 {
@@ -56,7 +25,7 @@ func TestLogSamplesRefusals(t *testing.T) {
 			}
 			time.Sleep(100 * ms)
 		}
-		lines := strings.Split(b.take(), "\n")
+		lines := strings.Split(b.Take(), "\n")
 		if len(lines) != 3 {
 			t.Fatalf("three seconds of refusals: got %d lines, want 3: %q", len(lines), lines)
 		}
@@ -65,23 +34,23 @@ func TestLogSamplesRefusals(t *testing.T) {
 			t.Errorf("line: got %s, want %s", lines[1], want)
 		}
 		_, _ = g.Acquire(t.Context(), admit.Call{Method: strings.Repeat("x", 1<<20)})
-		if got := b.take(); len(got) > 500 {
+		if got := b.Take(); len(got) > 500 {
 			t.Errorf("a method of a megabyte: got a line of %d bytes, want it cut off", len(got))
 		}
 		g.Drain()
 		g.Drain()
-		if got, want := b.take(), `level=INFO msg="weir: the gate drains" gate=api refused_waiters=0`; got != want {
+		if got, want := b.Take(), `level=INFO msg="weir: the gate drains" gate=api refused_waiters=0`; got != want {
 			t.Errorf("two Drains: got %q, want %q", got, want)
 		}
 		update(t, g, admit.WithClassConfig(7, admit.ClassConfig{Name: "reports"}))
 		time.Sleep(time.Second)
 		_, _ = g.Acquire(t.Context(), admit.Call{Class: 7})
-		if got := b.take(); !strings.Contains(got, " class=reports reason=draining ") {
+		if got := b.Take(); !strings.Contains(got, " class=reports reason=draining ") {
 			t.Errorf("a class of the program: got %q, want its name", got)
 		}
 		update(t, g, admit.WithLogger(nil))
 		_, _ = g.Acquire(t.Context(), admit.Call{})
-		if got := b.take(); got != "" {
+		if got := b.Take(); got != "" {
 			t.Errorf("without a logger: got %q, want nothing", got)
 		}
 		p.Release(admit.Ignored)
@@ -91,12 +60,12 @@ func TestLogSamplesRefusals(t *testing.T) {
 // The limit is logged when it reaches the minimum of its algorithm, and when it leaves it.
 func TestLogOfTheMinimum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var b book
+		var b logtest.Book
 		aimd, err := limit.NewAIMD(limit.AIMDConfig{Initial: 4, Min: 3, Backoff: 0.5})
 		if err != nil {
 			t.Fatal(err)
 		}
-		g := newGate(t, 1, admit.WithName("api"), admit.WithLimit(aimd), admit.WithLogger(b.logger()))
+		g := newGate(t, 1, admit.WithName("api"), admit.WithLimit(aimd), admit.WithLogger(b.Logger()))
 		window := func(o admit.Outcome) {
 			for range limit.WindowCalls / 2 {
 				for _, p := range takeN(t, g, g.Limit()) {
@@ -107,15 +76,15 @@ func TestLogOfTheMinimum(t *testing.T) {
 			take(t, g).Release(o)
 		}
 		window(admit.Overload)
-		if got, want := b.take(), `level=WARN msg="weir: the limit is at its minimum" gate=api limit=3 was=4`; got != want {
+		if got, want := b.Take(), `level=WARN msg="weir: the limit is at its minimum" gate=api limit=3 was=4`; got != want {
 			t.Errorf("after overloads: got %q, want %q", got, want)
 		}
 		window(admit.Overload)
-		if got := b.take(); got != "" {
+		if got := b.Take(); got != "" {
 			t.Errorf("at the minimum: got %q, want no second line", got)
 		}
 		window(admit.Success)
-		if got, want := b.take(), `level=INFO msg="weir: the limit has left its minimum" gate=api limit=4`; got != want {
+		if got, want := b.Take(), `level=INFO msg="weir: the limit has left its minimum" gate=api limit=4`; got != want {
 			t.Errorf("after successes: got %q, want %q", got, want)
 		}
 	})

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +17,8 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/weir-go/weir/internal/logtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -105,21 +106,9 @@ func TestOverSockets(t *testing.T) {
 	}
 }
 
-// A log is the output of a program that still runs.
-type log struct {
-	mu   sync.Mutex // guards text
-	text strings.Builder
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
 // The page beside the charts shows the gates of all three services while weir runs.
 func TestThePageShowsTheGates(t *testing.T) {
-	var out log
+	var out logtest.Book
 	over := make(chan error, 1)
 	go func() {
 		over <- demonstrate(t.Context(), &out, flags{duration: 2 * shortest, addr: "127.0.0.1:0", seed: 1}, sockets)
@@ -130,9 +119,7 @@ func TestThePageShowsTheGates(t *testing.T) {
 			t.Fatalf("demonstrate ended with %v before the page showed the gates", err)
 		case <-time.After(50 * time.Millisecond):
 		}
-		out.mu.Lock()
-		url := regexp.MustCompile(`http://\S+/debug/weir`).FindString(out.text.String())
-		out.mu.Unlock()
+		url := regexp.MustCompile(`http://\S+/debug/weir`).FindString(out.String())
 		if url == "" {
 			continue
 		}

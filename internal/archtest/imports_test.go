@@ -79,6 +79,7 @@ var rules = []rule{
 	{dir: "internal/grpctest", may: []string{grpc + "/..."}},
 	{dir: "internal/inside"},
 	{dir: "internal/racetest"},
+	{dir: "internal/logtest"},
 	{dir: "internal/check"},
 	{dir: "internal/statustext"},
 	{dir: "internal/details", may: []string{

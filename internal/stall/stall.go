@@ -51,7 +51,7 @@ const (
 // its own. The zero Watch rests. It is safe for concurrent use and must not be copied.
 type Watch struct {
 	state atomic.Uint32
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	timer *time.Timer
 	last  Sight
 	since time.Time // when last was first seen
