@@ -65,12 +65,12 @@ func (g *Gate) gatherLocked() {
 func (g *Gate) closeWindowLocked(now time.Duration, probes bool) limit.Window {
 	w := g.window.close(now, g.Limit(), g.inFlight.resetPeak(), probes)
 	if w.Succeeded > 0 {
-		calls := w.Succeeded
-		g.lasts.see(now, calls, w.MeanLatency, 1)
+		g.lasts.see(now, w.Succeeded, w.MeanLatency)
+		compete := w.Succeeded
 		if w.Pressed == 0 && w.MaxInFlight < w.Limit {
-			calls = 0
+			compete = 0 // calls that will compete for the permits may be of another kind
 		}
-		g.pace.see(now, calls, w.MeanLatency, w.Limit)
+		g.pace.see(now, compete, w.MeanLatency/time.Duration(w.Limit))
 		g.yield.learn(w.MeanLatency)
 	}
 	g.turns.Crowd(g.roomLocked(g.inFlight.load(), now), g.crowd.see(w))

@@ -2,15 +2,12 @@ package admit
 
 import "time"
 
-// A pacer estimates the pace, which is the time between two permits that come back while all
-// are in use. It is the mean latency divided by the limit. The gate's lock guards it.
-//
-// Calls that end while permits are free tell nothing about the pace. The calls that will
-// compete for the permits may be of another kind.
+// A pacer estimates the mean of a duration that calls have: how long they last, or the pace, which
+// is the time between two permits that come back while all are in use. The gate's lock guards it.
 //
 // The estimate refuses calls that would wait too long, so it must err towards admitting. If the
 // process does not run for a moment, the calls that run meanwhile take long, which says nothing
-// about the calls that come afterwards. So the pace is the least of the latest spans, just as
+// about the calls that come afterwards. So the estimate is the least of the latest spans, just as
 // the bandwidth is the largest that was seen lately in Cardwell et al., "BBR:
 // Congestion-Based Congestion Control", ACM Queue 14(5), 2016. The first span counts once it has
 // ended. A server that has become slower is known to be so after two seconds. Its queue stands
@@ -20,8 +17,8 @@ type pacer struct {
 	next  int                      // the oldest of them
 	since time.Duration            // when the current span began
 	n     int                      // calls of the current span
-	sum   float64                  // of their latencies, each divided by the limit, in seconds
-	least time.Duration            // the pace, or 0 if it is not known
+	sum   float64                  // of their durations, in seconds
+	least time.Duration            // the estimate, or 0 if nothing is known
 }
 
 const (
@@ -29,15 +26,15 @@ const (
 	paceSpans = 16
 )
 
-// see notes the calls of a window that ends now.
-func (p *pacer) see(now time.Duration, calls int, mean time.Duration, limit int) {
+// see notes the calls of a window that ends now, and the mean of their durations.
+func (p *pacer) see(now time.Duration, calls int, mean time.Duration) {
 	if now-p.since >= paceSpan && (p.n > 0 || p.least > 0) {
 		p.spans[p.next] = p.mean()
 		p.next = (p.next + 1) % paceSpans
 		p.since, p.n, p.sum = now, 0, 0
 	}
 	p.n += calls
-	p.sum += float64(calls) * mean.Seconds() / float64(limit)
+	p.sum += float64(calls) * mean.Seconds()
 	p.least = 0
 	for _, d := range p.spans {
 		if d > 0 && (p.least == 0 || d < p.least) {

@@ -102,26 +102,22 @@ func (q *Queue) see(r Room) {
 			n, asked, served = n+l.n, asked+l.asked, served+l.served
 		}
 		for _, c := range q.order[first:i] {
-			if s := &q.lines[c].state; q.bare && s.stands {
-				*s = standing{begun: r.Now, seen: r.Now, asked: asked, served: served, lost: asked - served - n, stands: true}
-			} else {
-				s.see(r, n, asked, served)
-			}
+			q.lines[c].state.see(r, n, asked, served, q.bare)
 		}
 	}
 }
 
 // see updates the state from the number of waiters and the totals of calls that came and
-// were served.
-func (s *standing) see(r Room, n, asked, served int) {
+// were served. While the queue is bare, a queue that stands goes on standing.
+func (s *standing) see(r Room, n, asked, served int, bare bool) {
 	now := max(r.Now, s.seen) // the clock may have been read before the lock was taken
 	if n == 0 {
 		s.idle += now - s.seen
 	}
 	s.seen = now
 	lost := asked - served - n
-	if n == 0 && !s.stands && lost == s.lost { // a new period begins with an empty queue
-		*s = standing{begun: now, seen: now, asked: asked, served: served, lost: lost, held: r.Held}
+	if bare && s.stands || n == 0 && !s.stands && lost == s.lost { // a new period begins, as a rule with an empty queue
+		*s = standing{begun: now, seen: now, asked: asked, served: served, lost: lost, held: r.Held, stands: s.stands}
 		return
 	}
 	s.held = s.held || r.Held
