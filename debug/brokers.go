@@ -12,9 +12,8 @@ import (
 const recentError = time.Minute
 
 // messages returns the state of a broker's meter.
-func messages(m *broker.Meter, now time.Time, f *findings) *debugpb.Other {
-	s := m.Stats()
-	out := &debugpb.Other{Kind: "broker", Name: clean(m.Name())}
+func messages(name string, s *broker.Stats, now time.Time, f *findings) *debugpb.Other {
+	out := &debugpb.Other{Kind: "broker", Name: clean(name)}
 	add := func(name, value string) {
 		out.Fields = append(out.Fields, &debugpb.Field{Name: name, Value: clean(value)})
 	}
@@ -38,7 +37,7 @@ func messages(m *broker.Meter, now time.Time, f *findings) *debugpb.Other {
 	if s.LastError != nil {
 		add("last error of the broker", s.LastError.Error())
 	}
-	f.broker(out.GetName(), &s, now)
+	f.broker(out.GetName(), s, now)
 	return out
 }
 

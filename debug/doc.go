@@ -13,10 +13,10 @@
 //
 // # Concepts
 //
-// A [Source] is a gate, a breaker, a throttle, a meter of streams or of a broker, a monitor of pressure, or a
-// [Describer]. A snapshot of all sources begins with findings, which name the troubles in
-// words, the worst first. Package debugpb (proto/weir/debug/v1) describes the content. A snapshot serves all
-// viewers for half a second.
+// A [Source] is a gate, a breaker, a throttle, a meter of streams or of a broker, a monitor of
+// pressure, or a [Describer]. A snapshot of all sources begins with findings, which name the
+// troubles in words, the worst first. Package debugpb (proto/weir/debug/v1) describes the
+// content. A snapshot serves all viewers for half a second.
 //
 // Without viewers weir records only the changes of limits, a sample of refusals, and five
 // minutes of numbers every five seconds. A look makes the gates list their running calls as

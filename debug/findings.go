@@ -74,7 +74,7 @@ const (
 )
 
 // gate remarks on a gate.
-func (f *findings) gate(i *admit.Inspection, all *crowd, p pace, now time.Time) {
+func (f *findings) gate(i *admit.Inspection, all gates, p pace, now time.Time) {
 	s := &i.Stats
 	source := "gate " + clean(s.Name)
 	idle, ever := now.Sub(i.LastEnd), !i.LastEnd.IsZero()

@@ -16,14 +16,14 @@ func (h *Handler) take(now time.Time) *debugpb.Snapshot {
 	s := &debugpb.Snapshot{At: timestamppb.New(now)}
 	var f findings
 	next := rates{at: now, gates: map[*admit.Gate]admit.Stats{}}
-	all := crowd{make([]admit.Inspection, len(h.sources.gates))}
+	all := make(gates, len(h.sources.gates))
 	for n, g := range h.sources.gates {
-		all.gates[n] = g.Inspect()
+		all[n] = g.Inspect()
 	}
 	for n, g := range h.sources.gates {
-		i := &all.gates[n]
+		i := &all[n]
 		s.Gates = append(s.Gates, h.gate(g, i, now))
-		f.gate(i, &all, h.before.since(g, i, now), now)
+		f.gate(i, all, h.before.since(g, i, now), now)
 		next.gates[g] = i.Stats
 	}
 	h.before = next
@@ -38,12 +38,13 @@ func (h *Handler) take(now time.Time) *debugpb.Snapshot {
 		one := meter(m, now, &f)
 		s.Meters, unread = append(s.Meters, one), unread+one.GetLag()
 	}
-	work := all.held(unread, h.sources.brokers)
+	for _, m := range h.sources.brokers {
+		stats := m.Stats()
+		s.Others, unread = append(s.Others, messages(m.Name(), &stats, now, &f)), unread+int64(stats.Held)
+	}
+	work := all.held(unread)
 	for _, m := range h.sources.monitors {
 		s.Monitors = append(s.Monitors, monitor(m, work, &f))
-	}
-	for _, m := range h.sources.brokers {
-		s.Others = append(s.Others, messages(m, now, &f))
 	}
 	for _, o := range h.sources.others {
 		s.Others = append(s.Others, other(o))

@@ -7,18 +7,17 @@ import (
 	"strings"
 
 	"github.com/weir-go/weir/admit"
-	"github.com/weir-go/weir/broker"
 )
 
-// A crowd is the gates of a snapshot together.
-type crowd struct{ gates []admit.Inspection }
+// gates are all gates of a snapshot.
+type gates []admit.Inspection
 
 // others says how the other gates are doing. A gate that is stuck while they are idle does
 // not wait for them.
-func (c *crowd) others(than string) string {
+func (g gates) others(than string) string {
 	var idle, full []string
-	for n := range c.gates {
-		s := &c.gates[n].Stats
+	for n := range g {
+		s := &g[n].Stats
 		switch {
 		case s.Name == than:
 		case s.Utilization() >= 1:
@@ -38,18 +37,15 @@ func (c *crowd) others(than string) string {
 }
 
 // held says how much work is held here. Memory that grows with little work is used elsewhere.
-func (c *crowd) held(meters int64, brokers []*broker.Meter) string {
+// Messages is the number of messages of streams and brokers that were not consumed.
+func (g gates) held(messages int64) string {
 	running, waiting, limit := 0, 0, 0
-	for n := range c.gates {
-		s := &c.gates[n].Stats
+	for n := range g {
+		s := &g[n].Stats
 		running, waiting, limit = running+s.InFlight, waiting+s.Queue, limit+s.Limit
 	}
-	messages := int64(0)
-	for _, m := range brokers {
-		messages += int64(m.Stats().Held)
-	}
 	text := fmt.Sprintf("Of %[2]d permits %[1]d are in use, %[3]s, and %[4]s of streams and brokers are not consumed.",
-		running, limit, callsWait(waiting), many(meters+messages, "message"))
+		running, limit, callsWait(waiting), many(messages, "message"))
 	if waiting == 0 && 2*running < limit {
 		text += " That is little work. If memory runs out, something else keeps it, and a heap profile shows what."
 	}
