@@ -141,6 +141,9 @@ func (s *session) finishLocked(c *control) error {
 	s.complete = true
 	if s.inEnd == nil {
 		s.inEnd = endOf(c)
+		if !s.server && s.features[featureConsumed] && s.consumed == s.received && s.consumed > s.reported {
+			s.reportLocked(0) // no element is left whose consumption would bring the report
+		}
 		s.settleLocked()
 	}
 	return nil
