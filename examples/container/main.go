@@ -1,5 +1,5 @@
 // Container shows a server that runs out of memory, and the same server with weir. Each has
-// 256 MiB and gets 300 calls of 200 KB a second, with deadlines of 100 ms. A dependency stops for
+// 256 MiB and gets 100 calls of 200 KB a second, with deadlines of 100 ms. A dependency stops for
 // a while, the handlers wait for it and ignore their contexts, and the callers retry at once.
 //
 //	go run ./examples/container
@@ -68,9 +68,12 @@ func main() {
 
 const memory = 256 << 20
 
-// plan returns the plan for a server. The dependency is gone for ten seconds.
+// plan returns the plan for a server. The dependency is gone for ten seconds. Two servers and
+// their callers share the machine, so each gets a third of the usual calls.
 func plan(weir bool, seed uint64) container.Plan {
-	return container.PlanFor(container.Dependency, weir, memory, 10*time.Second, seed)
+	p := container.PlanFor(container.Dependency, weir, memory, 10*time.Second, seed)
+	p.Rate /= 3
+	return p
 }
 
 // A part is a piece of news for the page.
