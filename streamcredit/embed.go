@@ -34,13 +34,12 @@ func (w *embedded[Out, In]) writeControl(c *creditpb.Control) error {
 	return w.writeWith(c, reflected(new(Out)))
 }
 
-// writeElement does not change m, which other goroutines may be reading.
-func (w *embedded[Out, In]) writeElement(m *Out, c *creditpb.Control) error {
-	if c == nil {
-		return w.stream.Send(m)
-	}
-	c.WithData = true
-	return w.writeWith(c, shallow(reflected(m)))
+func (w *embedded[Out, In]) writeElement(m *Out) error { return w.stream.Send(m) }
+
+// writeSetup does not change m, which other goroutines may be reading.
+func (w *embedded[Out, In]) writeSetup(open *creditpb.Control, m *Out) error {
+	open.WithData = true
+	return w.writeWith(open, shallow(reflected(m)))
 }
 
 // writeWith writes m with c in it.

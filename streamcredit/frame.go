@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/protobuf/proto"
 
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 	"github.com/weir-go/weir/streamcredit/internal/queue"
@@ -132,7 +131,17 @@ func (w *framed) enqueue(f *creditpb.Frame) error {
 	return nil
 }
 
-func (w *framed) writeElement(e []byte, c *creditpb.Control) error {
+func (w *framed) writeSetup(open *creditpb.Control, e []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return w.err
+	}
+	w.enqueueLocked(&outFrame{frame: &creditpb.Frame{Body: &creditpb.Frame_Data{Data: e}, Piggyback: open}, size: len(e) + batchCost})
+	return nil
+}
+
+func (w *framed) writeElement(e []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.awaitRoomLocked(); err != nil {
@@ -142,10 +151,10 @@ func (w *framed) writeElement(e []byte, c *creditpb.Control) error {
 		w.warned = true
 		w.setTrailer(metadata.Pairs(unfinishedTrailer, "1"))
 	}
-	if w.joinLocked(e, c) {
+	if w.joinLocked(e) {
 		return nil
 	}
-	f := &outFrame{frame: &creditpb.Frame{Body: &creditpb.Frame_Data{Data: e}, Piggyback: c}, size: len(e) + batchCost}
+	f := &outFrame{frame: &creditpb.Frame{Body: &creditpb.Frame_Data{Data: e}}, size: len(e) + batchCost}
 	w.enqueueLocked(f)
 	w.tail = nil
 	if w.written > 0 {
@@ -163,18 +172,9 @@ func (w *framed) writeElement(e []byte, c *creditpb.Control) error {
 }
 
 // joinLocked puts e into the last message of the queue, if it may, and reports whether it did.
-func (w *framed) joinLocked(e []byte, c *creditpb.Control) bool {
+func (w *framed) joinLocked(e []byte) bool {
 	f := w.tail
-	if f == nil || len(e) > batchElement || c != nil && f.frame.GetPiggyback() != nil {
-		return false
-	}
-	size := f.size + len(e) + batchCost + frameCost
-	for _, c := range []*creditpb.Control{c, f.frame.GetPiggyback()} {
-		if c != nil {
-			size += proto.Size(c) + batchCost
-		}
-	}
-	if size > w.batched {
+	if f == nil || len(e) > batchElement || f.size+len(e)+batchCost+frameCost > w.batched {
 		return false
 	}
 	switch body := f.frame.GetBody().(type) {
@@ -182,9 +182,6 @@ func (w *framed) joinLocked(e []byte, c *creditpb.Control) bool {
 		body.Batch.Data = append(body.Batch.Data, e)
 	case *creditpb.Frame_Data:
 		f.frame.Body = &creditpb.Frame_Batch{Batch: &creditpb.Batch{Data: [][]byte{body.Data, e}}}
-	}
-	if c != nil {
-		f.frame.Piggyback = c
 	}
 	f.size += len(e) + batchCost
 	w.queued += len(e) + batchCost

@@ -18,8 +18,10 @@ type wire[O, I any] interface {
 type writes[O any] interface {
 	// writeControl writes c alone.
 	writeControl(c *creditpb.Control) error
-	// writeElement writes e, with c on it if c is not nil.
-	writeElement(e O, c *creditpb.Control) error
+	// writeElement writes e.
+	writeElement(e O) error
+	// writeSetup writes a client's Open with the setup element e.
+	writeSetup(open *creditpb.Control, e O) error
 	// writeHalfClose half-closes a client's stream. Nothing is written after it.
 	writeHalfClose() error
 	// flush waits until everything that was written is in the transport's hands.

@@ -24,31 +24,22 @@ func (w *writer[O]) writeElementAndUnlock(e O) (sent bool, err error) {
 	return sent, err
 }
 
-// writeElementLocked writes pending control and then e, if there is credit for it. A pending
-// Request rides on e.
+// writeElementLocked writes pending control and then e, if there is credit for it. Control never
+// shares a message with an element, which may already be as large as the peer takes.
 func (w *writer[O]) writeElementLocked(e O) (sent bool, err error) {
-	var ride *creditpb.Control
-	if w.pending.waits.Load() && w.state != writerHalfClosed && w.bucket.fill(w.host.elements) {
-		if ride, err = w.writeAllButRequestLocked(); err != nil {
-			return false, w.host.reasonFor(err)
-		}
+	if _, err := w.writePendingLocked(false); err != nil {
+		return false, w.host.reasonFor(err)
 	}
 	size, sent, err := w.out.take(func() int { return w.wire.sizeOut(e) })
 	if !sent {
-		if ride != nil {
-			_ = w.writeControlLocked(ride) // if it fails, the read loop learns why
-		}
 		return false, err
 	}
 	w.announceLocked(size)
-	if err := w.wire.writeElement(e, ride); err != nil {
-		return false, w.notWritten(err, ride, size)
+	if err := w.wire.writeElement(e); err != nil {
+		return false, w.notWritten(err, size)
 	}
 	w.out.wrote()
 	w.noteWrite()
-	if ride != nil {
-		w.controls.Add(1)
-	}
 	if w.metered {
 		w.elements.Add(1)
 		w.bytes.Add(size)
@@ -56,37 +47,13 @@ func (w *writer[O]) writeElementLocked(e O) (sent bool, err error) {
 	return true, nil
 }
 
-// writeAllButRequestLocked writes pending control up to a Request. It returns the Request, which
-// can ride on an element.
-func (w *writer[O]) writeAllButRequestLocked() (*creditpb.Control, error) {
-	for {
-		c, half := w.pending.take(w.out)
-		switch {
-		case half: // nothing more may be written, and writePending half-closes
-			w.pending.halfClose()
-			return nil, nil //nolint:nilnil // no control and no error
-		case c == nil || w.state == writerUnaware:
-			return nil, nil //nolint:nilnil // likewise
-		case c.GetRequest() != nil:
-			return c, nil
-		}
-		if err := w.writeControlLocked(c); err != nil {
-			return nil, err
-		}
-	}
-}
-
 // notWritten undoes writeElementLocked for an element that could not be written. The stream may
 // go on if it has not ended. Then an interceptor has refused the element or gRPC could not encode
 // it, and nothing was written.
-func (w *writer[O]) notWritten(err error, ride *creditpb.Control, size int64) error {
+func (w *writer[O]) notWritten(err error, size int64) error {
 	w.out.restore(size)
 	if w.ctx.Err() != nil || errors.Is(err, io.EOF) {
 		return w.host.reasonFor(err)
-	}
-	if ride != nil {
-		r := ride.GetRequest()
-		w.pending.ask(r.GetN(), r.GetConsumed(), r.GetDrain())
 	}
 	return err
 }

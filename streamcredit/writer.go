@@ -254,7 +254,7 @@ func (w *writer[O]) writeOpenLocked(open *creditpb.Control, setup *O) error {
 	}
 	w.noteWrite()
 	w.controls.Add(1)
-	return w.wire.writeElement(*setup, open)
+	return w.wire.writeSetup(open, *setup)
 }
 
 // writeTerminalLocked writes pending control and then the terminal that of makes. It reports
