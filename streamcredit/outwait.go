@@ -93,8 +93,10 @@ func (o *outgoing) wait(ctx context.Context, cond func() bool) error {
 }
 
 // beyond waits until the receiver wants more than the first asked elements, and returns how
-// many more. Bounded demand is passed on at once. Where demand is unbounded, or exceeds the
-// largest credit, beyond stays that credit ahead of sent, or pipeAhead, in steps of half of it.
+// many more. Demand is passed on at once up to a bound on the elements ahead of sent, because a
+// stage holds what it has asked for, and its receiver may ask for anything. The bound is the
+// largest credit, mostAhead, or pipeAhead where demand is unbounded. Beyond it demand is passed on
+// in steps of half of the bound.
 func (o *outgoing) beyond(ctx context.Context, asked int64) (more int64, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -123,9 +125,9 @@ func (o *outgoing) beyond(ctx context.Context, asked int64) (more int64, err err
 // beyondLocked returns how much the receiver wants beyond asked. If that is nothing, it returns
 // the number of sent elements at which it may change without a Request.
 func (o *outgoing) beyondLocked(asked int64) (more int64, wakeAt uint64) {
-	ahead, granted, sent := o.ledger.Credit(), o.ledger.Granted(), int64(o.ledger.Sent())
+	ahead, granted, sent := min(o.ledger.Credit(), mostAhead), o.ledger.Granted(), int64(o.ledger.Sent())
 	switch {
-	case ahead == unbounded:
+	case o.ledger.Credit() == unbounded:
 		ahead = pipeAhead
 	case granted-sent == ahead && granted != unbounded:
 		return max(0, granted-asked), 0

@@ -5,19 +5,27 @@ import (
 	"errors"
 	"io"
 	"sync"
+
+	"github.com/weir-go/weir/streamcredit/internal/ledger"
 )
 
 // ErrSkip is returned by the function of a [Pipe] for an element that it drops.
 var ErrSkip = errors.New("streamcredit: skip this element")
 
 // pipeAhead is the number of elements that a pipe requests ahead of the elements that it has
-// sent, where the demand for them is unbounded.
-const pipeAhead = 1024
+// sent, where the demand for them is unbounded. mostAhead is the largest such number otherwise. It
+// is the default of the largest window that a receiver has.
+const (
+	pipeAhead = ledger.MostUnbounded
+	mostAhead = ledger.AutoMax
+)
 
 // Pipe makes a stage of two streams. It receives from in, calls f with each element, and sends
 // the result to out. It requests as many elements as out was asked for, and no more. The demand
 // of the last receiver of a pipeline therefore travels to the source, and elements do not queue
-// in between. in must have been made [WithManualDemand]. An element is consumed when its result
+// in between. A receiver that asks for very much does not make a stage hold as much. Pipe requests
+// at most 65,536 elements ahead of the ones that it has sent, or 1,024 where demand is unbounded.
+// in must have been made [WithManualDemand]. An element is consumed when its result
 // was sent, or, with [WithExplicitConsume], when the application calls Consume. No other code may send
 // to out meanwhile.
 //

@@ -1,6 +1,7 @@
 package streamcredit_test
 
 import (
+	"context"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -45,6 +46,8 @@ func TestAPipeNeedsNoReports(t *testing.T) {
 		"1003, credit of 1000":     {1_003, 1_003, opened(streamcredit.WithMaxPeerCredit(1_000, false))},
 		"5000, without a bound":    {5_000, 5_000, nil},
 		"unbounded, credit of 1e9": {math.MaxInt64, 5_000, opened(streamcredit.WithMaxPeerCredit(1e9, false))},
+		"140000, without a bound":  {140_000, 140_000, nil},
+		"all but unbounded":        {math.MaxInt64 - 1, 140_000, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -53,6 +56,55 @@ func TestAPipeNeedsNoReports(t *testing.T) {
 				r.elements(c.want)
 				if took := time.Since(start); took > 0 {
 					t.Errorf("%d elements took %v, want no pause: nothing is slow", c.want, took)
+				}
+			})
+		})
+	}
+}
+
+// A sink that asks for very much and takes nothing does not make a pipe hold as much.
+func TestAPipeHoldsLittleWhateverIsAskedFor(t *testing.T) {
+	const window, source = 1 << 16, 200_000
+	for name, c := range map[string]struct {
+		demand []int64
+		most   int64
+		opts   []streamcredit.DuplexOption
+	}{
+		"100,000":                       {[]int64{100_000}, window, nil},
+		"2^31-1":                        {[]int64{math.MaxInt32}, window, nil},
+		"2^63-2":                        {[]int64{math.MaxInt64 - 1}, window, nil},
+		"2^62 twice, which is bounded":  {[]int64{1 << 62, 1<<62 - 2}, window, nil},
+		"unbounded":                     {[]int64{math.MaxInt64}, 1 << 10, nil},
+		"2^40, of a credit of 1,000":    {[]int64{1 << 40}, 1_000, opened(streamcredit.WithMaxPeerCredit(1_000, false))},
+		"2^40, of a credit of 10^9":     {[]int64{1 << 40}, window, opened(streamcredit.WithMaxPeerCredit(1e9, false))},
+		"as much as a window, at once":  {[]int64{window}, window, nil},
+		"a little more than the window": {[]int64{window, 1}, window, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				from := connect(t, framesDown, opened(streamcredit.WithManualDemand()), nil)
+				go func() {
+					for n := int64(1); n <= source && from.server.out.send(t.Context(), n) == nil; n++ {
+					}
+				}()
+				r := receiveRaw(t, func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
+					both, _, err := streamcredit.ServeFrames(stream, append(c.opts, streamcredit.SendOnly())...)
+					if err != nil {
+						return err
+					}
+					large := func(context.Context, []byte) ([]byte, error) { return make([]byte, 64<<10), nil }
+					return streamcredit.Pipe(stream.Context(), from.client.in.(inOf[[]byte]).Receiver, both.Out, large)
+				}, &creditpb.Open{})
+				for _, n := range c.demand {
+					r.say(&creditpb.Control{Kind: &creditpb.Control_Request{Request: &creditpb.Request{N: n}}})
+				}
+				time.Sleep(time.Minute)
+				s := from.client.in.Stats()
+				if held := int64(s.Buffered + s.Held); held > c.most {
+					t.Errorf("got %d elements in the pipe, want at most %d", held, c.most)
+				}
+				if least := c.most / 4; int64(s.Received) < least {
+					t.Errorf("got %d elements from the source, want at least %d", s.Received, least)
 				}
 			})
 		})

@@ -77,9 +77,9 @@ func (s *Sender[T]) Ready(ctx context.Context) error { return s.s.ready(ctx) }
 
 // WaitDemand waits until the receiver has requested more than the first asked elements of the
 // stream, and returns how many more. A source that must be asked for elements in its turn uses it,
-// because demand may grow while it waits for an element. Where demand is unbounded, WaitDemand
-// stays 1,024 elements ahead of the elements that were sent. It returns the errors of Send. Only
-// one goroutine may call it at a time, and no [Pipe] may send to s.
+// because demand may grow while it waits for an element. WaitDemand stays at most 65,536 elements
+// ahead of the elements that were sent, or 1,024 where demand is unbounded. It returns the errors
+// of Send. Only one goroutine may call it at a time, and no [Pipe] may send to s.
 func (s *Sender[T]) WaitDemand(ctx context.Context, asked uint64) (more int64, err error) {
 	more, err = s.s.ledger().beyond(ctx, int64(min(asked, math.MaxInt64)))
 	return more, s.s.because(ctx, err)
