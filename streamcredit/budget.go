@@ -68,6 +68,7 @@ func NewBudget(c BudgetConfig) (*Budget, error) {
 		return nil, invalid("got ElementBytes %d, want at most Bytes (%d), or no stream could have one element", c.ElementBytes, c.Bytes)
 	}
 	c.Bytes, c.Messages = min(c.Bytes, mostBytes), min(c.Messages, mostMessages)
+	c.ElementBytes = min(c.ElementBytes, mostBytes)
 	return &Budget{config: c, accounts: map[*account]struct{}{}}, nil
 }
 

@@ -285,7 +285,9 @@ func (l *In) Drained(sent uint64, reclaimed bool) (burned int64, ok bool, v *Vio
 }
 
 // ReportDue reports whether half of the byte window is consumed and not reported.
-func (l *In) ReportDue() bool { return l.ByteWindow > 0 && l.unreported >= (l.ByteWindow+1)/2 }
+func (l *In) ReportDue() bool {
+	return l.ByteWindow > 0 && l.unreported >= l.ByteWindow-l.ByteWindow/2 // the larger half
+}
 
 // FinalDue reports whether the last report is due, since everything is consumed.
 func (l *In) FinalDue(consumed int64) bool {
