@@ -91,13 +91,23 @@ func (w *framed) call() any { return w.stream }
 
 func (w *framed) bind(broke func(error), eased func()) { w.broke, w.eased = broke, eased }
 
-func (w *framed) batch(largest int64) {
+func (w *framed) batch(most int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.batched = safeBatch
-	if largest > 0 {
-		w.batched = int(min(largest, batchBytes))
+	w.batched = int(most)
+}
+
+// batchBound returns the size of the largest batch for a peer with the Open o. A batch is not
+// announced to a peer that expects heartbeats, so it must not look like silence on a slow line.
+func batchBound(o *creditpb.Open) int64 {
+	most := int64(safeBatch)
+	if largest := o.GetMaxMessageBytes(); largest > 0 {
+		most = min(largest, batchBytes)
 	}
+	if d := o.GetHeartbeat().AsDuration(); d > 0 {
+		most = min(most, quickly(d))
+	}
+	return most
 }
 
 func (w *framed) writeControl(c *creditpb.Control) error {

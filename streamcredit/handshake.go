@@ -104,7 +104,7 @@ func (s *session[O, I]) agree(o *creditpb.Open) *ProtocolError {
 	s.drains = known(creditpb.Feature_FEATURE_DRAIN)
 	reports := known(creditpb.Feature_FEATURE_CONSUMED)
 	if known(creditpb.Feature_FEATURE_BATCH) {
-		s.wire.batch(o.GetMaxMessageBytes())
+		s.wire.batch(batchBound(o))
 	}
 	if known(creditpb.Feature_FEATURE_UNFINISHED) {
 		s.wire.warns()

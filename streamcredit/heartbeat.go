@@ -10,7 +10,7 @@ func (s *session[O, I]) beats(d time.Duration) {
 		return
 	}
 	if d > 0 {
-		s.pace(max(d, minHeartbeat))
+		s.pace(d)
 	}
 	if s.cfg.heartbeat > 0 {
 		s.watch()
@@ -20,11 +20,12 @@ func (s *session[O, I]) beats(d time.Duration) {
 // pace writes a heartbeat whenever nothing was written for three quarters of d. The last quarter
 // is for the way to the peer and for a busy processor.
 func (s *session[O, I]) pace(d time.Duration) {
+	s.w.large.Store(quickly(d))
+	d = max(d, minHeartbeat)
 	due := d - d/4
 	if s.out != nil {
 		s.out.weigh()
 	}
-	s.w.large.Store(int64(d.Seconds() * slowestRate))
 	s.w.lastAt.Store(s.w.age())
 	s.every(due, func() time.Duration {
 		left := due - time.Duration(s.w.age()-s.w.lastAt.Load())
@@ -39,6 +40,10 @@ func (s *session[O, I]) pace(d time.Duration) {
 
 // slowestRate is the assumed least rate of a message on its way, in bytes a second.
 const slowestRate = 64 << 10
+
+// quickly returns the size of the largest message that arrives within the interval d of a peer's
+// heartbeats, at the slowest rate.
+func quickly(d time.Duration) int64 { return int64(max(d, minHeartbeat).Seconds() * slowestRate) }
 
 // watch ends the session when the peer is silent for too long. Silence does not count after the
 // peer's half-close, while the read loop waits for the application, or before a large element

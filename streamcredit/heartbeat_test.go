@@ -3,6 +3,7 @@ package streamcredit_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"sync"
@@ -112,6 +113,33 @@ func TestALargeElementIsNoSilence(t *testing.T) {
 	}
 }
 
+// Batches that take long are no silence either, whatever the receiver takes.
+func TestBatchesAreNoSilence(t *testing.T) {
+	for _, rate := range []int64{64 << 10, 100 << 10, 1 << 20} {
+		for name, k := range map[string]kind{"frames down": framesDown, "frames up": framesUp} {
+			t.Run(fmt.Sprintf("%s at %d bytes a second", name, rate), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					const count = 2_000
+					line := &slowLine{rate: rate}
+					opts := opened(streamcredit.WithHeartbeat(100*time.Millisecond), streamcredit.WithWindow(1_000), streamcredit.WithMaxMessageBytes(1<<20))
+					e := connectOver(t, k, opts, opts, line.over(t))
+					out, in := e.down()
+					from, to := out.(outOf[[]byte]).Sender, in.(inOf[[]byte]).Receiver
+					later(func() {
+						for n := 0; n < count && from.Send(t.Context(), make([]byte, 1_000)) == nil; n++ {
+						}
+					})
+					for n := range count {
+						if _, err := to.Recv(within(t, time.Hour)); err != nil {
+							t.Fatalf("Recv %d: got %v, want an element", n+1, err)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
 // A peer that announces an element and goes silent is found all the same.
 func TestAnAnnouncedElementThatNeverComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -148,6 +176,9 @@ type slowLine struct {
 	pumping sync.WaitGroup
 }
 
+// packet is what a line carries at once, in bytes.
+const packet = 1 << 10
+
 func (l *slowLine) carry(n int) {
 	time.Sleep(time.Duration(l.pause.Swap(0)))
 	if l.rate > 0 {
@@ -156,7 +187,7 @@ func (l *slowLine) carry(n int) {
 }
 
 func (l *slowLine) Read(b []byte) (int, error) {
-	n, err := l.Conn.Read(b)
+	n, err := l.Conn.Read(b[:min(len(b), packet)])
 	l.carry(n)
 	return n, err
 }
@@ -176,9 +207,11 @@ func (l *slowLine) pump() {
 	for {
 		select {
 		case b := <-l.out:
-			l.carry(len(b))
-			if _, err := l.Conn.Write(b); err != nil {
-				_ = l.Conn.Close() // its reader says so
+			for p := range slices.Chunk(b, packet) {
+				l.carry(len(p))
+				if _, err := l.Conn.Write(p); err != nil {
+					_ = l.Conn.Close() // its reader says so
+				}
 			}
 		case <-l.cut:
 			return

@@ -37,9 +37,8 @@ type writes[O any] interface {
 
 // queues is the part of a wire that may write from a goroutine of its own.
 type queues interface {
-	// batch allows several elements in one message. largest is the size of the largest element
-	// that the peer has announced to take, or 0.
-	batch(largest int64)
+	// batch allows several elements in one message of at most that many bytes.
+	batch(most int64)
 	// warns says that the client knows unfinishedTrailer, as FEATURE_UNFINISHED demands.
 	warns()
 	// bind sets two functions. The wire calls broke after a failed write that it cannot report to

@@ -48,17 +48,30 @@ var faults = []Rule{{
 	},
 }, {
 	Number: 74, Name: "batches within the bound",
-	Proves: "A batch is at most max_message_bytes, or 8 KiB if that is absent.",
+	Proves: "A batch is at most max_message_bytes, or 8 KiB if that is absent, and arrives within a heartbeat at 64 KiB a second.",
 	Only:   Framed,
 	Run: func(t *T) {
-		const payload, count = 100, 2_000
-		for announced, most := range map[int64]int{0: 8 << 10, 300: 300, 2_000: 2_000, 8 << 10: 8 << 10} {
+		const count = 2_000
+		for _, c := range []struct {
+			announced     int64
+			beat          time.Duration
+			payload, most int
+		}{
+			{0, 0, 100, 8 << 10},
+			{300, 0, 100, 300},
+			{2_000, 0, 100, 2_000},
+			{8 << 10, 0, 100, 8 << 10},
+			{1 << 20, 200 * time.Millisecond, 1_000, 64 << 10 / 5},
+		} {
 			o := initial(count, allFeatures...)
-			o.MaxMessageBytes = announced
-			p := t.Sender(&conformancepb.Send{Count: count, PayloadBytes: payload}, o)
+			o.MaxMessageBytes = c.announced
+			if c.beat > 0 {
+				o.Heartbeat = durationpb.New(c.beat)
+			}
+			p := t.Sender(&conformancepb.Send{Count: count, PayloadBytes: int32(c.payload)}, o)
 			for p.got < count {
-				if n := len(p.Recv("elements").Elements); n > 1 && n*payload > most {
-					t.Fatalf("got a batch of %d elements of more than %d bytes, want at most %d bytes together", n, payload, most)
+				if n := len(p.Recv("elements").Elements); n > 1 && n*c.payload > c.most {
+					t.Fatalf("got a batch of %d elements of more than %d bytes, want at most %d bytes together", n, c.payload, c.most)
 				}
 			}
 			p.Complete(count)

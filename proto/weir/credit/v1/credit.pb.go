@@ -1005,7 +1005,8 @@ func (*Frame_Batch) isFrame_Body() {}
 // Batch has several elements in their order. It costs one credit for each. If there is not enough
 // credit for all of them, none is delivered. A Frame with a batch of more than one element is not
 // larger than Open.max_message_bytes of its receiver, or 8 KiB if that is zero, because the
-// receiver's gRPC bounds whole messages.
+// receiver's gRPC bounds whole messages. It is also not larger than 64 KiB times Open.heartbeat in
+// seconds, because it is not announced.
 type Batch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The elements, each of which may be empty. A batch without elements counts as control of an
