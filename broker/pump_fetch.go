@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"time"
 )
 
@@ -31,6 +32,11 @@ func (p *pump) fetchAll() {
 		began := time.Now()
 		messages, err := p.fetch(n)
 		p.accept(messages)
+		if len(messages) > 0 {
+			// A fetch for few messages costs as much as one for many. Consumers that are quick
+			// request the next messages before the next fetch begins.
+			runtime.Gosched()
+		}
 		if p.ctx.Err() != nil {
 			return
 		}

@@ -75,6 +75,51 @@ func checkDrain(tr *trial) {
 	tr.empty()
 }
 
+// checkLeave closes sources that hold no message: before the first request, twice at the same
+// time, while they wait for a message, and with a context that is over. Later messages are
+// for others.
+func checkLeave(tr *trial) {
+	const n = 4
+	tr.open("worker-1").close()
+
+	waiting := tr.open("worker-2")
+	waiting.request(n)
+	waiting.nothing(quiet, "the queue is empty")
+	twice := make(chan error, 2)
+	for range 2 {
+		go func() { twice <- waiting.source.Close(tr.ctx) }()
+	}
+	for range 2 {
+		tr.must("close twice at the same time", tr.receive(twice))
+	}
+
+	hasty := tr.open("worker-3")
+	hasty.request(n)
+	hasty.nothing(quiet, "the queue is empty")
+	over, cancel := context.WithCancel(tr.ctx)
+	cancel()
+	closed := make(chan error, 1)
+	go func() { closed <- hasty.source.Close(over) }()
+	if err := tr.receive(closed); err != nil && !errors.Is(err, context.Canceled) {
+		tr.errorf("Close with a context that is over returned %w, want %w or nil", err, context.Canceled)
+	}
+	for _, c := range []*consumer{waiting, hasty} {
+		c.source.Request(1)
+		if _, err := c.source.Next(tr.ctx); !errors.Is(err, io.EOF) {
+			tr.errorf("Next after Close returned %w, want io.EOF", err)
+		}
+	}
+	tr.publish(n)
+	other := tr.open("worker-4")
+	other.request(n)
+	for end := time.Now().Add(tr.b.GiveBack); len(tr.missing()) > 0; {
+		m := other.next(max(time.Until(end), time.Millisecond))
+		tr.noteConsumed(m.Body)
+		other.ack(m)
+	}
+	tr.empty()
+}
+
 // receive returns the error that a goroutine reports.
 func (tr *trial) receive(from <-chan error) error {
 	select {

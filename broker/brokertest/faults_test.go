@@ -143,7 +143,7 @@ type row struct {
 }
 
 var rows = []row{
-	{"acknowledges on receipt", faults{settler: ackEarly}, []string{"ack", "kill", "close"}, ""},
+	{"acknowledges on receipt", faults{settler: ackEarly}, []string{"ack", "kill", "kill-settling", "close"}, ""},
 	{"acknowledges earlier messages, too", faults{settler: ackAll()}, []string{"ack"}, "one of 5 messages was acknowledged"},
 	{"settles twice", faults{settler: func(_ *wireClient, s broker.Settler) broker.Settler {
 		return settling{Settler: s, ack: func(ctx context.Context) error {
@@ -230,6 +230,25 @@ var rows = []row{
 	{"loses attributes", faults{message: func(m *broker.Message) { delete(m.Attributes, "kind") }}, []string{"content"}, `attribute kind = ""`},
 	{"has no ID", faults{message: func(m *broker.Message) { m.ID = "" }}, []string{"content"}, "no ID"},
 	{"has no key", faults{message: func(m *broker.Message) { m.Key = "" }}, []string{"keys"}, `key ""`},
+	{"drops messages without a body", faults{fetcher: func(w *wireClient) broker.Fetcher {
+		return fetching{w, func(ctx context.Context, n int) ([]*broker.Message, error) {
+			msgs, err := w.Fetch(ctx, n)
+			return slices.DeleteFunc(msgs, func(m *broker.Message) bool { return len(m.Body) == 0 }), err
+		}}
+	}}, []string{"empty"}, "no message within"},
+	{"waits for a message on close", faults{source: func(_ *wireClient, s broker.Source) broker.Source {
+		asked := 0
+		return sourcing{Source: s, request: func(n int) { asked += n; s.Request(n) }, close: func(ctx context.Context) error {
+			if asked > 0 {
+				long, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+				defer cancel()
+				if m, err := s.Next(long); err == nil {
+					_ = m.Nack(ctx, broker.Requeue())
+				}
+			}
+			return s.Close(ctx)
+		}}
+	}}, []string{"leave"}, "still waiting"},
 	{"reverses a batch", faults{fetcher: func(w *wireClient) broker.Fetcher {
 		return fetching{w, func(ctx context.Context, n int) ([]*broker.Message, error) {
 			msgs, err := w.Fetch(ctx, n)
@@ -283,6 +302,21 @@ var rows = []row{
 			return msgs, err
 		}}
 	}}, []string{"cut", "stall", "refuse", "restart"}, ""},
+	{"gives up when the server is silent", faults{fetcher: func(w *wireClient) broker.Fetcher {
+		return fetching{w, func(ctx context.Context, n int) ([]*broker.Message, error) {
+			late := time.AfterFunc(3*time.Second, func() {
+				if c, err := w.connect(); err == nil {
+					w.lost(c)
+				}
+			})
+			defer late.Stop()
+			msgs, err := w.Fetch(ctx, n)
+			if err != nil && ctx.Err() == nil {
+				err = errors.Join(err, broker.ErrPermanent)
+			}
+			return msgs, err
+		}}
+	}}, []string{"freeze"}, "Next failed"},
 }
 
 // describe describes the broker of the tests with an adapter that has faults.

@@ -47,6 +47,23 @@ func checkStall(tr *trial) {
 	})
 }
 
+// frozen is longer than the heartbeats and the timeouts of most clients.
+const frozen = 6 * time.Second
+
+// checkFreeze lets the server be silent while its connections stay open, as a machine does
+// that is out of memory. Its answers arrive late.
+func checkFreeze(tr *trial) {
+	freezes := 0
+	tr.faulty(func() {
+		if freezes++; freezes > 1 {
+			return
+		}
+		tr.proxy.Hold()
+		tr.pause(frozen)
+		tr.proxy.Pass()
+	})
+}
+
 // checkRefuse lets the server be out of reach for a while.
 func checkRefuse(tr *trial) {
 	tr.faulty(func() {

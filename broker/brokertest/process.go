@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weir-go/weir/broker"
 )
@@ -26,6 +28,7 @@ type order struct {
 	Consumer Consumer `json:"consumer"`
 	Demand   int      `json:"demand"`
 	Acks     int      `json:"acks"` // acknowledges that many, and holds all others
+	Workers  int      `json:"workers"`
 }
 
 // consumeIfTold consumes until the process is killed, if the process was started for that.
@@ -59,6 +62,12 @@ func (o order) consume(b Broker) error {
 		return err
 	}
 	source.Request(o.Demand)
+	for range o.Workers {
+		go func() { report("error %v", work(ctx, source)) }()
+	}
+	if o.Workers > 0 {
+		select {}
+	}
 	for i := 0; ; i++ {
 		m, err := source.Next(ctx)
 		if err != nil {
@@ -73,6 +82,22 @@ func (o order) consume(b Broker) error {
 			return err
 		}
 		report("acked %s", m.Body)
+	}
+}
+
+// work consumes until an error.
+func work(ctx context.Context, source broker.Source) error {
+	for {
+		m, err := source.Next(ctx)
+		if err != nil {
+			return err
+		}
+		pause(ctx, brief)
+		report("consumed %s", m.Body)
+		source.Request(1)
+		if err := m.Ack(ctx); err != nil && !errors.Is(err, broker.ErrSettled) {
+			return err
+		}
 	}
 }
 
@@ -107,7 +132,7 @@ func (tr *trial) start(o order) *process {
 			}
 		}
 	}()
-	tr.t.Cleanup(p.kill)
+	tr.t.Cleanup(func() { p.kill() })
 	return p
 }
 
@@ -120,12 +145,14 @@ func exactly(name string) string {
 	return strings.Join(parts, "/")
 }
 
-// kill ends the process as kill -9 does.
-func (p *process) kill() {
+// kill ends the process as kill -9 does. It returns the lines that were not read.
+func (p *process) kill() (rest []string) {
 	_ = p.cmd.Process.Kill()
-	for range p.lines { // until the reader of its output has ended
+	for line := range p.lines { // until the reader of its output has ended
+		rest = append(rest, line)
 	}
 	_ = p.cmd.Wait()
+	return rest
 }
 
 // checkKill kills a consumer that has acknowledged some messages and holds others.
@@ -134,7 +161,10 @@ func checkKill(tr *trial) {
 	tr.publish(n)
 	p := tr.start(order{Consumer: tr.consumer("worker-1"), Demand: demand, Acks: acks})
 	held := tr.hear(p, acks, demand)
-	if s := tr.counts(); s.Unacked < demand || s.Unacked > demand+tr.b.Slack {
+	var s Counts
+	few := func() bool { s = tr.counts(); return s.Unacked <= demand+tr.b.Slack }
+	// Acknowledgements that a source bundles may still be on their way.
+	if !tr.await(tr.b.Patience, few) || s.Unacked < demand {
 		tr.errorf("the broker counts %+v while the consumer holds %d messages, want these unacknowledged", s, demand)
 	}
 	p.kill()
@@ -150,6 +180,42 @@ func checkKill(tr *trial) {
 	defer tr.mu.Unlock()
 	for body := range held {
 		tr.failures = append(tr.failures, fmt.Errorf("message %q was held by the killed consumer and did not come again", body))
+	}
+}
+
+// checkKillSettling kills three consumers in turn, each while all of its workers consume and
+// acknowledge. A message may come twice.
+func checkKillSettling(tr *trial) {
+	const each, demand, victims = 200, 8, 3
+	for i := range victims {
+		tr.publish(each)
+		p := tr.start(order{Consumer: tr.consumer(fmt.Sprintf("victim-%d", i)), Demand: demand, Workers: demand})
+		for range each / 4 {
+			tr.hearConsumed(p)
+		}
+		for _, line := range p.kill() {
+			if body, ok := strings.CutPrefix(line, "consumed "); ok {
+				tr.noteConsumed([]byte(body))
+			}
+		}
+	}
+	other := tr.open("worker")
+	other.work(demand, func(*broker.Message) {})
+	tr.allConsumed()
+	tr.empty()
+}
+
+// hearConsumed waits until the consumer has consumed one more message.
+func (tr *trial) hearConsumed(p *process) {
+	select {
+	case line, ok := <-p.lines:
+		body, consumed := strings.CutPrefix(line, "consumed ")
+		if !ok || !consumed {
+			tr.fatalf("the consumer has failed or ended: %s", line)
+		}
+		tr.noteConsumed([]byte(body))
+	case <-time.After(2 * tr.b.Patience):
+		tr.fatalf("the consumer has consumed nothing for %v; the broker counts %+v", 2*tr.b.Patience, tr.counts())
 	}
 }
 

@@ -39,6 +39,46 @@ func checkContent(tr *trial) {
 	tr.empty()
 }
 
+// checkEmpty consumes messages that have attributes or a body only, and acknowledges one, sets
+// one aside and gives one back first.
+func checkEmpty(tr *trial) {
+	attributes := map[string]string{"kind": "test"}
+	tr.must("publish", tr.server.Publish(tr.ctx, tr.queue,
+		broker.Message{Attributes: attributes}, broker.Message{Body: []byte{}, Attributes: attributes}, broker.Message{Body: []byte("x")}))
+	c := tr.open("worker")
+	c.request(1)
+	m := c.next(tr.b.Patience)
+	tr.must("requeue", m.Nack(tr.ctx, broker.Requeue()))
+	c.settled.Add(1)
+	c.request(3)
+	empty := 0
+	for _, m := range c.take(3) {
+		switch {
+		case len(m.Body) > 0:
+			if string(m.Body) != "x" || m.Attributes["kind"] != "" {
+				tr.errorf("body = %q with attributes %v, want %q without attributes", m.Body, m.Attributes, "x")
+			}
+			c.ack(m)
+		case m.Attributes["kind"] != "test":
+			tr.errorf("attributes of a message without a body = %v, want %v", m.Attributes, attributes)
+			c.ack(m)
+		default:
+			if empty++; empty == 2 {
+				tr.must("dead letter", m.Nack(tr.ctx, broker.DeadLetter("it is empty")))
+				c.settled.Add(1)
+				continue
+			}
+			c.ack(m)
+		}
+	}
+	tr.empty()
+	dead, err := tr.server.DeadLetters(tr.ctx, tr.queue)
+	tr.must("read the dead letters", err)
+	if empty != 2 || len(dead) != 1 || len(dead[0].Body) != 0 {
+		tr.errorf("got %d messages without a body and the dead letters %q, want 2 and one of them", empty, dead)
+	}
+}
+
 // checkKeys consumes messages of few keys, each in its order.
 func checkKeys(tr *trial) {
 	const keys, each = 4, 15

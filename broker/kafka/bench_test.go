@@ -5,19 +5,23 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/weir-go/weir/broker/kafka"
 )
 
 // BenchmarkThroughput compares a source with a demand of 64 with franz-go by hand, which
-// fetches as far ahead as it likes, hands 64 records at a time to the handlers, and commits
-// in the background. Both handle the same records of 300 bytes with 64 goroutines. Rounds
-// alternate, and ratio is the quotient of the medians.
+// hands 64 records at a time to the handlers, and commits in the background. All handle the
+// same records of 300 bytes with 64 goroutines. Rounds alternate, and each ratio is the
+// quotient of the medians. By hand, the client fetches ahead as far as it likes, which is all
+// of the topic at once. A second client by hand fetches as many bytes at a time as the
+// source, and has another fetch waiting.
 func BenchmarkThroughput(b *testing.B) {
 	for _, brokers := range []int{1, 3} {
 		for _, batch := range []int{1, 100} {
@@ -29,17 +33,38 @@ func BenchmarkThroughput(b *testing.B) {
 				}
 				defer fake.Close()
 				fill(b, fake, parts, each, batch)
-				var source, hand []float64
+				var fetches fetchCount
+				var source, hand, bounded []float64
 				for round := range 5 * b.N {
-					source = append(source, rate(parts*each, func() func() { return consume(b, fake, fmt.Sprint("source", round), parts*each) }))
-					hand = append(hand, rate(parts*each, func() func() { return byHand(b, fake, fmt.Sprint("hand", round), parts*each) }))
+					consumer := func(name string) string { return fmt.Sprint(name, round) }
+					source = append(source, rate(parts*each, func() func() {
+						return consume(b, fake, consumer("source"), parts*each, kgo.WithHooks(&fetches))
+					}))
+					hand = append(hand, rate(parts*each, func() func() { return byHand(b, fake, consumer("hand"), parts*each) }))
+					bounded = append(bounded, rate(parts*each, func() func() {
+						return byHand(b, fake, consumer("bounded"), parts*each, kgo.FetchMaxBytes(benchDemand*benchSize))
+					}))
 				}
 				b.ReportMetric(median(source), "source/s")
 				b.ReportMetric(median(hand), "hand/s")
 				b.ReportMetric(median(source)/median(hand), "ratio")
+				b.ReportMetric(median(source)/median(bounded), "bounded-ratio")
+				b.ReportMetric(float64(len(source)*parts*each)/float64(fetches.Load()), "records/fetch")
 				b.ReportMetric(0, "ns/op")
 			})
 		}
+	}
+}
+
+// benchSize is the size of a batch of one record at the broker.
+const benchSize = 371
+
+// A fetchCount counts the fetches of a client.
+type fetchCount struct{ atomic.Int64 }
+
+func (c *fetchCount) OnBrokerRead(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, _ error) {
+	if key == kmsg.Fetch.Int16() {
+		c.Add(1)
 	}
 }
 
@@ -65,8 +90,8 @@ func fill(b *testing.B, fake *kfake.Cluster, parts int32, each, batch int) {
 }
 
 // consume takes n records from a source.
-func consume(b *testing.B, fake *kfake.Cluster, group string, n int) func() {
-	source, err := kafka.Open(kafka.Config{Seeds: fake.ListenAddrs(), Topics: []string{topic}, Group: group})
+func consume(b *testing.B, fake *kfake.Cluster, group string, n int, opts ...kgo.Opt) func() {
+	source, err := kafka.Open(kafka.Config{Seeds: fake.ListenAddrs(), Topics: []string{topic}, Group: group}, opts...)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -98,9 +123,9 @@ func consume(b *testing.B, fake *kfake.Cluster, group string, n int) func() {
 }
 
 // byHand takes n records with franz-go alone.
-func byHand(b *testing.B, fake *kfake.Cluster, group string, n int) func() {
-	client, err := kgo.NewClient(kgo.SeedBrokers(fake.ListenAddrs()...), kgo.ConsumeTopics(topic), kgo.ConsumerGroup(group),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.AutoCommitMarks(), kgo.AutoCommitInterval(100*time.Millisecond))
+func byHand(b *testing.B, fake *kfake.Cluster, group string, n int, opts ...kgo.Opt) func() {
+	client, err := kgo.NewClient(append(opts, kgo.SeedBrokers(fake.ListenAddrs()...), kgo.ConsumeTopics(topic), kgo.ConsumerGroup(group),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.AutoCommitMarks(), kgo.AutoCommitInterval(100*time.Millisecond))...)
 	if err != nil {
 		b.Fatal(err)
 	}

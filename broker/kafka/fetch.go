@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -22,20 +23,28 @@ func (c *consumer) Fetch(ctx context.Context, n int) ([]*broker.Message, error) 
 	}
 	fetches := c.poll(poll, n)
 	defer c.client.AllowRebalance()
-	return c.deliver(fetches, n), failure(fetches)
+	return c.deliver(fetches), failure(fetches)
 }
 
 // poll waits for records and returns up to n. The client begins the next fetch as soon as
 // its buffer is empty. So poll takes one record first, and knows how much it will empty
-// the buffer before it takes the others.
+// the buffer before it takes the others. Then it stops the client from fetching until the
+// next Fetch, which knows the demand of that time.
 func (c *consumer) poll(ctx context.Context, n int) kgo.Fetches {
 	fetches := c.client.PollRecords(ctx, 1)
-	if got := fetches.NumRecords(); got > 0 && got < n {
+	got := fetches.NumRecords()
+	if got == 0 {
+		return fetches
+	}
+	if got < n {
 		c.mu.Lock()
 		c.windowLocked(n - got)
 		c.mu.Unlock()
 		fetches = append(fetches, c.client.PollRecords(nil, n-got)...) //nolint:staticcheck // nil means not to wait
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closeLocked()
 	return fetches
 }
 
@@ -93,8 +102,8 @@ func (c *consumer) resumeLocked(p *partition) {
 
 func (p place) asMap() map[string][]int32 { return map[string][]int32{p.topic: {p.partition}} }
 
-// windowLocked sets the bytes of fetches that begin from now on to the mean size of the
-// records that are missing, if n are wanted. Kafka sends whole batches and at least one. A
+// windowLocked sets the bytes of fetches that begin from now on to those of the records that
+// are missing, if n are wanted. Kafka sends whole batches and at least one. A
 // window of one byte, before anything is known and without demand, is one batch.
 func (c *consumer) windowLocked(n int) {
 	missing := float64(n) - float64(c.client.BufferedFetchRecords())
@@ -102,14 +111,11 @@ func (c *consumer) windowLocked(n int) {
 	c.client.UpdateFetchMaxBytes(window, window)
 }
 
-// deliver makes messages of the records that a poll for n has returned.
-func (c *consumer) deliver(fetches kgo.Fetches, n int) []*broker.Message {
+// deliver makes messages of the records that a poll has returned.
+func (c *consumer) deliver(fetches kgo.Fetches) []*broker.Message {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.interrupt = nil
-	if fetches.NumRecords() >= n {
-		c.closeLocked() // the demand may be used up; the next Fetch opens it
-	}
 	var ms []*broker.Message
 	for it := fetches.RecordIter(); !it.Done(); {
 		rec := it.Next()
@@ -121,7 +127,6 @@ func (c *consumer) deliver(fetches kgo.Fetches, n int) []*broker.Message {
 			p = c.restart(p)
 			p.tracker.Add(rec.Offset, rec.LeaderEpoch)
 		}
-		c.measure(rec)
 		r := &record{consumer: c, part: p, rec: rec, attempt: 1}
 		ms = append(ms, r.message())
 	}
@@ -138,22 +143,29 @@ func (c *consumer) restart(old *partition) *partition {
 	return p
 }
 
-// measure learns the mean size of records. It forgets a few large records soon, since a
-// window that is too large brings too many small ones.
-func (c *consumer) measure(rec *kgo.Record) {
+// batchHeader is the size of a batch without its records.
+const batchHeader = 61
+
+// OnFetchBatchRead implements kgo.HookFetchBatchRead. It learns the mean size of records as
+// the broker sends them, which is what the window of a fetch counts. It forgets a few large
+// records soon, since a window that is too large brings too many small ones.
+func (c *consumer) OnFetchBatchRead(_ kgo.BrokerMetadata, _ string, _ int32, batch kgo.FetchBatchMetrics) {
 	const up, down = 1.0 / 64, 1.0 / 8
-	size := float64(len(rec.Key) + len(rec.Value))
-	for _, h := range rec.Headers {
-		size += float64(len(h.Key) + len(h.Value))
+	if batch.NumRecords == 0 {
+		return
 	}
-	weight := up
+	records := float64(batch.NumRecords)
+	size := float64(batchHeader+batch.CompressedBytes) / records
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change := up
 	if size < c.mean {
-		weight = down
+		change = down
 	}
 	if c.mean == 0 {
-		weight = 1
+		change = 1
 	}
-	c.mean += weight * (size - c.mean)
+	c.mean += (1 - math.Pow(1-change, records)) * (size - c.mean)
 }
 
 // permanent are errors that somebody must mend who changes the configuration of the service

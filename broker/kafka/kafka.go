@@ -67,7 +67,7 @@ type consumer struct {
 	interrupt context.CancelFunc   // ends the poll that is running
 	fetching  <-chan struct{}      // closed when the context of Fetch ends
 	gate      gate
-	mean      float64 // bytes of a record, on average
+	mean      float64 // bytes of a record at the broker, on average
 }
 
 // A place names a partition.
@@ -97,7 +97,7 @@ func newConsumer(config Config, opts []kgo.Opt) (*consumer, error) {
 	client, err := kgo.NewClient(append(slices.Clip(opts),
 		kgo.SeedBrokers(config.Seeds...), kgo.ConsumerGroup(config.Group), kgo.ConsumeTopics(config.Topics...),
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
-		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
+		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.WithHooks(c),
 		kgo.OnPartitionsAssigned(c.assigned), kgo.OnPartitionsRevoked(c.revoked), kgo.OnPartitionsLost(c.lost),
 		// With MaxConcurrentFetches(0) the client would fetch only while it polls, but from
 		// one broker at a time. A broker without records would then hold up all others for

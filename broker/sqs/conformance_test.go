@@ -86,6 +86,7 @@ func TestConformance(t *testing.T) {
 		},
 		AckTimeout: time.Second,
 		Without: map[string]string{
+			"empty":   "SQS takes no message without a body",
 			"restart": "the server of the tests keeps everything in memory",
 		},
 	})
