@@ -211,7 +211,7 @@ func TestTheBrowserShowsTrouble(t *testing.T) {
 	b.call("Page.navigate", map[string]any{"url": server.URL})
 	b.see(
 		"gate api", "queue_full", // a live overload
-		"gate orders", "Nothing moves.", "all 2 permits are in use", // a deadlock of nested calls
+		"gate orders", "Nothing moves.", "all permits (2) are in use", // a deadlock of nested calls
 		"is stalled", "This end waits for demand", "The cause is at the receiver", // a stalled stream
 		"breaker to-stock", "is open:", // an open circuit
 		"throttle to-mail", "monitor process", "pool is at 95 %",
