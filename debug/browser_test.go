@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/net/websocket"
 
+	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/debug"
 )
 
@@ -205,13 +206,14 @@ func (b *browser) shoot(name string) {
 // so that a phone and a screen reader can use it.
 func TestTheBrowserShowsTrouble(t *testing.T) {
 	b := startBrowser(t)
-	server := httptest.NewServer(must(debug.NewHandler(troubled(t)...))(t))
+	calm := must(admit.New(admit.WithName("calm")))(t)
+	server := httptest.NewServer(must(debug.NewHandler(append([]debug.Source{calm}, troubled(t)...)...))(t))
 	defer server.Close()
 	b.size(1280, 900, false, false)
 	b.call("Page.navigate", map[string]any{"url": server.URL})
 	b.see(
 		"gate api", "queue_full", // a live overload
-		"gate orders", "Nothing moves.", "all 2 permits are in use", // a deadlock of nested calls
+		"gate orders", "Nothing moves.", "all permits (2) are in use", // a deadlock of nested calls
 		"is stalled", "This end waits for demand", "The cause is at the receiver", // a stalled stream
 		"breaker to-stock", "is open:", // an open circuit
 		"throttle to-mail", "monitor process", "pool is at 95 %",
@@ -223,6 +225,7 @@ func TestTheBrowserShowsTrouble(t *testing.T) {
 	}
 	b.lives()
 	b.isAccessible()
+	b.showsTroubleFirst()
 
 	b.size(390, 844, true, true)
 	if got := b.eval("document.documentElement.scrollWidth <= innerWidth"); got != "true" {
@@ -236,6 +239,29 @@ func TestTheBrowserShowsTrouble(t *testing.T) {
 	server.CloseClientConnections()
 	server.Close()
 	b.see("The server does not answer")
+}
+
+// showsTroubleFirst checks that gates that are well come last, that charts fill their width before
+// five minutes have passed, and that short times are plain numbers.
+func (b *browser) showsTroubleFirst() {
+	b.t.Helper()
+	const gates = "[...document.querySelectorAll('#gates article')].map(a => a.id).join(' ')"
+	if got := b.eval(gates); !strings.HasSuffix(got, " gate_calm") || !strings.HasPrefix(got, "gate_") {
+		b.t.Errorf("gates: got the order %q, want the one without a finding last", got)
+	}
+	const first = "Number(document.querySelector('#gate_api svg polyline').getAttribute('points').split(',')[0]) < 1"
+	// A chart has a point for each five seconds.
+	for deadline := time.Now().Add(30 * time.Second); b.eval(first) != "true" && time.Now().Before(deadline); {
+		time.Sleep(200 * ms)
+	}
+	if got := b.eval(first); got != "true" {
+		b.t.Errorf("the chart of a limit: got %s, want it to begin at the left", b.eval("document.querySelector('#gate_api svg').outerHTML"))
+	}
+	for seconds, want := range map[string]string{"8.3e-4": "830 µs", "1e-6": "1 µs", "-2.34e-4": "-230 µs", "0.5": "500 ms", "9e3": "3 h"} {
+		if got := b.eval("time(" + seconds + ")"); got != want {
+			b.t.Errorf("a time of %s s: got %q, want %q", seconds, got, want)
+		}
+	}
 }
 
 // lives checks that the page follows the server, and stops with the button.

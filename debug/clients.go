@@ -59,8 +59,7 @@ func (f *findings) circuit(out *debugpb.Circuit, c breaker.CircuitStats) {
 		text += " The next calls are probes."
 	}
 	if c.Opened >= flapping {
-		text += fmt.Sprintf(" It has opened %d times, so the target"+
-			" fails again whenever calls reach it. The log of the target says why.", c.Opened)
+		text += fmt.Sprintf(" It has opened %d times so far. The log of the target says why its calls fail.", c.Opened)
 	}
 	f.add(debugpb.Finding_LEVEL_WARNING, "breaker "+out.GetBreaker(), text)
 }

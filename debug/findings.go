@@ -27,45 +27,6 @@ func (f *findings) sorted() []*debugpb.Finding {
 	return (*f)[:min(len(*f), mostFindings)]
 }
 
-// rates holds the counters of the snapshot before.
-type rates struct {
-	at    time.Time
-	gates map[*admit.Gate]admit.Stats
-}
-
-// A pace is the refusals of a gate by class and reason over some time.
-type pace struct {
-	over    time.Duration
-	refused [admit.MaxClasses][admit.NumReasons]uint64
-	total   uint64
-}
-
-// longestPace is the greatest age of counters that still describe the present.
-const longestPace = 15 * time.Second
-
-// since returns the refusals since the snapshot before. Without a recent one it returns the
-// samples of the last seconds.
-func (r *rates) since(g *admit.Gate, i *admit.Inspection, now time.Time) (p pace) {
-	before, ok := r.gates[g]
-	if p.over = now.Sub(r.at); !ok || p.over > longestPace {
-		p.over = longestPace / 3
-		for n := range i.Refusals {
-			if c := &i.Refusals[n]; now.Sub(c.At) < p.over {
-				p.refused[c.Class][c.Reason] += c.Stands
-				p.total += c.Stands
-			}
-		}
-		return p
-	}
-	for c := range i.Stats.Refused {
-		for why, n := range i.Stats.Refused[c] {
-			p.refused[c][why] = n - before.Refused[c][why]
-			p.total += p.refused[c][why]
-		}
-	}
-	return p
-}
-
 const (
 	// stuck is how long a full gate goes without an end of a call before that is a finding.
 	stuck = 5 * time.Second
@@ -74,7 +35,7 @@ const (
 )
 
 // gate remarks on a gate.
-func (f *findings) gate(i *admit.Inspection, all gates, p pace, now time.Time) {
+func (f *findings) gate(i *admit.Inspection, all gates, r recent, now time.Time) {
 	s := &i.Stats
 	source := "gate " + clean(s.Name)
 	idle, ever := now.Sub(i.LastEnd), !i.LastEnd.IsZero()
@@ -84,20 +45,25 @@ func (f *findings) gate(i *admit.Inspection, all gates, p pace, now time.Time) {
 	switch {
 	case s.Draining:
 		f.add(debugpb.Finding_LEVEL_INFO, source, fmt.Sprintf("The gate drains and refuses every call. %s.", remain(s.InFlight)))
-	case s.Utilization() >= 1 && idle >= stuck && (s.Queue > 0 || p.total > 0):
+	case s.Utilization() >= 1 && idle >= stuck && (s.Queue > 0 || r.total > 0):
 		f.add(debugpb.Finding_LEVEL_CRITICAL, source, fmt.Sprintf(
-			"Nothing moves. No call has ended for %s, all %d permits are in use and %s. "+
+			"Nothing moves. No call has ended for %s, all permits (%d) are in use and %s. "+
 				"The handlers hang, wait for calls that wait at this gate, or are long streams.%s%s",
-			inWords(idle), s.InFlight-s.Beyond, waiting(s.Queue), stuckCalls(i), all.others(s.Name)))
+			inWords(idle), s.InFlight-s.Beyond, waiting(s.Queue), stuckCalls(i), all.others(s.Name, now)))
+	case r.useless(s):
+		f.add(debugpb.Finding_LEVEL_CRITICAL, source, fmt.Sprintf(
+			"Almost nothing succeeds. Of %s that ended in the last %s %d succeeded, and all permits are in use. "+
+				"The handlers hang until their callers give up, or wait for calls that wait at this gate.%s%s",
+			many(int64(sum(r.ended[:])), "call"), inWords(r.over), r.ended[admit.Success], stuckCalls(i), all.others(s.Name, now)))
 	}
-	if p.total > 0 && !s.Draining {
+	if r.total > 0 && !s.Draining {
 		level, verb := debugpb.Finding_LEVEL_WARNING, "refuses"
 		if s.DryRun {
 			level, verb = debugpb.Finding_LEVEL_INFO, "would refuse"
-		} else if sum(p.refused[admit.Critical][:]) > 0 {
+		} else if sum(r.refused[admit.Critical][:]) > 0 {
 			level = debugpb.Finding_LEVEL_CRITICAL
 		}
-		f.add(level, source, fmt.Sprintf("It %s %s. %s", verb, p.words(s), lastDecision(i)))
+		f.add(level, source, fmt.Sprintf("It %s %s. %s", verb, r.words(s), lastDecision(i)))
 	}
 	if age := slices.Max(i.Oldest[:]); age >= longWait && idle < stuck {
 		f.add(debugpb.Finding_LEVEL_WARNING, source, fmt.Sprintf(
@@ -129,7 +95,7 @@ func waiting(n int) string {
 	if n == 0 {
 		return "newcomers are refused"
 	}
-	return many(int64(n), "call") + " wait"
+	return callsWait(n)
 }
 
 func sum(counts []uint64) (n uint64) {
@@ -140,14 +106,14 @@ func sum(counts []uint64) (n uint64) {
 }
 
 // words describes the refusals, the most frequent first.
-func (p *pace) words(s *admit.Stats) string {
+func (r *recent) words(s *admit.Stats) string {
 	type line struct {
 		n    uint64
 		text string
 	}
 	var lines []line
-	for c := range p.refused {
-		for why, n := range p.refused[c] {
+	for c := range r.refused {
+		for why, n := range r.refused[c] {
 			if n > 0 {
 				lines = append(lines, line{n, fmt.Sprintf("%s for %s", clean(s.Classes[c]), admit.Reason(why))})
 			}
@@ -156,7 +122,7 @@ func (p *pace) words(s *admit.Stats) string {
 	slices.SortFunc(lines, func(a, b line) int { return cmp.Or(cmp.Compare(b.n, a.n), strings.Compare(a.text, b.text)) })
 	parts := make([]string, 0, 3)
 	for _, l := range lines[:min(3, len(lines))] {
-		parts = append(parts, fmt.Sprintf("%.3g a second of class %s", float64(l.n)/p.over.Seconds(), l.text))
+		parts = append(parts, fmt.Sprintf("%.3g a second of class %s", float64(l.n)/r.over.Seconds(), l.text))
 	}
 	text := strings.Join(parts, ", ")
 	if rest := len(lines) - len(parts); rest > 0 {

@@ -32,7 +32,7 @@ type Handler struct {
 
 	mu     sync.Mutex // guards the fields below; held while a snapshot is made
 	latest *snapshot
-	before rates
+	past   past
 }
 
 var _ http.Handler = (*Handler)(nil)

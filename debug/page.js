@@ -33,7 +33,7 @@ function set(n, name, value) { if (n.getAttribute(name) !== String(value)) n.set
 function time(s) {
   const a = Math.abs(s), sign = s < 0 ? '-' : '';
   if (a === 0) return '0 s';
-  if (a < 1e-3) return sign + (a * 1e6).toPrecision(2) + ' µs';
+  if (a < 1e-3) return sign + Number((a * 1e6).toPrecision(2)) + ' µs';
   if (a < 1) return sign + Number((a * 1e3).toPrecision(3)) + ' ms';
   if (a < 120) return sign + Number(a.toPrecision(3)) + ' s';
   if (a < 7200) return sign + Math.round(a / 60) + ' min';
@@ -43,16 +43,17 @@ const clock = (t) => new Date(t).toLocaleTimeString([], { hour12: false });
 const count = (n) => num(n).toLocaleString('en');
 const amount = (n) => Math.abs(n) < 10 ? String(Number(n.toPrecision(2))) : count(Math.round(n));
 
-// spark draws values over the last five minutes. points are [time, value].
+// spark draws values over the last five minutes, or since the first point. points are [time, value].
 function spark(parent, name, points, now, show) {
   const most = Math.max(1e-9, ...points.map((p) => p[1]));
-  const at = points.map(([t, v]) => Math.max(0, 120 * (1 - (now - t) / 3e5)).toFixed(1) + ',' + (23 - 22 * v / most).toFixed(1));
+  const span = Math.min(3e5, Math.max(1e3, points.length ? now - points[0][0] : 0));
+  const at = points.map(([t, v]) => Math.max(0, 120 * (1 - (now - t) / span)).toFixed(1) + ',' + (23 - 22 * v / most).toFixed(1));
   const svg = put(parent, 'svg', 'svg');
   set(svg, 'viewBox', '0 0 120 24');
   set(svg, 'preserveAspectRatio', 'none');
   set(svg, 'role', 'img');
   const last = points.length ? points[points.length - 1][1] : 0;
-  set(svg, 'aria-label', name + ', five minutes: at most ' + show(points.length ? most : 0) + ', now ' + show(last));
+  set(svg, 'aria-label', name + ', the last ' + time(span / 1e3) + ': at most ' + show(points.length ? most : 0) + ', now ' + show(last));
   open(svg);
   set(put(svg, 'line', 'polyline'), 'points', at.join(' '));
   close(svg);
@@ -141,6 +142,16 @@ function findings(into, s) {
   told = news;
 }
 
+// troubled puts the sources first that had a finding within the last minute, the worst first.
+const stays = 6e4, troubles = { since: {}, level: {} }, order = ['LEVEL_CRITICAL', 'LEVEL_WARNING', 'LEVEL_INFO'];
+function remember(s, now) {
+  for (const f of s.findings.slice().reverse()) { troubles.since[f.source] = now; troubles.level[f.source] = order.indexOf(f.level); }
+}
+function troubled(kind, list, now) {
+  const rank = (x) => { const k = (kind || x.kind) + ' ' + x.name; return now - troubles.since[k] < stays ? troubles.level[k] : order.length; };
+  return list.map((x) => [rank(x), x]).sort((a, b) => a[0] - b[0]).map(([, x]) => x);
+}
+
 const calls = (list) => list.map((c) => [
   c.method || '(unnamed)', c.class, c.tenant, time(c.age_seconds),
   c.deadline_left_seconds === undefined || c.deadline_left_seconds === null ? 'none'
@@ -167,14 +178,14 @@ function gate(into, g, now) {
   figure(s, 'Refused', per(lastOf(refused)), refused, now, per);
   close(s);
   const since = g.last_end_seconds < 0 ? 'No call has ended yet.' : 'A call last ended ' + time(g.last_end_seconds) + ' ago.';
-  text(put(a, 'totals', 'p', 'note'), since + ' So far ' + count(g.succeeded) + ' calls succeeded, ' + count(g.overloaded) + ' were overloaded, ' +
-    count(g.ignored) + ' say nothing, and ' + count(g.left) + ' callers left while they waited.' +
+  text(put(a, 'totals', 'p', 'note'), since + ' So far ' + count(g.succeeded) + ' calls succeeded, ' + count(g.overloaded) + ' ran into overload, ' +
+    count(g.ignored) + ' ended otherwise, and ' + count(g.left) + ' left the queue with their callers.' +
     (g.ready ? ' ' + count(g.ready) + ' calls go on without a permit.' : '') +
     (num(g.send_stalls) ? ' ' + count(g.send_stalls) + ' streams were ended because their clients took no messages.' : '') +
     (num(g.panics) ? ' ' + count(g.panics) + ' panics.' : ''));
   const busy = (c) => num(c.held) || num(c.waiting) || c.refused.length;
   table(a, 'classes', 'By class', [['Class'], ['Permits', 'number'], ['Waiting', 'number'], ['Oldest', 'number'], ['Queue'],
-    ['Waiting, 5 min'], ['Refused, 5 min'], ['Refused so far, by reason', 'words']],
+    ['Waiting, lately'], ['Refused, lately'], ['Refused so far, by reason', 'words']],
   g.classes.map((c, i) => [c, i]).filter(([c]) => busy(c)).map(([c, i]) => [c.name, c.held || !g.unlisted ? c.held : 'not known', c.waiting, c.waiting ? time(c.oldest_wait_seconds) : '', c.standing ? 'stands' : 'drains',
     (cell) => { spark(cell, c.name + ' waiting', line((m) => (m.classes[i] || {}).waiting || 0, c.waiting), now, count); close(cell); },
     (cell) => { spark(cell, c.name + ' refused', rate((m) => num((m.classes[i] || {}).refused)), now, per); close(cell); },
@@ -188,7 +199,7 @@ function gate(into, g, now) {
     g.decisions.map((x) => [clock(x.at), (x.to > x.from ? 'raised ' : 'lowered ') + x.from + ' → ' + x.to, x.why, x.seen])));
   details(a, 'running', 'Running calls', g.running.length || g.unlisted, (d) => {
     table(d, 't', 'The calls that have run longest', callColumns('Runs for'), calls(g.running), 'none is listed.');
-    if (g.unlisted) text(put(d, 'more', 'p', 'note'), count(g.unlisted) + ' permits are held by calls that are not listed. They began before this page was opened, or the list is full.');
+    if (g.unlisted) text(put(d, 'more', 'p', 'note'), count(g.unlisted) + ' more in use, by calls that are not listed. They began before this page was opened, or the list is full.');
   });
   details(a, 'waiting', 'Waiting calls', g.queue, (d) => table(d, 't', 'The calls that have waited longest', callColumns('Waits for'), calls(g.waiting)));
   details(a, 'tenants', 'Tenants with calls', g.tenants, (d) => table(d, 't', 'The busiest tenants',
@@ -214,7 +225,7 @@ function clients(into, s) {
 function streams(into, s) {
   open(into);
   if (!s.meters.length) text(put(into, 'none', 'p', 'none'), 'No meter was given to this page.');
-  s.meters.forEach((m) => {
+  troubled('meter', s.meters, Date.parse(s.at)).forEach((m) => {
     const a = open(set(put(into, 'meter ' + m.name, 'article'), 'id', idOf('meter ' + m.name)));
     text(put(a, 'name', 'h3'), 'Streams ' + m.name);
     text(put(a, 'sum', 'p', 'note'), count(m.open) + ' open, ' + count(m.starving) + ' senders wait for demand. Credit ' + count(m.credit) + ', demand ' + count(m.demand) +
@@ -235,7 +246,7 @@ function pressure(into, s) {
   open(into);
   const per = (v) => (100 * v).toFixed(0) + ' %';
   if (!s.monitors.length) text(put(into, 'none', 'p', 'none'), 'No monitor was given to this page.');
-  s.monitors.forEach((m) => {
+  troubled('monitor', s.monitors, Date.parse(s.at)).forEach((m) => {
     const a = open(set(put(into, 'monitor ' + m.name, 'article'), 'id', idOf('monitor ' + m.name)));
     text(put(a, 'name', 'h3'), 'Monitor ' + m.name + ': ' + m.level + (m.signal ? ', because of ' + m.signal : ''));
     text(put(a, 'marks', 'p', 'note'), 'Elevated from ' + per(m.elevated) + ', high from ' + per(m.high) + ', extreme from ' + per(m.extreme) + ', calm again below ' + per(m.release) + '. The level has changed ' + count(m.changes) + ' times.');
@@ -249,7 +260,7 @@ function pressure(into, s) {
 function others(into, s) {
   open(into);
   if (!s.others.length) text(put(into, 'none', 'p', 'none'), 'No meter of a broker was given to this page.');
-  s.others.forEach((o) => table(into, o.kind + ' ' + o.name, o.kind + ' ' + o.name, [['Number'], ['Value']], o.fields.map((f) => [f.name, f.value])));
+  troubled('', s.others, Date.parse(s.at)).forEach((o) => table(into, o.kind + ' ' + o.name, o.kind + ' ' + o.name, [['Number'], ['Value']], o.fields.map((f) => [f.name, f.value])));
   close(into);
 }
 
@@ -258,10 +269,11 @@ let latest = null, paused = false, timer = 0;
 function draw(s) {
   latest = s;
   const now = Date.parse(s.at);
+  remember(s, now);
   findings(body('findings'), s);
   const g = open(body('gates'));
   if (!s.gates.length) text(put(g, 'none', 'p', 'none'), 'No gate was given to this page.');
-  s.gates.forEach((x) => gate(g, x, now));
+  troubled('gate', s.gates, now).forEach((x) => gate(g, x, now));
   close(g);
   clients(body('clients'), s);
   streams(body('streams'), s);

@@ -15,18 +15,19 @@ import (
 func (h *Handler) take(now time.Time) *debugpb.Snapshot {
 	s := &debugpb.Snapshot{At: timestamppb.New(now)}
 	var f findings
-	next := rates{at: now, gates: map[*admit.Gate]admit.Stats{}}
+	counts := &counted{at: now, gates: map[*admit.Gate]admit.Stats{}}
 	all := make(gates, len(h.sources.gates))
 	for n, g := range h.sources.gates {
 		all[n] = g.Inspect()
 	}
+	basis := h.past.basis(now)
 	for n, g := range h.sources.gates {
 		i := &all[n]
 		s.Gates = append(s.Gates, h.gate(g, i, now))
-		f.gate(i, all, h.before.since(g, i, now), now)
-		next.gates[g] = i.Stats
+		f.gate(i, all, basis.since(g, i, now), now)
+		counts.gates[g] = i.Stats
 	}
-	h.before = next
+	h.past.keep(counts)
 	for _, b := range h.sources.breakers {
 		s.Circuits = append(s.Circuits, circuits(b, &f)...)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/weir-go/weir/admit"
 )
@@ -13,16 +14,16 @@ import (
 type gates []admit.Inspection
 
 // others says how the other gates are doing. A gate that is stuck while they are idle does
-// not wait for them.
-func (g gates) others(than string) string {
+// not wait for them. A full gate where calls end and none waits is not stuck either.
+func (g gates) others(than string, now time.Time) string {
 	var idle, full []string
 	for n := range g {
 		s := &g[n].Stats
 		switch {
 		case s.Name == than:
-		case s.Utilization() >= 1:
+		case s.Utilization() >= 1 && (s.Queue > 0 || now.Sub(g[n].LastEnd) >= stuck):
 			full = append(full, clean(s.Name))
-		case s.Queue == 0:
+		case s.Utilization() < 1 && s.Queue == 0:
 			idle = append(idle, clean(s.Name))
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -93,32 +94,64 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// Each alert has a test in which it fires and then resolves, and one in which it does not fire.
+// Each alert has a test in which it fires and then resolves, and one in which it does not fire. An alert that reads a
+// histogram has them for native histograms, too.
 func TestEachAlertHasItsTests(t *testing.T) {
-	resolves, silent := map[string]bool{}, map[string]bool{}
-	for _, test := range ruleTests(t, "alerts_test.yml") {
-		fired, quiet := map[string]bool{}, map[string]bool{}
-		for _, a := range test.Alerts {
-			fired[a.Alert] = fired[a.Alert] || len(a.Exp) > 0
-			quiet[a.Alert] = quiet[a.Alert] || len(a.Exp) == 0
-			if fired[a.Alert] && len(a.Exp) == 0 {
-				resolves[a.Alert] = true
-			}
-		}
-		for name := range quiet {
-			if !fired[name] {
-				silent[name] = true
-			}
-		}
-	}
+	classic, native := ruleTests(t, "alerts_test.yml"), ruleTests(t, "alerts_native_test.yml")
+	reads := readHistograms(t)
 	for _, a := range alerts(t) {
-		if !resolves[a.Alert] {
-			t.Errorf("%s: got no test in which it fires and then resolves, want one", a.Alert)
+		for _, missing := range untested(a.Alert, classic) {
+			t.Errorf("%s: got no test in which it %s, want one", a.Alert, missing)
 		}
-		if !silent[a.Alert] {
-			t.Errorf("%s: got no test in which it does not fire, want one", a.Alert)
+		if !reads[a.Alert] {
+			continue
+		}
+		for _, missing := range untested(a.Alert, native) {
+			t.Errorf("%s: got no test with native histograms in which it %s, want one", a.Alert, missing)
 		}
 	}
+	if !reads["WeirWaitLong"] || reads["WeirQueueFull"] {
+		t.Errorf("alerts that read histograms: got %v, want WeirWaitLong, and not WeirQueueFull", reads)
+	}
+}
+
+// untested returns the tests of an alert that are missing.
+func untested(alert string, tests []ruleTest) (missing []string) {
+	fires, resolves, silent := false, false, false
+	for _, test := range tests {
+		fired, quiet, over := false, false, false
+		for _, a := range test.Alerts {
+			if a.Alert == alert {
+				fired, quiet = fired || len(a.Exp) > 0, quiet || len(a.Exp) == 0
+				over = over || fired && len(a.Exp) == 0
+			}
+		}
+		fires, resolves, silent = fires || fired, resolves || over, silent || quiet && !fired
+	}
+	for name, has := range map[string]bool{"fires": fires, "resolves": resolves, "does not fire": silent} {
+		if !has {
+			missing = append(missing, name)
+		}
+	}
+	slices.Sort(missing)
+	return missing
+}
+
+// readHistograms returns the rules that read a histogram, themselves or by a rule above them.
+func readHistograms(t *testing.T) map[string]bool {
+	t.Helper()
+	reads := map[string]bool{}
+	for _, r := range rules(t) {
+		for _, n := range namesIn(t, r.name(), r.Expr) {
+			if reads[n.metric] || strings.HasSuffix(n.metric, "_bucket") {
+				reads[r.name()] = true
+			}
+		}
+		if strings.Contains(r.Expr, "histogram_") {
+			reads[r.name()] = true
+		}
+	}
+	return reads
 }
 
 const pages = "https://github.com/weir-go/weir/blob/main/ops/runbook/"

@@ -21,7 +21,7 @@ const (
 	DropOldest
 	// DropNewest drops the element that was to be put.
 	DropNewest
-	// Latest keeps only the newest element, whatever the Size. It suits values that replace each
+	// Latest keeps only the newest element, whatever the Capacity. It suits values that replace each
 	// other.
 	Latest
 	// Fail makes Put return ErrOutboxFull. A [Topic] ends the subscription.

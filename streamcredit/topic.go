@@ -97,7 +97,7 @@ func (t *Topic[T]) remove(box *Outbox[T]) {
 		return
 	}
 	delete(t.subscribers, box)
-	stuck := false // size of the heaviest recent element, at least 1
+	stuck := false // a write is stuck in the transport, and its element may still be dropped
 	select {
 	case <-box.ended: // looked at first, since nothing is dropped after it
 	default:

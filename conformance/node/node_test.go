@@ -1,5 +1,5 @@
-// Package node_test has another language speak the credit protocol with weir: credit.js,
-// which knows nothing of weir but its proto files.
+// Package node_test has another language speak the credit protocol with weir: credit.js and server.js,
+// which know nothing of weir but its proto files.
 package node_test
 
 import (

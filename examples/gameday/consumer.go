@@ -8,7 +8,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/broker"
 )
 
@@ -98,7 +97,7 @@ func (s *system) consume(ctx context.Context) error {
 // openConsumer makes the gate and the meter of the consumer.
 func (s *system) openConsumer() (err error) {
 	s.orders = broker.NewMeter("orders")
-	if s.consumer, err = s.gate("consumer", 0, admit.WithoutQueue()); err != nil {
+	if s.consumer, err = s.gate("consumer", 0); err != nil {
 		return err
 	}
 	return s.watch(s.orders)

@@ -43,8 +43,27 @@ func (f fate) lost() int { return max(0, f.Settled-f.Paid.Distinct) }
 
 func (f fate) twice() int { return f.Paid.Total - f.Paid.Distinct }
 
-// longestGap is longer than the gaps between the samples of a machine with time to spare.
-const longestGap = 4 * sampling
+// Signs of a machine without time to spare.
+const (
+	longestGap  = 4 * sampling // between two samples
+	mostStarved = 0.5          // of the time of one processor
+)
+
+// busy says why the speed of the consumer after the trouble shows nothing, or nothing.
+func (f fate) busy() string {
+	switch {
+	case f.Gap > longestGap:
+		return fmt.Sprintf("%v between two samples, want %v", f.Gap.Round(sampling), sampling)
+	case f.Starved > mostStarved:
+		return fmt.Sprintf("threads of the consumer waited for a processor for %.1f s in each second", f.Starved)
+	}
+	return ""
+}
+
+// slow reports whether the consumer was too slow after the trouble.
+func (f fate) slow() bool {
+	return f.Recovered == 0 || f.WorkOff < 1.2*rate || f.Paid.Distinct < f.Produced || f.Settled < f.Produced
+}
 
 // judge returns the verdict in a few sentences.
 func (o outcome) judge() string {
@@ -56,15 +75,16 @@ func (o outcome) judge() string {
 		return fmt.Sprintf("No verdict: this machine was too busy (%.0f payments a second before the trouble, want %d).", f.Before, rate)
 	case f.Died > 0:
 		return fmt.Sprintf("Not as promised: with weir the consumer died after %.1f s.", f.Died.Seconds())
-	case f.Paid.Distinct < f.Produced || f.lost() > 0:
+	case f.lost() > 0:
+		return fmt.Sprintf("Not as promised: with weir %d payments are lost.", f.lost())
+	case f.slow() && f.busy() != "":
+		return fmt.Sprintf("No verdict: this machine was too busy after the trouble (%s).", f.busy())
+	case f.Paid.Distinct < f.Produced:
 		return fmt.Sprintf("Not as promised: with weir %d of %d payments were made.", f.Paid.Distinct, f.Produced)
 	case f.Settled < f.Produced:
 		return fmt.Sprintf("Not as promised: with weir %d payments were made, and the broker has seen %d acknowledgements.",
 			f.Paid.Distinct, f.Settled)
-	case f.Recovered > 0 && f.WorkOff < 1.2*rate && f.Gap > longestGap:
-		return fmt.Sprintf("No verdict: this machine was too busy after the trouble (%v between two samples, want %v).",
-			f.Gap.Round(sampling), sampling)
-	case f.Recovered == 0 || f.WorkOff < 1.2*rate:
+	case f.slow():
 		return fmt.Sprintf("Not as promised: with weir the backlog was worked off with %.0f payments a second, of which %d were new ones.",
 			f.WorkOff, rate)
 	case o.bare.Died == 0:

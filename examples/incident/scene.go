@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,6 +42,9 @@ type fate struct {
 	Recovered time.Duration // from the end of the trouble until the lag was gone; 0 if it never was
 	WorkOff   float64       // paid a second, meanwhile
 	Gap       time.Duration // the longest between two samples, meanwhile
+	// Starved is the time for which threads of the consumer waited for a processor, of the
+	// time since the end of the trouble. Several threads add up. 0 if the system does not tell.
+	Starved float64
 }
 
 // A scene is one consumer with its gateway.
@@ -58,6 +62,7 @@ type scene struct {
 	fate              fate
 	now               atomic.Pointer[report]
 	notedAt, gap      time.Duration // the last sample, and the longest gap since the trouble
+	waited            time.Duration // for a processor, until the end of the trouble
 	startedAt         time.Duration // half of the time before the trouble
 	started, workFrom int           // payments made until then, and until the end of the trouble
 }
@@ -124,6 +129,7 @@ func (s *scene) watch(ctx context.Context, gone <-chan struct{}) error {
 		lag := s.count(ctx)
 		at := time.Since(s.began) // of the count, which may take long
 		s.note(at, used, lag)
+		s.starved(at)
 		s.see(sample{
 			At: at.Seconds(), Memory: float64(used) / mib, Lag: lag, Dead: used > s.memory,
 			Paid: float64(s.fate.Paid.Distinct-last) / (at - lastAt).Seconds(), report: *s.now.Load(),
@@ -170,10 +176,24 @@ func (s *scene) note(at time.Duration, used int64, lag int) {
 		s.gap = max(s.gap, at-s.notedAt)
 	}
 	s.notedAt = at
+	if f.Recovered == 0 {
+		f.Gap = s.gap
+	}
 	if at > s.troubleTo && f.Recovered == 0 && f.Produced-f.Paid.Distinct < rate/3 {
 		f.Recovered = at - s.troubleTo
-		f.Gap = s.gap
 		f.WorkOff = float64(f.Paid.Distinct-s.workFrom) / f.Recovered.Seconds()
+	}
+}
+
+// starved notes how long the consumer waits for a processor.
+func (s *scene) starved(at time.Duration) {
+	waited := waiting(s.consumer.PID)
+	if at <= s.troubleTo {
+		s.waited = waited
+		return
+	}
+	if s.fate.Recovered == 0 || at == s.fate.Recovered+s.troubleTo {
+		s.fate.Starved = max(0, (waited - s.waited).Seconds()) / (at - s.troubleTo).Seconds()
 	}
 }
 
@@ -204,6 +224,20 @@ func (s *scene) call(ctx context.Context, method string, arg []byte, into any) e
 		return nil
 	}
 	return json.Unmarshal(resp.GetValue(), into)
+}
+
+// waiting returns how long the threads of a process have waited for a processor so far, or 0
+// if the system does not tell.
+func waiting(pid int) (sum time.Duration) {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	for _, task := range tasks {
+		data, _ := os.ReadFile(task) //nolint:gosec // a file of the kernel
+		var ran, waited time.Duration
+		if _, err := fmt.Sscan(string(data), &ran, &waited); err == nil {
+			sum += waited
+		}
+	}
+	return sum
 }
 
 // resident returns the memory of a process, or 0 if the system does not tell.

@@ -113,11 +113,16 @@ func (p *Process) ExitCode() int {
 	return signaled(p.cmd.ProcessState)
 }
 
-// Wait waits until a killed child is gone. Do not read Lines after Wait.
+// Wait waits until a killed child is gone. Do not read Lines after Wait. How the child has
+// ended is no error.
 func (p *Process) Wait() error {
+	err := p.cmd.Wait()
 	var exit *exec.ExitError
-	if err := p.cmd.Wait(); err != nil && !errors.As(err, &exit) { // an exit error is expected
-		return err
+	switch {
+	case errors.As(err, &exit):
+		return nil
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return nil // the context has ended, and the child had just ended by itself
 	}
-	return nil
+	return err
 }

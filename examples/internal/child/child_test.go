@@ -74,6 +74,23 @@ func TestChildEnds(t *testing.T) {
 	}
 }
 
+// A child that has ended by itself when its context ends was not killed, and that is no
+// error. Wait notices the context about every other time.
+func TestChildEndsBeforeItsContext(t *testing.T) {
+	for range 10 {
+		ctx, cancel := context.WithCancel(t.Context())
+		p := start(t, ctx, config{Say: "hello"}, 0)
+		p.Dismiss()
+		for p.Lines.Scan() {
+			continue // until it has ended
+		}
+		cancel()
+		if err := p.Wait(); err != nil {
+			t.Fatalf("Wait: got %v, want no error", err)
+		}
+	}
+}
+
 // A child that is dismissed ends by itself, with exit code 0.
 func TestDismiss(t *testing.T) {
 	p := start(t, t.Context(), config{Say: "hello"}, 0)
