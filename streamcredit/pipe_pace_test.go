@@ -39,12 +39,12 @@ func TestAPipeNeedsNoReports(t *testing.T) {
 		opts   []streamcredit.DuplexOption
 	}{
 		"unbounded":                {math.MaxInt64, 20_000, nil},
-		"unbounded, credit of 10":  {math.MaxInt64, 5_000, opened(streamcredit.WithMaxPeerCredit(10, false))},
-		"1000, credit of 10":       {1_000, 1_000, opened(streamcredit.WithMaxPeerCredit(10, false))},
-		"999, credit of 1":         {999, 999, opened(streamcredit.WithMaxPeerCredit(1, false))},
-		"1003, credit of 1000":     {1_003, 1_003, opened(streamcredit.WithMaxPeerCredit(1_000, false))},
+		"unbounded, credit of 10":  {math.MaxInt64, 5_000, opened(streamcredit.WithMaxPeerCredit(10))},
+		"1000, credit of 10":       {1_000, 1_000, opened(streamcredit.WithMaxPeerCredit(10))},
+		"999, credit of 1":         {999, 999, opened(streamcredit.WithMaxPeerCredit(1))},
+		"1003, credit of 1000":     {1_003, 1_003, opened(streamcredit.WithMaxPeerCredit(1_000))},
 		"5000, without a bound":    {5_000, 5_000, nil},
-		"unbounded, credit of 1e9": {math.MaxInt64, 5_000, opened(streamcredit.WithMaxPeerCredit(1e9, false))},
+		"unbounded, credit of 1e9": {math.MaxInt64, 5_000, opened(streamcredit.WithMaxPeerCredit(1e9))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -62,7 +62,7 @@ func TestAPipeNeedsNoReports(t *testing.T) {
 // weir's own sink is not held back by the interval of its reports.
 func TestAPipeRunsAtTheSpeedOfItsSink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := lay(t, t.Context(), opened(streamcredit.WithMaxPeerCredit(10, false)), same, same)
+		p := lay(t, t.Context(), opened(streamcredit.WithMaxPeerCredit(10)), same, same)
 		p.flow(t.Context())
 		if err := p.sink.Request(math.MaxInt64); err != nil {
 			t.Fatal(err)
