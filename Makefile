@@ -34,6 +34,11 @@ TOOLMODS   := tools tools/buf tools/lint
 SCRIPTS    := .ci/run tools/testall tools/benchall tools/fuzzall tools/generatecheck tools/apicheck proto/model/check
 OUT        := out
 
+# go.mod asks for the lowest versions that the library works with, and `make test` tests those.
+# This file has newer ones, and so does the next Go. `go get -u -t -modfile=tools/newest.mod ./...` brings it up to date.
+NEWEST     := -modfile=$(CURDIR)/tools/newest.mod
+NEWEST_GO  := go1.27.3
+
 export GO MODULES
 
 .PHONY: help
@@ -47,16 +52,20 @@ help: ## List the targets
 each-test = $(GOTESTSUM) --format pkgname --format-hide-empty-pkg --raw-command -- tools/testall
 
 .PHONY: test
-test: ## Test the library
+test: ## Test the library, with the lowest versions that it asks for
 	@MODULES=. $(each-test) -timeout 10m $(TESTFLAGS) $(PKGS)
 
 .PHONY: test-modules
 test-modules: ## Test the modules beside it: brokers, otel, ops, examples; with real servers where they are installed
 	@MODULES='$(filter-out .,$(MODULES))' $(each-test) -timeout 10m $(TESTFLAGS) ./...
 
+.PHONY: test-newest
+test-newest: ## Test what depends on Go and gRPC with newer versions of both
+	@GOTOOLCHAIN=$(NEWEST_GO) $(GO) test $(NEWEST) -timeout 10m $(TESTFLAGS) ./admit ./interceptors/... ./streamcredit
+
 .PHONY: race
-race: ## Test the library with the race detector, in random order
-	@MODULES=. $(each-test) -race -shuffle=on -timeout 15m $(TESTFLAGS) $(PKGS)
+race: ## Test the library with the race detector, in random order, with newer versions of its dependencies
+	@MODULES=. $(each-test) $(NEWEST) -race -shuffle=on -timeout 15m $(TESTFLAGS) $(PKGS)
 
 .PHONY: cover
 cover: ## Test the library and show which lines were reached (out/cover.html)
@@ -74,6 +83,7 @@ lint-go:
 
 lint-mod:
 	@for m in $(MODULES) $(TOOLMODS); do echo "lint: go mod tidy -diff in $$m"; (cd $$m && $(GO) mod tidy -diff); done
+	@echo 'lint: go mod tidy -diff of tools/newest.mod'; $(GO) mod tidy $(NEWEST) -diff
 
 lint-proto:
 	@echo 'lint: buf lint, buf format'

@@ -143,7 +143,7 @@ func TestInspectShowsRefusals(t *testing.T) {
 			t.Fatalf("refusals: got %d, want 2: %+v", len(got), got)
 		}
 		a, b := got[0], got[1]
-		if a.Method != "/a/B" || len(a.Tenant) != 96 || a.Class != admit.Background || a.Left != 70*ms || a.Waited != 0 || a.RetryAfter == 0 ||
+		if a.Method != "/a/B" || len(a.Tenant) != 96 || a.Class != admit.Background || a.TimeLeft != 70*ms || a.Waited != 0 || a.RetryAfter == 0 ||
 			a.Limit != 1 || a.InFlight != 1 || a.Queue != 1 || a.Stands != 1 {
 			t.Errorf("the newcomer: got %+v, want the numbers of its moment", a)
 		}

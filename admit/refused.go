@@ -17,8 +17,8 @@ type RefusedCall struct {
 	Class Class
 	// Waited is how long the call waited, and RetryAfter the delay that it was told, or 0.
 	Waited, RetryAfter time.Duration
-	// Left is the time until the caller would have given up. It is 0 without a deadline.
-	Left time.Duration
+	// TimeLeft is the time until the caller would have given up. It is 0 without a deadline.
+	TimeLeft time.Duration
 	// Limit, InFlight and Queue are the numbers of the gate. Waiting is the number of waiters of
 	// the class. Standing tells whether the queue stood for the class.
 	Limit, InFlight, Queue, Waiting int
@@ -150,7 +150,7 @@ func (g *Gate) sampleLocked(c Call, why Reason, now, waited, left time.Duration,
 	r, s := g.refused.add(why, now), g.inFlight.load()
 	r.method.set(c.Method)
 	r.tenant.set(c.Tenant)
-	r.Class, r.Waited, r.Left = c.Class, waited, left
+	r.Class, r.Waited, r.TimeLeft = c.Class, waited, left
 	if refusal != nil {
 		r.RetryAfter = refusal.RetryAfter
 	}

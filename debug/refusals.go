@@ -15,9 +15,9 @@ func explain(r *admit.RefusedCall, class string) string {
 		fmt.Fprintf(&b, " It had waited for %s.", inWords(r.Waited))
 	}
 	switch {
-	case r.Left > 0:
-		fmt.Fprintf(&b, " Its caller had %s left.", inWords(r.Left))
-	case r.Left < 0:
+	case r.TimeLeft > 0:
+		fmt.Fprintf(&b, " Its caller had %s left.", inWords(r.TimeLeft))
+	case r.TimeLeft < 0:
 		fmt.Fprint(&b, " Its deadline had passed.")
 	}
 	if r.RetryAfter > 0 {

@@ -193,7 +193,7 @@ func TestMaxPeerCreditBelowAWindow(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				client := handlers{subscribe: func(stream subscribeServer) error {
-					out, _, err := streamcredit.ServeSend(stream, streamcredit.WithMaxPeerCredit(10, false))
+					out, _, err := streamcredit.ServeSend(stream, streamcredit.WithMaxPeerCredit(10))
 					if err != nil {
 						return err
 					}

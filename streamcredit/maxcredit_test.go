@@ -29,7 +29,7 @@ func TestAReceiverKeepsToTheSendersBound(t *testing.T) {
 					if c.demand == math.MaxInt64 && k.duplex() {
 						t.Skip("nothing is unbounded there")
 					}
-					opts := append(opened(streamcredit.WithMaxPeerCredit(most, true)), c.opts...)
+					opts := append(opened(streamcredit.WithMaxPeerDemand(most)), c.opts...)
 					e := connect(t, k, opts, opts)
 					out, in := e.down()
 					time.Sleep(time.Second) // both have the other's Open

@@ -162,13 +162,19 @@ func WithOnStarved(f func(ctx context.Context, wait time.Duration)) SendOption {
 	return sendOption(func(c *config) { c.onStarved = f })
 }
 
-// WithMaxPeerCredit bounds the credit of a sender to n elements at any time. Without reject,
-// demand beyond n is kept, and becomes credit as elements are sent. With reject it ends the
-// stream with RESOURCE_EXHAUSTED, DEMAND_TOO_LARGE, and Open announces the bound. weir's
-// receivers stay below an announced bound, except for demand of [Receiver.Request] before the
-// server's Open has arrived. Zero, the default, means no bound, and demand may be unbounded.
-func WithMaxPeerCredit(n int64, reject bool) SendOption {
-	return sendOption(func(c *config) { c.maxCredit, c.rejectCredit = n, reject })
+// WithMaxPeerCredit bounds the credit of a sender to n elements at any time. Demand beyond n is
+// kept, and becomes credit as elements are sent. Zero, the default, means no bound, and demand
+// may be unbounded. Of WithMaxPeerCredit and [WithMaxPeerDemand] the last one counts.
+func WithMaxPeerCredit(n int64) SendOption {
+	return sendOption(func(c *config) { c.maxCredit, c.rejectCredit = n, false })
+}
+
+// WithMaxPeerDemand bounds the demand of the receiver to n elements at any time. A receiver that
+// asks for more ends the stream with RESOURCE_EXHAUSTED, DEMAND_TOO_LARGE. Open announces the
+// bound. weir's receivers stay below it, except for demand of [Receiver.Request] before the
+// server's Open has arrived. Zero, the default, means no bound.
+func WithMaxPeerDemand(n int64) SendOption {
+	return sendOption(func(c *config) { c.maxCredit, c.rejectCredit = n, true })
 }
 
 // WithOnConsumed calls f with the number of elements that the receiver has consumed, when that

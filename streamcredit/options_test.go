@@ -31,7 +31,7 @@ func TestWrongOptions(t *testing.T) {
 		"heartbeat":               {opened(streamcredit.WithHeartbeat(time.Microsecond)), "got a heartbeat of 1µs"},
 		"first request timeout":   {opened(streamcredit.WithFirstRequestTimeout(-time.Second)), "got timeouts -1s"},
 		"send stall timeout":      {opened(streamcredit.WithSendStallTimeout(-time.Second)), "-1s, want none negative"},
-		"peer credit":             {opened(streamcredit.WithMaxPeerCredit(-5, true)), "got a largest peer credit of -5"},
+		"peer credit":             {opened(streamcredit.WithMaxPeerDemand(-5)), "got a largest peer credit of -5"},
 		"byte window":             {opened(streamcredit.WithByteWindow(-7)), "got bounds of -7"},
 		"message bytes":           {opened(streamcredit.WithMaxMessageBytes(-8)), "and -8 bytes"},
 		"AllowUnaware":            {opened(streamcredit.AllowUnaware()), "got AllowUnaware on a client"},
@@ -60,7 +60,7 @@ func TestWrongOptions(t *testing.T) {
 func TestAllWrongOptions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, err := streamcredit.Dial(t.Context(), handlers{}.start(t).Convert,
-			streamcredit.WithWindow(-1), streamcredit.WithHeartbeat(-1), streamcredit.WithMaxPeerCredit(-1, false))
+			streamcredit.WithWindow(-1), streamcredit.WithHeartbeat(-1), streamcredit.WithMaxPeerCredit(-1))
 		for _, want := range []string{"window of -1", "heartbeat of -1ns", "peer credit of -1"} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want it to say %q", err, want)

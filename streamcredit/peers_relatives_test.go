@@ -108,13 +108,13 @@ func TestPipelinesFlow(t *testing.T) {
 		"three stages, one of three kept": {course{stages: 3, keep: 3}, 150},
 		"one of ten kept":                 {course{stages: 1, keep: 10}, 300},
 		"a bound of ten": {course{
-			stages: 1, source: opened(streamcredit.WithMaxPeerCredit(10, false)),
+			stages: 1, source: opened(streamcredit.WithMaxPeerCredit(10)),
 		}, 2_000},
 		"a bound of ten that is enforced": {course{
-			stages: 2, source: opened(streamcredit.WithMaxPeerCredit(10, true)),
+			stages: 2, source: opened(streamcredit.WithMaxPeerDemand(10)),
 		}, 2_000},
 		"a bound of one, one of three kept": {course{
-			stages: 1, keep: 3, source: opened(streamcredit.WithMaxPeerCredit(1, true)),
+			stages: 1, keep: 3, source: opened(streamcredit.WithMaxPeerDemand(1)),
 		}, 200},
 		"a budget":               {course{stages: 1, budget: true}, 2_000},
 		"a byte window":          {course{stages: 1, in: opened(streamcredit.WithByteWindow(10)), sink: opened(streamcredit.WithByteWindow(10))}, 2_000},
@@ -122,7 +122,7 @@ func TestPipelinesFlow(t *testing.T) {
 		"one by one, some kept":  {course{stages: 1, keep: 2, take: steps(1)}, 500},
 		"1,023 at a time":        {course{stages: 1, take: steps(1_023)}, 3_000},
 		"1,025 at a time":        {course{stages: 1, take: steps(1_025)}, 3_000},
-		"1,025 at a time, bound": {course{stages: 1, take: steps(1_025), source: opened(streamcredit.WithMaxPeerCredit(10, false))}, 3_000},
+		"1,025 at a time, bound": {course{stages: 1, take: steps(1_025), source: opened(streamcredit.WithMaxPeerCredit(10))}, 3_000},
 		"asked and drained": {course{stages: 1, take: func(t *testing.T, in inlet, count int64) {
 			for got := int64(0); got < count; {
 				if err := in.Request(5); err != nil {

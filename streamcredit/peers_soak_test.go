@@ -66,7 +66,11 @@ func newPeer(t *testing.T, name string, k kind, rng *rand.Rand, budget *streamcr
 		opts = append(opts, streamcredit.WithExplicitConsume())
 	}
 	add(3, streamcredit.WithHeartbeat(time.Second))
-	add(4, streamcredit.WithMaxPeerCredit(10, rng.IntN(2) == 0))
+	bound := streamcredit.WithMaxPeerCredit
+	if rng.IntN(2) == 0 {
+		bound = streamcredit.WithMaxPeerDemand
+	}
+	add(4, bound(10))
 	add(4, streamcredit.WithByteWindow(200))
 	add(3, streamcredit.WithMaxMessageBytes(soakLargest))
 	return p, opts

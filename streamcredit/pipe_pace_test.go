@@ -40,12 +40,12 @@ func TestAPipeNeedsNoReports(t *testing.T) {
 		opts   []streamcredit.DuplexOption
 	}{
 		"unbounded":                {math.MaxInt64, 20_000, nil},
-		"unbounded, credit of 10":  {math.MaxInt64, 5_000, opened(streamcredit.WithMaxPeerCredit(10, false))},
-		"1000, credit of 10":       {1_000, 1_000, opened(streamcredit.WithMaxPeerCredit(10, false))},
-		"999, credit of 1":         {999, 999, opened(streamcredit.WithMaxPeerCredit(1, false))},
-		"1003, credit of 1000":     {1_003, 1_003, opened(streamcredit.WithMaxPeerCredit(1_000, false))},
+		"unbounded, credit of 10":  {math.MaxInt64, 5_000, opened(streamcredit.WithMaxPeerCredit(10))},
+		"1000, credit of 10":       {1_000, 1_000, opened(streamcredit.WithMaxPeerCredit(10))},
+		"999, credit of 1":         {999, 999, opened(streamcredit.WithMaxPeerCredit(1))},
+		"1003, credit of 1000":     {1_003, 1_003, opened(streamcredit.WithMaxPeerCredit(1_000))},
 		"5000, without a bound":    {5_000, 5_000, nil},
-		"unbounded, credit of 1e9": {math.MaxInt64, 5_000, opened(streamcredit.WithMaxPeerCredit(1e9, false))},
+		"unbounded, credit of 1e9": {math.MaxInt64, 5_000, opened(streamcredit.WithMaxPeerCredit(1e9))},
 		"140000, without a bound":  {140_000, 140_000, nil},
 		"all but unbounded":        {math.MaxInt64 - 1, 140_000, nil},
 	} {
@@ -114,7 +114,7 @@ func TestAPipeHoldsLittleWhateverIsAskedFor(t *testing.T) {
 // weir's own sink is not held back by the interval of its reports.
 func TestAPipeRunsAtTheSpeedOfItsSink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := lay(t, t.Context(), opened(streamcredit.WithMaxPeerCredit(10, false)), same, same)
+		p := lay(t, t.Context(), opened(streamcredit.WithMaxPeerCredit(10)), same, same)
 		p.flow(t.Context())
 		if err := p.sink.Request(math.MaxInt64); err != nil {
 			t.Fatal(err)

@@ -345,7 +345,7 @@ func TestAPipeWithUnboundedDemand(t *testing.T) {
 func TestAPipeAsksForNoMoreThanItMaySend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most, wanted = 10, 1000
-		p := lay(t, t.Context(), opened(streamcredit.WithMaxPeerCredit(most, false)), same)
+		p := lay(t, t.Context(), opened(streamcredit.WithMaxPeerCredit(most)), same)
 		if err := p.sink.Request(wanted); err != nil {
 			t.Fatal(err)
 		}

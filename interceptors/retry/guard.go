@@ -180,8 +180,10 @@ func (g *guard) enter(ctx context.Context, cc *grpc.ClientConn, method string) (
 	if call, ok := ctx.Value(g).(*logicalCall); ok && call.cc == cc && call.method == method {
 		return ctx, call, true
 	}
-	if len(metadata.ValueFromOutgoingContext(ctx, attemptKey)) > 0 && policyOf(cc, method) {
-		g.found(cc, method)
+	if policyOf(cc, method) {
+		if md, ok := metadata.FromOutgoingContext(ctx); ok && len(md.Get(attemptKey)) > 0 {
+			g.found(cc, method)
+		}
 	}
 	return context.WithValue(ctx, g, &logicalCall{cc: cc, method: method}), nil, false
 }

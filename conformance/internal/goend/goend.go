@@ -22,7 +22,11 @@ func options(s *conformancepb.Script) []streamcredit.DuplexOption {
 	if out := s.GetSend(); out != nil {
 		opts.add(out.GetFirstRequestTimeoutMs() > 0, streamcredit.WithFirstRequestTimeout(ms(out.GetFirstRequestTimeoutMs())))
 		opts.add(out.GetStallTimeoutMs() > 0, streamcredit.WithSendStallTimeout(ms(out.GetStallTimeoutMs())))
-		opts.add(out.GetMaxPeerCredit() > 0, streamcredit.WithMaxPeerCredit(out.GetMaxPeerCredit(), out.GetRejectBeyond()))
+		bound := streamcredit.WithMaxPeerCredit
+		if out.GetRejectBeyond() {
+			bound = streamcredit.WithMaxPeerDemand
+		}
+		opts.add(out.GetMaxPeerCredit() > 0, bound(out.GetMaxPeerCredit()))
 	}
 	if in := s.GetReceive(); in != nil {
 		opts.add(in.GetWindow() > 0, streamcredit.WithWindow(int(in.GetWindow())))
