@@ -25,8 +25,8 @@ func (q *Queue) mayHold(t *Tenant, cost int, r Room) bool {
 	return q.lineMayHold(t.line, cost, r) && q.tenantMayHold(t, cost, r)
 }
 
-// lineMayHold reports whether a class may hold cost more permits. One call of it can
-// always run.
+// lineMayHold reports whether a class may hold cost more permits, free or not. One call of
+// it can always run.
 func (q *Queue) lineMayHold(l *line, cost int, r Room) bool {
 	if l.held == 0 || !q.counted {
 		return true
@@ -35,7 +35,7 @@ func (q *Queue) lineMayHold(l *line, cost int, r Room) bool {
 	if !q.brief(l, r) {
 		most = min(most, max(q.lineMost(l, r)-q.onLoan(l, r), q.guaranteed(l.class, r.Limit)))
 	}
-	return l.held+cost <= most
+	return most >= r.Limit || l.held+cost <= most
 }
 
 // charge returns the cost charged to a call of a tenant. It is bounded by the limit and
