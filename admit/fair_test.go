@@ -122,6 +122,40 @@ func TestAShareBesideLongCalls(t *testing.T) {
 	}
 }
 
+// A class without a share makes progress, but not with the permits of a share that is used.
+func TestAShareBesideClassesThatStarve(t *testing.T) {
+	const service = 10 * ms
+	for _, tt := range []struct {
+		limit        int
+		owner        admit.Class
+		share, other float64 // other is the share of critical calls
+		theirs       time.Duration
+	}{
+		{45, admit.Sheddable, 0.5, 0.5, 80 * ms},
+		{20, admit.Default, 0.75, 0, 350 * ms},
+		{20, admit.Background, 0.5, 0.25, 60 * ms},
+		{100, admit.Critical, 0.5, 0, 500 * ms},
+	} {
+		permits := float64(tt.limit)
+		got, _ := world{
+			gate: limited(tt.limit, admit.WithClassConfig(tt.owner, admit.ClassConfig{Share: tt.share}),
+				admit.WithClassConfig(4, admit.ClassConfig{Name: "flood", Share: tt.other, Priority: 900}),
+				admit.WithClassConfig(5, admit.ClassConfig{Name: "starving", Priority: 50})),
+			lasts: 10 * time.Second, streams: []stream{
+				{call: admit.Call{Class: tt.owner}, rate: 0.6 * tt.share * permits / service.Seconds(), lasts: exponential(service)},
+				{call: admit.Call{Class: 4}, rate: 2 * permits / service.Seconds(), lasts: exponential(service)},
+				{call: admit.Call{Class: 5}, rate: 2 * permits / tt.theirs.Seconds(), lasts: exponential(tt.theirs)},
+			},
+		}.run(t)
+		if c := got[0]; c.share() < 0.985 {
+			t.Errorf("limit %d, the class %v: got %.4f served, want at least 0.985; refused %v", tt.limit, tt.owner, c.share(), c.refused)
+		}
+		if c := got[2]; float64(c.good) < 10*permits/21*0.5/tt.theirs.Seconds() {
+			t.Errorf("limit %d, the class that starves: got %d served, want some", tt.limit, c.good)
+		}
+	}
+}
+
 // A share whose class makes no call for a minute is lent to calls of any length.
 func TestAShareThatIsNotWanted(t *testing.T) {
 	_, s := world{

@@ -500,13 +500,16 @@ func (m *model) waits(class admit.Class) (n int) {
 	return n
 }
 
-// turn is how urgent a class is: passed over too often, without its share, or neither.
+// turn is how urgent a class is: passed over too often while it has next to nothing, without its
+// share, passed over too often, or neither.
 func (m *model) turn(class admit.Class, cost int) int {
 	has, share := m.has(class), m.shareOf(class, m.limit)
 	switch {
-	case m.passed[class] >= 20*cost:
-		return 2
+	case m.passed[class] >= 20*cost && has*20 < m.limit:
+		return 3
 	case has+cost <= share, has < share && m.debt[class] == 0:
+		return 2
+	case m.passed[class] >= 20*cost:
 		return 1
 	}
 	return 0

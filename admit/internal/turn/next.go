@@ -20,9 +20,32 @@ func (q *Queue) Next(r Room) (w *Waiter, cost int) {
 	return w, cost
 }
 
-// next chooses a class. A class that was passed over too often is first, then a class
-// below its guaranteed share, then the class with the highest priority. Among classes of
-// the same priority, the oldest waiter decides.
+// The turns of classes, the first last.
+const (
+	byPriority = iota
+	passedOver // too often
+	belowShare
+	starving // passed over too often, and it holds next to nothing
+)
+
+// turnOf returns the turn of a class whose next call has a cost. A class that was passed over
+// too often comes before a class below its share only while it holds fewer permits than it has
+// to get. Otherwise its calls, if they are long, would hold the permits of the share.
+func (q *Queue) turnOf(l *line, cost int, r Room) int {
+	passed := l.passed >= progress*cost
+	switch {
+	case passed && l.held*progress < r.Limit:
+		return starving
+	case l.short(cost, q.guaranteed(l.class, r.Limit)):
+		return belowShare
+	case passed:
+		return passedOver
+	}
+	return byPriority
+}
+
+// next chooses a class by its turn, then by its priority. Among classes of the same priority,
+// the oldest waiter decides.
 func (q *Queue) next(r Room) *Waiter {
 	var best *Waiter
 	bestTurn := 0
@@ -35,13 +58,7 @@ func (q *Queue) next(r Room) *Waiter {
 		if w == nil {
 			continue
 		}
-		turn := 0
-		switch {
-		case l.passed >= progress*cost:
-			turn = 2
-		case l.short(cost, q.guaranteed(c, r.Limit)):
-			turn = 1
-		}
+		turn := q.turnOf(l, cost, r)
 		if best == nil || turn > bestTurn ||
 			turn == bestTurn && !q.outranks(best.tenant.line, l) && sooner(w, best) {
 			best, bestTurn = w, turn
