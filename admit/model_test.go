@@ -83,7 +83,9 @@ type modelUsage struct {
 	ended, period int
 }
 
-func (u *modelUsage) mean() time.Duration { return u.area / time.Duration(max(1, u.ended)) }
+func (u *modelUsage) mean(held int) time.Duration {
+	return u.area / time.Duration(max(1, u.ended, held))
+}
 
 func (u *modelUsage) end(n int) {
 	u.ended += n
@@ -102,11 +104,14 @@ type modelLong struct {
 	seen   bool
 	at     time.Duration
 	wanted []sample
+	briefs []sample // tenants that returned a permit soon
 }
 
 type sample struct {
 	at time.Duration
 	n  int
+	// tenant is the one that it is about.
+	tenant string
 }
 
 // A modelState is a period in which a class looks whether the queue stands.
@@ -201,7 +206,7 @@ func (m *model) see() {
 
 // brief reports whether the calls of a class give their permits back soon.
 func (m *model) brief(class admit.Class) bool {
-	return m.usage[class].mean() <= time.Duration(m.limit)*10*ms
+	return m.usage[class].mean(m.has(class)) <= time.Duration(m.limit)*10*ms
 }
 
 // left is how many permits are left for a class when the others have their shares, and
@@ -230,14 +235,14 @@ func (m *model) classify(c *modelCall) {
 	t := m.tenantOf(c)
 	l := &m.long[c.class]
 	t.kind = "brief"
-	if t.usage.mean() > time.Duration(m.limit)*50*ms {
+	held, wants := m.takes(c.class, c.tenant)
+	if t.usage.mean(held) > time.Duration(m.limit)*50*ms {
 		t.kind, l.seen, l.at = "long", true, m.now
 	} else if t.usage.ended == 0 {
 		t.kind = ""
 	}
-	if t.kind != "long" {
-		_, wants := m.takes(c.class, c.tenant)
-		l.wanted = append(l.wanted, sample{m.now, m.has(c.class) - m.longHeld(c.class) + wants + c.cost})
+	if t.kind == "brief" {
+		l.wanted = append(l.wanted, sample{at: m.now, n: m.has(c.class) - m.longHeld(c.class) + wants + c.cost})
 	}
 }
 
@@ -257,6 +262,11 @@ func (m *model) tenantMost(c *modelCall) int {
 		return m.limit
 	}
 	l, last := &m.long[c.class], m.limit/8
+	gap := m.usage[c.class].mean(m.has(c.class)) / time.Duration(m.limit)
+	besides := func(b sample) bool { return b.tenant != c.tenant && m.now-b.at <= 10*time.Minute }
+	if !slices.ContainsFunc(l.briefs, besides) && m.usage[c.class].ended > 0 && gap <= 500*ms {
+		return m.limit
+	}
 	if m.limit >= 4 || m.limit > 1 && l.seen && m.now-l.at <= 10*time.Minute {
 		last = max(last, 1)
 	}
@@ -313,6 +323,12 @@ func (m *model) run(c *modelCall, cost int) {
 
 // stop takes a call out of those that run.
 func (m *model) stop(c *modelCall) {
+	if c.counted && c.tenant != "" {
+		held, _ := m.takes(c.class, c.tenant)
+		if l := &m.long[c.class]; m.tenantOf(c).usage.mean(held) <= time.Duration(m.limit)*50*ms {
+			l.briefs = append(l.briefs, sample{at: m.now, tenant: c.tenant})
+		}
+	}
 	m.inFlight -= c.held
 	m.running = slices.DeleteFunc(m.running, func(r *modelCall) bool { return r == c })
 	if c.counted {
@@ -801,7 +817,7 @@ func (m *model) tooLongForItsOwn(c *modelCall) bool {
 		patience = min(patience, c.deadline-m.now)
 	}
 	most := m.tenantMost(c)
-	return most < m.limit && all+cost > most && t.usage.mean()/time.Duration(held)*time.Duration(wants+c.cost) > patience
+	return most < m.limit && all+cost > most && t.usage.mean(held)/time.Duration(held)*time.Duration(wants+c.cost) > patience
 }
 
 func (m *model) dispatch() {

@@ -48,7 +48,7 @@ func (q *Queue) known(c Call, r Room) *Tenant {
 		t = &q.stranger
 	}
 	t.become(q.classify(t, r))
-	if l := t.line; t.kind != long && t.key != "" {
+	if l := t.line; t.kind == brief && t.key != "" {
 		l.wanted.see(r.Now, l.held-l.long+t.wants+c.Cost)
 	}
 	return t
@@ -66,7 +66,10 @@ func (q *Queue) Hold(c Call, cost int, r Room) *Tenant {
 }
 
 // Return counts permits that came back.
-func (q *Queue) Return(t *Tenant, permits int, r Room) { q.hold(t, -permits, r.Now) }
+func (q *Queue) Return(t *Tenant, permits int, r Room) {
+	q.noteBrief(t, r)
+	q.hold(t, -permits, r.Now)
+}
 
 // FullOf reports whether a call would have found no place, in a dry run. The calls beyond
 // the limit, or beyond the bound of the class, stand for the waiters.

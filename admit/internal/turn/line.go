@@ -24,6 +24,7 @@ type line struct {
 	// one came.
 	longAt  time.Duration
 	sawLong bool
+	briefs  briefs
 	state   standing
 	// asked counts the calls that found no permit free. served counts the waiters that
 	// were served.
