@@ -122,6 +122,40 @@ func TestAShareBesideLongCalls(t *testing.T) {
 	}
 }
 
+// A class without a share makes progress, but not with the permits of a share that is used.
+func TestAShareBesideClassesThatStarve(t *testing.T) {
+	const service = 10 * ms
+	for _, tt := range []struct {
+		limit        int
+		owner        admit.Class
+		share, other float64 // other is the share of critical calls
+		theirs       time.Duration
+	}{
+		{45, admit.Sheddable, 0.5, 0.5, 80 * ms},
+		{20, admit.Default, 0.75, 0, 350 * ms},
+		{20, admit.Background, 0.5, 0.25, 60 * ms},
+		{100, admit.Critical, 0.5, 0, 500 * ms},
+	} {
+		permits := float64(tt.limit)
+		got, _ := world{
+			gate: limited(tt.limit, admit.WithClassConfig(tt.owner, admit.ClassConfig{Share: tt.share}),
+				admit.WithClassConfig(4, admit.ClassConfig{Name: "flood", Share: tt.other, Priority: 900}),
+				admit.WithClassConfig(5, admit.ClassConfig{Name: "starving", Priority: 50})),
+			lasts: 10 * time.Second, streams: []stream{
+				{call: admit.Call{Class: tt.owner}, rate: 0.6 * tt.share * permits / service.Seconds(), lasts: exponential(service)},
+				{call: admit.Call{Class: 4}, rate: 2 * permits / service.Seconds(), lasts: exponential(service)},
+				{call: admit.Call{Class: 5}, rate: 2 * permits / tt.theirs.Seconds(), lasts: exponential(tt.theirs)},
+			},
+		}.run(t)
+		if c := got[0]; c.share() < 0.985 {
+			t.Errorf("limit %d, the class %v: got %.4f served, want at least 0.985; refused %v", tt.limit, tt.owner, c.share(), c.refused)
+		}
+		if c := got[2]; float64(c.good) < 10*permits/21*0.5/tt.theirs.Seconds() {
+			t.Errorf("limit %d, the class that starves: got %d served, want some", tt.limit, c.good)
+		}
+	}
+}
+
 // A share whose class makes no call for a minute is lent to calls of any length.
 func TestAShareThatIsNotWanted(t *testing.T) {
 	_, s := world{
@@ -249,5 +283,44 @@ func TestFairnessAcrossUpdates(t *testing.T) {
 	}.run(t)
 	if c := got[0]; c.share() < 0.99 {
 		t.Errorf("critical calls: got %.4f served, want at least 0.99; refused %v", c.share(), c.refused)
+	}
+}
+
+// Tenants that have a gate to themselves, or share it with their like, are served as calls
+// without a tenant are, however long their calls last.
+func TestTenantsOfOneKind(t *testing.T) {
+	for _, tt := range []struct {
+		name           string
+		limit, tenants int
+		lasts          func(*rand.Rand) time.Duration
+		load           float64 // or, if it is 0, as many callers as permits
+		mean           time.Duration
+	}{
+		{"a burst of calls begins", 196, 1, always(102 * ms), 0.7, 102 * ms},
+		{"some calls are long by chance", 20, 1, exponential(150 * ms), 0.5, 150 * ms},
+		{"two permits", 2, 1, always(260 * ms), 0.5, 260 * ms},
+		{"as many callers as permits", 8, 1, always(1200 * ms), 0, 0},
+		{"as many callers as a few permits", 4, 2, always(900 * ms), 0, 0},
+		{"two tenants with long calls", 19, 2, always(1370 * ms), 0.5, 1370 * ms},
+		{"five tenants with long calls", 40, 5, always(5 * time.Second), 0.5, 5 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			calls := func(r *rand.Rand) admit.Call { return admit.Call{Tenant: fmt.Sprint(r.IntN(tt.tenants))} }
+			s := stream{each: calls, lasts: tt.lasts, loop: tt.limit}
+			if tt.load > 0 {
+				s.loop, s.rate = 0, tt.load*float64(tt.limit)/tt.mean.Seconds()
+			}
+			streams := []stream{s}
+			if tt.load > 0 && tt.limit > 100 {
+				streams = append(streams, stream{each: calls, lasts: tt.lasts, rate: 300, burst: 300, to: 1100 * ms})
+			}
+			got, _ := world{gate: limited(tt.limit), lasts: 40 * time.Second, streams: streams}.run(t)
+			if lost := got[0].calls - got[0].good; lost > got[0].calls/200 {
+				t.Errorf("got %d of %d calls lost, want next to none; refused %v", lost, got[0].calls, got[0].refused)
+			}
+			if p99 := quantile(got[0].waited, 0.99); tt.load == 0 && p99 > 0 {
+				t.Errorf("wait while permits are free: got p99 %v, want none", p99)
+			}
+		})
 	}
 }

@@ -41,5 +41,13 @@ func (l *lateCalls) see(c Class, late bool) {
 	}
 }
 
+// forget forgets the late calls of a class. Call it when a queue begins, because they say
+// nothing about its calls.
+func (l *lateCalls) forget(c Class) {
+	if c < MaxClasses {
+		l.classes[c].Store(0)
+	}
+}
+
 // are reports whether the calls of a class that wait end too late.
 func (l *lateCalls) are(c Class) bool { return c < MaxClasses && l.classes[c].Load()&lateFlag != 0 }

@@ -2,6 +2,7 @@ package admit_test
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -55,6 +56,23 @@ func TestAQueueServesInTime(t *testing.T) {
 			t.Errorf("served in time: got %d of %d calls, want 9 in 10", got, calls)
 		}
 	})
+}
+
+// The last calls of a burst may end late. The next burst is served all the same, although the
+// calls of the lowest class wait for longer than they have left.
+func TestLateCallsOfTheLastBurst(t *testing.T) {
+	for _, tt := range []struct {
+		limit, burst int
+		deadline     time.Duration
+	}{{100, 1800, 160 * ms}, {20, 360, 160 * ms}, {40, 900, 200 * ms}} {
+		got, _ := world{gate: limited(tt.limit), lasts: 12 * time.Second, streams: []stream{{
+			rate: float64(tt.burst) / 0.5, burst: tt.burst, deadline: tt.deadline, lasts: exponential(8 * ms),
+			each: func(r *rand.Rand) admit.Call { return admit.Call{Class: admit.Class(r.IntN(4))} },
+		}}}.run(t)
+		if c := got[0]; c.share() < 0.985 {
+			t.Errorf("bursts of %d: got %.4f served, want at least 0.985; refused %v, left %d", tt.burst, c.share(), c.refused, c.left)
+		}
+	}
 }
 
 // A burst is served to its end, although its last calls wait for longer than they have left.

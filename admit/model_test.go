@@ -33,7 +33,8 @@ type model struct {
 	served   [4]int
 	state    [4]modelState
 	long     [4]modelLong
-	waiting  []*modelCall // in the order in which they came
+	blocked  [4]*modelCall // the head of a class, once it found too few permits free
+	waiting  []*modelCall  // in the order in which they came
 	// dispatched reports whether free permits were offered since the last long sleep.
 	dispatched bool
 	running    []*modelCall
@@ -82,7 +83,9 @@ type modelUsage struct {
 	ended, period int
 }
 
-func (u *modelUsage) mean() time.Duration { return u.area / time.Duration(max(1, u.ended)) }
+func (u *modelUsage) mean(held int) time.Duration {
+	return u.area / time.Duration(max(1, u.ended, held))
+}
 
 func (u *modelUsage) end(n int) {
 	u.ended += n
@@ -101,11 +104,14 @@ type modelLong struct {
 	seen   bool
 	at     time.Duration
 	wanted []sample
+	briefs []sample // tenants that returned a permit soon
 }
 
 type sample struct {
 	at time.Duration
 	n  int
+	// tenant is the one that it is about.
+	tenant string
 }
 
 // A modelState is a period in which a class looks whether the queue stands.
@@ -200,7 +206,7 @@ func (m *model) see() {
 
 // brief reports whether the calls of a class give their permits back soon.
 func (m *model) brief(class admit.Class) bool {
-	return m.usage[class].mean() <= time.Duration(m.limit)*10*ms
+	return m.usage[class].mean(m.has(class)) <= time.Duration(m.limit)*10*ms
 }
 
 // left is how many permits are left for a class when the others have their shares, and
@@ -229,14 +235,14 @@ func (m *model) classify(c *modelCall) {
 	t := m.tenantOf(c)
 	l := &m.long[c.class]
 	t.kind = "brief"
-	if t.usage.mean() > time.Duration(m.limit)*50*ms {
+	held, wants := m.takes(c.class, c.tenant)
+	if t.usage.mean(held) > time.Duration(m.limit)*50*ms {
 		t.kind, l.seen, l.at = "long", true, m.now
 	} else if t.usage.ended == 0 {
 		t.kind = ""
 	}
-	if t.kind != "long" {
-		_, wants := m.takes(c.class, c.tenant)
-		l.wanted = append(l.wanted, sample{m.now, m.has(c.class) - m.longHeld(c.class) + wants + c.cost})
+	if t.kind == "brief" {
+		l.wanted = append(l.wanted, sample{at: m.now, n: m.has(c.class) - m.longHeld(c.class) + wants + c.cost})
 	}
 }
 
@@ -256,6 +262,11 @@ func (m *model) tenantMost(c *modelCall) int {
 		return m.limit
 	}
 	l, last := &m.long[c.class], m.limit/8
+	gap := m.usage[c.class].mean(m.has(c.class)) / time.Duration(m.limit)
+	besides := func(b sample) bool { return b.tenant != c.tenant && m.now-b.at <= 10*time.Minute }
+	if !slices.ContainsFunc(l.briefs, besides) && m.usage[c.class].ended > 0 && gap <= 500*ms {
+		return m.limit
+	}
 	if m.limit >= 4 || m.limit > 1 && l.seen && m.now-l.at <= 10*time.Minute {
 		last = max(last, 1)
 	}
@@ -312,6 +323,12 @@ func (m *model) run(c *modelCall, cost int) {
 
 // stop takes a call out of those that run.
 func (m *model) stop(c *modelCall) {
+	if c.counted && c.tenant != "" {
+		held, _ := m.takes(c.class, c.tenant)
+		if l := &m.long[c.class]; m.tenantOf(c).usage.mean(held) <= time.Duration(m.limit)*50*ms {
+			l.briefs = append(l.briefs, sample{at: m.now, tenant: c.tenant})
+		}
+	}
 	m.inFlight -= c.held
 	m.running = slices.DeleteFunc(m.running, func(r *modelCall) bool { return r == c })
 	if c.counted {
@@ -393,17 +410,17 @@ func (m *model) classMay(class admit.Class, cost int) bool {
 		left, loan := m.left(class)
 		most = min(most, max(left-loan, m.shareOf(class, m.limit)))
 	}
-	return has+cost <= most
+	return most >= m.limit || has+cost <= most
 }
 
-// may reports whether a call may have so many permits.
-func (m *model) may(c *modelCall, cost int) bool {
+// tenantMay reports whether the tenant of a call may have so many permits.
+func (m *model) tenantMay(c *modelCall, cost int) bool {
 	held, _ := m.takes(c.class, c.tenant)
 	if c.tenant != "" && m.tenantOf(c).kind == "long" {
 		held = m.longHeld(c.class)
 	}
 	most := m.tenantMost(c)
-	return m.classMay(c.class, cost) && (held == 0 || most == m.limit || held+cost <= most)
+	return held == 0 || most == m.limit || held+cost <= most
 }
 
 func (m *model) leave(c *modelCall, err error) {
@@ -417,6 +434,7 @@ func (m *model) take(i int) *modelCall {
 	defer m.forget()
 	c := m.waiting[i]
 	m.waiting = append(m.waiting[:i:i], m.waiting[i+1:]...)
+	m.unblock(c)
 	return c
 }
 
@@ -432,9 +450,12 @@ func (m *model) best(class admit.Class, better func(a, b *modelCall) bool) int {
 	return best
 }
 
-// needy is the oldest call of the tenant of a class that has the least, of those that may
-// have more.
+// needy is the head of a class: the one that has found too few permits free, or the oldest call
+// of the tenant that has the least, of the tenants that may have more.
 func (m *model) needy(class admit.Class) int {
+	if c := m.blocked[class]; c != nil && m.tenantMay(c, m.charge(c)) {
+		return slices.Index(m.waiting, c)
+	}
 	better := func(a, b *modelCall) bool {
 		if x, y := m.owes(a), m.owes(b); x != y || x > 0 {
 			return x < y
@@ -446,11 +467,25 @@ func (m *model) needy(class admit.Class) int {
 	best := -1
 	for i, c := range m.waiting {
 		oldest := m.best(class, func(a, b *modelCall) bool { return a.tenant == c.tenant && b.tenant != c.tenant }) == i
-		if c.class == class && oldest && m.may(c, m.charge(c)) && (best < 0 || better(c, m.waiting[best])) {
+		if c.class == class && oldest && m.tenantMay(c, m.charge(c)) && (best < 0 || better(c, m.waiting[best])) {
 			best = i
 		}
 	}
 	return best
+}
+
+// block notes that the head of a class does not find its permits free.
+func (m *model) block(c *modelCall) {
+	if m.charge(c) > 1 {
+		m.blocked[c.class] = c
+	}
+}
+
+// unblock notes that a call does not wait any more.
+func (m *model) unblock(c *modelCall) {
+	if m.blocked[c.class] == c {
+		m.blocked[c.class] = nil
+	}
 }
 
 // owes is up to how many permits for its class a call's tenant is in debt, or 0.
@@ -481,13 +516,16 @@ func (m *model) waits(class admit.Class) (n int) {
 	return n
 }
 
-// turn is how urgent a class is: passed over too often, without its share, or neither.
+// turn is how urgent a class is: passed over too often while it has next to nothing, without its
+// share, passed over too often, or neither.
 func (m *model) turn(class admit.Class, cost int) int {
 	has, share := m.has(class), m.shareOf(class, m.limit)
 	switch {
-	case m.passed[class] >= 20*cost:
-		return 2
+	case m.passed[class] >= 20*cost && has*20 < m.limit:
+		return 3
 	case has+cost <= share, has < share && m.debt[class] == 0:
+		return 2
+	case m.passed[class] >= 20*cost:
 		return 1
 	}
 	return 0
@@ -534,6 +572,10 @@ func (m *model) next() int {
 	for _, class := range byRank {
 		i := m.needy(class)
 		if i < 0 {
+			continue
+		}
+		if c := m.waiting[i]; !m.classMay(class, m.charge(c)) {
+			m.block(c)
 			continue
 		}
 		if turn := m.turn(class, m.charge(m.waiting[i])); turn > most {
@@ -703,9 +745,10 @@ func (m *model) acquire(c *modelCall) {
 	m.classify(c)
 	cost := m.charge(c)
 	_, own := m.takes(c.class, c.tenant)
-	first := m.waits(c.class) > 0 && !m.classMay(c.class, m.waiting[m.mustBest(c.class)].cost)
+	head := m.needy(c.class)
+	first := head >= 0 && !m.classMay(c.class, m.charge(m.waiting[head]))
 	switch {
-	case m.inFlight+cost <= m.limit && m.may(c, cost) && own == 0 && !first && m.next() < 0:
+	case m.inFlight+cost <= m.limit && m.classMay(c.class, cost) && m.tenantMay(c, cost) && own == 0 && !first && m.next() < 0:
 		m.run(c, cost)
 	case m.dryRun && (m.capacity() == 0 || (m.inFlight-m.limit)/c.cost >= m.capacity() || m.beyondBound(c)):
 		m.refuse(c, admit.QueueFull) // counted, and let in
@@ -732,18 +775,6 @@ func (m *model) would(c *modelCall) (why admit.Reason, ok bool) {
 		w.verdict = verdict
 	}
 	return why, ok
-}
-
-// mustBest is the oldest call of the tenant of a class that is next if it may be.
-func (m *model) mustBest(class admit.Class) int {
-	return m.best(class, func(a, b *modelCall) bool {
-		if x, y := m.owes(a), m.owes(b); x != y || x > 0 {
-			return x < y
-		}
-		x, _ := m.takes(class, a.tenant)
-		y, _ := m.takes(class, b.tenant)
-		return x < y
-	})
 }
 
 func (m *model) enqueue(c *modelCall) {
@@ -786,7 +817,7 @@ func (m *model) tooLongForItsOwn(c *modelCall) bool {
 		patience = min(patience, c.deadline-m.now)
 	}
 	most := m.tenantMost(c)
-	return most < m.limit && all+cost > most && t.usage.mean()/time.Duration(held)*time.Duration(wants+c.cost) > patience
+	return most < m.limit && all+cost > most && t.usage.mean(held)/time.Duration(held)*time.Duration(wants+c.cost) > patience
 }
 
 func (m *model) dispatch() {
@@ -801,6 +832,7 @@ func (m *model) dispatch() {
 		case c.deadline > m.now && m.now-c.since > c.deadline-m.now: // no call of a script succeeds
 			m.refuse(m.take(i), admit.DeadlineTooClose)
 		case m.inFlight+cost > m.limit:
+			m.block(c)
 			return
 		default:
 			m.serve(i, cost)
@@ -833,6 +865,7 @@ func (m *model) serve(i, cost int) {
 	c := m.waiting[i]
 	m.see()
 	m.waiting = slices.Delete(m.waiting, i, i+1)
+	m.unblock(c)
 	m.served[class]++
 	m.grant(c, cost)
 }

@@ -50,6 +50,9 @@ func (g *Gate) queueAndUnlock(ctx context.Context, call Call, c turn.Call, now t
 	w := g.waiters.Get().(*waiter) //nolint:forcetypeassert // the pool makes nothing else
 	w.Class, w.Cost, w.Since, w.Deadline, w.Trial = c.Class, c.Cost, now, deadline, verdict.Trial
 	w.call, w.pressed = call, pressed
+	if g.turns.Waiting(c.Class) == 0 {
+		g.late.forget(call.Class)
+	}
 	g.turns.Join(&w.Waiter, c.Tenant, g.roomLocked(s, now))
 	// A permit may have come back before the lock bit was set. No release would hand it
 	// over.

@@ -27,12 +27,16 @@ func (q *Queue) MayRun(c Call, r Room) (cost int, ok bool) {
 	switch {
 	case r.InFlight+cost > r.Limit, !q.mayHold(t, cost, r), t.calls.n > 0:
 		return 0, false
-	case l.n > 0 && !q.lineMayHold(l, l.needy.tenants[0].calls.first.Cost, r):
-		return 0, false // its class has waiters at the bound
-	case q.n > 0 && q.next(r) != nil:
+	case l.n > 0 && q.atBound(l, r), q.n > 0 && q.next(r) != nil:
 		return 0, false
 	}
 	return cost, true
+}
+
+// atBound reports whether the head of a class waits for the bound of the class.
+func (q *Queue) atBound(l *line, r Room) bool {
+	w, cost := q.head(l, r)
+	return w != nil && !q.lineMayHold(l, cost, r)
 }
 
 // known returns the tenant of a newcomer and updates its kind. A tenant without calls gets
@@ -44,7 +48,7 @@ func (q *Queue) known(c Call, r Room) *Tenant {
 		t = &q.stranger
 	}
 	t.become(q.classify(t, r))
-	if l := t.line; t.kind != long && t.key != "" {
+	if l := t.line; t.kind == brief && t.key != "" {
 		l.wanted.see(r.Now, l.held-l.long+t.wants+c.Cost)
 	}
 	return t
@@ -62,7 +66,10 @@ func (q *Queue) Hold(c Call, cost int, r Room) *Tenant {
 }
 
 // Return counts permits that came back.
-func (q *Queue) Return(t *Tenant, permits int, r Room) { q.hold(t, -permits, r.Now) }
+func (q *Queue) Return(t *Tenant, permits int, r Room) {
+	q.noteBrief(t, r)
+	q.hold(t, -permits, r.Now)
+}
 
 // FullOf reports whether a call would have found no place, in a dry run. The calls beyond
 // the limit, or beyond the bound of the class, stand for the waiters.

@@ -1,6 +1,9 @@
 package turn
 
-import "time"
+import (
+	"hash/maphash"
+	"time"
+)
 
 // Permits of a share are lent only to calls that return them soon. The measure is the gap
 // between two permits that come back while borrowers hold all of them. The gap is the
@@ -8,8 +11,10 @@ import "time"
 const (
 	// shareGap is the longest gap with which a guaranteed share is lent.
 	shareGap = 10 * time.Millisecond
-	// tenantGap is the longest gap with which a tenant may hold all permits.
+	// tenantGap is the longest gap with which a tenant may hold all permits, if brief tenants
+	// call as well. Otherwise loneGap is.
 	tenantGap = 50 * time.Millisecond
+	loneGap   = 500 * time.Millisecond
 	// shareMemory is how long a share is kept for a class that makes no call.
 	shareMemory = time.Minute
 	// lastPart is the part of the permits, as 1 in lastPart, that long and unknown
@@ -25,8 +30,8 @@ func (q *Queue) mayHold(t *Tenant, cost int, r Room) bool {
 	return q.lineMayHold(t.line, cost, r) && q.tenantMayHold(t, cost, r)
 }
 
-// lineMayHold reports whether a class may hold cost more permits. One call of it can
-// always run.
+// lineMayHold reports whether a class may hold cost more permits, free or not. One call of
+// it can always run.
 func (q *Queue) lineMayHold(l *line, cost int, r Room) bool {
 	if l.held == 0 || !q.counted {
 		return true
@@ -35,7 +40,7 @@ func (q *Queue) lineMayHold(l *line, cost int, r Room) bool {
 	if !q.brief(l, r) {
 		most = min(most, max(q.lineMost(l, r)-q.onLoan(l, r), q.guaranteed(l.class, r.Limit)))
 	}
-	return l.held+cost <= most
+	return most >= r.Limit || l.held+cost <= most
 }
 
 // charge returns the cost charged to a call of a tenant. It is bounded by the limit and
@@ -121,23 +126,63 @@ func (q *Queue) tenantMayHold(t *Tenant, cost int, r Room) bool {
 	return held == 0 || most == r.Limit || held+cost <= most
 }
 
+// A briefs remembers the last tenant that returned a permit soon, and when another did.
+type briefs struct {
+	last        uint64 // hash of its key
+	at, other   time.Duration
+	seen, mixed bool // at and other are set
+}
+
+// keys is the secret of the hashes.
+var keys = maphash.MakeSeed()
+
+func (b *briefs) see(key uint64, now time.Duration) {
+	if b.seen && key != b.last {
+		b.other, b.mixed = b.at, true
+	}
+	b.last, b.at, b.seen = key, now, true
+}
+
+// besides reports whether a tenant other than that of a key is remembered.
+func (b *briefs) besides(key uint64, now time.Duration) bool {
+	if key != b.last {
+		return b.seen && now-b.at <= longMemory
+	}
+	return b.mixed && now-b.other <= longMemory
+}
+
+// noteBrief notes that a tenant returns a permit, if it returns its permits soon.
+func (q *Queue) noteBrief(t *Tenant, r Room) {
+	if t.key != "" && t.usage.mean(r.Now, t.held) <= time.Duration(r.Limit)*tenantGap {
+		t.line.briefs.see(maphash.String(keys, t.key), r.Now)
+	}
+}
+
+// leaves reports whether a tenant leaves permits to brief tenants that may come. While none
+// came, it leaves some only if a tenant that comes would have to wait for long.
+func (q *Queue) leaves(t *Tenant, r Room) bool {
+	l := t.line
+	return l.usage.ended == 0 || l.briefs.besides(maphash.String(keys, t.key), r.Now) ||
+		l.usage.mean(r.Now, l.held) > time.Duration(r.Limit)*loneGap
+}
+
 // tenantMost returns the permits that a tenant may hold. Long tenants leave to brief ones
 // twice the permits that these recently held and wanted, up to half of all permits. They
-// always leave a few, so that a new tenant is served before the long calls end.
+// always leave a few where brief tenants may come, so that a new tenant is served before the
+// long calls end.
 func (q *Queue) tenantMost(t *Tenant, r Room) int {
 	l, last := t.line, r.Limit/lastPart
+	if t.kind == brief || !q.leaves(t, r) {
+		return r.Limit
+	}
 	if r.Limit >= lastPart/2 || r.Limit > 1 && l.sawLong && r.Now-l.longAt <= longMemory {
 		last = max(last, 1)
 	}
-	switch t.kind {
-	case long:
-		wanted := 2 * l.wanted.see(r.Now, 0)
-		return max(1, r.Limit-max(1, last, min(wanted, r.Limit/2)))
-	case unknown:
+	if t.kind == unknown {
 		return r.Limit - last
-	case brief:
 	}
-	return r.Limit
+	wanted := 2 * l.wanted.see(r.Now, 0)
+	return max(1, r.Limit-max(1, last, min(wanted, r.Limit/2)))
 }
 
 // AtBound reports whether the tenant of a waiter may not hold its permits.

@@ -24,6 +24,7 @@ type line struct {
 	// one came.
 	longAt  time.Duration
 	sawLong bool
+	briefs  briefs
 	state   standing
 	// asked counts the calls that found no permit free. served counts the waiters that
 	// were served.
@@ -37,7 +38,8 @@ type line struct {
 	// debt is the number of permits that other classes get before this class may exceed
 	// its share again. See short.
 	debt    int
-	guesses int // calls that a guess about their deadline spoke against
+	guesses int     // calls that a guess about their deadline spoke against
+	blocked *Waiter // the head, once it did not find its permits free
 }
 
 func (l *line) init(class int) {
@@ -107,6 +109,9 @@ func (q *Queue) Remove(w *Waiter, r Room) {
 	}
 	t.calls.remove(w)
 	t.line.remove(w)
+	if t.line.blocked == w {
+		t.line.blocked = nil
+	}
 	t.wants -= w.Cost
 	t.line.wants -= w.Cost
 	q.n--

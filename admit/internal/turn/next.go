@@ -10,15 +10,42 @@ const progress = 20
 // hold permits now. The head waits until its full cost is free and blocks the waiters
 // behind it. Otherwise expensive calls would starve.
 func (q *Queue) Next(r Room) (w *Waiter, cost int) {
-	if w = q.next(r); w != nil {
-		cost = q.charge(w.tenant, w.Cost, r)
+	if w = q.next(r); w == nil {
+		return nil, 0
+	}
+	cost = q.charge(w.tenant, w.Cost, r)
+	if r.InFlight+cost > r.Limit {
+		w.tenant.line.block(w, cost)
 	}
 	return w, cost
 }
 
-// next chooses a class. A class that was passed over too often is first, then a class
-// below its guaranteed share, then the class with the highest priority. Among classes of
-// the same priority, the oldest waiter decides.
+// The turns of classes, the first last.
+const (
+	byPriority = iota
+	passedOver // too often
+	belowShare
+	starving // passed over too often, and it holds next to nothing
+)
+
+// turnOf returns the turn of a class whose next call has a cost. A class that was passed over
+// too often comes before a class below its share only while it holds fewer permits than it has
+// to get. Otherwise its calls, if they are long, would hold the permits of the share.
+func (q *Queue) turnOf(l *line, cost int, r Room) int {
+	passed := l.passed >= progress*cost
+	switch {
+	case passed && l.held*progress < r.Limit:
+		return starving
+	case l.short(cost, q.guaranteed(l.class, r.Limit)):
+		return belowShare
+	case passed:
+		return passedOver
+	}
+	return byPriority
+}
+
+// next chooses a class by its turn, then by its priority. Among classes of the same priority,
+// the oldest waiter decides.
 func (q *Queue) next(r Room) *Waiter {
 	var best *Waiter
 	bestTurn := 0
@@ -31,13 +58,7 @@ func (q *Queue) next(r Room) *Waiter {
 		if w == nil {
 			continue
 		}
-		turn := 0
-		switch {
-		case l.passed >= progress*cost:
-			turn = 2
-		case l.short(cost, q.guaranteed(c, r.Limit)):
-			turn = 1
-		}
+		turn := q.turnOf(l, cost, r)
 		if best == nil || turn > bestTurn ||
 			turn == bestTurn && !q.outranks(best.tenant.line, l) && sooner(w, best) {
 			best, bestTurn = w, turn
@@ -49,12 +70,37 @@ func (q *Queue) next(r Room) *Waiter {
 // searched bounds the tenants that are examined for one that may hold permits.
 const searched = 64
 
-// first returns the waiter of a class that is served next, and its cost. It is the oldest
-// of the tenant that holds the fewest permits and may hold more.
+// first returns the waiter of a class that is served next, and its cost, or nil if the class
+// may not hold the permits. The waiters behind it may not hold them either, or a call of
+// more than one permit would starve at the bound of its class.
 func (q *Queue) first(l *line, r Room) (w *Waiter, cost int) {
+	if w, cost = q.head(l, r); w == nil {
+		return nil, 0
+	}
+	if !q.lineMayHold(l, cost, r) {
+		l.block(w, cost)
+		return nil, 0
+	}
+	return w, cost
+}
+
+// block notes that the head of a class does not find its permits free.
+func (l *line) block(w *Waiter, cost int) {
+	if cost > 1 {
+		l.blocked = w
+	}
+}
+
+// head returns the head of a class and its cost, or nil if no tenant may hold more permits. A
+// waiter that was the head and did not find its permits free stays the head. Otherwise it is
+// the oldest waiter of the tenant that holds the fewest permits and may hold more.
+func (q *Queue) head(l *line, r Room) (w *Waiter, cost int) {
 	may := func(t *Tenant) bool {
 		cost = q.charge(t, t.calls.first.Cost, r)
-		return q.mayHold(t, cost, r)
+		return q.tenantMayHold(t, cost, r)
+	}
+	if l.blocked != nil && may(l.blocked.tenant) {
+		return l.blocked, cost
 	}
 	if t := l.needy.tenants[0]; may(t) {
 		return t.calls.first, cost

@@ -64,10 +64,11 @@ func (u *usage) end(permits int) {
 
 // mean estimates how long a permit is held. It divides the time for which permits were
 // held by the number that came back. That is the maximum likelihood estimate while some
-// calls still run.
+// calls still run. If fewer came back than are held, each permit that is held counts as one
+// that comes back now, because the estimate refuses calls and must err towards brief.
 func (u *usage) mean(now time.Duration, held int) time.Duration {
 	u.see(now, held)
-	return u.area / time.Duration(max(1, u.ended))
+	return u.area / time.Duration(max(1, u.ended, held))
 }
 
 // A peak is the highest value within the last one or two periods of peakMemory.
