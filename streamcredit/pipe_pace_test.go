@@ -75,8 +75,8 @@ func TestAPipeHoldsLittleWhateverIsAskedFor(t *testing.T) {
 		"2^63-2":                        {[]int64{math.MaxInt64 - 1}, window, nil},
 		"2^62 twice, which is bounded":  {[]int64{1 << 62, 1<<62 - 2}, window, nil},
 		"unbounded":                     {[]int64{math.MaxInt64}, 1 << 10, nil},
-		"2^40, of a credit of 1,000":    {[]int64{1 << 40}, 1_000, opened(streamcredit.WithMaxPeerCredit(1_000, false))},
-		"2^40, of a credit of 10^9":     {[]int64{1 << 40}, window, opened(streamcredit.WithMaxPeerCredit(1e9, false))},
+		"2^40, of a credit of 1,000":    {[]int64{1 << 40}, 1_000, opened(streamcredit.WithMaxPeerCredit(1_000))},
+		"2^40, of a credit of 10^9":     {[]int64{1 << 40}, window, opened(streamcredit.WithMaxPeerCredit(1e9))},
 		"as much as a window, at once":  {[]int64{window}, window, nil},
 		"a little more than the window": {[]int64{window, 1}, window, nil},
 	} {
