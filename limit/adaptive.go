@@ -34,9 +34,9 @@ type AdaptiveConfig struct {
 //
 // A limit is innocent until proven congested:
 //   - While permits are free the limit never falls, unless goroutines wait for
-//     a processor.
+//     a processor and a quarter of the permits is in use.
 //   - A limit that is reached grows unless R is above S by more than chance
-//     explains. It grows by the clock if no call ends.
+//     explains, even if only one call reaches it. It grows by the clock if no call ends.
 //   - A probe without that proof ends after 100 ms.
 //   - A limit at which far fewer calls succeed than at another one is given up
 //     for that one.
@@ -124,22 +124,25 @@ const (
 	rateMemory      = 6.0  // segments that rate remembers
 	variationMemory = 8.0  // segments in which variation rises; it falls eight times as slowly
 
-	proof        = 3.0  // standard errors between R and S that prove congestion
-	surprise     = 4.0  // standard errors after which an estimate is replaced
-	lookAgain    = 2.5  // segments to look at before that
-	probeDepth   = 0.85 // of the knee
-	doubtDepth   = 0.6  // of the limit, where base is not believed
-	probeBudget  = 0.01 // of the throughput
-	longestWait  = 40.0 // segments between two probes
-	weakBase     = 4.0  // segments behind a base that is not weak
-	boost        = 8.0  // how much more often a weak base is measured
-	steadyGrowth = 0.12 // of the limit, once it was proven
-	tolerance    = 0.1  // of the calls; fewer overloads are no reason to try a lower limit
-	worse        = 0.15 // of the successes; a limit that costs more is given up
-	nearby       = 0.1  // limits that differ by less are one
-	jammedShare  = 0.5  // the same where latencies say little
-	crowdedShare = 0.1  // of the latency that is spent waiting for a processor
-	lossless     = 0.9  // of the successes a second, which a lower limit has to keep
+	proof         = 3.0  // standard errors between R and S that prove congestion
+	surprise      = 4.0  // standard errors after which an estimate is replaced
+	lookAgain     = 2.5  // segments to look at before that
+	probeDepth    = 0.85 // of the knee
+	doubtDepth    = 0.6  // of the limit, where base is not believed
+	probeBudget   = 0.01 // of the throughput
+	longestWait   = 40.0 // segments between two probes
+	weakBase      = 4.0  // segments behind a base that is not weak
+	boost         = 8.0  // how much more often a weak base is measured
+	steadyGrowth  = 0.12 // of the limit, once it was proven
+	tolerance     = 0.1  // of the calls; fewer overloads are no reason to try a lower limit
+	worse         = 0.15 // of the successes; a limit that costs more is given up
+	nearby        = 0.1  // limits that differ by less are one
+	jammedShare   = 0.5  // the same where latencies say little
+	crowdedShare  = 0.1  // of the latency that is spent waiting for a processor
+	steadyLatency = 1.15 // of S; a mean above it is slower
+	wornLatency   = 1.25 // the same where a quarter of the calls find no permit free
+	usedShare     = 0.25 // of the limit and of the initial one; fewer calls in flight are innocent
+	lossless      = 0.9  // of the successes a second, which a lower limit has to keep
 
 	untried  = 16.0 // times the initial limit, for growth before any call has ended
 	unproven = 4.0  // times the number in flight from which calls have ended

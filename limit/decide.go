@@ -18,11 +18,18 @@ func (a *Adaptive) judge() bool {
 	case s.succeeded == 0 && s.overloaded >= fewSamples && float64(4*s.peak) > a.limit:
 		a.search()
 		return true
-	case s.waited(), s.crowded(), failing && a.congested(s.high()):
+	case s.waited(), a.used() && (s.jammed() || failing && a.congested(s.high())):
 		return a.judgePressed()
 	default:
 		return a.judgeUnpressed()
 	}
+}
+
+// used reports whether enough calls run for them to be the reason of any trouble, although
+// permits are free. A few calls in a process that other work keeps busy are not. A lower limit
+// would help nobody, and refuse calls that meet by chance.
+func (a *Adaptive) used() bool {
+	return usedShare*max(a.limit, a.initial) < a.seen.all.among.value
 }
 
 // learnVariation follows the variation of latencies. Calls that queue vary less
@@ -43,15 +50,21 @@ func (a *Adaptive) learnVariation() {
 }
 
 // judgeUnpressed decides after a segment in which permits were mostly free. It
-// never lowers the limit.
+// never lowers the limit. A limit that was reached grows, however few calls met it. Each of
+// them was refused if the gate has no queue, and a caller that keeps to the limit never
+// finds it used up.
 func (a *Adaptive) judgeUnpressed() bool {
 	s := &a.seen
 	if s.low.latency.n >= fewSamples && !s.crowded() && !a.learn(&a.base, s.low.latency, baseMemory) {
 		return false
 	}
-	slow := a.base.n > 0 && s.all.latency.value > 1.25*a.base.value
-	if !slow && 4*s.pressed > s.arrived {
-		a.grow(a.limit) // permits are missing now and then, and nothing queues
+	bar := steadyLatency
+	if 4*s.pressed > s.arrived {
+		bar = wornLatency
+	}
+	slow := a.base.n > 0 && s.all.latency.value > bar*a.base.value || a.used() && s.crowded()
+	if !slow && (s.pressed > 0 || s.peak >= a.Limit()) {
+		a.grow(a.limit)
 	}
 	return true
 }

@@ -35,6 +35,9 @@ type sim struct {
 	flows    []flow // several kinds of calls, instead of rate, service and deadline
 	crowded  bool   // goroutines wait for a processor: windows say so
 
+	// waits returns how long they wait, instead of crowded.
+	waits func(r *rand.Rand, t float64) float64
+
 	algorithm limit.Algorithm
 	seed      uint64
 	until     float64
@@ -505,6 +508,9 @@ func (s *sim) closeWindow() {
 	w.Ran, w.Low = s.ran.latencies(), s.low.latencies()
 	if s.crowded {
 		w.SchedulerDelay = w.MeanLatency / 2
+	}
+	if s.waits != nil {
+		w.SchedulerDelay = seconds(s.waits(s.r, s.now))
 	}
 	if w.Succeeded > 0 {
 		s.pace = w.MeanLatency.Seconds() / float64(s.limit)
