@@ -52,7 +52,8 @@ type ClassConfig struct {
 	// Priority is from 1 to 1000. The waiter of the highest priority gets the next
 	// permit, and the waiter of the lowest is evicted from a full queue. Among classes
 	// of the same priority, the oldest waiter is first. Whatever its priority, a class
-	// with waiters gets at least one permit for 20 that others get.
+	// with waiters gets at least one permit for 20 that others get. While it holds a
+	// twentieth of the limit, classes below their Share come first.
 	Priority int
 	// Share is the part of the limit and of the queue that is guaranteed to the class,
 	// whatever its priority. It is from 0 to 1, and all shares together are at most 1.

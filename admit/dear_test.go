@@ -11,13 +11,14 @@ import (
 // A call that costs the whole limit keeps its turn while the permits come back for it, and the
 // tenants behind it do not overtake it one by one, which would leave the permits idle.
 func TestADearCallKeepsItsTurn(t *testing.T) {
-	for _, tt := range []struct {
+	for row, tt := range []struct {
 		limit, tenants int
 		dear           float64 // calls that cost the limit, as a part of the capacity
 	}{
 		{120, 1, 1.2}, {120, 3, 0.3}, {20, 2, 0.5}, {8, 5, 2}, {3, 1, 1},
 	} {
 		t.Run(fmt.Sprintf("limit %d, %d tenants, %g", tt.limit, tt.tenants, tt.dear), func(t *testing.T) {
+			spare(t, row+1) // the first is the longest
 			const lasts, service = 20 * time.Second, 18 * ms
 			permits := float64(tt.limit) / service.Seconds()
 			streams := []stream{{call: admit.Call{Tenant: "dear", Cost: tt.limit}, rate: tt.dear / service.Seconds(), lasts: exponential(service)}}
@@ -43,7 +44,7 @@ func TestADearCallKeepsItsTurn(t *testing.T) {
 // makes the gate count, and at the bound of its class.
 func TestADearCallOfACountedClass(t *testing.T) {
 	const limit, service = 60, 4 * ms
-	for _, tt := range []struct {
+	for row, tt := range []struct {
 		name       string
 		big, small string // tenants
 		cost       int
@@ -59,6 +60,7 @@ func TestADearCallOfACountedClass(t *testing.T) {
 		{"beyond the bound", "big", "small", limit, admit.ClassConfig{Max: 0.5}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			spare(t, row)
 			got, _ := world{
 				gate: limited(limit, admit.WithClassConfig(admit.Default, tt.class)), lasts: 5 * time.Second,
 				streams: []stream{

@@ -136,6 +136,9 @@ func TestAShareBesideClassesThatStarve(t *testing.T) {
 		{20, admit.Background, 0.5, 0.25, 60 * ms},
 		{100, admit.Critical, 0.5, 0, 500 * ms},
 	} {
+		if slowdown > 1 && tt.limit != 20 {
+			continue // the smaller gates are enough for the race detector
+		}
 		permits := float64(tt.limit)
 		got, _ := world{
 			gate: limited(tt.limit, admit.WithClassConfig(tt.owner, admit.ClassConfig{Share: tt.share}),

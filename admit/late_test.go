@@ -64,7 +64,10 @@ func TestLateCallsOfTheLastBurst(t *testing.T) {
 	for _, tt := range []struct {
 		limit, burst int
 		deadline     time.Duration
-	}{{100, 1800, 160 * ms}, {20, 360, 160 * ms}, {40, 900, 200 * ms}} {
+	}{{20, 360, 160 * ms}, {100, 1800, 160 * ms}, {40, 900, 200 * ms}} {
+		if slowdown > 1 && tt.limit > 20 {
+			break // one row is enough for the race detector
+		}
 		got, _ := world{gate: limited(tt.limit), lasts: 12 * time.Second, streams: []stream{{
 			rate: float64(tt.burst) / 0.5, burst: tt.burst, deadline: tt.deadline, lasts: exponential(8 * ms),
 			each: func(r *rand.Rand) admit.Call { return admit.Call{Class: admit.Class(r.IntN(4))} },

@@ -122,8 +122,11 @@ func (q *Queue) tenantMayHold(t *Tenant, cost int, r Room) bool {
 	if t.kind == long {
 		held = t.line.long
 	}
+	if held == 0 {
+		return true
+	}
 	most := q.tenantMost(t, r)
-	return held == 0 || most == r.Limit || held+cost <= most
+	return most == r.Limit || held+cost <= most
 }
 
 // A briefs remembers the last tenant that returned a permit soon, and when another did.
