@@ -30,7 +30,7 @@ func pages(t *testing.T) []string {
 }
 
 var (
-	codeLine = regexp.MustCompile("(?m)^    (.*)$|^(curl .*)$|`([^`\n]+)`")
+	codeLine = regexp.MustCompile("(?m)^ {4}(.*)$|^(curl .*)$|`([^`\n]+)`")
 	remark   = regexp.MustCompile(`\s{2,}#.*$`)
 	goWord   = regexp.MustCompile(`(?:^|\s)go (run|test|vet|build) (.*)$`)
 	makeWord = regexp.MustCompile(`^make( [a-z-]+)?(?: |$)`)
