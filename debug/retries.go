@@ -32,7 +32,8 @@ func (f *findings) retries(m *retry.Meter, since retried, over time.Duration) (*
 			text += fmt.Sprintf("; %.3g in the last %s", ratio(again, calls), inWords(over))
 			if calls >= fewCalls && ratio(again, calls) >= manyRetries {
 				f.add(debugpb.Finding_LEVEL_WARNING, "retries "+out.GetName(), fmt.Sprintf(
-					"gRPC sends %s to %s again: %.2g retries per call in the last %s. The target fails or refuses, and retries add to its load.",
+					"gRPC sends %s to %s again: %.2g retries per call in the last %s. "+
+						"The target fails or refuses, and retries add to its load.",
 					clean(s.Method), clean(s.Target), ratio(again, calls), inWords(over)))
 			}
 		}
