@@ -13,8 +13,8 @@
 //
 // # Concepts
 //
-// A [Source] is a gate, a breaker, a throttle, a meter of streams or of a broker, a monitor of
-// pressure, or a [Describer]. A snapshot of all sources begins with findings, which name the
+// A [Source] is a gate, a breaker, a throttle, a meter of retries, of streams or of a broker, a
+// monitor of pressure, or a [Describer]. A snapshot of all sources begins with findings, which name the
 // troubles in words, the worst first. Package debugpb (proto/weir/debug/v1) describes the
 // content. A snapshot serves all viewers for half a second.
 //

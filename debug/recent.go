@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/retry"
 )
 
 const (
@@ -14,10 +15,11 @@ const (
 	longestRecent = 15 * time.Second
 )
 
-// counted are the counters of gates at one moment.
+// counted are the counters of gates and of meters of retries at one moment.
 type counted struct {
 	at    time.Time
 	gates map[*admit.Gate]admit.Stats
+	tries map[*retry.Meter]retried
 }
 
 // A past keeps the counters of two earlier snapshots. While the page is looked at, the first
@@ -44,6 +46,14 @@ func (p *past) keep(c *counted) {
 	case p.second == nil && c.at.Sub(p.first.at) >= recentFor:
 		p.second = c
 	}
+}
+
+// retriesOf returns the counts of a meter of retries, and their age.
+func (c *counted) retriesOf(m *retry.Meter, now time.Time) (retried, time.Duration) {
+	if c == nil {
+		return nil, 0
+	}
+	return c.tries[m], now.Sub(c.at)
 }
 
 // A recent counts the calls that a gate refused and ended within some seconds.

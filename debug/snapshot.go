@@ -8,6 +8,7 @@ import (
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/retry"
 	debugpb "github.com/weir-go/weir/proto/weir/debug/v1"
 )
 
@@ -15,7 +16,7 @@ import (
 func (h *Handler) take(now time.Time) *debugpb.Snapshot {
 	s := &debugpb.Snapshot{At: timestamppb.New(now)}
 	var f findings
-	counts := &counted{at: now, gates: map[*admit.Gate]admit.Stats{}}
+	counts := &counted{at: now, gates: map[*admit.Gate]admit.Stats{}, tries: map[*retry.Meter]retried{}}
 	all := make(gates, len(h.sources.gates))
 	for n, g := range h.sources.gates {
 		all[n] = g.Inspect()
@@ -27,10 +28,16 @@ func (h *Handler) take(now time.Time) *debugpb.Snapshot {
 		f.gate(i, all, basis.since(g, i, now), now)
 		counts.gates[g] = i.Stats
 	}
-	h.past.keep(counts)
 	for _, b := range h.sources.breakers {
 		s.Circuits = append(s.Circuits, circuits(b, &f)...)
 	}
+	for _, m := range h.sources.retries {
+		before, over := basis.retriesOf(m, now)
+		var one *debugpb.Other
+		one, counts.tries[m] = f.retries(m, before, over)
+		s.Others = append(s.Others, one)
+	}
+	h.past.keep(counts)
 	for _, t := range h.sources.throttles {
 		s.Throttles = append(s.Throttles, throttles(t, &f)...)
 	}

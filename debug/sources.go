@@ -7,6 +7,7 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/broker"
 	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/retry"
 	"github.com/weir-go/weir/interceptors/throttle"
 	"github.com/weir-go/weir/pressure"
 	"github.com/weir-go/weir/streamcredit"
@@ -16,8 +17,8 @@ import (
 var ErrConfig = errors.New("debug: invalid configuration")
 
 // A Source has a state that a [Handler] shows. It is an [*admit.Gate], a [*breaker.Breaker], a
-// [*throttle.Throttle], a [*streamcredit.Meter], a [*broker.Meter], a [*pressure.Monitor] or a
-// [Describer].
+// [*throttle.Throttle], a [*retry.Meter], a [*streamcredit.Meter], a [*broker.Meter], a
+// [*pressure.Monitor] or a [Describer].
 type Source interface {
 	// Name returns the name under which the page shows the source.
 	Name() string
@@ -55,6 +56,7 @@ type kinds struct {
 	gates     []*admit.Gate
 	breakers  []*breaker.Breaker
 	throttles []*throttle.Throttle
+	retries   []*retry.Meter
 	meters    []*streamcredit.Meter
 	monitors  []*pressure.Monitor
 	brokers   []*broker.Meter
@@ -73,7 +75,7 @@ func byKind(sources []Source) (by kinds, err error) {
 		switch {
 		case kind == "":
 			errs = append(errs, fmt.Errorf(
-				"source %d of %d: got %T, want a gate, a breaker, a throttle, a meter of streams or of a broker, "+
+				"source %d of %d: got %T, want a gate, a breaker, a throttle, a meter of retries, streams or a broker, "+
 					"a monitor or a Describer", i+1, len(sources), s))
 			continue
 		case isNil || s.Name() == "":
@@ -106,6 +108,9 @@ func (by *kinds) add(s Source) (kind string, isNil bool) {
 	case *throttle.Throttle:
 		by.throttles = append(by.throttles, s)
 		return "throttle", s == nil
+	case *retry.Meter:
+		by.retries = append(by.retries, s)
+		return "meter of retries", s == nil
 	case *streamcredit.Meter:
 		by.meters = append(by.meters, s)
 		return "meter", s == nil

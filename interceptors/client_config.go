@@ -23,6 +23,8 @@ type ClientConfig struct {
 	Breaker *breaker.Breaker
 	// Retry makes gRPC retry calls.
 	Retry *retry.Config
+	// Retries counts the retries of gRPC. It costs about 20 allocations for each call.
+	Retries *retry.Meter
 	// SecondRetries is called with a method that go-grpc-middleware's interceptor further
 	// out retries as well; see [retry.UnaryGuard]. It is used only with Retry.
 	SecondRetries func(target, method string)
@@ -76,22 +78,29 @@ func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 	if retries != nil {
 		unary, stream = append(unary, unaryRestore), append(stream, streamRestore)
 	}
+	if c.Retries != nil {
+		unary, stream = append(unary, c.Retries.Unary()), append(stream, c.Retries.Stream())
+	}
 	dial := []grpc.DialOption{grpc.WithChainUnaryInterceptor(unary...), grpc.WithChainStreamInterceptor(stream...)}
 	if retries != nil {
 		dial = append(dial, retries)
+	}
+	if c.Retries != nil {
+		dial = append(dial, grpc.WithStatsHandler(c.Retries.Handler()))
 	}
 	return dial, nil
 }
 
 func (c *ClientConfig) validate(opts []ClientOption) error {
 	var bad check.Errors
-	some := c.Retry != nil || c.Propagation != nil || c.Throttle != nil || c.Gate != nil || c.Streams != nil || c.Breaker != nil
+	some := c.Retry != nil || c.Propagation != nil || c.Throttle != nil || c.Gate != nil || c.Streams != nil || c.Breaker != nil || c.Retries != nil
 	bad.That(some, "client: got nothing configured, want at least one part")
 	checkGate(&bad, "client: Gate", c.Gate, false)
 	checkGate(&bad, "client: Streams", c.Streams, true)
 	bad.That(c.Gate == nil || c.Gate != c.Streams, "client: Streams: got the gate of the calls, want one of its own, or nil")
 	bad.That(c.Throttle == nil || c.Throttle.Name() != "", "client: Throttle: got a zero Throttle, want one from throttle.New")
 	bad.That(c.Breaker == nil || c.Breaker.Name() != "", "client: Breaker: got a zero Breaker, want one from breaker.New")
+	bad.That(c.Retries == nil || c.Retries.Name() != "", "client: Retries: got a zero or nameless Meter, want one from retry.NewMeter")
 	if c.Propagation != nil {
 		margin := c.Propagation.DeadlineMargin
 		bad.That(margin >= 0, "client: Propagation: DeadlineMargin: got %v, want 0 or more", margin)

@@ -160,9 +160,11 @@ func (s *system) startPayments() (*grpc.ClientConn, error) {
 	if err := s.watch(targets, circuits); err != nil {
 		return nil, err
 	}
+	again := retry.NewMeter("payments")
+	s.shown = append(s.shown, again)
 	dial, err := interceptors.Client(interceptors.ClientConfig{
 		Propagation: &interceptors.PropagationConfig{DeadlineMargin: 10 * time.Millisecond},
-		Throttle:    targets, Breaker: circuits, Retry: &retry.Config{},
+		Throttle:    targets, Breaker: circuits, Retry: &retry.Config{}, Retries: again,
 	})
 	if err != nil {
 		return nil, err
