@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/weir-go/weir/broker"
@@ -167,6 +168,43 @@ func TestRebalanceLosesNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Of two static members with one name, the newer one gets the partitions. The older one ends
+// for good, and its late acknowledgements are refused.
+func TestFencedStaticMemberEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, 1, kfakeTopic(1))
+		c.produce(t, true, records(0, 20)...)
+		older := c.open(t, kafka.Config{}, kgo.InstanceID("pod-0"))
+		old := take(t, older, 5)
+		newer := c.open(t, kafka.Config{}, kgo.InstanceID("pod-0"))
+		fresh := take(t, newer, 5)
+		if fresh[0].ID != old[0].ID {
+			t.Errorf("the newer member begins with %s, want %s, which is not acknowledged", fresh[0].ID, old[0].ID)
+		}
+		for older.Request(20); ; {
+			m, err := older.Next(t.Context())
+			if err == nil {
+				old = append(old, m) // it was fetched before
+				continue
+			}
+			if !errors.Is(err, broker.ErrPermanent) || !errors.Is(err, kerr.FencedInstanceID) {
+				t.Errorf("Next of the older member = %v, want ErrPermanent and the reason", err)
+			}
+			break
+		}
+		for _, m := range old {
+			if err := m.Ack(t.Context()); !errors.Is(err, kafka.ErrRevoked) {
+				t.Errorf("Ack of %s by the older member = %v, want ErrRevoked", m.ID, err)
+			}
+		}
+		ack(t, fresh...)
+		time.Sleep(time.Second)
+		if got := c.committed(group)[spot{topic, 0}]; got != 5 {
+			t.Errorf("committed = %d, want the 5 records of the newer member", got)
+		}
+	})
 }
 
 // An acknowledgement that comes after the partition has left is refused. If the partition
