@@ -46,8 +46,7 @@ func TestAPipeNeedsNoReports(t *testing.T) {
 		"1003, credit of 1000":     {1_003, 1_003, opened(streamcredit.WithMaxPeerCredit(1_000, false))},
 		"5000, without a bound":    {5_000, 5_000, nil},
 		"unbounded, credit of 1e9": {math.MaxInt64, 5_000, opened(streamcredit.WithMaxPeerCredit(1e9, false))},
-		"140000, without a bound":  {140_000, 140_000, nil},
-		"all but unbounded":        {math.MaxInt64 - 1, 140_000, nil},
+		"70000, without a bound":   {70_000, 70_000, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -64,20 +63,16 @@ func TestAPipeNeedsNoReports(t *testing.T) {
 
 // A sink that asks for very much and takes nothing does not make a pipe hold as much.
 func TestAPipeHoldsLittleWhateverIsAskedFor(t *testing.T) {
-	const window, source = 1 << 16, 200_000
+	const window, source = 1 << 16, 70_000
 	for name, c := range map[string]struct {
 		demand []int64
 		most   int64
 		opts   []streamcredit.DuplexOption
 	}{
-		"100,000":                       {[]int64{100_000}, window, nil},
 		"2^31-1":                        {[]int64{math.MaxInt32}, window, nil},
 		"2^63-2":                        {[]int64{math.MaxInt64 - 1}, window, nil},
-		"2^62 twice, which is bounded":  {[]int64{1 << 62, 1<<62 - 2}, window, nil},
 		"unbounded":                     {[]int64{math.MaxInt64}, 1 << 10, nil},
 		"2^40, of a credit of 1,000":    {[]int64{1 << 40}, 1_000, opened(streamcredit.WithMaxPeerCredit(1_000, false))},
-		"2^40, of a credit of 10^9":     {[]int64{1 << 40}, window, opened(streamcredit.WithMaxPeerCredit(1e9, false))},
-		"as much as a window, at once":  {[]int64{window}, window, nil},
 		"a little more than the window": {[]int64{window, 1}, window, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
