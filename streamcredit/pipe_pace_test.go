@@ -79,7 +79,8 @@ func TestAPipeHoldsLittleWhateverIsAskedFor(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				from := connect(t, framesDown, opened(streamcredit.WithManualDemand()), nil)
 				go func() {
-					for n := int64(1); n <= source && from.server.out.send(t.Context(), n) == nil; n++ {
+					for n, err := int64(1), error(nil); n <= source && err == nil; n++ {
+						err = from.server.out.send(t.Context(), n)
 					}
 				}()
 				r := receiveRaw(t, func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
