@@ -18,7 +18,8 @@ func TestAVastByteWindowIsQuiet(t *testing.T) {
 			m := &streamcredit.Meter{}
 			e := connect(t, framesDown, opened(streamcredit.WithWindow(1_000), streamcredit.WithByteWindow(window), streamcredit.WithMeter(m)), nil)
 			later(func() {
-				for n := int64(1); n <= elements && e.server.out.send(t.Context(), n) == nil; n++ {
+				for n, err := int64(1), error(nil); n <= elements && err == nil; n++ {
+					err = e.server.out.send(t.Context(), n)
 				}
 			})
 			take(t, e.client.in, 1, elements)

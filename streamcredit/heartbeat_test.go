@@ -126,7 +126,8 @@ func TestBatchesAreNoSilence(t *testing.T) {
 					out, in := e.down()
 					from, to := out.(outOf[[]byte]).Sender, in.(inOf[[]byte]).Receiver
 					later(func() {
-						for n := 0; n < count && from.Send(t.Context(), make([]byte, 1_000)) == nil; n++ {
+						for n, err := 0, error(nil); n < count && err == nil; n++ {
+							err = from.Send(t.Context(), make([]byte, 1_000))
 						}
 					})
 					for n := range count {

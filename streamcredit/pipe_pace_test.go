@@ -64,16 +64,14 @@ func TestAPipeNeedsNoReports(t *testing.T) {
 
 // A sink that asks for very much and takes nothing does not make a pipe hold as much.
 func TestAPipeHoldsLittleWhateverIsAskedFor(t *testing.T) {
-	const window, source = 1 << 16, 200_000
+	const window, source = 1 << 16, 70_000
 	for name, c := range map[string]struct {
 		demand []int64
 		most   int64
 		opts   []streamcredit.DuplexOption
 	}{
-		"100,000":                       {[]int64{100_000}, window, nil},
 		"2^31-1":                        {[]int64{math.MaxInt32}, window, nil},
 		"2^63-2":                        {[]int64{math.MaxInt64 - 1}, window, nil},
-		"2^62 twice, which is bounded":  {[]int64{1 << 62, 1<<62 - 2}, window, nil},
 		"unbounded":                     {[]int64{math.MaxInt64}, 1 << 10, nil},
 		"2^40, of a credit of 1,000":    {[]int64{1 << 40}, 1_000, opened(streamcredit.WithMaxPeerCredit(1_000))},
 		"2^40, of a credit of 10^9":     {[]int64{1 << 40}, window, opened(streamcredit.WithMaxPeerCredit(1e9))},
@@ -84,7 +82,8 @@ func TestAPipeHoldsLittleWhateverIsAskedFor(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				from := connect(t, framesDown, opened(streamcredit.WithManualDemand()), nil)
 				go func() {
-					for n := int64(1); n <= source && from.server.out.send(t.Context(), n) == nil; n++ {
+					for n, err := int64(1), error(nil); n <= source && err == nil; n++ {
+						err = from.server.out.send(t.Context(), n)
 					}
 				}()
 				r := receiveRaw(t, func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {

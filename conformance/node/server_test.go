@@ -163,9 +163,16 @@ func TestDrainsWithNode(t *testing.T) {
 func TestEndsInAnyOrderWithNode(t *testing.T) {
 	client := serveNode(t)
 	for _, order := range [][]string{
-		{"drain", "cancel", "close"}, {"drain", "close", "cancel"}, {"cancel", "drain", "close"},
-		{"cancel", "close", "drain"}, {"close", "drain", "cancel"}, {"close", "cancel", "drain"},
-		{"drain", "drain", "close"}, {"cancel", "cancel", "close", "close"}, {"close"}, {"drain and leave", "close"},
+		{"drain", "cancel", "close"},
+		{"drain", "close", "cancel"},
+		{"cancel", "drain", "close"},
+		{"cancel", "close", "drain"},
+		{"close", "drain", "cancel"},
+		{"close", "cancel", "drain"},
+		{"drain", "drain", "close"},
+		{"cancel", "cancel", "close", "close"},
+		{"close"},
+		{"drain and leave", "close"},
 	} {
 		for _, taken := range []int{0, 2, 5} {
 			t.Run(fmt.Sprintf("%d taken, %s", taken, strings.Join(order, ", ")), func(t *testing.T) {
