@@ -97,6 +97,8 @@ func (m *machine) Arrive(t *rapid.T) {
 	}
 	c.Owner = c
 	m.now += time.Microsecond
+	m.dispatch()                    // as in Sleep
+	defer func() { m.dispatch() }() // a call that is refused tells of its tenant, too
 	if cost, ok := m.q.MayRun(c.Call, m.room()); ok {
 		if m.inFlight()+cost > m.limit {
 			t.Fatalf("let in beyond the limit: %d and %d of %d", m.inFlight(), cost, m.limit)
