@@ -93,7 +93,8 @@ func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 
 func (c *ClientConfig) validate(opts []ClientOption) error {
 	var bad check.Errors
-	some := c.Retry != nil || c.Propagation != nil || c.Throttle != nil || c.Gate != nil || c.Streams != nil || c.Breaker != nil || c.Retries != nil
+	some := c.Retry != nil || c.Retries != nil || c.Propagation != nil ||
+		c.Throttle != nil || c.Gate != nil || c.Streams != nil || c.Breaker != nil
 	bad.That(some, "client: got nothing configured, want at least one part")
 	checkGate(&bad, "client: Gate", c.Gate, false)
 	checkGate(&bad, "client: Streams", c.Streams, true)
