@@ -193,7 +193,7 @@ func (s *scene) starved(at time.Duration) {
 		return
 	}
 	if s.fate.Recovered == 0 || at == s.fate.Recovered+s.troubleTo {
-		s.fate.Starved = max(0, (waited - s.waited).Seconds()) / (at - s.troubleTo).Seconds()
+		s.fate.Starved = max(0, (waited-s.waited).Seconds()) / (at - s.troubleTo).Seconds()
 	}
 }
 
