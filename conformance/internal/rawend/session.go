@@ -29,6 +29,7 @@ type session struct {
 	changed chan struct{}
 	queue   []*item
 	waiting bool  // an element is in the queue
+	writing bool  // an item has left the queue and is not written yet
 	batched int64 // further elements in the last Frame, for BatchesTooMuch
 	halved  bool
 	over    error // why the stream has ended, nil while it is open

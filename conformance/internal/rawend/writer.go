@@ -47,7 +47,7 @@ func (s *session) write() {
 		}
 		err := s.writeItem(it)
 		s.mu.Lock()
-		s.wrote = time.Now()
+		s.wrote, s.writing = time.Now(), false
 		if err != nil {
 			s.endLocked(err)
 		}
@@ -80,7 +80,7 @@ func (s *session) nextItem() *item {
 			continue
 		}
 		s.queue = s.queue[1:]
-		s.halved = it.half
+		s.halved, s.writing = it.half, true
 		return it
 	}
 }
@@ -132,7 +132,7 @@ func (s *session) flush(limit time.Duration) {
 	defer timer.Stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for (len(s.queue) > 0 || s.waiting) && s.over == nil {
+	for (len(s.queue) > 0 || s.writing) && s.over == nil {
 		if !s.waitLocked(timer.C) {
 			return
 		}
