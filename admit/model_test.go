@@ -450,12 +450,23 @@ func (m *model) best(class admit.Class, better func(a, b *modelCall) bool) int {
 	return best
 }
 
-// needy is the head of a class: the one that has found too few permits free, or the oldest call
-// of the tenant that has the least, of the tenants that may have more.
+// needy is the head of a class: the oldest call of the tenant that has the least, of the tenants
+// that may have more. A call that has found too few permits free stays the head while no tenant
+// has less.
 func (m *model) needy(class admit.Class) int {
-	if c := m.blocked[class]; c != nil && m.tenantMay(c, m.charge(c)) {
+	has := func(c *modelCall) int {
+		n, _ := m.takes(class, c.tenant)
+		return n
+	}
+	least := m.neediest(class, func(*modelCall) bool { return true })
+	if c := m.blocked[class]; c != nil && has(c) <= has(m.waiting[least]) && m.tenantMay(c, m.charge(c)) {
 		return slices.Index(m.waiting, c)
 	}
+	return m.neediest(class, func(c *modelCall) bool { return m.tenantMay(c, m.charge(c)) })
+}
+
+// neediest is the oldest call of the tenant that has the least, of those that may be taken, or -1.
+func (m *model) neediest(class admit.Class, may func(*modelCall) bool) int {
 	better := func(a, b *modelCall) bool {
 		if x, y := m.owes(a), m.owes(b); x != y || x > 0 {
 			return x < y
@@ -467,7 +478,7 @@ func (m *model) needy(class admit.Class) int {
 	best := -1
 	for i, c := range m.waiting {
 		oldest := m.best(class, func(a, b *modelCall) bool { return a.tenant == c.tenant && b.tenant != c.tenant }) == i
-		if c.class == class && oldest && m.tenantMay(c, m.charge(c)) && (best < 0 || better(c, m.waiting[best])) {
+		if c.class == class && oldest && may(c) && (best < 0 || better(c, m.waiting[best])) {
 			best = i
 		}
 	}

@@ -91,15 +91,15 @@ func (l *line) block(w *Waiter, cost int) {
 	}
 }
 
-// head returns the head of a class and its cost, or nil if no tenant may hold more permits. A
-// waiter that was the head and did not find its permits free stays the head. Otherwise it is
-// the oldest waiter of the tenant that holds the fewest permits and may hold more.
+// head returns the head of a class and its cost, or nil if no tenant may hold more permits. It
+// is the oldest waiter of the tenant that holds the fewest permits and may hold more. Among
+// tenants that hold as few, a waiter that did not find its permits free stays the head.
 func (q *Queue) head(l *line, r Room) (w *Waiter, cost int) {
 	may := func(t *Tenant) bool {
 		cost = q.charge(t, t.calls.first.Cost, r)
 		return q.tenantMayHold(t, cost, r)
 	}
-	if l.blocked != nil && may(l.blocked.tenant) {
+	if l.blocked != nil && l.blocked.tenant.held <= l.needy.tenants[0].held && may(l.blocked.tenant) {
 		return l.blocked, cost
 	}
 	if t := l.needy.tenants[0]; may(t) {
