@@ -16,6 +16,6 @@
 // [Fetcher] and [Settler], and [NewSource] does the rest. It counts demand, waits after errors,
 // extends messages, and gives back what is left at the end.
 //
-// Delivery is at least once, so a handler must bear the same message twice. You do not need this
+// Delivery is at least once, so a handler may get the same message twice. You do not need this
 // package if your client library fetches one message at a time and one handler is enough.
 package broker

@@ -3,8 +3,8 @@
 // client's gRPC library understands.
 //
 // Use it in a server that can be asked for more than it can do, and in a client that should
-// not send more than its servers can do. Do not use it to protect a server against one slow
-// dependency. Put a gate in the client of that dependency instead. For flow control of the
+// not send more than its servers can do. For one slow dependency, put the gate in the client of
+// that dependency, not in the server. For flow control of the
 // messages of a stream, see package streamcredit.
 //
 //	gate, err := admit.New(admit.WithName("api"))
@@ -128,6 +128,6 @@
 //
 // A mark in the context identifies such calls. It costs one small allocation. A gate with one
 // unary interceptor, which is the usual case, stops marking once it has seen that no other one
-// follows. It still marks one call in a thousand, to notice a change. To share one gate
-// between two servers at that price, give both the same interceptor value.
+// follows. It still marks one call in a thousand, to notice a change. If two servers share a
+// gate, give both the same interceptor value. Otherwise each call pays for the mark.
 package interceptors

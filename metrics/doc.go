@@ -1,4 +1,4 @@
-// Package metrics shows gates, streams, breakers, throttles and pressure to Prometheus.
+// Package metrics shows gates, streams, breakers, throttles, pressure and brokers to Prometheus.
 //
 // Use it in a program that Prometheus scrapes. Do not use it for numbers about single calls,
 // because the hooks of package admit report each event.
@@ -11,8 +11,8 @@
 //
 // # Concepts
 //
-// A [Source] is a gate, a breaker, a throttle, a meter of streams or a monitor of pressure. A
-// [Collector] shows one or more of them. It reads their Stats when Prometheus scrapes, so a call
+// A [Source] is a gate, a breaker, a throttle, a meter of streams or of a broker, or a monitor of
+// pressure. A [Collector] shows one or more of them. It reads their Stats when Prometheus scrapes, so a call
 // that does not wait costs nothing more. Only the waits are measured as they happen, by hooks of
 // the gate.
 //

@@ -28,7 +28,7 @@
 //
 // A level ends where the level before it begins, and Elevated ends at 0.75. So a level does
 // not flicker, and a recovering server first admits its most important calls. To hold High
-// and Extreme for longer, raise Elevated and High in [Marks].
+// and Extreme for longer, lower Elevated and High in [Marks].
 //
 // # The memory signal
 //

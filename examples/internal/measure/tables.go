@@ -125,7 +125,7 @@ func costs() []*table {
 	return []*table{
 		{
 			name: "cost", pkg: "interceptors", benchtime: "100ms", cpu: "1,2",
-			bench:   "^BenchmarkUnary(ServerAdmitted|ServerAdmittedParallel|ServerRefused|ServerNeighbours|Breaker|Throttle)$",
+			bench:   "^BenchmarkUnary(ServerAdmitted|ServerAdmittedParallel|ServerRefused|ServerNeighbours)$",
 			columns: []column{ns, allocs}, many: true,
 		},
 		{
