@@ -43,7 +43,8 @@ type ServerConfig struct {
 	Tap bool
 	// MaxConcurrentStreams bounds calls and streams together for each connection. A call
 	// beyond it waits in the client, where no gate sees it. So it must not be less than the
-	// number of calls that all gates let run and wait. Zero means 1000, or 100 more than
+	// number of calls that all gates let run and wait. A queue without a Capacity counts as
+	// many places as there are permits, and at least 32. Zero means 1000, or 100 more than
 	// that number if it is larger. It does not change when a limit grows. To bound
 	// connections more tightly, append grpc.MaxConcurrentStreams to the options.
 	MaxConcurrentStreams uint32
