@@ -125,20 +125,14 @@ func matches(dirs []string, pattern string, bench bool) bool {
 
 // Commands in documents name programs, tests and targets that are there, and can be pasted.
 func TestCommands(t *testing.T) {
-	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	makefile := read(t, "Makefile")
 	var targets []string
 	for _, m := range target.FindAllSubmatch(makefile, -1) {
 		targets = append(targets, string(m[1]))
 	}
 	commands := 0
 	for _, name := range pages(t) {
-		raw, err := os.ReadFile(filepath.Join(root, name))
-		if err != nil {
-			t.Fatal(err)
-		}
+		raw := read(t, name)
 		in := root
 		if strings.HasPrefix(name, "broker/") {
 			in = filepath.Join(root, filepath.Dir(name))

@@ -90,6 +90,16 @@ type source struct {
 	decls []ast.Decl
 }
 
+// read returns the content of a file, named from the root.
+func read(t *testing.T, name string) []byte {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
 func parse(file string) (*source, error) {
 	text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(file)))
 	if err != nil {
@@ -229,14 +239,8 @@ func compile(t *testing.T, programs map[string]string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mod, err := os.ReadFile(filepath.Join(root, "go.mod"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum, err := os.ReadFile(filepath.Join(root, "go.sum"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	mod := read(t, "go.mod")
+	sum := read(t, "go.sum")
 	dir := t.TempDir()
 	const module = "github.com/weir-go/weir"
 	mod = bytes.Replace(mod, []byte("module "+module+"\n"), []byte("module example.com/documents\n"), 1)
@@ -280,10 +284,7 @@ var (
 func TestLinks(t *testing.T) {
 	links := 0
 	for _, name := range documents(t) {
-		raw, err := os.ReadFile(filepath.Join(root, name))
-		if err != nil {
-			t.Fatal(err)
-		}
+		raw := read(t, name)
 		for _, m := range link.FindAllStringSubmatch(fenced.ReplaceAllString(string(raw), ""), -1) {
 			to, _, _ := strings.Cut(m[1], "#")
 			if to == "" || strings.Contains(to, "://") {
@@ -302,10 +303,7 @@ func TestLinks(t *testing.T) {
 
 // README.md is short enough to be read before lunch.
 func TestReadmeLength(t *testing.T) {
-	raw, err := os.ReadFile(filepath.Join(root, "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	raw := read(t, "README.md")
 	if got := bytes.Count(raw, []byte("\n")); got > 150 {
 		t.Errorf("README.md: got %d lines, want at most 150", got)
 	}

@@ -82,10 +82,7 @@ func says(t *testing.T, paths []string, name string) bool {
 
 // The map in CONTRIBUTING.md leads to files that are there, and to names that stand in them.
 func TestMap(t *testing.T) {
-	raw, err := os.ReadFile(filepath.Join(root, "CONTRIBUTING.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	raw := read(t, "CONTRIBUTING.md")
 	all, wrong := entriesOf(string(raw), func(name string) bool {
 		_, err := os.Stat(filepath.Join(root, filepath.FromSlash(name)))
 		return err == nil

@@ -2,8 +2,6 @@ package docs_test
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -12,10 +10,7 @@ import (
 // number returns what an expression finds in a file of the tree.
 func number(t *testing.T, file, expression string) string {
 	t.Helper()
-	raw, err := os.ReadFile(filepath.Join(root, file))
-	if err != nil {
-		t.Fatal(err)
-	}
+	raw := read(t, file)
 	m := regexp.MustCompile("(?m)" + expression).FindSubmatch(raw)
 	if m == nil {
 		t.Fatalf("%s: got no %q, want one", file, expression)
@@ -29,10 +24,7 @@ func TestVersions(t *testing.T) {
 	want := fmt.Sprintf("(%s, %s) and with grpc-go %s to %s",
 		number(t, "go.mod", `^go `+minor), number(t, "Makefile", `^NEWEST_GO\s*:= go`+minor),
 		number(t, "go.mod", `google\.golang\.org/grpc v`+minor), number(t, "tools/newest.mod", `google\.golang\.org/grpc v`+minor))
-	raw, err := os.ReadFile(filepath.Join(root, "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	raw := read(t, "README.md")
 	if !strings.Contains(string(raw), want) {
 		t.Errorf("README.md: got no %q, want the versions of go.mod, Makefile and tools/newest.mod", want)
 	}

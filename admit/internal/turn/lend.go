@@ -91,12 +91,17 @@ const (
 	long
 )
 
+// holdsLong reports whether a tenant holds its permits for long.
+func (t *Tenant) holdsLong(r Room) bool {
+	return t.usage.mean(r.Now, t.held) > time.Duration(r.Limit)*tenantGap
+}
+
 // classify returns the kind of a tenant when a call of it comes.
 func (q *Queue) classify(t *Tenant, r Room) kind {
 	switch {
 	case t.key == "":
 		return brief
-	case t.usage.mean(r.Now, t.held) > time.Duration(r.Limit)*tenantGap:
+	case t.holdsLong(r):
 		t.line.sawLong, t.line.longAt = true, r.Now
 		return long
 	case t.usage.ended == 0:
@@ -156,7 +161,7 @@ func (b *briefs) besides(key uint64, now time.Duration) bool {
 
 // noteBrief notes that a tenant returns a permit, if it returns its permits soon.
 func (q *Queue) noteBrief(t *Tenant, r Room) {
-	if t.key != "" && t.usage.mean(r.Now, t.held) <= time.Duration(r.Limit)*tenantGap {
+	if t.key != "" && !t.holdsLong(r) {
 		t.line.briefs.see(maphash.String(keys, t.key), r.Now)
 	}
 }
