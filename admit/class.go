@@ -34,7 +34,7 @@ const (
 	Background
 
 	// MaxClasses is the largest number of classes of a gate. Every Class is less.
-	MaxClasses = turn.MaxClasses
+	MaxClasses = 8
 )
 
 // String returns the default name of one of the first four classes, in lower case.

@@ -75,7 +75,10 @@ var errNoSettler = errors.New("broker: the message cannot be settled: got one th
 
 // A Disposition is the way of settling a message without having consumed it. The zero value
 // is [Requeue].
-type Disposition verdict
+type Disposition struct {
+	kind   Settlement
+	reason string // of a dead letter
+}
 
 // Requeue gives a message back to its queue, to be delivered again.
 func Requeue() Disposition { return Disposition{} }

@@ -78,28 +78,32 @@ func (*misuse) GRPCStatus() *status.Status {
 // domain is the domain of the ErrorInfo in a status.
 const domain = "weir"
 
-// A Reason names a violation of the protocol. It is the reason of the ErrorInfo in the status.
-// The set is closed.
+// A Reason says why a stream was ended. It is the reason of the ErrorInfo in the status. These
+// reasons say that the peer broke the protocol: InvalidDemand, DemandTooLarge, UnexpectedFrame,
+// VersionMismatch, CreditExceeded, BytesExceeded, MessageTooLarge, AfterTerminal, CountMismatch,
+// InvalidConsumed and ControlFlood. These say that the peer exceeded a time limit: HandshakeTimeout,
+// FirstRequestTimeout, CreditStarved and PeerStalled. BudgetExhausted says that this end has no room.
+// There are no others.
 type Reason string
 
 // The reasons. Each has one code.
 const (
-	InvalidDemand       Reason = "INVALID_DEMAND"
-	DemandTooLarge      Reason = "DEMAND_TOO_LARGE"
-	UnexpectedFrame     Reason = "UNEXPECTED_FRAME"
-	VersionMismatch     Reason = "VERSION"
-	CreditExceeded      Reason = "CREDIT_EXCEEDED"
-	BytesExceeded       Reason = "BYTES_EXCEEDED"
-	MessageTooLarge     Reason = "MESSAGE_TOO_LARGE"
-	AfterTerminal       Reason = "AFTER_TERMINAL"
-	CountMismatch       Reason = "COUNT_MISMATCH"
-	InvalidConsumed     Reason = "INVALID_CONSUMED"
-	ControlFlood        Reason = "CONTROL_FLOOD"
-	HandshakeTimeout    Reason = "HANDSHAKE_TIMEOUT"
-	FirstRequestTimeout Reason = "FIRST_REQUEST_TIMEOUT"
-	CreditStarved       Reason = "CREDIT_STARVED"
-	PeerStalled         Reason = "PEER_STALLED"
-	BudgetExhausted     Reason = "BUDGET_EXHAUSTED"
+	InvalidDemand       Reason = "INVALID_DEMAND"        // a Request or a bound with a number that is not allowed
+	DemandTooLarge      Reason = "DEMAND_TOO_LARGE"      // more demand than WithMaxPeerDemand allows
+	UnexpectedFrame     Reason = "UNEXPECTED_FRAME"      // a message that the handshake or the state does not allow
+	VersionMismatch     Reason = "VERSION"               // no common version, or a feature that is needed is missing
+	CreditExceeded      Reason = "CREDIT_EXCEEDED"       // an element that was not requested
+	BytesExceeded       Reason = "BYTES_EXCEEDED"        // an element beyond the byte window
+	MessageTooLarge     Reason = "MESSAGE_TOO_LARGE"     // an element larger than WithMaxMessageBytes allows
+	AfterTerminal       Reason = "AFTER_TERMINAL"        // a message after the end of its direction
+	CountMismatch       Reason = "COUNT_MISMATCH"        // another number of elements than the sender says, or no end
+	InvalidConsumed     Reason = "INVALID_CONSUMED"      // a report of elements that were not sent, or fewer than before
+	ControlFlood        Reason = "CONTROL_FLOOD"         // more control messages than the protocol allows
+	HandshakeTimeout    Reason = "HANDSHAKE_TIMEOUT"     // no Open in time; see WithHandshakeTimeout
+	FirstRequestTimeout Reason = "FIRST_REQUEST_TIMEOUT" // no first Request in time; see WithFirstRequestTimeout
+	CreditStarved       Reason = "CREDIT_STARVED"        // no demand for a Send in time; see WithSendStallTimeout
+	PeerStalled         Reason = "PEER_STALLED"          // no message and no heartbeat in time; see WithHeartbeat
+	BudgetExhausted     Reason = "BUDGET_EXHAUSTED"      // no room for one more stream in the Budget
 )
 
 // Code returns the gRPC code of violations with the reason r, or UNKNOWN if r is not a reason.

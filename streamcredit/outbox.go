@@ -9,9 +9,11 @@ import (
 	"github.com/weir-go/weir/streamcredit/internal/queue"
 )
 
-// A Policy says how an [Outbox] handles an element when it is full.
+// A Policy says how an [Outbox] handles an element when it is full: Block, DropOldest, DropNewest,
+// Latest or Fail. DefaultPolicy is one of them.
 type Policy uint8
 
+// The policies.
 const (
 	// DefaultPolicy is Block in an [Outbox] and DropOldest in a [Topic].
 	DefaultPolicy Policy = iota
@@ -19,7 +21,7 @@ const (
 	Block
 	// DropOldest drops the element that has waited longest.
 	DropOldest
-	// DropNewest drops the element that was to be put.
+	// DropNewest drops the new element.
 	DropNewest
 	// Latest keeps only the newest element, whatever the Capacity. It suits values that replace each
 	// other.

@@ -79,9 +79,11 @@ func (c *Config) validate(opts []Option) error {
 	return bad.Err(ErrConfig)
 }
 
-// A State says which calls a circuit sends.
+// A State says which calls a circuit sends: all if it is Closed, a few if it is HalfOpen, and
+// none if it is Open.
 type State uint8
 
+// The states.
 const (
 	// Closed sends all calls.
 	Closed State = iota

@@ -14,9 +14,11 @@ import (
 	"github.com/weir-go/weir/interceptors/internal/refusal"
 )
 
-// A Verdict is the health of a server as the end of a call shows it.
+// A Verdict is the health of a server as the end of a call shows it: Healthy, Unwell, or
+// Excluded if the call shows nothing.
 type Verdict uint8
 
+// The verdicts.
 const (
 	// Excluded shows nothing about the server. The call is not counted.
 	Excluded Verdict = iota

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// checkVisible returns the exported fields and functions of public packages that mention
+// checkVisible returns the exported types, fields and functions of public packages that mention
 // an unexported name of their package. A user cannot write such a type, and go doc does
 // not explain it.
 func checkVisible(t *testing.T, root fs.FS) (problems []string) {
@@ -94,28 +94,35 @@ func visit(d ast.Decl, f func(what string, e ast.Node)) {
 			if !ok || !ts.Name.IsExported() {
 				continue
 			}
-			if s, ok := ts.Type.(*ast.StructType); ok {
-				for _, field := range s.Fields.List {
-					for _, n := range field.Names {
-						if n.IsExported() {
-							f(ts.Name.Name+"."+n.Name, field.Type)
-						}
-					}
-				}
+			switch of := ts.Type.(type) {
+			case *ast.StructType:
+				visitMembers(ts.Name.Name, of.Fields, f)
+			case *ast.InterfaceType: // its unexported methods seal it
+				visitMembers(ts.Name.Name, of.Methods, f)
+			default:
+				f(ts.Name.Name, of)
 			}
 		}
 	}
 }
 
-// unnamedKinds are the packages to which checkKinds does not apply yet.
-var unnamedKinds = []string{"interceptors/...", "streamcredit/..."}
+// visitMembers calls f with the type of each exported field or method of a type.
+func visitMembers(of string, members *ast.FieldList, f func(what string, e ast.Node)) {
+	for _, m := range members.List {
+		for _, n := range m.Names {
+			if n.IsExported() {
+				f(of+"."+n.Name, m.Type)
+			}
+		}
+	}
+}
 
 // checkKinds returns the exported types with several constants whose comment does not name
 // each of them. go doc shows only the first constant of a group.
-func checkKinds(t *testing.T, root fs.FS, exempt []string) (problems []string) {
+func checkKinds(t *testing.T, root fs.FS) (problems []string) {
 	t.Helper()
 	for _, p := range packages(t, root) {
-		if !p.public() || p.generated() || anyMatches(exempt, p.dir) {
+		if !p.public() || p.generated() {
 			continue
 		}
 		docs, constants := map[string]string{}, map[string][]string{}
@@ -164,7 +171,7 @@ func kinds(g *ast.GenDecl, docs map[string]string, constants map[string][]string
 
 func TestVisible(t *testing.T) { report(t, checkVisible(t, tree())) }
 
-func TestKinds(t *testing.T) { report(t, checkKinds(t, tree(), unnamedKinds)) }
+func TestKinds(t *testing.T) { report(t, checkKinds(t, tree())) }
 
 func TestVisibleCheck(t *testing.T) {
 	const head = "package a\ntype t int\nconst n = 3\n"
@@ -178,6 +185,10 @@ func TestVisibleCheck(t *testing.T) {
 		"not exported":     {head + "type T struct {\nf [n]t\n}\nfunc f(t) {}\nfunc (t) M() t { return 0 }", nil},
 		"a parameter":      {head + "func F(a t) {}", []string{"F shows t"}},
 		"a result":         {head + "type T int\nfunc (T) M() (int, t) { return 0, 0 }", []string{"M shows t"}},
+		"a method":         {head + "type T interface {\nM() t\n}", []string{"T.M shows t"}},
+		"a sealed type":    {head + "type T interface {\nm(t)\n}", nil},
+		"another type":     {head + "type T t", []string{"T shows t"}},
+		"a function type":  {head + "type T func(t)", []string{"T shows t"}},
 		"a parameter name": {head + "type T struct {\nF func(t, n string)\n}\nfunc F(t int) {}", nil},
 		"another package":  {head + "import \"b\"\ntype T struct {\nF b.t\n}", nil},
 	} {
@@ -206,8 +217,7 @@ func TestKindsCheck(t *testing.T) {
 		"not exported": {"package a\ntype t int\nconst (\nA t = iota\nB\n)\n", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			files := map[string]string{"a/a.go": c.src, "b/a.go": "package b\ntype T int\n" + constants}
-			wantProblems(t, checkKinds(t, synthetic(files), []string{"b/..."}), c.want...)
+			wantProblems(t, checkKinds(t, synthetic(map[string]string{"a/a.go": c.src})), c.want...)
 		})
 	}
 }
