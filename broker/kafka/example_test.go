@@ -14,6 +14,19 @@ import (
 	"github.com/weir-go/weir/broker/kafka"
 )
 
+// consumeOrders pays for the orders until ctx ends. A payment is acknowledged when pay returns nil.
+func consumeOrders(ctx context.Context, seeds []string, pay func(ctx context.Context, order []byte) error) error {
+	source, err := kafka.Open(kafka.Config{
+		Seeds: seeds, Group: "payments", Topics: []string{"orders"},
+		DeadLetterTopic: "orders.dead",
+	}) // further arguments are options of franz-go, such as TLS, SASL, balancers and a logger
+	if err != nil {
+		return err
+	}
+	handle := func(ctx context.Context, m *broker.Message) error { return pay(ctx, m.Body) }
+	return broker.Consume(ctx, source, handle, broker.ConsumeConfig{Ordered: true})
+}
+
 // A consumer whose handlers run under a gate. The gate's room is the demand.
 func ExampleOpen() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -21,30 +34,23 @@ func ExampleOpen() {
 	addrs, stop := fakeKafka(ctx)
 	defer stop()
 
-	source, err := kafka.Open(kafka.Config{
-		Seeds: addrs, Group: "payments", Topics: []string{"orders"},
-		DeadLetterTopic: "orders.dead",
-	})
-	if err != nil {
-		log.Fatal(err)
-	}
 	var left atomic.Int64
 	left.Store(3)
-	handle := func(_ context.Context, m *broker.Message) error {
-		fmt.Printf("%s: %s\n", m.ID, m.Body)
+	pay := func(_ context.Context, order []byte) error {
+		fmt.Printf("%s\n", order)
 		if left.Add(-1) == 0 {
 			cancel() // a service does so on SIGTERM
 		}
-		return nil // acknowledges the message
+		return nil
 	}
-	// Consume returns when ctx has ended, the handlers have returned, and the group is left.
-	if err := broker.Consume(ctx, source, handle, broker.ConsumeConfig{}); err != nil {
+	// It returns when ctx has ended, the handlers have returned, and the group is left.
+	if err := consumeOrders(ctx, addrs, pay); err != nil {
 		log.Print(err)
 	}
 	// Unordered output:
-	// orders/0/0: book
-	// orders/0/1: lamp
-	// orders/0/2: chair
+	// book
+	// lamp
+	// chair
 }
 
 // fakeKafka starts a server in this process, with three orders.

@@ -13,32 +13,37 @@ import (
 	weirnats "github.com/weir-go/weir/broker/nats"
 )
 
-func Example() {
-	url, stop := exampleServer()
-	defer stop()
-
+// consume pays until ctx ends. A payment is acknowledged when pay returns nil.
+func consume(ctx context.Context, url string, pay func(ctx context.Context, m *broker.Message) error) error {
 	nc, err := nats.Connect(url, nats.MaxReconnects(-1))
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
-	defer nc.Close()
+	defer nc.Close() // after the source, which Consume closes
 	js, err := jetstream.New(nc)
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
 	source, err := weirnats.Open(ctx, js, weirnats.Config{
 		Stream: "PAYMENTS", Consumer: "gateway", DeadLetter: "dead.payments",
 	})
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
-	err = broker.Consume(ctx, source, func(_ context.Context, m *broker.Message) error {
+	return broker.Consume(ctx, source, pay, broker.ConsumeConfig{})
+}
+
+func Example() {
+	url, stop := exampleServer()
+	defer stop()
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	err := consume(ctx, url, func(_ context.Context, m *broker.Message) error {
 		fmt.Printf("%s: %s\n", m.Key, m.Body)
 		cancel() // one message is enough for an example
 		return nil
-	}, broker.ConsumeConfig{})
+	})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package redis_test
 
 import (
 	"context"
-	"fmt"
 	"log"
 	"os"
 	"os/signal"
@@ -13,9 +12,8 @@ import (
 	"github.com/weir-go/weir/broker/redis"
 )
 
-func Example() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
+// consume works on the jobs until ctx ends. A job is acknowledged when work returns nil.
+func consume(ctx context.Context, work func(ctx context.Context, job []byte) error) error {
 	source, err := redis.Open(redis.Config{
 		Redis:       goredis.UniversalOptions{Addrs: []string{"localhost:6379"}},
 		Stream:      "jobs",
@@ -23,13 +21,17 @@ func Example() {
 		DeadLetters: "jobs.dead",
 	})
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
-	err = broker.Consume(ctx, source, func(ctx context.Context, m *broker.Message) error {
-		fmt.Printf("%s, attempt %d\n", m.Body, m.Attempt)
-		return nil // acknowledges
-	}, broker.ConsumeConfig{})
-	if err != nil {
+	handle := func(ctx context.Context, m *broker.Message) error { return work(ctx, m.Body) }
+	return broker.Consume(ctx, source, handle, broker.ConsumeConfig{})
+}
+
+func Example() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	work := func(context.Context, []byte) error { return nil } // yours
+	if err := consume(ctx, work); err != nil {
 		log.Print(err)
 	}
 }

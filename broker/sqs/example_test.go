@@ -2,7 +2,6 @@ package sqs_test
 
 import (
 	"context"
-	"fmt"
 	"log"
 	"os"
 	"os/signal"
@@ -14,22 +13,24 @@ import (
 	"github.com/weir-go/weir/broker/sqs"
 )
 
-func Example() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	var cfg aws.Config // of config.LoadDefaultConfig
+// consume works on the jobs until ctx ends. A job is deleted when work returns nil.
+func consume(ctx context.Context, cfg aws.Config, work func(ctx context.Context, job []byte) error) error {
 	source, err := sqs.Open(sqs.Config{
-		Client:   awssqs.NewFromConfig(cfg),
+		Client:   awssqs.NewFromConfig(cfg), // cfg of config.LoadDefaultConfig
 		QueueURL: "https://sqs.eu-central-1.amazonaws.com/123456789012/jobs",
 	})
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
-	err = broker.Consume(ctx, source, func(ctx context.Context, m *broker.Message) error {
-		fmt.Printf("%s, attempt %d\n", m.Body, m.Attempt)
-		return nil // deletes
-	}, broker.ConsumeConfig{})
-	if err != nil {
+	handle := func(ctx context.Context, m *broker.Message) error { return work(ctx, m.Body) }
+	return broker.Consume(ctx, source, handle, broker.ConsumeConfig{})
+}
+
+func Example() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	work := func(context.Context, []byte) error { return nil } // yours
+	if err := consume(ctx, aws.Config{}, work); err != nil {
 		log.Print(err)
 	}
 }

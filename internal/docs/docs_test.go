@@ -2,7 +2,6 @@ package docs_test
 
 import (
 	"bytes"
-	"errors"
 	"flag"
 	"fmt"
 	"go/ast"
@@ -194,7 +193,7 @@ func want(note string) (code string, checked bool, err error) {
 // Each block is up to date with its example, or is a whole program.
 func TestBlocks(t *testing.T) {
 	programs := map[string]string{} // by where they stand
-	for _, name := range documents(t) {
+	for _, name := range pages(t) {
 		path := filepath.Join(root, name)
 		raw, err := os.ReadFile(path)
 		if err != nil {
@@ -271,33 +270,6 @@ func write(t *testing.T, name string, data []byte) {
 	}
 	if err := os.WriteFile(name, data, 0o644); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// link finds the target of a Markdown link, fenced a block of code.
-var (
-	link   = regexp.MustCompile(`\]\(([^)\s]+)\)`)
-	fenced = regexp.MustCompile("(?s)\n```.*?\n```\n")
-)
-
-// Links to files of the tree lead somewhere.
-func TestLinks(t *testing.T) {
-	links := 0
-	for _, name := range documents(t) {
-		raw := read(t, name)
-		for _, m := range link.FindAllStringSubmatch(fenced.ReplaceAllString(string(raw), ""), -1) {
-			to, _, _ := strings.Cut(m[1], "#")
-			if to == "" || strings.Contains(to, "://") {
-				continue
-			}
-			links++
-			if _, err := os.Stat(filepath.Join(root, filepath.Dir(name), to)); errors.Is(err, os.ErrNotExist) {
-				t.Errorf("%s: got a link to %s, which is not there", name, to)
-			}
-		}
-	}
-	if links == 0 {
-		t.Error("links: got none, want those of README.md")
 	}
 }
 
