@@ -14,7 +14,7 @@
 //
 // The adapters for brokers are modules of their own below this package. An adapter implements
 // [Fetcher] and [Settler], and [NewSource] does the rest. It counts demand, waits after errors,
-// extends messages, and gives back what is left at the end.
+// extends messages, and gives back the rest at the end.
 //
 // Delivery is at least once, so a handler may get the same message twice. You do not need this
 // package if your client library fetches one message at a time and one handler is enough.

@@ -64,7 +64,7 @@ func TestPagesAreComplete(t *testing.T) {
 			t.Fatal(err)
 		}
 		at := -1
-		for _, part := range []string{"Symptom.", "First command.", "What it means.", "What to change.", "What not to do."} {
+		for _, part := range []string{"Symptom.", "First command.", "Meaning.", "Change.", "Avoid."} {
 			found := bytes.Index(text, []byte("**"+part+"**"))
 			if found <= at {
 				t.Errorf("%s: got no %q in its place, want the five parts in order", p.name, part)

@@ -24,5 +24,5 @@
 // # Traces
 //
 // [Trace] adds an event to the span of a call that waited, was refused or gave up. [StarvedEvent] does so for
-// a stream whose sender waited for credit.
+// a stream when its sender has waited for credit.
 package otel

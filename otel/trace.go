@@ -13,7 +13,7 @@ import (
 )
 
 // Trace adds events to the spans of the calls that come to the gates. A call that was admitted after a wait gets
-// weir.wait, a refused call weir.refused, and a call whose caller gave up while it waited weir.left. The span is the
+// weir.wait, a refused call weir.refused, and a call that its caller gave up while it waited weir.left. The span is the
 // one in the context of Acquire, which is that of the RPC if the tracing of gRPC stands outside of the gate. A call
 // without a recorded span costs a look at its context. Trace adds hooks to each gate, which cannot be removed, so
 // call it once for a gate. The error names every gate that is nil or zero.

@@ -89,7 +89,7 @@ func (c *consumer) commit(ctx context.Context, leaving []*partition) error {
 	return errors.Join(errs...)
 }
 
-// progress returns what is to be committed.
+// progress returns the offsets to commit, and the mark of each partition.
 func (c *consumer) progress(leaving []*partition) (map[string]map[int32]kgo.EpochOffset, map[*partition]offsets.Mark) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -115,7 +115,7 @@ func (c *consumer) progress(leaving []*partition) (map[string]map[int32]kgo.Epoc
 	return upTo, sent
 }
 
-// store notes what the broker has stored, and returns what it has refused.
+// store notes the offsets that the broker has stored, and returns an error for the others.
 func (c *consumer) store(sent map[*partition]offsets.Mark, resp *kmsg.OffsetCommitResponse) error {
 	codes := map[place]int16{}
 	for _, t := range resp.Topics {

@@ -16,5 +16,5 @@
 // Kafka stores one offset for each partition, so an acknowledgement alone says little. A
 // record is finished when it was acknowledged or set aside. The source commits the offset
 // up to which every record is finished. After a crash, Kafka delivers the records above it
-// again, also those that were finished. [Config.MaxAhead] bounds how many these can be.
+// again, even if they were finished. [Config.MaxAhead] bounds how many these can be.
 package kafka

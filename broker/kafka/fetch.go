@@ -102,9 +102,9 @@ func (c *consumer) resumeLocked(p *partition) {
 
 func (p place) asMap() map[string][]int32 { return map[string][]int32{p.topic: {p.partition}} }
 
-// windowLocked sets the bytes of fetches that begin from now on to those of the records that
-// are missing, if n are wanted. Kafka sends whole batches and at least one. A
-// window of one byte, before anything is known and without demand, is one batch.
+// windowLocked sets the size of later fetches to the bytes of the records that are missing, if n
+// are wanted. Kafka sends whole batches and at least one. Without demand, and before the size
+// of a record is known, the window is one byte, which brings one batch.
 func (c *consumer) windowLocked(n int) {
 	missing := float64(n) - float64(c.client.BufferedFetchRecords())
 	window := int32(min(max(1, c.mean*missing), float64(c.config.MaxBytes)))
@@ -133,7 +133,7 @@ func (c *consumer) deliver(fetches kgo.Fetches) []*broker.Message {
 	return ms
 }
 
-// restart begins a new assignment of a partition whose log was cut and written anew. The
+// restart begins a new assignment of a partition after its log was cut and written anew. The
 // records of the old log cannot be acknowledged any more.
 func (c *consumer) restart(old *partition) *partition {
 	old.gone = true
@@ -147,8 +147,8 @@ func (c *consumer) restart(old *partition) *partition {
 const batchHeader = 61
 
 // OnFetchBatchRead implements kgo.HookFetchBatchRead. It learns the mean size of records as
-// the broker sends them, which is what the window of a fetch counts. It forgets a few large
-// records soon, since a window that is too large brings too many small ones.
+// the broker sends them, because the window of a fetch counts these bytes. It soon forgets a
+// few large records, since a window that is too large brings too many small ones.
 func (c *consumer) OnFetchBatchRead(_ kgo.BrokerMetadata, _ string, _ int32, batch kgo.FetchBatchMetrics) {
 	const up, down = 1.0 / 64, 1.0 / 8
 	if batch.NumRecords == 0 {
@@ -168,16 +168,16 @@ func (c *consumer) OnFetchBatchRead(_ kgo.BrokerMetadata, _ string, _ int32, bat
 	c.mean += (1 - math.Pow(1-change, records)) * (size - c.mean)
 }
 
-// permanent are errors that somebody must mend who changes the configuration of the service
-// or of the cluster.
+// permanent lists the errors that last until the configuration of the service or of the cluster
+// changes.
 var permanent = []error{
 	kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed,
 	kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.InvalidGroupID,
 	kerr.InconsistentGroupProtocol, kerr.FencedInstanceID, kerr.UnsupportedVersion, kgo.ErrClientClosed,
 }
 
-// failure returns the errors of a poll. The client repeats by itself what may succeed the
-// next time, and returns only the other errors.
+// failure returns the errors of a poll. The client itself repeats a request that may succeed
+// later, and returns only the other errors.
 func failure(fetches kgo.Fetches) error {
 	var errs []error
 	fetches.EachError(func(topic string, partition int32, err error) {

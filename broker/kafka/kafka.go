@@ -13,15 +13,14 @@ import (
 	"github.com/weir-go/weir/broker/kafka/internal/offsets"
 )
 
-// ErrRevoked is the error of a message whose partition has left this process. Kafka delivers
+// ErrRevoked is the error of a message after its partition has left this process. Kafka delivers
 // the message to the new owner of the partition. It wraps [broker.ErrSettled].
 var ErrRevoked = fmt.Errorf("kafka: the partition belongs to another consumer now: %w", broker.ErrSettled)
 
 // Open joins the consumer group and returns its source. It does not block and does not wait
 // for a connection. opts are further options of the client, such as TLS, SASL, balancers, a
-// logger, or timeouts of the group. Options of the same kind as those that the source needs
-// itself have no effect. These are offsets, commits, callbacks of partitions, and sizes of
-// fetches.
+// logger, or timeouts of the group. The source sets offsets, commits, callbacks of partitions
+// and sizes of fetches itself. Options for these have no effect.
 //
 // Close of the source commits, leaves the group and closes the client.
 func Open(config Config, opts ...kgo.Opt) (broker.Source, error) {

@@ -12,7 +12,7 @@ import (
 	"github.com/weir-go/weir/broker"
 )
 
-// The headers of a dead letter, beside those of the record itself.
+// The headers of a dead letter, in addition to the headers of the record.
 const (
 	HeaderReason    = "weir-reason"    // why it was set aside
 	HeaderTopic     = "weir-topic"     // where it came from

@@ -100,7 +100,7 @@ func shortest(is jetstream.ConsumerConfig) time.Duration {
 	return wait
 }
 
-// matches reports whether a subject is among those of a filter with wildcards.
+// matches reports whether a filter with wildcards includes a subject.
 func matches(filter, subject string) bool {
 	f, s := strings.Split(filter, "."), strings.Split(subject, ".")
 	for i, token := range f {

@@ -8,6 +8,6 @@
 //
 // Stream, consumer and the stream for dead letters must exist. [Open] checks the settings
 // of the consumer, and names each one that would lose messages or stall. The connection
-// belongs to the caller, who closes it after the source. Connect with
+// belongs to the caller. Close it after the source. Connect with
 // nats.MaxReconnects(-1), or a long outage ends the source.
 package nats

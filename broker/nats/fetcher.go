@@ -137,7 +137,7 @@ func (f *fetcher) diagnose(ctx context.Context, err error) error {
 	return err
 }
 
-// step takes messages that have arrived. If there are none, it asks for what is missing.
+// step takes messages that have arrived. If there are none, it asks for the missing ones.
 func (f *fetcher) step(n int) ([]*broker.Message, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -52,7 +52,7 @@ func (f *fetcher) dropLocked() {
 	f.inbox = nil
 }
 
-// receive takes what the server sends. The client calls it for one message after the other.
+// receive takes a message from the server. The client calls it for one message after the other.
 func (in *inbox) receive(msg *nats.Msg) {
 	f := in.f
 	f.mu.Lock()

@@ -9,7 +9,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// The headers of a dead letter, beside those of the message itself.
+// The headers of a dead letter, in addition to the headers of the message.
 const (
 	HeaderReason     = "weir-reason"      // why it was set aside
 	HeaderQueue      = "weir-queue"       // where it came from
@@ -59,8 +59,8 @@ func (p *publisher) publish(ctx context.Context, d *delivery, reason string) err
 	return fmt.Errorf("rabbitmq: dead letter of queue %q: %w", p.cfg.Queue, err)
 }
 
-// attempt publishes once. After an error that leaves open what the broker has done, it
-// ends the connection.
+// attempt publishes once. It ends the connection after an error that does not tell whether the
+// broker has the message.
 func (p *publisher) attempt(ctx context.Context, d *delivery, reason string) error {
 	if err := p.open(ctx); err != nil {
 		return err
@@ -172,8 +172,8 @@ func (p *publisher) close() {
 	<-p.turn
 }
 
-// letter copies a message. It leaves out what would send the copy elsewhere, end it early
-// or have it refused.
+// letter copies a message. It leaves out the headers and properties that would send the copy
+// elsewhere, end it early or have it refused.
 func letter(d *delivery, queue, reason string) amqp.Publishing {
 	o := &d.original
 	headers := maps.Clone(o.Headers)

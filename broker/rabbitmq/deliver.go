@@ -46,9 +46,8 @@ func (s *subscription) receive(c *consumer, deliveries <-chan amqp.Delivery) {
 
 var errCanceled = errors.New("the broker has canceled the consumer")
 
-// returnSkipped gives back deliveries that the client has dropped. It drops those that
-// arrive for a consumer after its end. The broker numbers the deliveries of a channel
-// without gaps.
+// returnSkipped gives back deliveries that the client has dropped, because they arrived after the
+// end of their consumer. The broker numbers the deliveries of a channel without gaps.
 func (s *subscription) returnSkipped(current *session, tag uint64) {
 	for current.lastTag++; current.lastTag < tag; current.lastTag++ {
 		if current.ch.Nack(current.lastTag, false, true) != nil {

@@ -15,8 +15,8 @@
 //
 // RabbitMQ sends messages by itself. The prefetch count of a consumer bounds the number of
 // messages that are unacknowledged, and each acknowledgement lets the broker send another
-// one. The count is fixed when the consumer starts. So the source starts a consumer whose
-// prefetch count is the demand.
+// one. The count is fixed when the consumer starts. So the source starts a consumer with
+// the demand as its prefetch count.
 //
 // A program that requests the next message and then acknowledges the last one keeps the
 // demand level, and the consumer runs on. If an acknowledgement would let the broker send

@@ -52,7 +52,7 @@ func (s *subscription) drive() {
 	}
 }
 
-// nextLocked decides what to do.
+// nextLocked returns the next step.
 func (s *subscription) nextLocked() step {
 	ticked := s.ticked
 	s.ticked = false
@@ -209,8 +209,8 @@ func (s *subscription) prove(current *session) error {
 	return s.call(current, func() error { return current.ch.Qos(1, 0, false) })
 }
 
-// consume starts a consumer whose prefetch count is the demand that no other message takes
-// up. It cancels the running one first.
+// consume starts a consumer for the demand that no other message takes up. It cancels the
+// running one first.
 func (s *subscription) consume(current *session) error {
 	if running, err := s.retire(current); running || err != nil {
 		return err
@@ -277,7 +277,7 @@ func (s *subscription) lose(current *session, err error) {
 }
 
 // leave ends the session and the publisher's connection. A graceful end lets the broker
-// read what was sent.
+// read all that was sent.
 func (s *subscription) leave() {
 	s.mu.Lock()
 	current := s.session

@@ -8,7 +8,7 @@ import (
 	"github.com/weir-go/weir/broker"
 )
 
-// ErrLost is the error of a message whose connection was lost before the broker knew of its
+// ErrLost is the error of a message if its connection was lost before the broker knew of the
 // settlement. The broker delivers it again. It wraps [broker.ErrSettled].
 var ErrLost = fmt.Errorf("rabbitmq: the connection of the message is lost: %w", broker.ErrSettled)
 

@@ -22,8 +22,8 @@ type ack struct {
 	n  int64 // how many Redis has acknowledged, 0 or 1
 }
 
-// ack acknowledges an entry, together with those of others, and returns how many Redis has
-// acknowledged.
+// ack acknowledges an entry, together with the entries of other calls. It returns 1 if Redis has
+// acknowledged the entry, and otherwise 0.
 func (f *fetcher) ack(ctx context.Context, id string) (int64, error) {
 	one := &ack{id: id}
 	if err := f.acks.Do(ctx, one); err != nil {

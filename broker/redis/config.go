@@ -18,7 +18,7 @@ import (
 const (
 	// prefix begins the names of consumers that Open makes up.
 	prefix = "weir-"
-	// givenBack is the consumer that owns the entries that nobody works on.
+	// givenBack is the consumer that owns the entries on which no process works.
 	givenBack = "weir-given-back"
 	// longIdle is the idle time that entries get when they are given back. Each consumer
 	// may take them over at once, because no AckTimeout is longer.
@@ -58,8 +58,8 @@ type Config struct {
 	// of a group should have the same. The default is 1 min, the smallest value 100 ms, the
 	// largest 24 h.
 	AckTimeout time.Duration
-	// Poll is the time after which a source looks again for entries to take over, those of
-	// dead consumers and those that others gave back. New entries arrive at once. An idle
+	// Poll is the time after which a source looks again for entries to take over, from dead
+	// consumers and from consumers that gave them back. New entries arrive at once. An idle
 	// source sends two commands in each Poll. The default is 1 s, the smallest value 10 ms,
 	// the largest 1 min.
 	Poll time.Duration

@@ -15,7 +15,7 @@ import (
 	"github.com/weir-go/weir/broker/internal/batch"
 )
 
-// What claimScript does with orphans.
+// The ways in which claimScript handles orphans.
 const (
 	leave = "leave"
 	count = "count" // a process with this name died with them

@@ -8,10 +8,10 @@ import goredis "github.com/redis/go-redis/v9"
 // claimScript takes over pending entries: of other consumers if they were idle for ARGV[3]
 // milliseconds, and orphans. An orphan belongs to this consumer, which does not know it,
 // because a reply was lost or because it is the second of its name. ARGV[4] bounds the
-// number, and ARGV[5] is the ID to begin with. ARGV[6] says what becomes of orphans: "leave"
-// them, "count" another delivery of them, or "keep" their count. ARGV[7] and more are the
-// entries of this consumer that it does know. One call looks at 1,000 pending entries at
-// most. It returns where to go on, the number of trimmed entries, and the entries.
+// number, and ARGV[5] is the ID to begin with. ARGV[6] is "leave" to leave orphans alone,
+// "count" to count another delivery of them, or "keep" to keep their count. ARGV[7] and more
+// are the entries of this consumer that it does know. One call looks at 1,000 pending entries
+// at most. It returns the ID to go on with, the number of trimmed entries, and the entries.
 //
 //nolint:dupword // Lua
 var claimScript = goredis.NewScript(`
@@ -42,7 +42,7 @@ end
 return {from, trimmed, got}
 `)
 
-// What the scripts for one entry return.
+// The results of the scripts for one entry.
 const (
 	notPending = 0 // the entry does not belong to this consumer any more
 	done       = 1
@@ -105,8 +105,8 @@ redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
 return 0
 `)
 
-// sweepScript deletes the consumers whose names begin with ARGV[2], which have no entries
-// and were idle for ARGV[3] milliseconds. Each process that crashed has left one.
+// sweepScript deletes the consumers with the prefix ARGV[2] that have no entries and were idle for
+// ARGV[3] milliseconds. Each process that crashed has left one.
 //
 //nolint:dupword // Lua
 var sweepScript = goredis.NewScript(`

@@ -18,6 +18,8 @@ import (
 //
 //nolint:lll // the signatures of the client
 type API interface {
+	// ReceiveMessage and the next ones, which are DeleteMessageBatch, ChangeMessageVisibilityBatch,
+	// SendMessage, GetQueueAttributes and GetQueueUrl, are methods of the client.
 	ReceiveMessage(ctx context.Context, in *awssqs.ReceiveMessageInput, options ...func(*awssqs.Options)) (*awssqs.ReceiveMessageOutput, error)
 	DeleteMessageBatch(ctx context.Context, in *awssqs.DeleteMessageBatchInput, options ...func(*awssqs.Options)) (*awssqs.DeleteMessageBatchOutput, error)
 	ChangeMessageVisibilityBatch(ctx context.Context, in *awssqs.ChangeMessageVisibilityBatchInput, options ...func(*awssqs.Options)) (*awssqs.ChangeMessageVisibilityBatchOutput, error)
@@ -36,8 +38,8 @@ var ErrConfig = errors.New("sqs: invalid configuration")
 type Config struct {
 	// Client is the client of SQS. The source does not close it.
 	Client API
-	// QueueURL is the address of the queue. A queue whose name ends in ".fifo" is read in
-	// order.
+	// QueueURL is the address of the queue. A queue with a name that ends in ".fifo" is
+	// read in order.
 	QueueURL string
 
 	// Visibility is the time for which SQS hides a received message from others. The source

@@ -40,7 +40,7 @@ type fetcher struct {
 	asked    int   // messages that the running requests may return
 	running  int   // requests
 	parallel int   // requests that may run at the same time
-	leaving  bool  // nobody will take what the running requests return
+	leaving  bool  // no caller will take the results of the running requests
 }
 
 var _ broker.Fetcher = (*fetcher)(nil)
@@ -69,7 +69,7 @@ func (f *fetcher) Fetch(ctx context.Context, n int) ([]*broker.Message, error) {
 	}
 }
 
-// step returns what Fetch has to return, or false after it has seen to it that requests are
+// step returns the results of Fetch and true, or false after it has made sure that requests are
 // under way. An error is returned when no request is under way any more, so that no message
 // waits during the delay that follows.
 func (f *fetcher) step(ctx context.Context, n int) (messages []*broker.Message, done bool, err error) {
@@ -186,7 +186,7 @@ func withoutRetry(o *awssqs.Options) { o.Retryer = aws.NopRetryer{} }
 func wholeSeconds(d time.Duration) int32 { return int32(d / time.Second) }
 
 // Close implements broker.Fetcher. It waits for the requests that are under way. If ctx ends
-// first, they go on, and give back what they receive.
+// first, they go on, and give back the messages that they receive.
 func (f *fetcher) Close(ctx context.Context) error {
 	f.mu.Lock()
 	f.leaving = true

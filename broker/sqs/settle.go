@@ -89,7 +89,7 @@ func (r *receipt) DeadLetter(ctx context.Context, reason string) error {
 	return r.Ack(ctx)
 }
 
-// Delays between two tries of a settlement, which come after those of the client.
+// Delays between two tries of a settlement. The tries of the client itself come before.
 const (
 	minRetry = 50 * time.Millisecond
 	maxRetry = 2 * time.Second
@@ -131,7 +131,7 @@ type change struct {
 	seconds int32
 }
 
-// delete sends a batch of receipts whose messages were consumed.
+// delete sends the receipts of a batch of consumed messages.
 func (f *fetcher) delete(ctx context.Context, handles []string) []error {
 	in := &awssqs.DeleteMessageBatchInput{QueueUrl: &f.QueueURL}
 	for i := range handles {

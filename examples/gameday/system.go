@@ -39,7 +39,7 @@ func sockets() (net.Listener, []grpc.DialOption, error) {
 }
 
 const (
-	// permits is the fixed limit of the storefront, whose calls take as long as payments does.
+	// permits is the fixed limit of the storefront. Its calls take as long as payments does.
 	permits = 48
 	// budget is the memory that the process may use.
 	budget = 256 << 20

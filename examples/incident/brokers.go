@@ -24,7 +24,7 @@ type kind struct {
 	// title is the broker's name for people.
 	title string
 	load
-	// missing returns an error that says how to install what serve needs.
+	// missing returns an error that says how to install the programs for serve.
 	missing func() error
 	// serve starts a server. It gives up when ctx ends. It runs in a process of its own,
 	// which calls stop before it ends.
@@ -51,7 +51,7 @@ var usualLoad = load{size: 32 << 10, memory: 80 * mib}
 type server interface {
 	// publish stores payments for both consumers.
 	publish(ctx context.Context, payments [][]byte) error
-	// backlog returns what the server has for a consumer.
+	// backlog returns the messages that the server has for a consumer.
 	backlog(ctx context.Context, consumer string) (backlog, error)
 	close()
 }

@@ -30,7 +30,7 @@ func serveKafka(context.Context) (string, func(), error) {
 }
 
 // bareKafka is the consumer of the incident. It puts the records that it polls into a queue
-// without a bound. The client commits what was polled, once a second.
+// without a bound. Once a second the client commits the records that it has polled.
 func bareKafka(addr string, pay func([]byte)) error {
 	client, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.ConsumerGroup(roleBare), kgo.ConsumeTopics(topic),
 		kgo.AutoCommitInterval(time.Second))

@@ -30,8 +30,8 @@ func launch(dir, name string, args, env []string) (*launched, error) {
 		return nil, err
 	}
 	cmd := exec.CommandContext(context.Background(), name, args...) //nolint:gosec // the callers name the programs
-	// With a writer that is no file, Wait waits for all processes that have the output, and
-	// so for those that the program has started.
+	// With a writer that is no file, Wait waits for all processes that have the output. These
+	// include the children of the program.
 	output := struct{ io.Writer }{out}
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = dir, output, output, endTime
 	cmd.Env = append(os.Environ(), env...)

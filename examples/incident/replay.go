@@ -21,7 +21,7 @@ const (
 	sampling = 200 * time.Millisecond
 )
 
-// A plan says what happens when, counted from the beginning.
+// A plan has the times of the events, counted from the beginning.
 type plan struct {
 	troubleFrom, troubleTo time.Duration
 	produceTo              time.Duration

@@ -31,13 +31,28 @@ type pkg struct {
 // constraints, by directory. Modules inside the module are not part of it.
 func packages(t *testing.T, root fs.FS) []*pkg {
 	t.Helper()
+	return walk(t, root, func(dir string) bool {
+		_, err := fs.Stat(root, path.Join(dir, "go.mod"))
+		return err == nil
+	})
+}
+
+// packagesEverywhere returns the packages of the library, and those of the modules beside it.
+func packagesEverywhere(t *testing.T, root fs.FS) []*pkg {
+	t.Helper()
+	return walk(t, root, func(dir string) bool { return path.Base(dir) == "node_modules" })
+}
+
+// walk returns the packages in root, without the directories that skip names.
+func walk(t *testing.T, root fs.FS, skip func(dir string) bool) []*pkg {
+	t.Helper()
 	byDir := map[string]*pkg{}
 	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		if d.IsDir() {
-			return enter(root, name)
+			return enter(name, skip)
 		}
 		if path.Ext(name) != ".go" {
 			return nil
@@ -60,7 +75,7 @@ func packages(t *testing.T, root fs.FS) []*pkg {
 }
 
 // enter says, as a directory is come to, whether the go command looks into it too.
-func enter(root fs.FS, dir string) error {
+func enter(dir string, skip func(dir string) bool) error {
 	if dir == "." {
 		return nil
 	}
@@ -68,7 +83,7 @@ func enter(root fs.FS, dir string) error {
 	if base == "testdata" || strings.HasPrefix(base, ".") || strings.HasPrefix(base, "_") {
 		return fs.SkipDir
 	}
-	if _, err := fs.Stat(root, path.Join(dir, "go.mod")); err == nil {
+	if skip(dir) {
 		return fs.SkipDir
 	}
 	return nil

@@ -135,7 +135,7 @@ func mentions(text, name string) bool {
 func checkDocs(t *testing.T, root fs.FS) (problems []string, exported map[string]int) {
 	t.Helper()
 	exported = map[string]int{}
-	for _, p := range packages(t, root) {
+	for _, p := range packagesEverywhere(t, root) {
 		if !p.public() {
 			continue
 		}

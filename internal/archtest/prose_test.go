@@ -228,7 +228,7 @@ func readProse(t *testing.T, root fs.FS) map[string]*prose {
 		}
 		return parts[top]
 	}
-	for _, p := range packages(t, root) {
+	for _, p := range packagesEverywhere(t, root) {
 		for _, name := range slices.Sorted(maps.Keys(p.files)) {
 			if !ast.IsGenerated(p.files[name]) {
 				part(name).goFile(p, p.files[name], readFile(t, root, name))
@@ -245,7 +245,7 @@ func readProse(t *testing.T, root fs.FS) map[string]*prose {
 		switch {
 		case path.Ext(name) == ".proto":
 			part(name).protoFile(name, readFile(t, root, name))
-		case name == "README.md", name == "DESIGN.md", path.Ext(name) == ".md" && strings.HasPrefix(name, "docs/"):
+		case path.Ext(name) == ".md" && name != "CHANGELOG.md" && !strings.HasPrefix(name, "tools/"):
 			part(name).document(name, readFile(t, root, name))
 		}
 		return nil
@@ -344,6 +344,16 @@ func TestProseCheck(t *testing.T) {
 			wantProblems(t, checkProse(t, synthetic(map[string]string{c.file: c.text}), nil), c.want...)
 		})
 	}
+}
+
+// Modules beside the library, and their pages, are part of the tree.
+func TestProseOfModules(t *testing.T) {
+	const vague = "// What is. Who is.\n"
+	files := map[string]string{
+		"a/b/go.mod": "module b\n", "a/b/b.go": vague + "package b\n", "a/b/README.md": "What is. Who is.\n",
+		"c/node_modules/d/d.go": vague + "package d\n", "CHANGELOG.md": "What is. Who is.\n",
+	}
+	wantProblems(t, checkProse(t, synthetic(files), nil), "a: 4 vague")
 }
 
 func TestProseCeilings(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 // not explain it.
 func checkVisible(t *testing.T, root fs.FS) (problems []string) {
 	t.Helper()
-	for _, p := range packages(t, root) {
+	for _, p := range packagesEverywhere(t, root) {
 		if !p.public() || p.generated() {
 			continue
 		}
@@ -121,7 +121,7 @@ func visitMembers(of string, members *ast.FieldList, f func(what string, e ast.N
 // each of them. go doc shows only the first constant of a group.
 func checkKinds(t *testing.T, root fs.FS) (problems []string) {
 	t.Helper()
-	for _, p := range packages(t, root) {
+	for _, p := range packagesEverywhere(t, root) {
 		if !p.public() || p.generated() {
 			continue
 		}

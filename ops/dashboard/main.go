@@ -33,7 +33,7 @@ func write(w io.Writer) error {
 	return err
 }
 
-// build returns the dashboard: one row for each part of weir, and the panels in the order in which to look at them.
+// build returns the dashboard. It has a row for each part of weir, with the panels in the order of their use.
 func build() (dashboard.Dashboard, error) {
 	b := dashboard.NewDashboardBuilder("weir").
 		Uid("weir").

@@ -10,7 +10,7 @@ const (
 	Dependency = "dependency"
 	// Unread answers: 1,000 clients ask for 1 MiB each and do not read it.
 	Unread = "unread"
-	// Streams: 256 bidirectional streams that nobody reads, beside calls.
+	// Streams: 256 bidirectional streams without a reader, beside calls.
 	Streams = "streams"
 	// Uneven requests: 1 % of them have 8 MiB, and these hang.
 	Uneven = "uneven"

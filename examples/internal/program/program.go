@@ -1,4 +1,4 @@
-// Package program has what the main functions of the examples share.
+// Package program has the common part of the main functions of the examples.
 package program
 
 import (

@@ -1,4 +1,4 @@
-// Package window is the arithmetic of a consumer whose prefetch count follows the demand.
+// Package window is the arithmetic of a consumer with a prefetch count that follows the demand.
 // It has no lock, no clock and no connection.
 package window
 
@@ -31,7 +31,7 @@ type Window struct {
 	want     int // requested and not settled
 	prefetch int // of the running consumer; 0 without
 	active   int // deliveries of the running consumer that are not settled
-	settling int // of these, the ones whose settlement is being written
+	settling int // of these, the ones with a settlement that is being written
 	orphans  int
 	unproven int
 	stale    int
@@ -104,13 +104,13 @@ func (w *Window) settled() {
 func (w *Window) Prove(n int) { w.unproven -= n }
 
 // Cancel notes that the consumer was canceled. Its unsettled deliveries become orphans,
-// also those whose settlement has begun.
+// even if their settlement has begun.
 func (w *Window) Cancel() {
 	w.orphans += w.active
 	w.prefetch, w.active, w.settling = 0, 0, 0
 }
 
-// Lose notes that the channel is lost. The broker takes all its messages back. Those in the
+// Lose notes that the channel is lost. The broker takes all its messages back. The ones in the
 // buffer are forgotten, and the others are still held.
 func (w *Window) Lose(buffered int) {
 	w.stale += w.active + w.orphans - buffered
