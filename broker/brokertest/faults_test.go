@@ -22,6 +22,7 @@ type faults struct {
 	source         func(*wireClient, broker.Source) broker.Source
 	message        func(*broker.Message)
 	keepConnection bool
+	patient        bool
 	pollWait       time.Duration
 }
 
@@ -164,7 +165,7 @@ var rows = []row{
 	{"counts no further attempt", faults{message: func(m *broker.Message) { m.Attempt = 1 }}, []string{"requeue"}, "attempt = 1"},
 	{"ignores a dead letter", faults{settler: func(_ *wireClient, s broker.Settler) broker.Settler {
 		return settling{Settler: s, dead: func(ctx context.Context, _ string) error { return s.Ack(ctx) }}
-	}}, []string{"poison"}, "dead letters = []"},
+	}}, []string{"poison", "panic"}, "dead letters = []"},
 	{"requeues a dead letter", faults{settler: func(_ *wireClient, s broker.Settler) broker.Settler {
 		return settling{Settler: s, dead: func(ctx context.Context, _ string) error { return s.Requeue(ctx) }}
 	}}, []string{"poison"}, ""},
@@ -302,6 +303,7 @@ var rows = []row{
 			return msgs, err
 		}}
 	}}, []string{"cut", "stall", "refuse", "restart"}, ""},
+	{"waits for a silent connection for ever", faults{patient: true}, []string{"forget"}, "none has arrived"},
 	{"gives up when the server is silent", faults{fetcher: func(w *wireClient) broker.Fetcher {
 		return fetching{w, func(ctx context.Context, n int) ([]*broker.Message, error) {
 			late := time.AfterFunc(3*time.Second, func() {

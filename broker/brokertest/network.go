@@ -64,6 +64,16 @@ func checkFreeze(tr *trial) {
 	})
 }
 
+// checkForget lets the network forget the connections, which stay open and silent.
+func checkForget(tr *trial) {
+	forgets := 0
+	tr.faulty(func() {
+		if forgets++; forgets == 1 { // a client may need its whole patience to notice
+			tr.proxy.Forget()
+		}
+	})
+}
+
 // checkRefuse lets the server be out of reach for a while.
 func checkRefuse(tr *trial) {
 	tr.faulty(func() {

@@ -39,6 +39,7 @@ type pair struct {
 	client, server net.Conn
 	once           sync.Once
 	gone           chan struct{} // closed by close
+	forgotten      atomic.Bool   // passes nothing on any more
 }
 
 func (p *pair) close() {
@@ -93,6 +94,16 @@ func (p *Proxy) Cut() {
 	}
 }
 
+// Forget passes nothing on any more on the connections that are open now, as a firewall
+// does that has forgotten them. Neither end hears of it. New connections are passed on.
+func (p *Proxy) Forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for pair := range p.pairs {
+		pair.forgotten.Store(true)
+	}
+}
+
 // Connections returns how many connections are open.
 func (p *Proxy) Connections() int {
 	p.mu.Lock()
@@ -126,7 +137,7 @@ func (p *Proxy) gate(pair *pair) bool {
 		p.mu.Lock()
 		m, moved := p.mode, p.moved
 		p.mu.Unlock()
-		if m != hold {
+		if m != hold && !pair.forgotten.Load() {
 			return m == pass
 		}
 		select {

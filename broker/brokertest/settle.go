@@ -2,11 +2,15 @@ package brokertest
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/weir-go/weir/broker"
 )
@@ -234,6 +238,44 @@ func checkPoison(tr *trial) {
 	}
 	if n := tries[bodies[1]]; n != attempts {
 		tr.errorf("the poison message was delivered %d times, want %d", n, attempts)
+	}
+}
+
+// checkPanic consumes with a handler that panics for one of the messages.
+func checkPanic(tr *trial) {
+	const attempts, reason = 3, "division by zero"
+	bodies := tr.publish(6)
+	tries := map[string]int{}
+	ctx, stop := context.WithCancel(tr.ctx)
+	defer stop()
+	c := tr.open("worker")
+	consumed := make(chan error, 1)
+	go func() {
+		consumed <- broker.Consume(ctx, c.source, func(_ context.Context, m *broker.Message) error {
+			tr.mu.Lock()
+			tries[string(m.Body)]++
+			tr.mu.Unlock()
+			if string(m.Body) == bodies[2] {
+				panic(reason)
+			}
+			tr.noteConsumed(m.Body)
+			return nil
+		}, broker.ConsumeConfig{MaxAttempts: attempts, RetryDelay: time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
+	}()
+	tr.consumedUntil(1)
+	tr.empty()
+	stop()
+	tr.must("consume", tr.receive(consumed))
+	dead, err := tr.server.DeadLetters(tr.ctx, tr.queue)
+	tr.must("read the dead letters", err)
+	if len(dead) != 1 || string(dead[0].Body) != bodies[2] || !strings.Contains(dead[0].Reason, reason) {
+		tr.errorf("dead letters = %q, want %q with the reason %q", dead, bodies[2], reason)
+	}
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	// A broker may count more deliveries than there were.
+	if n := tries[bodies[2]]; n < 2 || n > attempts {
+		tr.failures = append(tr.failures, fmt.Errorf("the message was tried %d times, want 2 to %d", n, attempts))
 	}
 }
 

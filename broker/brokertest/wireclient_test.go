@@ -25,6 +25,9 @@ type wireClient struct {
 // pollWait is how long the server holds a Fetch of an empty queue.
 const pollWait = time.Second
 
+// silent is how long an answer may be late before the connection is given up.
+const silent = 8 * time.Second
+
 // openWire returns the source of an adapter with the given faults.
 func openWire(_ context.Context, c brokertest.Consumer, f faults) (broker.Source, error) {
 	w := &wireClient{consumer: c, faults: f}
@@ -75,6 +78,10 @@ func (w *wireClient) Fetch(ctx context.Context, n int) ([]*broker.Message, error
 		wait = w.faults.pollWait
 	}
 	var got []WireMessage
+	if !w.faults.patient {
+		late := time.AfterFunc(wait+silent, func() { w.lost(c) })
+		defer late.Stop()
+	}
 	call := c.Go("Wire.Fetch", WireFetch{Queue: w.consumer.Queue, N: n, Wait: wait}, &got, make(chan *rpc.Call, 1))
 	select {
 	case <-call.Done:

@@ -110,3 +110,15 @@ func (c *cluster) kick(t testing.TB) {
 		return resp, nil, true
 	})
 }
+
+// deleteTopic deletes the topic of the tests with its records.
+func (c *cluster) deleteTopic(t testing.TB) {
+	t.Helper()
+	named := kmsg.NewDeleteTopicsRequestTopic()
+	named.Topic = kmsg.StringPtr(topic)
+	req := kmsg.NewDeleteTopicsRequest()
+	req.TopicNames, req.Topics = []string{topic}, []kmsg.DeleteTopicsRequestTopic{named}
+	if _, err := req.RequestWith(t.Context(), c.client(t)); err != nil {
+		t.Fatalf("delete the topic: %v", err)
+	}
+}

@@ -55,7 +55,9 @@ func openThrough(_ context.Context, c brokertest.Consumer) (broker.Source, error
 	source, flush, err := kafka.OpenFlushed(kafka.Config{
 		Seeds: []string{c.Addr}, Group: c.Queue, Topics: []string{c.Queue}, DeadLetterTopic: deadOf(c.Queue),
 		MaxBytes: c.ByteWindow, CommitInterval: time.Millisecond,
-	}, kgo.ClientID(c.Name), kgo.Dialer(dial), kgo.SessionTimeout(3*time.Second), kgo.HeartbeatInterval(time.Second))
+	}, kgo.ClientID(c.Name), kgo.Dialer(dial), kgo.SessionTimeout(3*time.Second), kgo.HeartbeatInterval(time.Second),
+		// A join on a connection that has gone silent takes the sum of these.
+		kgo.RebalanceTimeout(4*time.Second), kgo.RequestTimeoutOverhead(4*time.Second))
 	if err != nil {
 		return nil, err
 	}

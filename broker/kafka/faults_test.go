@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -123,4 +124,51 @@ func TestPermanentError(t *testing.T) {
 			t.Errorf("Next = %v, want ErrPermanent and the reason", err)
 		}
 	})
+}
+
+// A source whose topic is deleted ends, also if a topic with that name is made again. A
+// new source reads that one.
+func TestTopicIsDeleted(t *testing.T) {
+	for name, again := range map[string]bool{"for good": false, "and made again": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := start(t, 1, kfakeTopic(1))
+				c.produce(t, true, records(0, 3)...)
+				source := c.open(t, kafka.Config{})
+				ms := take(t, source, 3)
+				ack(t, ms[0])
+				time.Sleep(time.Second)
+				c.deleteTopic(t)
+				if again {
+					if err := c.CreateTopic(topic, 1, nil); err != nil {
+						t.Fatal(err)
+					}
+					c.produce(t, true, records(0, 2)...)
+				}
+				source.Request(1)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				_, err := source.Next(ctx)
+				if !errors.Is(err, broker.ErrPermanent) || !strings.Contains(err.Error(), topic+"/0: ") || !strings.Contains(err.Error(), "deleted") {
+					t.Errorf("Next = %v, want ErrPermanent, the partition and that the topic was deleted", err)
+				}
+				for _, m := range ms[1:] {
+					if err := m.Ack(t.Context()); !errors.Is(err, kafka.ErrRevoked) {
+						t.Errorf("Ack of %s = %v, want ErrRevoked", m.ID, err)
+					}
+				}
+				stop(t, source)
+				if !again {
+					return
+				}
+				fresh := take(t, c.open(t, kafka.Config{}), 2)
+				for i, m := range fresh {
+					if got, want := string(m.Body), string(records(0, 2)[i].Value); got != want {
+						t.Errorf("message %d of the new topic = %q, want %q", i, got, want)
+					}
+				}
+				ack(t, fresh...)
+			})
+		})
+	}
 }

@@ -23,7 +23,8 @@ func (c *consumer) Fetch(ctx context.Context, n int) ([]*broker.Message, error) 
 	}
 	fetches := c.poll(poll, n)
 	defer c.client.AllowRebalance()
-	return c.deliver(fetches), failure(fetches)
+	messages := c.deliver(fetches)
+	return messages, c.failure(fetches)
 }
 
 // poll waits for records and returns up to n. The client begins the next fetch as soon as
@@ -168,19 +169,25 @@ func (c *consumer) OnFetchBatchRead(_ kgo.BrokerMetadata, _ string, _ int32, bat
 	c.mean += (1 - math.Pow(1-change, records)) * (size - c.mean)
 }
 
-// permanent lists the errors that last until the configuration of the service or of the cluster
-// changes.
+// permanent are errors that only a change of the service or of the cluster can mend. The
+// client returns UnknownTopicID for a topic that was deleted. It would never read another
+// topic with that name.
 var permanent = []error{
-	kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed,
+	kerr.UnknownTopicID, kerr.TopicAuthorizationFailed, kerr.GroupAuthorizationFailed, kerr.ClusterAuthorizationFailed,
 	kerr.SaslAuthenticationFailed, kerr.UnsupportedSaslMechanism, kerr.InvalidGroupID,
 	kerr.InconsistentGroupProtocol, kerr.FencedInstanceID, kerr.UnsupportedVersion, kgo.ErrClientClosed,
 }
 
-// failure returns the errors of a poll. The client itself repeats a request that may succeed
-// later, and returns only the other errors.
-func failure(fetches kgo.Fetches) error {
+// failure returns the errors of a poll. The client repeats by itself what may succeed the
+// next time, and returns only the other errors. The records of a deleted topic cannot be
+// settled any more.
+func (c *consumer) failure(fetches kgo.Fetches) error {
 	var errs []error
 	fetches.EachError(func(topic string, partition int32, err error) {
+		if errors.Is(err, kerr.UnknownTopicID) {
+			c.take(place{topic, partition}.asMap())
+			err = fmt.Errorf("the topic was deleted: %w", err)
+		}
 		switch {
 		case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		case isAny(err, permanent):

@@ -14,8 +14,9 @@ import (
 )
 
 // ErrRevoked is the error of a message after its partition has left this process. Kafka delivers
-// the message to the new owner of the partition. It wraps [broker.ErrSettled].
-var ErrRevoked = fmt.Errorf("kafka: the partition belongs to another consumer now: %w", broker.ErrSettled)
+// the message to the new owner of the partition, unless the topic was deleted. It wraps
+// [broker.ErrSettled].
+var ErrRevoked = fmt.Errorf("kafka: the partition has left this consumer: %w", broker.ErrSettled)
 
 // Open joins the consumer group and returns its source. It does not block and does not wait
 // for a connection. opts are further options of the client, such as TLS, SASL, balancers, a

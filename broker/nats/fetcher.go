@@ -31,6 +31,7 @@ const (
 // empty queue costs one request for pullExpires, and no message waits for a round trip.
 type fetcher struct {
 	js      jetstream.JetStream
+	link    *link
 	config  Config
 	subject string // of pull requests
 	batch   int    // bound of one pull request, 0 for none
@@ -38,6 +39,7 @@ type fetcher struct {
 	pending int // MaxAckPending
 	status  chan nats.Status
 	warned  bool // of a demand above MaxAckPending
+	down    bool // the connection was lost, and Fetch has said so
 
 	mu      sync.Mutex // guards the fields below
 	inbox   *inbox     // nil before the first pull request and after they were lost
@@ -54,6 +56,7 @@ func newFetcher(js jetstream.JetStream, c Config, is jetstream.ConsumerConfig) *
 	}
 	f := &fetcher{
 		js:      js,
+		link:    newLink(js.Conn()),
 		config:  c,
 		subject: fmt.Sprintf("%sCONSUMER.MSG.NEXT.%s.%s", prefix, c.Stream, c.Consumer),
 		batch:   is.MaxRequestBatch,
@@ -97,27 +100,33 @@ func (f *fetcher) Fetch(ctx context.Context, n int) ([]*broker.Message, error) {
 				return nil, err
 			}
 		case <-time.After(f.silence()):
-			f.dropSilent()
+			f.dropSilent(ctx)
 		case <-ctx.Done():
 			return f.drain(), nil
 		}
 	}
 }
 
-// connected waits until there is a connection.
+// connected waits until there is a connection. It returns one error for each loss, so that
+// no delay follows a long one.
 func (f *fetcher) connected(ctx context.Context) error {
 	nc := f.js.Conn()
-	late := time.After(reconnectWithin)
+	var late <-chan time.Time
+	if !f.down {
+		late = time.After(reconnectWithin)
+	}
 	for {
 		switch {
 		case nc.IsClosed():
 			return fmt.Errorf("%w: the connection to NATS is closed (%w)", broker.ErrPermanent, nats.ErrConnectionClosed)
 		case nc.IsConnected():
+			f.down = false
 			return nil
 		}
 		select {
 		case <-f.status:
 		case <-late:
+			f.down = true
 			return fmt.Errorf("broker/nats: no connection to the server: %w", errors.Join(nats.ErrDisconnected, nc.LastError()))
 		case <-ctx.Done():
 			return ctx.Err()
@@ -171,7 +180,7 @@ func (f *fetcher) step(n int) ([]*broker.Message, error) {
 
 func (f *fetcher) takeLocked(n int) (msgs []*broker.Message, err error) {
 	for len(f.arrived) > 0 && len(msgs) < n {
-		m, bad := newMessage(f.js, &f.config, f.arrived[0])
+		m, bad := f.newMessage(f.arrived[0])
 		f.arrived[0] = nil
 		f.arrived = f.arrived[1:]
 		if bad != nil {
@@ -214,13 +223,21 @@ func (f *fetcher) silence() time.Duration {
 	return max(0, time.Until(f.inbox.heard.Add(2*f.heartbeat())))
 }
 
-// dropSilent gives up the pull requests if the server does not show that it has them.
-func (f *fetcher) dropSilent() {
+// dropSilent gives up the pull requests if the server does not show that it has them, and
+// the connection if the server does not answer at all.
+func (f *fetcher) dropSilent(ctx context.Context) {
+	if f.silence() > 0 {
+		return
+	}
+	connection := "answers"
+	if !f.link.answers(ctx) {
+		connection = "is given up"
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if in := f.inbox; in != nil && in.failed == nil && time.Since(in.heard) >= 2*f.heartbeat() {
-		in.failed = fmt.Errorf("broker/nats: no sign of life from consumer %q of stream %q for %v; asking again",
-			f.config.Consumer, f.config.Stream, 2*f.heartbeat())
+		in.failed = fmt.Errorf("broker/nats: no sign of life from consumer %q of stream %q for %v, and the connection %s; asking again",
+			f.config.Consumer, f.config.Stream, 2*f.heartbeat(), connection)
 		signal(f.wake)
 	}
 }

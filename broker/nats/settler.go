@@ -19,15 +19,15 @@ import (
 //
 // A server that has crashed may not know that it has delivered a message, and then it never
 // answers a settlement of it. So a message is taken for lost if the server has left it
-// unanswered for this time on one connection. The server delivers it again.
+// unanswered for this time on one connection, and answers a ping. The server delivers it
+// again.
 const answerWithin = 5 * time.Second
 
 // A settler settles one delivery of a message. The message makes one call at a time.
 type settler struct {
-	js     jetstream.JetStream
-	config *Config
-	msg    *nats.Msg
-	meta   *nats.MsgMetadata
+	f    *fetcher
+	msg  *nats.Msg
+	meta *nats.MsgMetadata
 
 	asked      time.Time // of the first settlement without an answer
 	reconnects uint64    // of the connection at that time
@@ -36,7 +36,7 @@ type settler struct {
 var _ broker.Settler = (*settler)(nil)
 
 // newMessage returns the message of a delivery.
-func newMessage(js jetstream.JetStream, c *Config, msg *nats.Msg) (*broker.Message, error) {
+func (f *fetcher) newMessage(msg *nats.Msg) (*broker.Message, error) {
 	meta, err := msg.Metadata()
 	if err != nil {
 		return nil, fmt.Errorf("broker/nats: message of subject %q with reply %q: %w", msg.Subject, msg.Reply, err)
@@ -55,7 +55,7 @@ func newMessage(js jetstream.JetStream, c *Config, msg *nats.Msg) (*broker.Messa
 			}
 		}
 	}
-	return broker.NewMessage(m, &settler{js: js, config: c, msg: msg, meta: meta}), nil
+	return broker.NewMessage(m, &settler{f: f, msg: msg, meta: meta}), nil
 }
 
 // Ack implements broker.Settler.
@@ -70,7 +70,7 @@ func (s *settler) Extend(ctx context.Context) error {
 
 // Requeue implements broker.Settler.
 func (s *settler) Requeue(ctx context.Context) error {
-	if d := s.config.RequeueDelay; d > 0 {
+	if d := s.f.config.RequeueDelay; d > 0 {
 		return s.tell(ctx, fmt.Sprintf(`-NAK {"delay": %d}`, d.Nanoseconds()))
 	}
 	return s.tell(ctx, "-NAK")
@@ -80,14 +80,14 @@ func (s *settler) Requeue(ctx context.Context) error {
 // stored. If that fails in between, the next try is stored once, because the dead letter
 // has an ID.
 func (s *settler) DeadLetter(ctx context.Context, reason string) error {
-	if s.config.DeadLetter == "" {
+	if s.f.config.DeadLetter == "" {
 		return fmt.Errorf("broker/nats: no dead letter for message %d of stream %q: Config.DeadLetter is not set",
 			s.meta.Sequence.Stream, s.meta.Stream)
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	sequence := strconv.FormatUint(s.meta.Sequence.Stream, 10)
-	dead := nats.NewMsg(s.config.DeadLetter)
+	dead := nats.NewMsg(s.f.config.DeadLetter)
 	dead.Data = s.msg.Data
 	for name, values := range s.msg.Header {
 		if !reserved[name] {
@@ -100,8 +100,8 @@ func (s *settler) DeadLetter(ctx context.Context, reason string) error {
 	dead.Header.Set(HeaderSubject, s.msg.Subject)
 	dead.Header.Set(HeaderAttempt, strconv.FormatUint(s.meta.NumDelivered, 10))
 	id := jetstream.WithMsgID("weir " + s.meta.Stream + " " + s.meta.Consumer + " " + sequence)
-	if _, err := s.js.PublishMsg(ctx, dead, id); err != nil {
-		return fmt.Errorf("broker/nats: dead letter to subject %q: %w", s.config.DeadLetter, err)
+	if _, err := s.f.js.PublishMsg(ctx, dead, id); err != nil {
+		return fmt.Errorf("broker/nats: dead letter to subject %q: %w", s.f.config.DeadLetter, err)
 	}
 	return s.tell(ctx, "+TERM")
 }
@@ -118,18 +118,18 @@ var reserved = map[string]bool{
 
 // tell sends a verdict to the server, and waits until it has answered.
 func (s *settler) tell(ctx context.Context, verdict string) error {
-	nc := s.js.Conn()
+	nc := s.f.js.Conn()
 	if now := nc.Stats().Reconnects; s.asked.IsZero() || s.reconnects != now {
 		s.asked, s.reconnects = time.Now(), now
 	}
 	answer, cancel := context.WithTimeout(ctx, max(time.Until(s.asked.Add(answerWithin)), answerWithin/10))
 	defer cancel()
 	err := s.request(answer, verdict)
+	late := errors.Is(err, context.DeadlineExceeded) && time.Since(s.asked) >= answerWithin
 	switch {
 	case err == nil:
 		return nil
-	case time.Since(s.asked) >= answerWithin && errors.Is(err, context.DeadlineExceeded) && nc.IsConnected() &&
-		nc.Stats().Reconnects == s.reconnects:
+	case late && s.f.link.answers(ctx) && nc.Stats().Reconnects == s.reconnects:
 		return fmt.Errorf("%w, or unknown to the server (%w)", broker.ErrSettled, err)
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -140,7 +140,7 @@ func (s *settler) tell(ctx context.Context, verdict string) error {
 
 // request sends a verdict, and waits until the server has answered or ctx ends.
 func (s *settler) request(ctx context.Context, verdict string) error {
-	_, err := s.js.Conn().RequestWithContext(ctx, s.msg.Reply, []byte(verdict))
+	_, err := s.f.js.Conn().RequestWithContext(ctx, s.msg.Reply, []byte(verdict))
 	if err != nil {
 		return fmt.Errorf("broker/nats: %s of message %d of stream %q: %w", verdict[:4], s.meta.Sequence.Stream, s.meta.Stream, err)
 	}

@@ -20,7 +20,7 @@ const (
 	// senders is the number of batches of one kind at the same time.
 	senders = 4
 	// patience bounds a request beyond the time for which SQS itself waits.
-	patience = 20 * time.Second
+	patience = 10 * time.Second
 )
 
 // A fetcher reads one queue. Requests for messages run in goroutines of their own, because
