@@ -2,10 +2,12 @@ package admit
 
 import (
 	"cmp"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/weir-go/weir/admit/internal/turn"
 	"github.com/weir-go/weir/limit"
 )
 
@@ -65,13 +67,15 @@ const (
 	shownTenants = 10
 	mostCalls    = 100
 	mostLooked   = 1024 // tenants without waiters
-	tenantBatch  = 64   // tenants that are looked at under one lock
 	mostText     = 256  // bytes
+	// lookBatch is the number of entries that are copied under one lock. A call that comes
+	// meanwhile waits for about a microsecond.
+	lookBatch = 8
 )
 
 // Inspect returns a snapshot with the calls and tenants of the gate, and the recent past. It
-// takes the gate's lock several times, each time for some microseconds. Call it for a page,
-// not for every call.
+// takes the gate's lock many times, each time for about a microsecond, so its parts are not of
+// exactly the same moment. Call it for a page, not for every call.
 //
 // For a minute after Inspect, every call takes the gate's lock, so that running calls can be
 // listed. That costs some hundred nanoseconds for each call. Without Inspect it costs nothing.
@@ -81,7 +85,16 @@ func (g *Gate) Inspect() Inspection {
 	}
 	i := Inspection{Tenants: g.busiest()}
 	i.Stats = g.Stats()
-	g.mu.Lock()
+	g.beginLook(&i)
+	i.Waiting = g.waitingCalls(&i.Stats)
+	i.Running, i.Unlisted = g.runningCalls()
+	i.Decisions, i.History, i.Refusals = g.lastDecisions(), g.lastMoments(), g.lastRefusals()
+	return i
+}
+
+// beginLook lists running calls from now on, and reads the numbers that are no lists.
+func (g *Gate) beginLook(i *Inspection) {
+	g.lockForLook()
 	defer g.mu.Unlock()
 	now := g.now()
 	g.watch.begin(now)
@@ -94,48 +107,64 @@ func (g *Gate) Inspect() Inspection {
 			i.Oldest[c] = now - w.Since
 		}
 	}
-	i.Waiting = g.waitingLocked()
-	i.Running, i.Unlisted = g.runningLocked()
-	i.Decisions = g.past.decisionsSince(g.epoch)
-	i.History = g.past.moments(g.epoch)
-	i.Refusals = g.refused.list(g.epoch)
-	return i
 }
 
-// busiest returns the busiest tenants. It releases the lock between batches.
-func (g *Gate) busiest() []TenantState {
-	var top []TenantState
-	add := func(t TenantState) {
-		same := func(o TenantState) bool { return o.Class == t.Class && o.Name == t.Name }
-		if i := slices.IndexFunc(top, same); i >= 0 {
-			top[i] = t
-			return
-		}
-		i, _ := slices.BinarySearchFunc(top, t, byWeight)
-		if i < shownTenants {
-			top = slices.Insert(top[:min(len(top), shownTenants-1)], i, t)
-		}
-	}
+// lockForLook takes the lock for a part of a look. The memory that the part fills should be
+// there already, because the allocator may take longer than the whole part.
+func (g *Gate) lockForLook() {
+	runtime.Gosched() // to a call that found the lock taken by the part before
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	n := 0
-	for l := range g.turns.Loads() {
-		add(TenantState{l.Tenant, Class(l.Class), l.Held, l.Waiting})
-		if n++; n == mostLooked {
-			break
-		}
-		if n%tenantBatch == 0 {
-			g.mu.Unlock() // calls may come between
-			g.mu.Lock()
-		}
+}
+
+// restLocked releases the lock for a moment after every few entries of a look.
+func (g *Gate) restLocked(entries int) {
+	if entries%lookBatch == 0 {
+		g.mu.Unlock()
+		g.mu.Lock()
 	}
-	for c := range MaxClasses {
-		for l := range g.turns.Heaviest(c, shownTenants) {
-			add(TenantState{l.Tenant, Class(l.Class), l.Held, l.Waiting})
-		}
+}
+
+// busiest returns the busiest tenants.
+func (g *Gate) busiest() (top []TenantState) {
+	for _, l := range g.loads() {
+		top = addTenant(top, TenantState{l.Tenant, Class(l.Class), l.Held, l.Waiting})
 	}
 	for i := range top {
 		top[i].Name = brief(top[i].Name)
+	}
+	return top
+}
+
+// loads returns some tenants with calls, and the ones that want most.
+func (g *Gate) loads() []turn.Load {
+	all := make([]turn.Load, 0, mostLooked+shownTenants*MaxClasses)
+	g.lockForLook()
+	defer g.mu.Unlock()
+	for l := range g.turns.Loads() {
+		if all = append(all, l); len(all) == mostLooked {
+			break
+		}
+		g.restLocked(len(all))
+	}
+	for c := range MaxClasses {
+		g.restLocked(0)
+		for l := range g.turns.Heaviest(c, shownTenants) {
+			all = append(all, l)
+		}
+	}
+	return all
+}
+
+// addTenant adds a tenant to the busiest ones.
+func addTenant(top []TenantState, t TenantState) []TenantState {
+	same := func(o TenantState) bool { return o.Class == t.Class && o.Name == t.Name }
+	if i := slices.IndexFunc(top, same); i >= 0 {
+		top[i] = t
+		return top
+	}
+	i, _ := slices.BinarySearchFunc(top, t, byWeight)
+	if i < shownTenants {
+		top = slices.Insert(top[:min(len(top), shownTenants-1)], i, t)
 	}
 	return top
 }
@@ -145,43 +174,77 @@ func byWeight(a, b TenantState) int {
 	return cmp.Or(cmp.Compare(b.Held+b.Waiting, a.Held+a.Waiting), cmp.Compare(b.Held, a.Held), cmp.Compare(a.Name, b.Name))
 }
 
-// waitingLocked returns the calls that have waited longest.
-func (g *Gate) waitingLocked() []CallState {
+// waitingCalls returns the calls that have waited longest.
+func (g *Gate) waitingCalls(s *Stats) []CallState {
 	var all []CallState
-	for c := range MaxClasses {
-		n := 0
-		for t := range g.turns.Oldest(c) {
-			w := waiterOf(t)
-			all = append(all, g.stateOf(w.call, w.Since, w.Deadline, w.Cost))
-			if n++; n == mostCalls {
-				break
-			}
+	for c, n := range s.Waiting {
+		if n > 0 {
+			all = append(all, g.waitingOf(c, min(n, mostCalls))...)
 		}
 	}
+	sortByAge(all)
+	return briefly(all[:min(len(all), mostCalls)])
+}
+
+// waitingOf returns the calls of a class that have waited longest, most of them at most.
+func (g *Gate) waitingOf(class, most int) []CallState {
+	all := make([]CallState, 0, most)
+	g.lockForLook()
+	defer g.mu.Unlock()
+	for t := range g.turns.Oldest(class) {
+		if all = append(all, g.stateOf(&waiterOf(t).call, t.Since, t.Deadline, t.Cost)); len(all) == most {
+			break
+		}
+		g.restLocked(len(all))
+	}
+	return all
+}
+
+// runningCalls returns the calls that have run longest, and the number of permits in use that
+// no listed call holds.
+func (g *Gate) runningCalls() (all []CallState, unlisted int) {
+	all, unlisted = g.listed(), g.inFlight.load().inFlight()
+	for i := range all {
+		unlisted -= all[i].Cost
+	}
+	sortByAge(all)
+	return briefly(all), max(0, unlisted)
+}
+
+// listed returns the running calls that are known, the oldest first.
+func (g *Gate) listed() []CallState {
+	all := make([]CallState, 0, mostCalls)
+	g.lockForLook()
+	defer g.mu.Unlock()
+	for r := range g.watch.running() {
+		if all = append(all, g.stateOf(&r.call, r.since, r.deadline, r.cost)); len(all) == mostCalls {
+			break
+		}
+		g.restLocked(len(all))
+	}
+	return all
+}
+
+// sortByAge puts the oldest calls first.
+func sortByAge(all []CallState) {
 	slices.SortStableFunc(all, func(a, b CallState) int { return a.Since.Compare(b.Since) })
-	return all[:min(len(all), mostCalls)]
 }
 
-// runningLocked returns the calls that have run longest, and the number of permits in use
-// that no listed call holds.
-func (g *Gate) runningLocked() (all []CallState, unlisted int) {
-	unlisted = g.inFlight.load().inFlight()
-	for r := g.watch.oldest; r != nil && len(all) < mostCalls; r = r.newer {
-		all = append(all, g.stateOf(r.call, r.since, r.deadline, r.cost))
-		unlisted -= r.cost
-	}
-	return all, max(0, unlisted)
-}
-
-func (g *Gate) stateOf(c Call, since, deadline time.Duration, cost int) CallState {
-	s := CallState{
-		Method: brief(c.Method), Tenant: brief(c.Tenant), Class: c.Class, Cost: cost,
-		Since: g.epoch.Add(since),
-	}
+// stateOf describes a call, with names that are not cut off yet.
+func (g *Gate) stateOf(c *Call, since, deadline time.Duration, cost int) CallState {
+	s := CallState{Method: c.Method, Tenant: c.Tenant, Class: c.Class, Cost: cost, Since: g.epoch.Add(since)}
 	if deadline > 0 {
 		s.Deadline = g.epoch.Add(deadline)
 	}
 	return s
+}
+
+// briefly cuts off the names of calls.
+func briefly(all []CallState) []CallState {
+	for i := range all {
+		all[i].Method, all[i].Tenant = brief(all[i].Method), brief(all[i].Tenant)
+	}
+	return all
 }
 
 // brief cuts a text off. It copies the text, so that a long one is not kept.

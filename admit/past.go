@@ -122,23 +122,42 @@ func (p *past) lastEnd(epoch time.Time) time.Time {
 	return epoch.Add(p.ended)
 }
 
-// decisionsSince returns the decisions, the oldest first.
-func (p *past) decisionsSince(epoch time.Time) []Decision {
-	all := make([]Decision, 0, min(p.decided, mostDecisions))
-	for i := max(0, p.decided-mostDecisions); i < p.decided; i++ {
-		d := &p.decisions[i%mostDecisions]
-		all = append(all, Decision{epoch.Add(d.at), d.from, d.to, d.why})
+// lastDecisions returns the last changes of the limit, the oldest first.
+func (g *Gate) lastDecisions() []Decision {
+	raw := lastOf(g, mostDecisions, func() ([]decision, int) { return g.past.decisions[:], g.past.decided })
+	all := make([]Decision, len(raw))
+	for i, d := range raw {
+		all[i] = Decision{g.epoch.Add(d.at), d.from, d.to, d.why}
 	}
 	return all
 }
 
-// moments returns the moments of the last five minutes, the oldest first.
-func (p *past) moments(epoch time.Time) []Moment {
-	all := make([]Moment, 0, min(p.nth, mostMoments)+1)
-	for i := max(0, p.nth-mostMoments); i < p.nth; i++ {
-		all = append(all, p.memories.moments[i%mostMoments].public(epoch))
+// lastMoments returns the moments of the last five minutes, the oldest first.
+func (g *Gate) lastMoments() []Moment {
+	raw := lastOf(g, mostMoments, func() ([]moment, int) { return g.past.memories.moments[:], g.past.nth })
+	all := make([]Moment, len(raw))
+	for i := range raw {
+		all[i] = raw[i].public(g.epoch)
 	}
 	return all
+}
+
+// lastOf copies a ring of a size, the oldest value first. ring returns the ring and the number of
+// values so far, with the lock held.
+func lastOf[T any](g *Gate, size int, ring func() (values []T, count int)) []T {
+	all := make([]T, 0, size)
+	g.lockForLook()
+	defer g.mu.Unlock()
+	_, end := ring()
+	for n := 0; ; n++ {
+		values, count := ring()
+		n = max(n, count-size) // the older ones are gone
+		if n >= end {
+			return all
+		}
+		all = append(all, values[n%size])
+		g.restLocked(len(all))
+	}
 }
 
 func (m *moment) public(epoch time.Time) Moment {

@@ -104,14 +104,19 @@ func (l *refusedLog) relax(now time.Duration) {
 	}
 }
 
-// list returns the samples, the oldest first.
-func (l *refusedLog) list(epoch time.Time) []RefusedCall {
-	all := make([]RefusedCall, 0, min(l.count, mostRefusals))
-	for i := max(0, l.count-mostRefusals); i < l.count; i++ {
-		r := &l.ring[i%mostRefusals]
-		c := r.RefusedCall
-		c.At, c.Method, c.Tenant = epoch.Add(r.at), r.method.String(), r.tenant.String()
-		all = append(all, c)
+// lastRefusals returns the samples, the oldest first.
+func (g *Gate) lastRefusals() []RefusedCall {
+	raw := lastOf(g, mostRefusals, func() ([]refusedCall, int) {
+		if g.refused.ring == nil {
+			return nil, 0
+		}
+		return g.refused.ring[:], g.refused.count
+	})
+	all := make([]RefusedCall, len(raw))
+	for i := range raw {
+		r := &raw[i]
+		all[i] = r.RefusedCall
+		all[i].At, all[i].Method, all[i].Tenant = g.epoch.Add(r.at), r.method.String(), r.tenant.String()
 	}
 	return all
 }

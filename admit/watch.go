@@ -2,6 +2,7 @@ package admit
 
 import (
 	"context"
+	"iter"
 	"time"
 )
 
@@ -17,6 +18,7 @@ type watch struct {
 	on             bool
 	until          time.Duration
 	oldest, newest *running
+	nth            uint64          // of the newest
 	held           [MaxClasses]int // permits of listed calls
 	spare          *running        // linked by newer
 	spares         int
@@ -27,6 +29,7 @@ type running struct {
 	call            Call
 	cost            int
 	since, deadline time.Duration
+	nth             uint64 // in the order in which calls began
 	older, newer    *running
 }
 
@@ -52,7 +55,8 @@ func (w *watch) enter(c Call, cost int, since, deadline time.Duration) *running 
 	} else {
 		w.spare, w.spares = r.newer, w.spares-1
 	}
-	*r = running{call: c, cost: cost, since: since, deadline: deadline, older: w.newest}
+	w.nth++
+	*r = running{call: c, cost: cost, since: since, deadline: deadline, nth: w.nth, older: w.newest}
 	if w.newest == nil {
 		w.oldest = r
 	} else {
@@ -80,6 +84,24 @@ func (w *watch) leave(r *running) {
 	if w.on && w.spares < spareRunning {
 		r.newer = w.spare
 		w.spare, w.spares = r, w.spares+1
+	}
+}
+
+// running returns the listed calls, the oldest first. Calls may come and go between two steps.
+func (w *watch) running() iter.Seq[*running] {
+	return func(yield func(*running) bool) {
+		for r := w.oldest; r != nil; {
+			nth := r.nth
+			if !yield(r) {
+				return
+			}
+			if r.nth == nth {
+				r = r.newer
+				continue
+			}
+			for r = w.oldest; r != nil && r.nth < nth; r = r.newer { // it has left
+			}
+		}
 	}
 }
 

@@ -4,13 +4,21 @@ import "iter"
 
 // The methods in this file describe the queue to people. No decision uses them.
 
-// Oldest returns the waiters of a class, the one that has waited longest first. The queue
-// must not change meanwhile.
+// Oldest returns the waiters of a class, the one that has waited longest first. The queue may
+// change between two steps of the iteration.
 func (q *Queue) Oldest(class int) iter.Seq[*Waiter] {
 	return func(yield func(*Waiter) bool) {
-		for w := q.lines[class].first; w != nil; w = w.links[ofClass].next {
+		line := &q.lines[class].list
+		for w := line.first; w != nil; {
+			seq := w.seq
 			if !yield(w) {
 				return
+			}
+			if w.queued && w.seq == seq {
+				w = w.links[ofClass].next
+				continue
+			}
+			for w = line.first; w != nil && w.seq < seq; w = w.links[ofClass].next { // it has left
 			}
 		}
 	}

@@ -1,0 +1,55 @@
+package turn_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/weir-go/weir/admit/internal/turn"
+)
+
+// A viewer of the queue sees each waiter that stays once, whichever waiters leave or come back
+// between two steps.
+func TestOldestWhileWaitersLeave(t *testing.T) {
+	for name, c := range map[string]struct {
+		at    int // the step after which waiters leave
+		leave []int
+		join  bool // the first of them comes back
+		want  []int
+	}{
+		"none":                  {0, nil, false, []int{0, 1, 2, 3, 4}},
+		"the one that was seen": {1, []int{1}, false, []int{0, 1, 2, 3, 4}},
+		"it, and the next":      {1, []int{1, 2}, false, []int{0, 1, 3, 4}},
+		"all that were seen":    {2, []int{0, 1, 2}, false, []int{0, 1, 2, 3, 4}},
+		"it, and it comes back": {1, []int{1}, true, []int{0, 1, 2, 3, 4, 1}},
+		"the last":              {4, []int{4}, false, []int{0, 1, 2, 3, 4}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := turn.New(turn.Config{Classes: [turn.MaxClasses]turn.Class{{Priority: 1}}, Places: 10})
+			room := turn.Room{Limit: 1, InFlight: 1, Now: time.Second}
+			waiters := make([]turn.Waiter, 5)
+			join := func(w *turn.Waiter) {
+				w.Cost = 1
+				q.Join(w, "", room)
+			}
+			for i := range waiters {
+				waiters[i].Owner = i
+				join(&waiters[i])
+			}
+			var got []int
+			for w := range q.Oldest(0) {
+				if got = append(got, w.Owner.(int)); len(got) == c.at+1 {
+					for _, n := range c.leave {
+						q.Remove(&waiters[n], room)
+					}
+					if c.join {
+						join(&waiters[c.leave[0]])
+					}
+				}
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("seen: got %v, want %v", got, c.want)
+			}
+		})
+	}
+}
