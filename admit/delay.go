@@ -61,6 +61,7 @@ type refusals struct {
 	gate  string
 	mean  time.Duration // mean delay
 	most  time.Duration // longest delay
+	quiet silence
 	built [NumReasons][delaySteps]*Refusal
 }
 
@@ -102,15 +103,55 @@ func (r *refusals) learn(turns int, pace, wait time.Duration, arrived, ended int
 	r.mean = time.Duration(min(max(mean, float64(briefest)), float64(longestDelay)))
 }
 
+// A silence measures how long no permit has come back. It begins with a refusal, because
+// permits that nobody wants say nothing. A refusal must be cheap, so most do not read the
+// clock.
+type silence struct {
+	skip  int           // refusals until the clock is read again
+	read  time.Duration // when it was read last
+	since time.Duration // when the silence began, or 0
+	lasts time.Duration
+}
+
+const (
+	// silenceSkip is the number of refusals of which one reads the clock, if that many come
+	// within silenceGap. Otherwise each reads it.
+	silenceSkip = 16
+	silenceGap  = 50 * time.Millisecond
+)
+
+// due reports whether a refusal has to call see.
+func (s *silence) due() bool {
+	s.skip--
+	return s.skip < 0
+}
+
+// see notes the time of a refusal. It reports whether a silence begins.
+func (s *silence) see(now time.Duration) (begins bool) {
+	if s.skip = 0; now-s.read < silenceGap {
+		s.skip = silenceSkip
+	}
+	if s.read = now; s.since == 0 {
+		s.since, begins = max(now, 1), true
+	}
+	s.lasts = now - s.since
+	return begins
+}
+
+// end notes that a permit came back.
+func (s *silence) end() { s.since, s.lasts = 0, 0 }
+
 // get returns the shared refusal for a reason. It draws the delay evenly from 0.5 to 1.5
-// times the mean, and bounds it by the longest delay. The mean of a refusal because of
+// times the mean, and bounds it by the longest delay. If no permit has come back for longer
+// than the mean, that time is the mean, because the pace of earlier calls tells nothing then.
+// The mean of a refusal because of
 // pressure is two thirds of the longest delay, because pressure does not end with the queue.
 func (r *refusals) get(why Reason, d *dice) *Refusal {
 	delay := shortestDelay + d.below(shortestDelay-time.Millisecond)
 	if why != Draining {
 		mean := r.most * 2 / 3
 		if why != TooManyOpen && !why.ofPressure() { // these last, and the queue does not tell for how long
-			mean = min(mean, r.mean)
+			mean = min(mean, max(r.mean, r.quiet.lasts))
 		}
 		delay = mean/2 + d.below(mean)
 	}
@@ -126,6 +167,15 @@ func (r *refusals) get(why Reason, d *dice) *Refusal {
 		*slot = &Refusal{Reason: why, RetryAfter: delays[i], Gate: r.gate}
 	}
 	return *slot
+}
+
+// seeSilenceLocked notes the time of a refusal. Calls that ended before a silence began do not
+// end it.
+func (g *Gate) seeSilenceLocked(now time.Duration) {
+	if g.refusals.quiet.see(now) {
+		g.gatherLocked()
+		g.refusals.quiet.see(now)
+	}
 }
 
 // A dice is a cheap source of jitter. It is Knuth's linear congruential generator, and

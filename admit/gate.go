@@ -279,6 +279,9 @@ func (g *Gate) refuseAndUnlock(ctx context.Context, c Call, why Reason) (Permit,
 
 // refusalLocked counts a refusal and returns it.
 func (g *Gate) refusalLocked(ctx context.Context, c Call, why Reason) *Refusal {
+	if g.refusals.quiet.due() {
+		g.seeSilenceLocked(g.now())
+	}
 	refusal := g.refusals.get(why, &g.dice)
 	g.countRefusedLocked(ctx, c, why, refusal)
 	return refusal

@@ -57,6 +57,9 @@ func (g *Gate) learnLocked(now time.Duration) (failure any) {
 // gatherLocked moves the samples into the window and the counters.
 func (g *Gate) gatherLocked() {
 	all := g.samples.gather()
+	if all.calls() > 0 {
+		g.refusals.quiet.end()
+	}
 	g.window.add(&all)
 	g.counters.add(&all)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,7 +42,9 @@ func wantJitter(t *testing.T, what string, ds []time.Duration, mean time.Duratio
 	}
 }
 
-func TestRetryAfterIsJittered(t *testing.T) {
+func TestRetryAfterIsJittered(t *testing.T) { synctest.Test(t, testJitter) }
+
+func testJitter(t *testing.T) {
 	g := newGate(t, 1, admit.WithoutQueue())
 	p := take(t, g)
 	ds, distinct := delays(t, func() *admit.Refusal { return refused(t, g, admit.Default, admit.QueueFull) })
@@ -129,6 +132,82 @@ func TestRetryAfterIsWhatTheQueueSays(t *testing.T) {
 			defer occupy(admit.Ignored)()
 			ds, _ := delays(t, func() *admit.Refusal { return refused(t, g, admit.Default, admit.QueueFull) })
 			wantJitter(t, fmt.Sprintf("limit %d, a queue of %+v", c.limit, c.queue), ds, c.want)
+		})
+	}
+}
+
+// While no permit comes back, refused callers are not told the delay of the time before. A
+// gate that was idle says nothing about its silence.
+func TestRetryAfterWhileNoPermitComesBack(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		limit int
+		opts  []admit.Option
+		rate  int // calls a second before the calls hang
+		then  int // and afterwards
+	}{
+		{"a queue", 4, nil, 2000, 100},
+		{"no queue", 4, []admit.Option{admit.WithoutQueue()}, 2000, 100},
+		{"few callers come back", 4, []admit.Option{admit.WithoutQueue()}, 20_000, 15},
+		{"a short MaxWait", 8, []admit.Option{admit.WithQueue(admit.QueueConfig{MaxWait: 20 * ms})}, 2000, 50},
+		{"a larger bound", 2, []admit.Option{admit.WithoutQueue(), admit.WithMaxRetryAfter(5 * time.Second)}, 1000, 1000},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := limited(tt.limit, tt.opts...)(t)
+				var hangs atomic.Bool
+				ctx, stop := context.WithCancel(t.Context())
+				var latest, shortest atomic.Int64
+				call := func() {
+					p, err := g.Acquire(ctx, admit.Call{})
+					var r *admit.Refusal
+					if errors.As(err, &r) {
+						latest.Store(int64(r.RetryAfter))
+						shortest.Store(min(shortest.Load(), int64(r.RetryAfter)))
+					}
+					if err != nil {
+						return
+					}
+					defer p.Release(admit.Success)
+					time.Sleep(5 * ms)
+					if hangs.Load() {
+						<-ctx.Done()
+					}
+				}
+				during := func(rate int, d time.Duration) {
+					for end := time.Now().Add(d); time.Now().Before(end); {
+						time.Sleep(time.Second / time.Duration(rate))
+						go call()
+					}
+				}
+				during(tt.rate, 2*time.Second)
+				if got := time.Duration(latest.Load()); got > 200*ms {
+					t.Errorf("while calls take 5 ms: got a delay of %v, want a short one", got)
+				}
+				hangs.Store(true)
+				during(tt.then, 1500*ms)
+				shortest.Store(int64(time.Hour))
+				during(tt.then, 2*time.Second)
+				if got := time.Duration(shortest.Load()); got < 333*ms {
+					t.Errorf("1.5 s after a permit came back: got a delay of %v, want at least 333 ms", got)
+				}
+				hangs.Store(false)
+				stop()
+				synctest.Wait()
+				if g.Stats().InFlight > 0 {
+					t.Fatalf("in flight: got %d, want none", g.Stats().InFlight)
+				}
+				time.Sleep(time.Minute)
+				held := takeN(t, g, g.Limit())
+				update(t, g, admit.WithoutQueue())
+				for range 20 {
+					time.Sleep(ms)
+					if got := refused(t, g, admit.Default, admit.QueueFull).RetryAfter; got > 200*ms {
+						t.Errorf("full for 20 ms at most after an idle minute: got a delay of %v, want a short one", got)
+					}
+				}
+				release(held)
+			})
 		})
 	}
 }

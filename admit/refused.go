@@ -23,7 +23,8 @@ type RefusedCall struct {
 	// the class. Standing tells whether the queue stood for the class.
 	Limit, InFlight, Queue, Waiting int
 	Standing                        bool
-	// Pace is the mean time between two permits that come back, or 0.
+	// Pace is the mean time between two permits that come back, or 0 if it is not known. If
+	// none has come back for longer, it is that time.
 	Pace time.Duration
 	// Stands is the number of refusals for the reason that this one stands for, itself
 	// included.
@@ -138,6 +139,7 @@ func (g *Gate) countRefusedLocked(ctx context.Context, c Call, why Reason, refus
 
 // countWaiterLocked counts the refusal of a call that waited.
 func (g *Gate) countWaiterLocked(w *waiter, why Reason, now time.Duration) *Refusal {
+	g.seeSilenceLocked(now)
 	refusal := g.refusals.get(why, &g.dice)
 	g.counters.refused[w.Class][why]++
 	if g.refused.due(why) {
@@ -160,5 +162,5 @@ func (g *Gate) sampleLocked(c Call, why Reason, now, waited, left time.Duration,
 		r.RetryAfter = refusal.RetryAfter
 	}
 	r.Limit, r.InFlight, r.Queue = s.limit(), s.inFlight(), g.turns.Len()
-	r.Waiting, r.Standing, r.Pace = g.turns.Waiting(int(c.Class)), g.turns.Standing(int(c.Class)), g.pace.least
+	r.Waiting, r.Standing, r.Pace = g.turns.Waiting(int(c.Class)), g.turns.Standing(int(c.Class)), max(g.pace.least, g.refusals.quiet.lasts)
 }
