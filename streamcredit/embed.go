@@ -15,7 +15,7 @@ import (
 type embedded[Out, In any] struct {
 	stream    Stream[Out, In]
 	closeSend func() error // nil on a server
-	out, in   protoreflect.FieldDescriptor
+	out, in   *controlField
 }
 
 func newEmbedded[Out, In any](stream Stream[Out, In]) (*embedded[Out, In], error) {
@@ -44,7 +44,7 @@ func (w *embedded[Out, In]) writeSetup(open *creditpb.Control, m *Out) error {
 
 // writeWith writes m with c in it.
 func (w *embedded[Out, In]) writeWith(c *creditpb.Control, m protoreflect.Message) error {
-	m.Set(w.out, protoreflect.ValueOfMessage(c.ProtoReflect()))
+	m.Set(w.out.desc, protoreflect.ValueOfMessage(c.ProtoReflect()))
 	return w.stream.Send(any(m.Interface()).(*Out)) //nolint:forcetypeassert // it was made from one
 }
 
@@ -53,18 +53,18 @@ func (w *embedded[Out, In]) read(into []*In) (*creditpb.Control, []*In, error) {
 	if err != nil {
 		return nil, into, err
 	}
-	if !has(m, w.in) {
+	if !w.in.isSet(m) {
 		return nil, append(into, m), nil
 	}
 	r := reflected(m)
-	c, ok := r.Get(w.in).Message().Interface().(*creditpb.Control)
+	c, ok := r.Get(w.in.desc).Message().Interface().(*creditpb.Control)
 	if !ok { // a dynamic message, which generated streams do not make
-		return nil, into, invalid("got a Control of type %T, want %T", r.Get(w.in).Message().Interface(), c)
+		return nil, into, invalid("got a Control of type %T, want %T", r.Get(w.in.desc).Message().Interface(), c)
 	}
 	if !c.GetWithData() {
 		return c, into, nil
 	}
-	r.Clear(w.in)
+	r.Clear(w.in.desc)
 	return c, append(into, m), nil
 }
 
@@ -87,10 +87,10 @@ func (*embedded[Out, In]) sizeIn(m *In) int   { return proto.Size(reflected(m).I
 // check returns an error if m cannot be an element.
 func (w *embedded[Out, In]) check(m *Out) error {
 	if m == nil {
-		return invalid("got a nil %s, want a message", w.out.Parent().FullName())
+		return invalid("got a nil %s, want a message", w.out.desc.Parent().FullName())
 	}
-	if has(m, w.out) {
-		return invalid("got a %s with %s set, want it unset, since the protocol sets it", w.out.Parent().FullName(), w.out.Name())
+	if w.out.isSet(m) {
+		return invalid("got a %s with %s set, want it unset, since the protocol sets it", w.out.desc.Parent().FullName(), w.out.desc.Name())
 	}
 	return nil
 }
@@ -104,12 +104,21 @@ func (*embedded[Out, In]) setup(m any) (*Out, error) {
 	return e, nil
 }
 
-// has reports whether m has Control. It needs no reflection if the field has its usual name.
-func has(m any, field protoreflect.FieldDescriptor) bool {
-	if g, ok := m.(interface{ GetCredit() *creditpb.Control }); ok && field.Name() == "credit" {
-		return g.GetCredit() != nil
+// A controlField is the field for Control in the messages of a type.
+type controlField struct {
+	desc  protoreflect.FieldDescriptor
+	usual bool  // the field has its usual name, for which generated messages have GetCredit
+	err   error // why the type has no such field
+}
+
+// isSet reports whether m has Control. It needs no reflection if the field has its usual name.
+func (f *controlField) isSet(m any) bool {
+	if f.usual {
+		if g, ok := m.(interface{ GetCredit() *creditpb.Control }); ok {
+			return g.GetCredit() != nil
+		}
 	}
-	return reflected(m).Has(field)
+	return reflected(m).Has(f.desc)
 }
 
 // reflected returns the message m. The type was checked when the wire was made.
@@ -134,14 +143,9 @@ func shallow(m protoreflect.Message) protoreflect.Message {
 // the program bounds it.
 var controlFields sync.Map
 
-type controlField struct {
-	field protoreflect.FieldDescriptor
-	err   error
-}
-
 // controlFieldOf returns the field for Control in the messages of m's type. If there is none, the
 // error says how to add it.
-func controlFieldOf(m any) (protoreflect.FieldDescriptor, error) {
+func controlFieldOf(m any) (*controlField, error) {
 	msg, ok := m.(proto.Message)
 	if !ok {
 		return nil, invalid("got a stream of %T, want one of protobuf messages", m)
@@ -150,10 +154,10 @@ func controlFieldOf(m any) (protoreflect.FieldDescriptor, error) {
 	known, ok := controlFields.Load(md)
 	if !ok {
 		f, err := findControl(md)
-		known, _ = controlFields.LoadOrStore(md, controlField{field: f, err: err})
+		known, _ = controlFields.LoadOrStore(md, &controlField{desc: f, usual: err == nil && f.Name() == "credit", err: err})
 	}
-	found := known.(controlField) //nolint:forcetypeassert // the map holds nothing else
-	return found.field, found.err
+	found := known.(*controlField) //nolint:forcetypeassert // the map holds nothing else
+	return found, found.err
 }
 
 // findControl finds the one singular field of type Control that is not in a oneof.

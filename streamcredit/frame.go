@@ -55,6 +55,7 @@ type framed struct {
 	held     bool          // the wire is crowded until eased
 	tail     *outFrame     // the last message in the queue, if it can take more
 	last     *outFrame     // the last message that is not written, or nil
+	shared   int           // elements in the last batch that was written
 	err      error         // of the first write that failed
 	idle     chan struct{} // closed when the goroutine has ended; nil if none runs
 	room     chan struct{} // closed when there is room; nil if no Send waits
@@ -191,7 +192,8 @@ func (w *framed) joinLocked(e []byte) bool {
 	case *creditpb.Frame_Batch:
 		body.Batch.Data = append(body.Batch.Data, e)
 	case *creditpb.Frame_Data:
-		f.frame.Body = &creditpb.Frame_Batch{Batch: &creditpb.Batch{Data: [][]byte{body.Data, e}}}
+		data := append(make([][]byte, 0, max(2, w.shared)), body.Data, e) // batches in a row are of one size
+		f.frame.Body = &creditpb.Frame_Batch{Batch: &creditpb.Batch{Data: data}}
 	}
 	f.size += len(e) + batchCost
 	w.queued += len(e) + batchCost

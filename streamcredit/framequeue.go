@@ -53,6 +53,9 @@ func (w *framed) writeNextLocked(f *outFrame) {
 func (w *framed) wroteLocked(f *outFrame, err error) (eased bool) {
 	w.queued -= f.size
 	w.messages++
+	if f.size > 0 {
+		w.shared = len(f.frame.GetBatch().GetData())
+	}
 	if err != nil {
 		w.err = io.EOF
 	}

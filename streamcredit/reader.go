@@ -29,15 +29,18 @@ func (s *session[O, I]) loop() {
 
 // readAll reads messages until that fails. It never returns nil.
 func (s *session[O, I]) readAll() error {
-	var scratch [1]I
+	var one [1]I
 	for {
-		c, elements, err := s.wire.read(scratch[:0])
+		c, elements, err := s.wire.read(one[:0])
 		if err == nil {
-			s.read.Add(1)
-			s.next.Store(0)
+			if s.cfg.heartbeat > 0 { // watch looks at both
+				s.read.Add(1)
+				s.next.Store(0)
+			}
 			err = s.take(c, elements)
 		}
-		clear(elements) // only the buffer keeps them
+		var none I
+		one[0] = none // only the buffer keeps the element
 		if err != nil {
 			return err
 		}
