@@ -37,7 +37,7 @@ const (
 // gate remarks on a gate.
 func (f *findings) gate(i *admit.Inspection, all gates, r recent, now time.Time) {
 	s := &i.Stats
-	source := "gate " + clean(s.Name)
+	source, before := "gate "+clean(s.Name), len(*f)
 	idle, ever := now.Sub(i.LastEnd), !i.LastEnd.IsZero()
 	if !ever {
 		idle = oldest(i, now)
@@ -63,7 +63,11 @@ func (f *findings) gate(i *admit.Inspection, all gates, r recent, now time.Time)
 		} else if sum(r.refused[admit.Critical][:]) > 0 {
 			level = debugpb.Finding_LEVEL_CRITICAL
 		}
-		f.add(level, source, fmt.Sprintf("It %s %s. %s %s", verb, r.words(s), r.remedy(i), lastDecision(i)))
+		text := fmt.Sprintf("It %s %s. ", verb, r.words(s))
+		if len(*f) == before { // the finding about a gate that is stuck is the cause
+			text += r.remedy(i) + " "
+		}
+		f.add(level, source, text+lastDecision(i))
 	}
 	if age := slices.Max(i.Oldest[:]); age >= longWait && idle < stuck {
 		f.add(debugpb.Finding_LEVEL_WARNING, source, fmt.Sprintf(
