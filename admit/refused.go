@@ -23,6 +23,9 @@ type RefusedCall struct {
 	// the class. Standing tells whether the queue stood for the class.
 	Limit, InFlight, Queue, Waiting int
 	Standing                        bool
+	// Most is the number of permits that the class may hold, and Held the number that it held.
+	// Both are 0 unless ClassConfig.Max bounds the class.
+	Held, Most int
 	// Pace is the mean time between two permits that come back, or 0 if it is not known. If
 	// none has come back for longer, it is that time.
 	Pace time.Duration
@@ -162,5 +165,8 @@ func (g *Gate) sampleLocked(c Call, why Reason, now, waited, left time.Duration,
 		r.RetryAfter = refusal.RetryAfter
 	}
 	r.Limit, r.InFlight, r.Queue = s.limit(), s.inFlight(), g.turns.Len()
+	if r.Most = g.turns.Bound(int(c.Class), s.limit()); r.Most > 0 {
+		r.Held = g.turns.Held(int(c.Class))
+	}
 	r.Waiting, r.Standing, r.Pace = g.turns.Waiting(int(c.Class)), g.turns.Standing(int(c.Class)), max(g.pace.least, g.refusals.quiet.lasts)
 }

@@ -59,8 +59,9 @@ func (f *findings) circuit(out *debugpb.Circuit, c breaker.CircuitStats) {
 		text += " The next calls are probes."
 	}
 	if c.Opened >= flapping {
-		text += fmt.Sprintf(" It has opened %d times so far. The log of the target says why its calls fail.", c.Opened)
+		text += fmt.Sprintf(" It has opened %d times so far.", c.Opened)
 	}
+	text += " The log of the target says why its calls fail."
 	f.add(debugpb.Finding_LEVEL_WARNING, "breaker "+out.GetBreaker(), text)
 }
 
@@ -78,7 +79,8 @@ func throttles(t *throttle.Throttle, f *findings) []*debugpb.Throttle {
 		}
 		refusing = append(refusing, out)
 		f.add(debugpb.Finding_LEVEL_WARNING, "throttle "+out.GetThrottle(), fmt.Sprintf(
-			"%s refuses %s of class %s, so %.0f %% of its calls are refused here.",
+			"%s refuses %s of class %s, so %.0f %% of its calls are refused here. "+
+				"The target is full or down, so look there.",
 			out.GetTarget(), out.GetMethod(), out.GetClass(), 100*s.Probability))
 	}
 	all := slices.Concat(refusing, rest)

@@ -37,14 +37,14 @@ const (
 // gate remarks on a gate.
 func (f *findings) gate(i *admit.Inspection, all gates, r recent, now time.Time) {
 	s := &i.Stats
-	source := "gate " + clean(s.Name)
+	source, before := "gate "+clean(s.Name), len(*f)
 	idle, ever := now.Sub(i.LastEnd), !i.LastEnd.IsZero()
 	if !ever {
 		idle = oldest(i, now)
 	}
 	switch {
 	case s.Draining:
-		f.add(debugpb.Finding_LEVEL_INFO, source, fmt.Sprintf("The gate drains and refuses every call. %s.", remain(s.InFlight)))
+		f.add(debugpb.Finding_LEVEL_INFO, source, fmt.Sprintf("The gate drains and refuses every call. %s %s.", remedies[admit.Draining], remain(s.InFlight)))
 	case s.Utilization() >= 1 && idle >= stuck && (s.Queue > 0 || r.total > 0):
 		f.add(debugpb.Finding_LEVEL_CRITICAL, source, fmt.Sprintf(
 			"Nothing moves. No call has ended for %s, all permits (%d) are in use and %s. "+
@@ -63,11 +63,20 @@ func (f *findings) gate(i *admit.Inspection, all gates, r recent, now time.Time)
 		} else if sum(r.refused[admit.Critical][:]) > 0 {
 			level = debugpb.Finding_LEVEL_CRITICAL
 		}
-		f.add(level, source, fmt.Sprintf("It %s %s. %s", verb, r.words(s), lastDecision(i)))
+		text := fmt.Sprintf("It %s %s. ", verb, r.words(s))
+		if len(*f) == before { // the finding about a gate that is stuck is the cause
+			text += r.remedy(i) + " "
+		}
+		f.add(level, source, text+lastDecision(i))
 	}
 	if age := slices.Max(i.Oldest[:]); age >= longWait && idle < stuck {
 		f.add(debugpb.Finding_LEVEL_WARNING, source, fmt.Sprintf(
 			"The oldest of %s has waited for %s.", many(int64(s.Queue), "waiting call"), inWords(age)))
+	}
+	if r.stalls > 0 {
+		f.add(debugpb.Finding_LEVEL_WARNING, source, fmt.Sprintf(
+			"%s ended in the last %s, because the clients took no messages. The clients hang or are slow, so look there.",
+			wereStreams(r.stalls), inWords(r.over)))
 	}
 	if s.Panics > 0 {
 		f.add(debugpb.Finding_LEVEL_INFO, source, fmt.Sprintf(
@@ -82,6 +91,13 @@ func oldest(i *admit.Inspection, now time.Time) (age time.Duration) {
 		age = max(age, now.Sub(i.Running[0].Since))
 	}
 	return age
+}
+
+func wereStreams(n uint64) string {
+	if n == 1 {
+		return "1 stream was"
+	}
+	return fmt.Sprintf("%d streams were", n)
 }
 
 func remain(n int) string {

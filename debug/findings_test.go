@@ -54,9 +54,13 @@ func TestNothingMoves(t *testing.T) {
 				if _, err := g.Acquire(t.Context(), admit.Call{}); err == nil {
 					t.Fatal("got a permit under pressure, want a refusal")
 				}
-				found := false
+				found, advised := false, false
 				for _, f := range look(t, h).GetFindings() {
 					found = found || strings.Contains(f.GetText(), "Nothing moves")
+					advised = advised || strings.Contains(f.GetText(), "Find out what holds the memory")
+				}
+				if advised == stuck {
+					t.Errorf("advice about the refusals: got %t, want it only where nothing is stuck: %v", advised, look(t, h).GetFindings())
 				}
 				if found != stuck {
 					t.Errorf("got the finding %t, want %t: %v", found, stuck, look(t, h).GetFindings())

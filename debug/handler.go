@@ -147,9 +147,9 @@ func prefersJSON(accept []string) bool {
 	return quality["application/json"] > quality["text/html"]
 }
 
-// Register offers the content of a handler as weir.debug.v1.DebugService. The method is subject
-// to the gates of the server. To ask a server that is full, register on a server of its own, or
-// exempt the method with interceptors.WithMatcher.
+// Register offers the content of a handler as weir.debug.v1.DebugService. It passes the gates of
+// the server, so a full server answers it too, unless interceptors.WithoutExemptions is set. It
+// checks no permission, so register it where only operators can call it.
 //
 //	grpcurl -plaintext localhost:50051 weir.debug.v1.DebugService/GetSnapshot
 func Register(r grpc.ServiceRegistrar, h *Handler) {

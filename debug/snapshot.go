@@ -16,7 +16,9 @@ import (
 func (h *Handler) take(now time.Time) *debugpb.Snapshot {
 	s := &debugpb.Snapshot{At: timestamppb.New(now)}
 	var f findings
-	counts := &counted{at: now, gates: map[*admit.Gate]admit.Stats{}, tries: map[*retry.Meter]retried{}}
+	counts := &counted{
+		at: now, gates: map[*admit.Gate]admit.Stats{}, stalls: map[*admit.Gate]uint64{}, tries: map[*retry.Meter]retried{},
+	}
 	all := make(gates, len(h.sources.gates))
 	for n, g := range h.sources.gates {
 		all[n] = g.Inspect()
@@ -26,7 +28,7 @@ func (h *Handler) take(now time.Time) *debugpb.Snapshot {
 		i := &all[n]
 		s.Gates = append(s.Gates, h.gate(g, i, now))
 		f.gate(i, all, basis.since(g, i, now), now)
-		counts.gates[g] = i.Stats
+		counts.gates[g], counts.stalls[g] = i.Stats, interceptors.SendStalls(g)
 	}
 	for _, b := range h.sources.breakers {
 		s.Circuits = append(s.Circuits, circuits(b, &f)...)

@@ -32,7 +32,8 @@ func (g gates) others(than string, now time.Time) string {
 		return fmt.Sprintf(" Also full: %s. Begin with the one that the others call.", some(full))
 	case len(idle) > 0:
 		return fmt.Sprintf(" The other gates (%s) have permits to spare, so it does not wait for them. "+
-			"Suspect calls that need a second permit of this gate, and resources without a gate.", some(idle))
+			"Suspect calls that need a second permit of this gate, which interceptors.WithPropagation lets pass, "+
+			"and resources without a gate.", some(idle))
 	}
 	return ""
 }
@@ -45,8 +46,8 @@ func (g gates) held(messages int64) string {
 		s := &g[n].Stats
 		running, waiting, limit = running+s.InFlight, waiting+s.Queue, limit+s.Limit
 	}
-	text := fmt.Sprintf("Of %[2]d permits %[1]d are in use, %[3]s, and %[4]s of streams and brokers are not consumed.",
-		running, limit, callsWait(waiting), many(messages, "message"))
+	text := fmt.Sprintf("Of %[2]d permits %[1]d are in use, %[3]s, and %[4]s not consumed by streams and brokers.",
+		running, limit, callsWait(waiting), are(int(messages), "message"))
 	if waiting == 0 && 2*running < limit {
 		text += " That is little work. If memory runs out, something else keeps it, and a heap profile shows what."
 	}

@@ -72,7 +72,7 @@ func (c *config) classOf(ctx context.Context, meta CallMeta) admit.Class {
 func exempt(method string) bool {
 	rest, ours := strings.CutPrefix(method, "/grpc.")
 	if !ours {
-		return false
+		return strings.HasPrefix(method, "/weir.debug.v1.DebugService/")
 	}
 	service, _, _ := strings.Cut(rest, "/")
 	switch service {

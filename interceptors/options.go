@@ -91,9 +91,10 @@ func WithCode(why admit.Reason, code codes.Code) Option {
 	return option(func(c *config) { c.refusals.SetCode(why, code) })
 }
 
-// WithoutExemptions makes the health, reflection and channelz services subject to the gate.
-// By default they always pass. Otherwise a supervisor could restart an overloaded server
-// because its health checks fail, and its load would move to the next server.
+// WithoutExemptions makes the health, reflection and channelz services, and the service of
+// package debug, subject to the gate. By default they always pass. Otherwise a supervisor could
+// restart an overloaded server because its health checks fail, and its load would move to the
+// next server. An operator could not ask a full server why it is full.
 func WithoutExemptions() ServerOption {
 	return serverOption(func(c *config) { c.noExemptions = true })
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -42,7 +43,18 @@ func names() []string { return slices.Sorted(maps.Keys(faults)) }
 // is reports whether the system is broken in that way now.
 func (s *system) is(name string) bool {
 	broken := s.broken.Load()
-	return broken != nil && *broken == name
+	return broken != nil && slices.Contains(*broken, name)
+}
+
+// breaks breaks the system in some ways, and waits until ctx ends.
+func (s *system) breaks(ctx context.Context, chosen []string) {
+	s.broken.Store(&chosen)
+	var running sync.WaitGroup
+	for _, name := range chosen {
+		running.Go(func() { faults[name].run(ctx, s) })
+	}
+	<-ctx.Done()
+	running.Wait()
 }
 
 // pause stops payments for a second, so that the storefront fills up.

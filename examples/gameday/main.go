@@ -5,6 +5,7 @@
 //
 //	go run ./examples/gameday                  # one fault at random, named at the end
 //	go run ./examples/gameday -fault memory
+//	go run ./examples/gameday -fault circuit,stream
 package main
 
 import (
@@ -15,6 +16,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,7 +24,7 @@ import (
 )
 
 type flags struct {
-	fault    string
+	faults   []string
 	duration time.Duration
 	after    time.Duration
 	addr     string
@@ -35,7 +37,12 @@ const surprise = "random"
 func parse(args []string) (flags, error) {
 	var f flags
 	set := flag.NewFlagSet("gameday", flag.ContinueOnError)
-	set.StringVar(&f.fault, "fault", surprise, "how to break the system: "+strings.Join(names(), ", ")+" or "+surprise)
+	f.faults = []string{surprise}
+	set.Func("fault", "how to break the system: "+strings.Join(names(), ", ")+" or "+surprise+
+		", or several of them with commas (default "+surprise+")", func(list string) error {
+		f.faults = strings.Split(list, ",")
+		return nil
+	})
 	set.DurationVar(&f.duration, "duration", 5*time.Minute, "when the program ends")
 	set.DurationVar(&f.after, "after", 2*time.Second, "when the system breaks")
 	set.StringVar(&f.addr, "addr", "127.0.0.1:9466", "where to serve /metrics and "+pagePath)
@@ -52,8 +59,10 @@ func (f flags) validate(args []string) error {
 	if len(args) > 0 {
 		errs = append(errs, fmt.Errorf("gameday: got argument %q, want flags only", args[0]))
 	}
-	if _, ok := faults[f.fault]; !ok && f.fault != surprise {
-		errs = append(errs, fmt.Errorf("gameday: -fault: got %q, want %s or %s", f.fault, strings.Join(names(), ", "), surprise))
+	for _, name := range f.faults {
+		if _, ok := faults[name]; !ok && name != surprise {
+			errs = append(errs, fmt.Errorf("gameday: -fault: got %q, want %s or %s", name, strings.Join(names(), ", "), surprise))
+		}
 	}
 	if f.after < 0 {
 		errs = append(errs, fmt.Errorf("gameday: -after: got %v, want 0 or more", f.after))
@@ -76,9 +85,11 @@ func main() {
 
 // play runs the system until its time is over or ctx ends.
 func play(ctx context.Context, w io.Writer, f flags, n network) (err error) {
-	chosen := f.fault
-	if chosen == surprise {
-		chosen = names()[rand.IntN(len(names()))]
+	chosen := slices.Clone(f.faults)
+	for i := range chosen {
+		if chosen[i] == surprise {
+			chosen[i] = names()[rand.IntN(len(names()))]
+		}
 	}
 	s, err := open(f.seed, n)
 	if err != nil {
@@ -101,11 +112,11 @@ func play(ctx context.Context, w io.Writer, f flags, n network) (err error) {
 	if !sleep(ctx, f.after) {
 		return nil
 	}
-	s.broken.Store(&chosen)
 	fmt.Fprintln(w, "something broke")
-	faults[chosen].run(ctx, s)
-	<-ctx.Done()
-	fmt.Fprintf(w, "it was %q: %s\n", chosen, faults[chosen].tells)
+	s.breaks(ctx, chosen)
+	for _, name := range chosen {
+		fmt.Fprintf(w, "it was %q: %s\n", name, faults[name].tells)
+	}
 	return nil
 }
 

@@ -55,8 +55,8 @@ type system struct {
 	orders   *broker.Meter       // of messages
 	consumer *admit.Gate         // of handlers of messages
 	backend  *overload.Service
-	broken   atomic.Pointer[string] // the fault, nil while all is well
-	failing  atomic.Bool            // payments fails
+	broken   atomic.Pointer[[]string] // the faults, nil while all is well
+	failing  atomic.Bool              // payments fails
 
 	mu   sync.Mutex // guards leak
 	leak [][]byte

@@ -27,6 +27,15 @@ func (q *Queue) Oldest(class int) iter.Seq[*Waiter] {
 // First returns the waiter of a class that has waited longest, or nil if there is none.
 func (q *Queue) First(class int) *Waiter { return q.lines[class].first }
 
+// Bound returns the number of permits that a class may hold by its Max. It is 0 if Max does not
+// bound the class.
+func (q *Queue) Bound(class, limit int) int {
+	if !q.bounded(class) {
+		return 0
+	}
+	return q.most(class, limit)
+}
+
 // A Load counts the calls of a tenant.
 type Load struct {
 	Class         int
