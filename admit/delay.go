@@ -103,9 +103,9 @@ func (r *refusals) learn(turns int, pace, wait time.Duration, arrived, ended int
 	r.mean = time.Duration(min(max(mean, float64(briefest)), float64(longestDelay)))
 }
 
-// A silence measures how long no permit has come back. It begins with a refusal, because
-// permits that nobody wants say nothing. A refusal must be cheap, so most do not read the
-// clock.
+// A silence measures how long no permit has come back. It begins with a refusal, because the
+// time before, in which the gate may have been idle, says nothing. A refusal must be cheap, so
+// most do not read the clock.
 type silence struct {
 	skip  int           // refusals until the clock is read again
 	read  time.Duration // when it was read last

@@ -79,6 +79,38 @@ func TestManyTenantsWithLongCalls(t *testing.T) {
 	}
 }
 
+// A tenant whose dear calls last long and come one by one is a stranger each time. From its
+// second call on it leaves permits to tenants with short calls as if it were known.
+func TestALongTenantThatComesBack(t *testing.T) {
+	for row, tt := range []struct {
+		limit, tenants, cost int
+		lasts                time.Duration
+	}{{63, 18, 126, 18 * time.Second}, {27, 5, 27, 8 * time.Second}, {16, 2, 16, 5 * time.Second}} {
+		spare(t, row)
+		const service = 20 * ms
+		streams := []stream{{call: admit.Call{Tenant: "dear", Cost: tt.cost}, loop: 1, lasts: always(tt.lasts), from: time.Second}}
+		first := time.Second + tt.lasts // its first call is over then
+		for i := range tt.tenants {
+			rate := 0.35 * float64(tt.limit) / float64(tt.tenants) / service.Seconds()
+			s := stream{call: admit.Call{Tenant: fmt.Sprint(i)}, rate: rate, lasts: exponential(service), to: first}
+			streams = append(streams, s)
+			s.from, s.to = first, 0
+			streams = append(streams, s)
+		}
+		got, _ := world{gate: limited(tt.limit), lasts: first + 2*tt.lasts, streams: streams}.run(t)
+		calls, good := 0, 0
+		for i := 2; i < len(got); i += 2 {
+			calls, good = calls+got[i].calls, good+got[i].good
+		}
+		if share := float64(good) / float64(calls); share < 0.95 {
+			t.Errorf("limit %d, tenants beside one with dear calls of %v: got %.3f served, want at least 0.95", tt.limit, tt.lasts, share)
+		}
+		if got[0].good < 2 {
+			t.Errorf("limit %d, dear calls: got %d served, want 2", tt.limit, got[0].good)
+		}
+	}
+}
+
 // A guaranteed share is there at once, however long the calls of other classes last.
 func TestAShareBesideLongCalls(t *testing.T) {
 	for row, tt := range []struct {
@@ -118,6 +150,68 @@ func TestAShareBesideLongCalls(t *testing.T) {
 					t.Errorf("the other class: got %.3f of the permits, want about the %v that are not guaranteed", used, 1-tt.share)
 				}
 			})
+		}
+	}
+}
+
+// A share is not lent to calls that return a permit often but each after a long time. A class
+// that asks for half of its share would have to win back every permit.
+func TestAShareBesideManyLongCalls(t *testing.T) {
+	for _, tt := range []struct {
+		limit         int
+		owner, theirs admit.Class
+		share         float64
+		lasts, long   time.Duration
+	}{
+		{80, admit.Background, admit.Sheddable, 0.5, 4 * ms, 780 * ms},
+		{120, admit.Default, admit.Critical, 0.5, 9 * ms, 1100 * ms},
+		{60, admit.Critical, admit.Default, 0.75, 5 * ms, 580 * ms},
+	} {
+		if slowdown > 1 && tt.limit != 60 {
+			continue // the smaller gate is enough for the race detector
+		}
+		permits := float64(tt.limit)
+		got, _ := world{
+			gate: limited(tt.limit, admit.WithClassConfig(tt.owner, admit.ClassConfig{Share: tt.share})), lasts: 8 * time.Second,
+			streams: []stream{
+				{call: admit.Call{Class: tt.owner}, rate: 0.5 * tt.share * permits / tt.lasts.Seconds(), lasts: exponential(tt.lasts)},
+				{call: admit.Call{Class: tt.theirs}, rate: 4 * permits / tt.long.Seconds(), lasts: exponential(tt.long)},
+			},
+		}.run(t)
+		if c := got[0]; c.share() < 0.99 {
+			t.Errorf("limit %d, the class with the share: got %.4f served, want at least 0.99; refused %v", tt.limit, c.share(), c.refused)
+		}
+	}
+}
+
+// A class that uses little of its share leaves the rest to calls of any length.
+func TestAShareThatIsHardlyUsed(t *testing.T) {
+	for _, tt := range []struct {
+		limit int
+		share float64
+		asks  float64 // permits that the class with the share needs on the mean
+		lasts time.Duration
+		want  float64 // of the permits, for all calls together
+	}{
+		{8, 0.5, 0.4, 500 * ms, 0.75},
+		{40, 0.5, 2, 2 * time.Second, 0.85},
+		{40, 0.5, 6, 20 * ms, 0.85},
+		{100, 0.75, 10, time.Second, 0.9},
+	} {
+		const length = 100 * time.Second
+		got, _ := world{
+			gate: limited(tt.limit, admit.WithClassConfig(admit.Critical, admit.ClassConfig{Share: tt.share})), lasts: length,
+			streams: []stream{
+				{call: admit.Call{Class: admit.Critical}, rate: tt.asks / tt.lasts.Seconds(), lasts: exponential(tt.lasts)},
+				{call: admit.Call{Class: admit.Background}, rate: float64(tt.limit), lasts: always(2 * time.Second)},
+			},
+		}.run(t)
+		used := (float64(got[0].good)*tt.lasts.Seconds() + float64(got[1].good)*2) / float64(tt.limit) / length.Seconds()
+		if used < tt.want {
+			t.Errorf("limit %d, share %v, of which %v permits are used: got %.3f of the permits in use, want at least %v", tt.limit, tt.share, tt.asks, used, tt.want)
+		}
+		if c := got[0]; c.share() < 0.97 {
+			t.Errorf("limit %d, the class with the share: got %.4f served, want at least 0.97; refused %v", tt.limit, c.share(), c.refused)
 		}
 	}
 }

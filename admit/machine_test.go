@@ -131,7 +131,10 @@ func (m *machine) reclass(arg int) error {
 		{admit.Default: {Max: 0.5}, admit.Sheddable: {Share: 0.4, Max: 0.4}},
 		{admit.Default: {Share: 0.3}, admit.Critical: {Share: 0.3}, admit.Background: {Share: 0.3}},
 	}
-	m.classes = shares[arg%len(shares)]
+	counted := m.sharing()
+	if m.classes = shares[arg%len(shares)]; m.sharing() && !counted {
+		m.demand = [4]modelDemand{}
+	}
 	var opts []admit.Option
 	for c, cfg := range m.classes {
 		opts = append(opts, admit.WithClassConfig(admit.Class(c), cfg))

@@ -2,6 +2,7 @@ package admit_test
 
 import (
 	"context"
+	"math"
 	"slices"
 	"time"
 
@@ -33,6 +34,7 @@ type model struct {
 	served   [4]int
 	state    [4]modelState
 	long     [4]modelLong
+	demand   [4]modelDemand
 	blocked  [4]*modelCall // the head of a class, once it found too few permits free
 	waiting  []*modelCall  // in the order in which they came
 	// dispatched reports whether free permits were offered since the last long sleep.
@@ -114,6 +116,35 @@ type sample struct {
 	tenant string
 }
 
+// A modelDemand is how many permits the calls of a class held and wanted, and for how long.
+type modelDemand struct {
+	begun bool
+	since time.Duration
+	spans []modelSpan
+}
+
+type modelSpan struct {
+	from, to time.Duration
+	permits  int
+}
+
+// reserve is how many permits are kept for a class.
+func (m *model) reserve(class admit.Class) int {
+	share, d := m.shareOf(class, m.limit), &m.demand[class]
+	if share == 0 || m.now-m.came[class] > time.Minute {
+		return 0
+	}
+	if !d.begun || m.now-d.since < 2*time.Second {
+		return share
+	}
+	from, area := max(d.since, m.now.Truncate(10*time.Second)-10*time.Second), time.Duration(0)
+	for _, s := range d.spans {
+		area += time.Duration(s.permits) * max(0, s.to-max(s.from, from))
+	}
+	mean := area.Seconds() / (m.now - from).Seconds()
+	return min(share, max(1, int(math.Ceil(mean+2*math.Sqrt(mean)))))
+}
+
 // A modelState is a period in which a class looks whether the queue stands.
 type modelState struct {
 	begun, seen, idle  time.Duration
@@ -130,6 +161,7 @@ func (m *model) pass(until time.Duration) {
 	d := until - m.now
 	for class := range admit.Class(4) {
 		m.usage[class].area += d * time.Duration(m.has(class))
+		m.demand[class].spans = append(m.demand[class].spans, modelSpan{m.now, until, m.has(class) + m.wanted(class)})
 	}
 	for _, c := range m.running {
 		if c.counted && c.tenant != "" {
@@ -204,27 +236,29 @@ func (m *model) see() {
 	}
 }
 
-// brief reports whether the calls of a class give their permits back soon.
-func (m *model) brief(class admit.Class) bool {
-	return m.usage[class].mean(m.has(class)) <= time.Duration(m.limit)*10*ms
-}
-
-// left is how many permits are left for a class when the others have their shares, and
-// how many of those are on loan.
-func (m *model) left(class admit.Class) (most, loan int) {
-	most = m.limit
+// left is how many permits the reserves of the other classes leave to a class.
+func (m *model) left(class admit.Class) int {
+	most := m.limit
 	for other := range admit.Class(4) {
-		if other == class {
+		reserve := m.reserve(other)
+		if other == class || reserve == 0 {
 			continue
 		}
-		if m.now-m.came[other] <= time.Minute {
-			most -= m.shareOf(other, m.limit)
-		}
-		if !m.brief(other) {
-			loan += max(0, m.has(other)-m.shareOf(other, m.limit))
+		gap := max(1, m.usage[class].mean(m.has(class))/time.Duration(m.limit))
+		soon := max(25*ms, m.usage[other].mean(m.has(other))/4)
+		most -= max(0, reserve-int(soon/gap))
+	}
+	return most
+}
+
+// loan is how many permits other classes hold beyond their shares, if they leave reserves.
+func (m *model) loan(class admit.Class) (n int) {
+	for other := range admit.Class(4) {
+		if other != class && m.left(other) < m.limit {
+			n += max(0, m.has(other)-m.shareOf(other, m.limit))
 		}
 	}
-	return most, loan
+	return n
 }
 
 // classify says for how long the tenant of a call that comes holds permits.
@@ -267,16 +301,17 @@ func (m *model) tenantMost(c *modelCall) int {
 	if !slices.ContainsFunc(l.briefs, besides) && m.usage[c.class].ended > 0 && gap <= 500*ms {
 		return m.limit
 	}
-	if m.limit >= 4 || m.limit > 1 && l.seen && m.now-l.at <= 10*time.Minute {
+	suspects := l.seen && m.now-l.at <= 10*time.Minute
+	if m.limit >= 4 || m.limit > 1 && suspects {
 		last = max(last, 1)
 	}
-	switch m.tenantOf(c).kind {
-	case "long":
-		return max(1, m.limit-max(1, last, min(2*m.wantedOfLate(c.class), m.limit/2)))
-	case "":
+	switch kind := m.tenantOf(c).kind; {
+	case kind == "brief":
+		return m.limit
+	case kind == "" && !suspects:
 		return m.limit - last
 	}
-	return m.limit
+	return max(1, m.limit-max(1, last, min(2*m.wantedOfLate(c.class), m.limit/2)))
 }
 
 // wantedOfLate is the peak of what tenants without long calls held and wanted. Scripts
@@ -294,8 +329,8 @@ func (m *model) charge(c *modelCall) int {
 		return 1
 	}
 	most := m.limit
-	if m.sharing() && !m.brief(c.class) {
-		most, _ = m.left(c.class)
+	if m.sharing() {
+		most = m.left(c.class)
 	}
 	return max(1, min(c.cost, most, m.tenantMost(c)))
 }
@@ -327,6 +362,8 @@ func (m *model) stop(c *modelCall) {
 		held, _ := m.takes(c.class, c.tenant)
 		if l := &m.long[c.class]; m.tenantOf(c).usage.mean(held) <= time.Duration(m.limit)*50*ms {
 			l.briefs = append(l.briefs, sample{at: m.now, tenant: c.tenant})
+		} else {
+			l.seen, l.at = true, m.now
 		}
 	}
 	m.inFlight -= c.held
@@ -406,9 +443,8 @@ func (m *model) classMay(class admit.Class, cost int) bool {
 		return true
 	}
 	most := m.mostOf(class, m.limit)
-	if !m.brief(class) {
-		left, loan := m.left(class)
-		most = min(most, max(left-loan, m.shareOf(class, m.limit)))
+	if left := m.left(class); left < m.limit {
+		most = min(most, max(left-m.loan(class), m.shareOf(class, m.limit)))
 	}
 	return most >= m.limit || has+cost <= most
 }
@@ -753,6 +789,9 @@ func (m *model) acquire(c *modelCall) {
 		return
 	}
 	m.came[c.class] = m.now
+	if d := &m.demand[c.class]; !d.begun {
+		d.begun, d.since = true, m.now
+	}
 	m.classify(c)
 	cost := m.charge(c)
 	_, own := m.takes(c.class, c.tenant)

@@ -18,6 +18,7 @@ func (q *Queue) Shut(c Call, limit int) (why Reason, shut bool) {
 func (q *Queue) MayRun(c Call, r Room) (cost int, ok bool) {
 	l := &q.lines[c.Class]
 	l.came = r.Now
+	l.demand.begin(r.Now)
 	if c.Tenant == "" && !q.counted && q.n == 0 { // the usual case needs no lookup
 		cost = min(c.Cost, r.Limit)
 		return cost, r.InFlight+cost <= r.Limit
@@ -67,7 +68,7 @@ func (q *Queue) Hold(c Call, cost int, r Room) *Tenant {
 
 // Return counts permits that came back.
 func (q *Queue) Return(t *Tenant, permits int, r Room) {
-	q.noteBrief(t, r)
+	q.noteKind(t, r)
 	q.hold(t, -permits, r.Now)
 }
 

@@ -2,26 +2,28 @@ package turn
 
 import (
 	"hash/maphash"
+	"math"
 	"time"
 )
 
-// Permits of a share are lent only to calls that return them soon. The measure is the gap
-// between two permits that come back while borrowers hold all of them. The gap is the
-// duration of a call divided by the limit.
+// A guaranteed share is lent, but for a reserve. The reserve is the number of permits that the
+// class needed lately, and a margin for chance. It shrinks by the permits that come back soon.
 const (
-	// shareGap is the longest gap with which a guaranteed share is lent.
-	shareGap = 10 * time.Millisecond
-	// tenantGap is the longest gap with which a tenant may hold all permits, if brief tenants
-	// call as well. Otherwise loneGap is.
+	// soon is how long a class may wait for the permits of its share. A class with long calls
+	// may wait for one soonPart of their duration.
+	soon     = 25 * time.Millisecond
+	soonPart = 4
+	// tenantGap is the longest gap between two permits that come back with which a tenant may
+	// hold all permits, if brief tenants call as well. Otherwise loneGap is. The gap is the
+	// duration of a call divided by the limit.
 	tenantGap = 50 * time.Millisecond
 	loneGap   = 500 * time.Millisecond
-	// shareMemory is how long a share is kept for a class that makes no call.
+	// shareMemory is how long a reserve is kept for a class that makes no call.
 	shareMemory = time.Minute
 	// lastPart is the part of the permits, as 1 in lastPart, that long and unknown
 	// tenants leave to tenants that may come.
 	lastPart = 8
-	// longMemory is how long a class is suspected after a call of a long tenant. The
-	// tenant may be gone and come back.
+	// longMemory is how long a class is suspected after a call of a long tenant.
 	longMemory = 10 * time.Minute
 )
 
@@ -37,8 +39,8 @@ func (q *Queue) lineMayHold(l *line, cost int, r Room) bool {
 		return true
 	}
 	most := q.most(l.class, r.Limit)
-	if !q.brief(l, r) {
-		most = min(most, max(q.lineMost(l, r)-q.onLoan(l, r), q.guaranteed(l.class, r.Limit)))
+	if left := q.lineMost(l, r); left < r.Limit {
+		most = min(most, max(left-q.onLoan(l, r), q.guaranteed(l.class, r.Limit)))
 	}
 	return most >= r.Limit || l.held+cost <= most
 }
@@ -50,19 +52,25 @@ func (q *Queue) charge(t *Tenant, cost int, r Room) int {
 		return 1
 	}
 	most := r.Limit
-	if q.counted && !q.brief(t.line, r) {
+	if q.counted {
 		most = q.lineMost(t.line, r)
 	}
 	return max(1, min(cost, most, q.tenantMost(t, r)))
 }
 
-// lineMost returns the permits that the shares of the other classes leave to a class.
+// lineMost returns the permits that the reserves of the other classes leave to a class. A
+// reserve shrinks by the permits that come back soon while the class holds all of them.
 func (q *Queue) lineMost(l *line, r Room) int {
 	most := r.Limit
 	for _, c := range q.order {
-		if other := &q.lines[c]; other != l && r.Now-other.came <= shareMemory {
-			most -= q.guaranteed(c, r.Limit)
+		other := &q.lines[c]
+		reserve := q.reserve(other, r)
+		if other == l || reserve == 0 {
+			continue
 		}
+		gap := max(1, l.usage.mean(r.Now, l.held)/time.Duration(r.Limit))
+		soon := max(soon, other.usage.mean(r.Now, other.held)/soonPart)
+		most -= reserve - int(min(soon/gap, time.Duration(reserve)))
 	}
 	return most
 }
@@ -70,17 +78,73 @@ func (q *Queue) lineMost(l *line, r Room) int {
 // onLoan returns the permits that other classes with long calls hold beyond their shares.
 func (q *Queue) onLoan(l *line, r Room) (permits int) {
 	for _, c := range q.order {
-		if other := &q.lines[c]; other != l && !q.brief(other, r) {
+		if other := &q.lines[c]; other != l && q.lineMost(other, r) < r.Limit {
 			permits += max(0, other.held-q.guaranteed(c, r.Limit))
 		}
 	}
 	return permits
 }
 
-// brief reports whether the calls of a class return permits soon.
-func (q *Queue) brief(l *line, r Room) bool {
-	return l.usage.mean(r.Now, l.held) <= time.Duration(r.Limit)*shareGap
+// reserve returns the permits that are kept for a class, at most its share.
+func (q *Queue) reserve(l *line, r Room) int {
+	share := q.guaranteed(l.class, r.Limit)
+	if share == 0 || r.Now-l.came > shareMemory {
+		return 0
+	}
+	return min(share, l.demand.reserve(r.Now, l.held+l.wants, share))
 }
+
+// A demand measures the permits that calls held and wanted on the mean, in this period and the
+// one before. Periods begin at multiples of demandPeriod. It begins with the first call.
+type demand struct {
+	begun           bool
+	since           time.Duration // when it began
+	at              time.Duration // time of the last update
+	current, before time.Duration // sums over permits of the time in each period
+}
+
+// begin notes that a call came.
+func (d *demand) begin(now time.Duration) {
+	if !d.begun {
+		*d = demand{begun: true, since: now, at: now}
+	}
+}
+
+// see notes that n permits were held and wanted since the last update.
+func (d *demand) see(now time.Duration, n int) {
+	if !d.begun || now <= d.at {
+		return
+	}
+	permits := time.Duration(min(n, manyPermits))
+	if start := now - now%demandPeriod; d.at < start {
+		if d.before = permits * demandPeriod; start-d.at <= demandPeriod {
+			d.before = d.current + permits*(start-d.at)
+		}
+		d.current, d.at = 0, start
+	}
+	d.current += permits * (now - d.at)
+	d.at = now
+}
+
+// reserve returns the number of permits that are enough, or otherwise while it is not known. By
+// square-root staffing (Halfin and Whitt, "Heavy-Traffic Limits for Queues with Many
+// Exponential Servers", Operations Research 29(3), 1981), calls that need n permits on the
+// mean hardly wait for them with n and a small multiple of the square root of n.
+func (d *demand) reserve(now time.Duration, n, otherwise int) int {
+	if d.see(now, n); !d.begun || d.at-d.since < demandKnown {
+		return otherwise
+	}
+	from := max(d.since, d.at-d.at%demandPeriod-demandPeriod)
+	mean := (d.before + d.current).Seconds() / (d.at - from).Seconds()
+	return max(1, int(math.Ceil(mean+reserveMargin*math.Sqrt(mean))))
+}
+
+const (
+	demandPeriod  = 10 * time.Second
+	demandKnown   = 2 * time.Second // time until the mean is known
+	reserveMargin = 2               // square roots
+	manyPermits   = 1 << 28         // sums do not overflow up to these
+)
 
 // A kind says how long a tenant holds permits.
 type kind uint8
@@ -159,12 +223,20 @@ func (b *briefs) besides(key uint64, now time.Duration) bool {
 	return b.mixed && now-b.other <= longMemory
 }
 
-// noteBrief notes that a tenant returns a permit, if it returns its permits soon.
-func (q *Queue) noteBrief(t *Tenant, r Room) {
-	if t.key != "" && !t.holdsLong(r) {
+// noteKind notes that a tenant returns a permit, soon or after long.
+func (q *Queue) noteKind(t *Tenant, r Room) {
+	switch {
+	case t.key == "":
+	case t.holdsLong(r):
+		t.line.sawLong, t.line.longAt = true, r.Now
+	default:
 		t.line.briefs.see(maphash.String(keys, t.key), r.Now)
 	}
 }
+
+// suspects reports whether a long tenant called lately. It may be gone and come back as one
+// that is not known.
+func (l *line) suspects(now time.Duration) bool { return l.sawLong && now-l.longAt <= longMemory }
 
 // leaves reports whether a tenant leaves permits to brief tenants that may come. While none
 // came, it leaves some only if a tenant that comes would have to wait for long.
@@ -175,18 +247,18 @@ func (q *Queue) leaves(t *Tenant, r Room) bool {
 }
 
 // tenantMost returns the permits that a tenant may hold. Long tenants leave to brief ones
-// twice the permits that these recently held and wanted, up to half of all permits. They
-// always leave a few where brief tenants may come, so that a new tenant is served before the
-// long calls end.
+// twice the permits that these recently held and wanted, up to half of all permits. So does an
+// unknown tenant if it may be long. They always leave a few where brief tenants may come, so
+// that a new tenant is served before the long calls end.
 func (q *Queue) tenantMost(t *Tenant, r Room) int {
 	l, last := t.line, r.Limit/lastPart
 	if t.kind == brief || !q.leaves(t, r) {
 		return r.Limit
 	}
-	if r.Limit >= lastPart/2 || r.Limit > 1 && l.sawLong && r.Now-l.longAt <= longMemory {
+	if r.Limit >= lastPart/2 || r.Limit > 1 && l.suspects(r.Now) {
 		last = max(last, 1)
 	}
-	if t.kind == unknown {
+	if t.kind == unknown && !l.suspects(r.Now) {
 		return r.Limit - last
 	}
 	wanted := 2 * l.wanted.see(r.Now, 0)

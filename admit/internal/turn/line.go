@@ -18,10 +18,11 @@ type line struct {
 	heavy  ranking
 	debts  ranking // tenants in debt
 	usage  usage
+	demand demand
 	long   int  // permits that tenants with long calls hold
 	wanted peak // permits that the other tenants held and wanted
-	// longAt is when a call of a tenant with long calls last came. sawLong tells whether
-	// one came.
+	// longAt is when a call of a tenant with long calls last came or ended. sawLong tells
+	// whether one did.
 	longAt  time.Duration
 	sawLong bool
 	briefs  briefs
@@ -52,6 +53,7 @@ func (q *Queue) hold(t *Tenant, permits int, now time.Duration) {
 	l := t.line
 	t.usage.see(now, t.held)
 	l.usage.see(now, l.held)
+	l.see(now)
 	if permits < 0 {
 		t.usage.end(-permits)
 		l.usage.end(-permits)
@@ -64,6 +66,9 @@ func (q *Queue) hold(t *Tenant, permits int, now time.Duration) {
 	t.moved()
 	q.forget(t)
 }
+
+// see updates the demand of the class. Call it before permits held or wanted change.
+func (l *line) see(now time.Duration) { l.demand.see(now, l.held+l.wants) }
 
 // moved restores the order of the rankings after a tenant has changed.
 func (t *Tenant) moved() {
@@ -82,6 +87,7 @@ func (q *Queue) Join(w *Waiter, tenant string, r Room) {
 	t.calls.push(w)
 	t.line.push(w)
 	w.queued = true
+	t.line.see(r.Now)
 	t.wants += w.Cost
 	t.line.wants += w.Cost
 	q.n++
@@ -112,6 +118,7 @@ func (q *Queue) Remove(w *Waiter, r Room) {
 	if t.line.blocked == w {
 		t.line.blocked = nil
 	}
+	t.line.see(r.Now)
 	t.wants -= w.Cost
 	t.line.wants -= w.Cost
 	q.n--

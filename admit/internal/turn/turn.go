@@ -110,12 +110,18 @@ func New(cfg Config) *Queue {
 // Configure replaces the configuration. Call [Queue.Excess] afterwards to refuse the
 // waiters that have no place any more.
 func (q *Queue) Configure(cfg Config) {
+	counted := q.counted
 	q.cfg, q.order, q.counted = cfg, nil, false
 	for c, class := range cfg.Classes {
 		if class.Priority > 0 {
 			q.order = append(q.order, c)
 		}
 		q.counted = q.counted || class.Share > 0 || q.bounded(c)
+	}
+	for c := range q.lines {
+		if q.counted && !counted {
+			q.lines[c].demand = demand{} // it did not see all calls
+		}
 	}
 	slices.SortStableFunc(q.order, func(a, b int) int { return cfg.Classes[b].Priority - cfg.Classes[a].Priority })
 }

@@ -400,6 +400,50 @@ func TestWhatIsLent(t *testing.T) {
 	d.run(t, one(background)) // the share has not been wanted for so long
 }
 
+// Calls that last take of a share what its class does not need. The whole share is kept until
+// two seconds have shown what that is.
+func TestTheReserveOfAShare(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		asks  int // permits that critical calls hold
+		lasts time.Duration
+		want  int // permits that long calls may hold of 32, with a share of 16
+	}{
+		{"it makes no call", 0, 4 * time.Second, 32},
+		{"one permit, and two square roots more", 1, 4 * time.Second, 29},
+		{"four permits", 4, 4 * time.Second, 24},
+		{"nearly all", 12, 4 * time.Second, 16},
+		{"too soon to tell", 1, time.Second, 16},
+	} {
+		d := &desk{q: turn.New(classes(func(c *[turn.MaxClasses]turn.Class) { c[critical].Share = 0.5 })), limit: 32}
+		for range 20 {
+			holder := d.run(t, one(background))
+			d.now += 10 * time.Second
+			d.back(holder, 1)
+		}
+		for until := d.now + tt.lasts; d.now < until; {
+			var holders []*turn.Tenant
+			for range tt.asks {
+				holders = append(holders, d.run(t, one(critical)))
+			}
+			d.now += 10 * ms
+			for _, h := range holders {
+				d.back(h, 1)
+			}
+		}
+		got := 0
+		for ; got < 32; got++ {
+			if _, ok := d.q.MayRun(one(background), d.room()); !ok {
+				break
+			}
+			d.run(t, one(background))
+		}
+		if got != tt.want {
+			t.Errorf("%s: got %d permits for long calls, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
 // A guess about a deadline is tested once in eight times.
 func TestGuessesAreTested(t *testing.T) {
 	d := &desk{q: turn.New(classes(nil)), limit: 1, used: 1}
