@@ -184,6 +184,36 @@ func TestAShareBesideManyLongCalls(t *testing.T) {
 	}
 }
 
+// A class whose calls come in bursts has its share at once for each of them, although it needs
+// next to nothing on the mean.
+func TestAShareForBursts(t *testing.T) {
+	for _, tt := range []struct {
+		limit, burst     int
+		every, lasts     time.Duration
+		deadline, theirs time.Duration
+	}{
+		{20, 10, 5 * time.Second, 20 * ms, 150 * ms, 2 * time.Second},
+		{20, 10, 30 * time.Second, 20 * ms, 100 * ms, 2 * time.Second},
+		{8, 4, 10 * time.Second, 50 * ms, 200 * ms, 2 * time.Second},
+		{200, 100, 5 * time.Second, 20 * ms, 100 * ms, 2 * time.Second},
+		{40, 20, time.Second, 50 * ms, 120 * ms, time.Second},
+	} {
+		got, _ := world{
+			gate: limited(tt.limit, admit.WithClassConfig(admit.Critical, admit.ClassConfig{Share: 0.5})), lasts: 110 * time.Second,
+			streams: []stream{
+				{
+					call: admit.Call{Class: admit.Critical}, rate: float64(tt.burst) / tt.every.Seconds(), burst: tt.burst,
+					lasts: always(tt.lasts), deadline: tt.deadline,
+				},
+				{call: admit.Call{Class: admit.Background}, loop: 2 * tt.limit, lasts: always(tt.theirs)},
+			},
+		}.run(t)
+		if c := got[0]; c.calls == 0 || c.share() < 0.99 {
+			t.Errorf("limit %d, bursts of %d: got %.3f of %d served, want at least 0.99; refused %v", tt.limit, tt.burst, c.share(), c.calls, c.refused)
+		}
+	}
+}
+
 // A class that uses little of its share leaves the rest to calls of any length.
 func TestAShareThatIsHardlyUsed(t *testing.T) {
 	for _, tt := range []struct {
@@ -193,9 +223,9 @@ func TestAShareThatIsHardlyUsed(t *testing.T) {
 		lasts time.Duration
 		want  float64 // of the permits, for all calls together
 	}{
-		{8, 0.5, 0.4, 500 * ms, 0.75},
+		{8, 0.5, 0.1, 500 * ms, 0.65},
 		{40, 0.5, 2, 2 * time.Second, 0.85},
-		{40, 0.5, 6, 20 * ms, 0.85},
+		{40, 0.5, 1, 20 * ms, 0.8},
 		{100, 0.75, 10, time.Second, 0.9},
 	} {
 		const length = 100 * time.Second

@@ -2,7 +2,6 @@ package admit_test
 
 import (
 	"context"
-	"math"
 	"slices"
 	"time"
 
@@ -89,9 +88,9 @@ func (u *modelUsage) mean(held int) time.Duration {
 	return u.area / time.Duration(max(1, u.ended, held))
 }
 
-func (u *modelUsage) end(n int) {
+func (u *modelUsage) end(n, held int) {
 	u.ended += n
-	if u.period += n; u.period >= 32 {
+	if u.period += n; u.period >= max(32, held) {
 		u.area, u.ended, u.period = u.area/2, (u.ended+1)/2, 0
 	}
 }
@@ -134,15 +133,16 @@ func (m *model) reserve(class admit.Class) int {
 	if share == 0 || m.now-m.came[class] > time.Minute {
 		return 0
 	}
-	if !d.begun || m.now-d.since < 2*time.Second {
+	if !d.begun || m.now-d.since < 10*time.Second {
 		return share
 	}
-	from, area := max(d.since, m.now.Truncate(10*time.Second)-10*time.Second), time.Duration(0)
+	from, most := m.now.Truncate(time.Minute)-time.Minute, 0
 	for _, s := range d.spans {
-		area += time.Duration(s.permits) * max(0, s.to-max(s.from, from))
+		if s.to >= max(from, d.since) && s.to > d.since {
+			most = max(most, s.permits)
+		}
 	}
-	mean := area.Seconds() / (m.now - from).Seconds()
-	return min(share, max(1, int(math.Ceil(mean+2*math.Sqrt(mean)))))
+	return min(share, most)
 }
 
 // A modelState is a period in which a class looks whether the queue stands.
@@ -366,14 +366,15 @@ func (m *model) stop(c *modelCall) {
 			l.seen, l.at = true, m.now
 		}
 	}
-	m.inFlight -= c.held
-	m.running = slices.DeleteFunc(m.running, func(r *modelCall) bool { return r == c })
 	if c.counted {
-		m.usage[c.class].end(c.held)
+		m.usage[c.class].end(c.held, m.has(c.class))
 		if c.tenant != "" {
-			m.tenantOf(c).usage.end(c.held)
+			held, _ := m.takes(c.class, c.tenant)
+			m.tenantOf(c).usage.end(c.held, held)
 		}
 	}
+	m.inFlight -= c.held
+	m.running = slices.DeleteFunc(m.running, func(r *modelCall) bool { return r == c })
 	m.forget()
 }
 
@@ -788,10 +789,10 @@ func (m *model) acquire(c *modelCall) {
 		c.counted = false
 		return
 	}
-	m.came[c.class] = m.now
-	if d := &m.demand[c.class]; !d.begun {
-		d.begun, d.since = true, m.now
+	if d := &m.demand[c.class]; !d.begun || m.now-m.came[c.class] > time.Minute {
+		*d = modelDemand{begun: true, since: m.now}
 	}
+	m.came[c.class] = m.now
 	m.classify(c)
 	cost := m.charge(c)
 	_, own := m.takes(c.class, c.tenant)

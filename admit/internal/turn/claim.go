@@ -17,8 +17,8 @@ func (q *Queue) Shut(c Call, limit int) (why Reason, shut bool) {
 // if the permits are free, if it may hold them, and if no waiter could have them.
 func (q *Queue) MayRun(c Call, r Room) (cost int, ok bool) {
 	l := &q.lines[c.Class]
+	l.demand.begin(r.Now, l.came)
 	l.came = r.Now
-	l.demand.begin(r.Now)
 	if c.Tenant == "" && !q.counted && q.n == 0 { // the usual case needs no lookup
 		cost = min(c.Cost, r.Limit)
 		return cost, r.InFlight+cost <= r.Limit

@@ -2,12 +2,11 @@ package turn
 
 import (
 	"hash/maphash"
-	"math"
 	"time"
 )
 
-// A guaranteed share is lent, but for a reserve. The reserve is the number of permits that the
-// class needed lately, and a margin for chance. It shrinks by the permits that come back soon.
+// A guaranteed share is lent, but for a reserve. The reserve is the most permits that the class
+// wanted at once in the last minute or two. It shrinks by the permits that come back soon.
 const (
 	// soon is how long a class may wait for the permits of its share. A class with long calls
 	// may wait for one soonPart of their duration.
@@ -91,21 +90,21 @@ func (q *Queue) reserve(l *line, r Room) int {
 	if share == 0 || r.Now-l.came > shareMemory {
 		return 0
 	}
-	return min(share, l.demand.reserve(r.Now, l.held+l.wants, share))
+	return min(share, l.demand.most(r.Now, l.held+l.wants, share))
 }
 
-// A demand measures the permits that calls held and wanted on the mean, in this period and the
-// one before. Periods begin at multiples of demandPeriod. It begins with the first call.
+// A demand is the most permits that the calls of a class held and wanted at once, in this
+// period and the one before. Periods begin at multiples of demandPeriod.
 type demand struct {
 	begun           bool
-	since           time.Duration // when it began
+	since           time.Duration // when the class came, or came back
 	at              time.Duration // time of the last update
-	current, before time.Duration // sums over permits of the time in each period
+	current, before int
 }
 
-// begin notes that a call came.
-func (d *demand) begin(now time.Duration) {
-	if !d.begun {
+// begin notes that a call came, and when one came last.
+func (d *demand) begin(now, last time.Duration) {
+	if !d.begun || now-last > shareMemory {
 		*d = demand{begun: true, since: now, at: now}
 	}
 }
@@ -115,35 +114,28 @@ func (d *demand) see(now time.Duration, n int) {
 	if !d.begun || now <= d.at {
 		return
 	}
-	permits := time.Duration(min(n, manyPermits))
-	if start := now - now%demandPeriod; d.at < start {
-		if d.before = permits * demandPeriod; start-d.at <= demandPeriod {
-			d.before = d.current + permits*(start-d.at)
-		}
-		d.current, d.at = 0, start
+	d.current = max(d.current, n)
+	switch now/demandPeriod - d.at/demandPeriod {
+	case 0:
+	case 1:
+		d.before, d.current = d.current, n
+	default:
+		d.before, d.current = n, n
 	}
-	d.current += permits * (now - d.at)
 	d.at = now
 }
 
-// reserve returns the number of permits that are enough, or otherwise while it is not known. By
-// square-root staffing (Halfin and Whitt, "Heavy-Traffic Limits for Queues with Many
-// Exponential Servers", Operations Research 29(3), 1981), calls that need n permits on the
-// mean hardly wait for them with n and a small multiple of the square root of n.
-func (d *demand) reserve(now time.Duration, n, otherwise int) int {
+// most returns the demand, or otherwise while it is not known.
+func (d *demand) most(now time.Duration, n, otherwise int) int {
 	if d.see(now, n); !d.begun || d.at-d.since < demandKnown {
 		return otherwise
 	}
-	from := max(d.since, d.at-d.at%demandPeriod-demandPeriod)
-	mean := (d.before + d.current).Seconds() / (d.at - from).Seconds()
-	return max(1, int(math.Ceil(mean+reserveMargin*math.Sqrt(mean))))
+	return max(d.current, d.before)
 }
 
 const (
-	demandPeriod  = 10 * time.Second
-	demandKnown   = 2 * time.Second // time until the mean is known
-	reserveMargin = 2               // square roots
-	manyPermits   = 1 << 28         // sums do not overflow up to these
+	demandPeriod = time.Minute
+	demandKnown  = 10 * time.Second // time until the demand is known
 )
 
 // A kind says how long a tenant holds permits.

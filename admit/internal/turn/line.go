@@ -55,8 +55,8 @@ func (q *Queue) hold(t *Tenant, permits int, now time.Duration) {
 	l.usage.see(now, l.held)
 	l.see(now)
 	if permits < 0 {
-		t.usage.end(-permits)
-		l.usage.end(-permits)
+		t.usage.end(-permits, t.held)
+		l.usage.end(-permits, l.held)
 	}
 	t.held += permits
 	l.held += permits

@@ -39,7 +39,8 @@ type usage struct {
 	period int           // permits that came back since the last halving
 }
 
-// usageMemory is the number of returned permits after which older ones count half.
+// usageMemory is the least number of returned permits after which older ones count half. If
+// more are held, it is their number, so that permits that come back together count alike.
 const usageMemory = 32
 
 // see updates the area. Held is the number of permits held since the last update.
@@ -54,10 +55,10 @@ func (u *usage) see(now time.Duration, held int) {
 	}
 }
 
-// end counts permits that came back.
-func (u *usage) end(permits int) {
+// end counts permits that came back, of those held.
+func (u *usage) end(permits, held int) {
 	u.ended += permits
-	if u.period += permits; u.period >= usageMemory {
+	if u.period += permits; u.period >= max(usageMemory, held) {
 		u.area, u.ended, u.period = u.area/2, (u.ended+1)/2, 0
 	}
 }

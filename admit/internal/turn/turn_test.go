@@ -400,8 +400,8 @@ func TestWhatIsLent(t *testing.T) {
 	d.run(t, one(background)) // the share has not been wanted for so long
 }
 
-// Calls that last take of a share what its class does not need. The whole share is kept until
-// two seconds have shown what that is.
+// Calls that last take of a share what its class did not want at once lately. The whole share
+// is kept until ten seconds have shown what that is.
 func TestTheReserveOfAShare(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -409,11 +409,11 @@ func TestTheReserveOfAShare(t *testing.T) {
 		lasts time.Duration
 		want  int // permits that long calls may hold of 32, with a share of 16
 	}{
-		{"it makes no call", 0, 4 * time.Second, 32},
-		{"one permit, and two square roots more", 1, 4 * time.Second, 29},
-		{"four permits", 4, 4 * time.Second, 24},
-		{"nearly all", 12, 4 * time.Second, 16},
-		{"too soon to tell", 1, time.Second, 16},
+		{"it makes no call", 0, 12 * time.Second, 32},
+		{"one permit", 1, 12 * time.Second, 31},
+		{"four permits", 4, 12 * time.Second, 28},
+		{"more than the share", 18, 12 * time.Second, 16},
+		{"too soon to tell", 1, 8 * time.Second, 16},
 	} {
 		d := &desk{q: turn.New(classes(func(c *[turn.MaxClasses]turn.Class) { c[critical].Share = 0.5 })), limit: 32}
 		for range 20 {
