@@ -194,8 +194,8 @@ func WithWindow(n int) ReceiveOption {
 
 // WithLowWater makes the receiver request more once the number of elements that are requested and
 // not consumed has fallen to n. Each Request is then for at least the window less n. The default
-// is half of the window up to 64 elements, three quarters to 512, and seven eighths beyond. For a
-// fixed window only.
+// is half of a window of up to 64 elements, three quarters of one of 128 to 512, and seven eighths
+// of one of 1,024 or more, with values in between. For a fixed window only.
 func WithLowWater(n int) ReceiveOption {
 	return receiveOption(func(c *config) { c.low = &n })
 }

@@ -150,7 +150,7 @@ func WithHooks(h Hooks) Option {
 // second without any answer, the mean alone is a fair time. A method that has never
 // answered has no mean. Its calls count if they lasted for a second. After a second without
 // any answer, canceled calls count too, and calls with at least half of the longest
-// deadline. Excluded are
+// deadline. After ten seconds all of them count. Excluded are
 //
 //   - CANCELED and DEADLINE_EXCEEDED of all other calls that their callers gave up, and
 //     of streams that had been answered;
