@@ -24,7 +24,7 @@
 // listed.
 //
 // The page shows names of methods and tenants, and addresses. It shows no payload and no
-// metadata. Tenants are hashed with a secret of the Handler, unless [Config] says otherwise.
+// metadata. Tenants are hashed with a secret of the Handler, unless [Handler.ShowTenantNames] is called.
 //
 // Do not use it for alerts, because nothing is kept when the process ends. Package metrics is
 // for alerts.

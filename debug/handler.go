@@ -15,43 +15,41 @@ import (
 	debugpb "github.com/weir-go/weir/proto/weir/debug/v1"
 )
 
-// A Config configures a [Handler]. The zero value is the default.
-type Config struct {
-	// TenantNames shows the names of tenants. By default the page shows a hash of each name,
-	// with a secret that each Handler draws, so that the names cannot be found by trying.
-	TenantNames bool
-}
-
 // A Handler serves the page. It answers GET and HEAD with HTML, or with JSON if the request has
 // the query format=json or prefers application/json. It changes nothing, and checks no
 // permission, so mount it where only operators reach it. It is safe for concurrent use. Use
 // [NewHandler]; the zero Handler answers with 404.
 type Handler struct {
 	sources kinds
-	tenants namer
 
-	mu     sync.Mutex // guards the fields below; held while a snapshot is made
-	latest *snapshot
-	past   past
+	mu      sync.Mutex // guards the fields below; held while a snapshot is made
+	tenants namer      // its key does not change
+	latest  *snapshot
+	past    past
 }
 
 var _ http.Handler = (*Handler)(nil)
 
-// NewHandler returns a handler for sources, with the default Config. The sources may be in use
-// already, and it does not change them. The error wraps [ErrConfig] and names every mistake in
+// NewHandler returns a handler for sources. The sources may be in use already, and it does not
+// change them. The error wraps [ErrConfig] and names every mistake in
 // the sources. There must be at least one, none may be nil or zero, and no two of a kind may
 // share a name.
-func NewHandler(sources ...Source) (*Handler, error) { return Config{}.NewHandler(sources...) }
-
-// NewHandler returns a handler as configured. It is like the function [NewHandler].
-func (c Config) NewHandler(sources ...Source) (*Handler, error) {
+func NewHandler(sources ...Source) (*Handler, error) {
 	by, err := byKind(sources)
 	if err != nil {
 		return nil, err
 	}
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails
-	return &Handler{sources: by, tenants: namer{plain: c.TenantNames, key: key}}, nil
+	return &Handler{sources: by, tenants: namer{key: key}}, nil
+}
+
+// ShowTenantNames makes the page show the names of tenants. Without it the page shows a hash of
+// each name, with a secret that each Handler draws, so that the names cannot be found by trying.
+func (h *Handler) ShowTenantNames() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tenants.plain, h.latest = true, nil
 }
 
 // A snapshot is the state at one moment. It does not change.

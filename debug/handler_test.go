@@ -168,7 +168,8 @@ func TestDescribers(t *testing.T) {
 // sends is written as HTML.
 func TestHostileNames(t *testing.T) {
 	gate := must(admit.New(admit.WithFixedLimit(3), admit.WithoutQueue()))(t)
-	h := must(debug.Config{TenantNames: true}.NewHandler(gate))(t)
+	h := must(debug.NewHandler(gate))(t)
+	h.ShowTenantNames()
 	gate.Inspect()
 	names := []string{
 		"</script><script>alert(1)</script><img src=x onerror=alert(1)>",
@@ -224,6 +225,10 @@ func TestTenantsAreHashed(t *testing.T) {
 	}
 	if body := ask(a, http.MethodGet, "/?format=json").Body.String(); strings.Contains(body, "alice") {
 		t.Errorf("JSON: got the name of a tenant in %s, want none", body)
+	}
+	a.ShowTenantNames()
+	if x, y := name(a), name(b); x != "alice" || !strings.HasPrefix(y, "tenant-") {
+		t.Errorf("tenants after ShowTenantNames of one handler: got %q and %q, want the name, and a hash at the other", x, y)
 	}
 }
 
