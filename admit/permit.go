@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A Permit is leave to run one call. A call with a Cost holds it for several permits of
+// A Permit allows one call to run. A call with a Cost holds it for several permits of
 // the limit. Do not copy it. The zero Permit holds nothing, and Release of it does
 // nothing.
 type Permit struct {
@@ -78,10 +78,10 @@ func (p *Permit) tell(o Outcome, now time.Duration) {
 	}
 }
 
-// Held returns the time since the permit was granted. That excludes the wait in the
+// HeldFor returns the time since the permit was granted. That excludes the wait in the
 // queue. It is safe for concurrent use, and works after Release too. It returns 0 for the
 // zero Permit.
-func (p *Permit) Held() time.Duration {
+func (p *Permit) HeldFor() time.Duration {
 	if p.gate == nil {
 		return 0
 	}

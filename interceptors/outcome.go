@@ -18,7 +18,7 @@ func (m *member) outcome(
 	ctx context.Context, c *config, cc *grpc.ClientConn, method string, permit *admit.Permit, err error,
 ) admit.Outcome {
 	if err == nil && m.paces.Learns() {
-		m.paces.Of(cc, method).Saw(permit.Held(), m.paces.Now())
+		m.paces.Of(cc, method).Saw(permit.HeldFor(), m.paces.Now())
 	}
 	switch {
 	case err != nil && refusal.Ours(err):
@@ -30,7 +30,7 @@ func (m *member) outcome(
 	}
 	switch st := refusal.StatusOf(err); st.Code() {
 	case codes.DeadlineExceeded:
-		if m.fair(ctx, cc, method, permit.Held()) {
+		if m.fair(ctx, cc, method, permit.HeldFor()) {
 			return admit.Overload
 		}
 		return admit.Ignored
