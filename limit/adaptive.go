@@ -32,7 +32,7 @@ type AdaptiveConfig struct {
 // latency of calls that began at the limit. Under a steady overload no call
 // begins among few, so a probe holds newcomers back for a moment now and then.
 //
-// A limit is innocent until proven congested:
+// A limit is not lowered without proof of congestion:
 //   - While permits are free the limit never falls, unless goroutines wait for
 //     a processor and a quarter of the permits is in use.
 //   - A limit that is reached grows unless R is above S by more than chance
@@ -141,7 +141,7 @@ const (
 	crowdedShare  = 0.1  // of the latency that is spent waiting for a processor
 	steadyLatency = 1.15 // of S; a mean above it is slower
 	wornLatency   = 1.25 // the same where a quarter of the calls find no permit free
-	usedShare     = 0.25 // of the limit and of the initial one; fewer calls in flight are innocent
+	usedShare     = 0.25 // of the limit and of the initial one; fewer calls in flight are not the cause
 	lossless      = 0.9  // of the successes a second, which a lower limit has to keep
 
 	untried  = 16.0 // times the initial limit, for growth before any call has ended

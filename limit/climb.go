@@ -50,7 +50,7 @@ const (
 	gain, loss           = 1.05, 0.92 // of the best, from which a higher and a lower limit are better
 	clearGain, clearLoss = 1.2, 0.85  // the same where only the higher one has overloads
 	past                 = 0.6        // of the best, below which the scan ends
-	queueTime            = 0.5        // seconds until a queue has come to terms with a lower limit
+	queueTime            = 0.5        // seconds until a queue has adapted to a lower limit
 	quickCalls           = 8.0        // successes in a first trial, or in one that is much better
 	quickly              = 1.5        // of the best, from which a limit is much better
 	restCalls            = 100.0      // successes after which a rest is judged

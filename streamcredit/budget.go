@@ -32,8 +32,8 @@ type BudgetConfig struct {
 // A Budget bounds the memory of many receivers together; see [WithBudget]. Every stream can have
 // one element at any time, and at least a quarter of the budget is reserved for that. A new
 // stream is refused with RESOURCE_EXHAUSTED, BUDGET_EXHAUSTED if there is no room for its
-// element. Of the rest a stream may take up to as much as is free after it has taken it. A few
-// streams therefore get much, and many get equal shares (dynamic thresholds: Choudhury and Hahne,
+// element. A stream may take at most half of the rest that is free. A few streams therefore get
+// much, and many get equal shares (dynamic thresholds: Choudhury and Hahne,
 // IEEE/ACM Transactions on Networking 6(2), 1998, section III). Elements that the handler of an
 // ended call has not received do not count. Safe for concurrent use.
 type Budget struct {

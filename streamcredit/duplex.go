@@ -1,10 +1,10 @@
 package streamcredit
 
 // A Duplex is one end of a stream that sends and receives. Each direction has its own credit and
-// ends by itself. Run each direction in its own goroutine. If one goroutine does both, it can
-// rely on sending about half of the peer's window more elements than it has received, or one
-// element with a window of 1. It should call Recv and not All, because an All loop that waits in
-// Send holds back the room of its element, and the peer may wait in the same place.
+// ends by itself. Run each direction in its own goroutine. A single goroutine may send only about
+// half of the peer's window more elements than it has received, or one with a window of 1. With
+// more, both ends may wait for each other. It should call Recv and not All. An All loop that waits
+// in Send has not consumed its element, so the peer may wait in the same place.
 type Duplex[O, I any] struct {
 	// Out is the direction in which this end sends.
 	Out *Sender[O]

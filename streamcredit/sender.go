@@ -76,7 +76,7 @@ func (s *Sender[T]) SendSeq(ctx context.Context, elements iter.Seq[T]) error {
 func (s *Sender[T]) Ready(ctx context.Context) error { return s.s.ready(ctx) }
 
 // WaitDemand waits until the receiver has requested more than the first asked elements of the
-// stream, and returns how many more. A source that must be asked for elements in its turn uses it,
+// stream, and returns how many more. A source that is itself asked for elements uses it,
 // because demand may grow while it waits for an element. WaitDemand stays at most 65,536 elements
 // ahead of the elements that were sent, or 1,024 where demand is unbounded. It returns the errors
 // of Send. Only one goroutine may call it at a time, and no [Pipe] may send to s.
