@@ -167,7 +167,7 @@ func contended(b *testing.B, g *admit.Gate, n int) {
 	})
 	s := g.Stats()
 	b.ReportMetric(float64(s.Waited)/float64(b.N), "waited/op")
-	b.ReportMetric(float64(s.Refused[admit.Default][admit.Displaced])/float64(b.N), "displaced/op")
+	b.ReportMetric(float64(s.Refused[admit.Default][admit.Evicted])/float64(b.N), "evicted/op")
 }
 
 // BenchmarkQueued: nearly every call waits, and is handed its permit by another.
@@ -175,8 +175,8 @@ func BenchmarkQueued(b *testing.B) {
 	contended(b, newGate(b, 1, queue(1000, admit.Block)), 8)
 }
 
-// BenchmarkDisplaced: newcomers take the places of the oldest in a short queue.
-func BenchmarkDisplaced(b *testing.B) {
+// BenchmarkEvicted: newcomers take the places of the oldest in a short queue.
+func BenchmarkEvicted(b *testing.B) {
 	contended(b, newGate(b, 1, queue(8, admit.Reject)), 64)
 }
 

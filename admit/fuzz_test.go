@@ -11,7 +11,7 @@ func FuzzGate(f *testing.F) {
 	const longest = 400                                                      // bytes
 	f.Add([]byte{0, 0, 0, 1, 0, 2, 13, 0, 13, 0, 13, 0})                     // acquire three, release three
 	f.Add([]byte{26, 1, 0, 0, 0, 0, 20, 1, 13, 0})                           // cancel one that waits
-	f.Add([]byte{28, 9, 0, 3, 0, 3, 0, 2, 0, 1, 13, 0, 13, 0})               // a queue of one, displaced by class
+	f.Add([]byte{28, 9, 0, 3, 0, 3, 0, 2, 0, 1, 13, 0, 13, 0})               // a queue of one, evicted by class
 	f.Add([]byte{26, 3, 0, 0, 0, 0, 0, 0, 26, 1, 0, 0, 13, 0, 13, 0, 13, 0}) // lower the limit below what runs
 	f.Add([]byte{28, 6, 0, 0, 0, 0, 0, 0, 23, 200, 0, 0, 13, 0, 13, 0})      // wait, and be refused
 	f.Add([]byte{0, 0, 0, 0, 10, 40, 23, 50, 30, 0, 0, 0, 31, 0, 13, 0})     // deadline, dry run, drain

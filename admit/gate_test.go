@@ -202,7 +202,7 @@ func TestNames(t *testing.T) {
 		"default": admit.Default, "critical": admit.Critical, "sheddable": admit.Sheddable, "background": admit.Background,
 		"class(4)": admit.Class(4), "class(255)": admit.Class(255),
 		"ignored": admit.Ignored, "success": admit.Success, "overload": admit.Overload, "outcome(3)": admit.Outcome(3),
-		"queue_full": admit.QueueFull, "displaced": admit.Displaced, "deadline_too_close": admit.DeadlineTooClose,
+		"queue_full": admit.QueueFull, "evicted": admit.Evicted, "deadline_too_close": admit.DeadlineTooClose,
 		"waited_too_long": admit.WaitedTooLong, "draining": admit.Draining, "over_share": admit.OverShare, "over_quota": admit.OverQuota,
 		"too_many_open":   admit.TooManyOpen,
 		"memory_pressure": admit.MemoryPressure, "gc_pressure": admit.GCPressure, "processor_pressure": admit.ProcessorPressure,

@@ -153,13 +153,13 @@ func wantState(t testing.TB, what string, a *call, want string) {
 }
 
 const (
-	waits     = "waits"
-	runs      = "runs"
-	displaced = "admit: refused: displaced"
-	full      = "admit: refused: queue_full"
-	tooLong   = "admit: refused: waited_too_long"
-	tooClose  = "admit: refused: deadline_too_close"
-	draining  = "admit: refused: draining"
+	waits    = "waits"
+	runs     = "runs"
+	evicted  = "admit: refused: evicted"
+	full     = "admit: refused: queue_full"
+	tooLong  = "admit: refused: waited_too_long"
+	tooClose = "admit: refused: deadline_too_close"
+	draining = "admit: refused: draining"
 )
 
 // served returns, for permits handed on one by one, which calls got them: the

@@ -76,7 +76,7 @@ func TestHooksAreTold(t *testing.T) {
 		time.Sleep(10 * ms)
 		start(t.Context(), g, admit.Default)
 		next := start(t.Context(), g, admit.Critical)
-		want("sheddable refused displaced 10ms")
+		want("sheddable refused evicted 10ms")
 		refused(t, g, admit.Background, admit.QueueFull)
 		want("background refused queue_full 0s")
 

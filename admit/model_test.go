@@ -728,7 +728,7 @@ func (m *model) room(c *modelCall) (why admit.Reason, ok bool) {
 	if m.waits(c.class) == 0 && (m.beyond(c) || rank(from) < rank(c.class)) {
 		m.placed[c.class] = m.passed[c.class]
 	}
-	m.refuse(m.take(m.heavy(from)), admit.Displaced)
+	m.refuse(m.take(m.heavy(from)), admit.Evicted)
 	return 0, true
 }
 
@@ -742,7 +742,7 @@ func (m *model) roomWithin(c *modelCall) (why admit.Reason, ok bool) {
 	case mine == most:
 		return admit.QueueFull, false
 	}
-	m.turnOut(victim, m.blame(c, most, admit.Displaced))
+	m.turnOut(victim, m.blame(c, most, admit.Evicted))
 	return 0, true
 }
 
@@ -993,7 +993,7 @@ func (m *model) drain() {
 func (m *model) updated() {
 	for _, class := range byRank {
 		for m.queue.Policy != admit.Block && m.waits(class) > m.mostOf(class, m.capacity()) {
-			m.refuse(m.take(m.heavy(class)), admit.Displaced)
+			m.refuse(m.take(m.heavy(class)), admit.Evicted)
 		}
 	}
 	for len(m.waiting) > m.capacity() && m.queue.Policy != admit.Block {
@@ -1001,7 +1001,7 @@ func (m *model) updated() {
 		if from == nobody {
 			from = m.lowest(func(admit.Class) bool { return true })
 		}
-		m.refuse(m.take(m.heavy(from)), admit.Displaced)
+		m.refuse(m.take(m.heavy(from)), admit.Evicted)
 	}
 	for m.dryRun && len(m.waiting) > 0 {
 		m.serve(0, min(m.waiting[0].cost, m.limit))

@@ -76,7 +76,7 @@ func TestClassesDisplace(t *testing.T) {
 				newcomer := start(t.Context(), g, class)
 				wantFirst, wantNew := waits, full
 				if rank < old {
-					wantFirst, wantNew = displaced, waits
+					wantFirst, wantNew = evicted, waits
 				}
 				what := fmt.Sprintf("two of %v wait, a %v comes: ", waiting, class)
 				wantState(t, what+"the oldest", first, wantFirst)
@@ -103,7 +103,7 @@ func TestLastClassMakesRoom(t *testing.T) {
 		}
 		for i, leaves := range []string{"b", "B", "s", "d"} {
 			calls[fmt.Sprint(i)] = start(t.Context(), g, admit.Critical)
-			wantState(t, "the next to make room", calls[leaves], displaced)
+			wantState(t, "the next to make room", calls[leaves], evicted)
 		}
 		calls["4"] = start(t.Context(), g, admit.Critical)
 		wantState(t, "one more, which takes no place of its own kind", calls["4"], full)

@@ -178,10 +178,10 @@ func TestQuotaCountsCosts(t *testing.T) {
 // place in the queue and makes nobody leave it.
 func TestQuotaAndQueue(t *testing.T) {
 	for name, end := range map[string]func(*admit.Gate, context.CancelFunc){
-		"canceled":  func(_ *admit.Gate, cancel context.CancelFunc) { cancel() },
-		"displaced": func(g *admit.Gate, _ context.CancelFunc) { _ = g.Update(admit.WithoutQueue()) },
-		"too long":  func(*admit.Gate, context.CancelFunc) { time.Sleep(time.Second) },
-		"draining":  func(g *admit.Gate, _ context.CancelFunc) { g.Drain() },
+		"canceled": func(_ *admit.Gate, cancel context.CancelFunc) { cancel() },
+		"evicted":  func(g *admit.Gate, _ context.CancelFunc) { _ = g.Update(admit.WithoutQueue()) },
+		"too long": func(*admit.Gate, context.CancelFunc) { time.Sleep(time.Second) },
+		"draining": func(g *admit.Gate, _ context.CancelFunc) { g.Drain() },
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var r record

@@ -10,7 +10,7 @@ import (
 // ErrRefused matches every [Refusal] with errors.Is.
 var ErrRefused = errors.New("admit: refused")
 
-// A Reason is why a call was refused: QueueFull, Displaced, DeadlineTooClose,
+// A Reason is why a call was refused: QueueFull, Evicted, DeadlineTooClose,
 // WaitedTooLong, Draining, OverShare, OverQuota, TooManyOpen, MemoryPressure, GCPressure,
 // ProcessorPressure or UnderPressure. There are no others.
 type Reason uint8
@@ -19,9 +19,9 @@ type Reason uint8
 const (
 	// QueueFull means that no permit and no place in the queue was free.
 	QueueFull Reason = iota
-	// Displaced means that the call was evicted from the queue, for another call or
+	// Evicted means that the call lost its place in the queue, to another call or
 	// because the queue was made smaller.
-	Displaced
+	Evicted
 	// DeadlineTooClose means that the call could not end before its deadline.
 	DeadlineTooClose
 	// WaitedTooLong means that the call waited for the longest time that the queue
@@ -54,7 +54,7 @@ const (
 // String returns the reason in lower case with underscores, as in the labels of metrics.
 func (r Reason) String() string {
 	return name("reason", int(r),
-		"queue_full", "displaced", "deadline_too_close", "waited_too_long", "draining", "over_share", "over_quota",
+		"queue_full", "evicted", "deadline_too_close", "waited_too_long", "draining", "over_share", "over_quota",
 		"too_many_open", "memory_pressure", "gc_pressure", "processor_pressure", "under_pressure")
 }
 
@@ -64,7 +64,7 @@ func (r Reason) ofPressure() bool { return r >= MemoryPressure && r <= UnderPres
 // reasonOf maps the reasons of package turn.
 var reasonOf = [...]Reason{
 	turn.QueueFull:        QueueFull,
-	turn.Displaced:        Displaced,
+	turn.Evicted:          Evicted,
 	turn.DeadlineTooClose: DeadlineTooClose,
 	turn.OverShare:        OverShare,
 }

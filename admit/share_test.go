@@ -297,7 +297,7 @@ func TestLowCallsThatLeaveDoNotDisplaceHighOnes(t *testing.T) {
 			leave()
 			synctest.Wait()
 		}
-		if got := g.Stats().Refused[admit.Critical][admit.Displaced]; got != 1 {
+		if got := g.Stats().Refused[admit.Critical][admit.Evicted]; got != 1 {
 			t.Errorf("critical calls that made room: got %d, want the one", got)
 		}
 	})
@@ -410,7 +410,7 @@ func TestSharesThatDoNotFitTheQueue(t *testing.T) {
 		background := start(t.Context(), g, admit.Background)
 		critical := start(t.Context(), g, admit.Critical)
 		wantState(t, "critical", critical, waits)
-		wantState(t, "background, which came before", background, displaced)
+		wantState(t, "background, which came before", background, evicted)
 		wantState(t, "background, after", start(t.Context(), g, admit.Background), full)
 	})
 }
@@ -472,7 +472,7 @@ func TestABulkheadInTheQueue(t *testing.T) {
 		defer release(takeN(t, g, 2))
 		wantState(t, "default", start(t.Context(), g, admit.Default), waits)
 		update(t, g, admit.WithClassConfig(admit.Critical, admit.ClassConfig{Max: 0.25}))
-		wantState(t, "critical call 2, with a smaller bound", critical[2], displaced)
+		wantState(t, "critical call 2, with a smaller bound", critical[2], evicted)
 		wantState(t, "critical call 3", critical[3], waits)
 	})
 }
@@ -567,7 +567,7 @@ func TestClassesOfOnePriority(t *testing.T) {
 		start(t.Context(), g, 4)
 		wantState(t, "one more", start(t.Context(), g, admit.Default), full)
 		wantState(t, "a critical one", start(t.Context(), g, admit.Critical), waits)
-		wantState(t, "the oldest", oldest, displaced)
+		wantState(t, "the oldest", oldest, evicted)
 		wantState(t, "one that is younger", younger, waits)
 	})
 	got := compete(t, 1, []admit.Option{admit.WithClassConfig(4, admit.ClassConfig{Name: "reports"})}, flow{2, of(admit.Default)}, flow{2, of(4)})

@@ -87,6 +87,6 @@ func (g *Gate) setLimitLocked(n int) {
 func (g *Gate) trimLocked(now time.Duration) {
 	n := g.Limit()
 	for w := g.turns.Excess(n); w != nil; w = g.turns.Excess(n) {
-		g.refuseWaiterLocked(waiterOf(w), Displaced, now)
+		g.refuseWaiterLocked(waiterOf(w), Evicted, now)
 	}
 }

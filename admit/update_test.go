@@ -89,7 +89,7 @@ func TestUpdateShortensTheQueue(t *testing.T) {
 			for name, a := range calls {
 				state := waits
 				if strings.Contains(gone, name) {
-					state = displaced
+					state = evicted
 				}
 				wantState(t, name+what, a, state)
 			}

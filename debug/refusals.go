@@ -35,7 +35,7 @@ func because(r *admit.RefusedCall, class string) string {
 			return fmt.Sprintf("The queue stands for class %s, because more calls came than were served: %s.", class, full)
 		}
 		return fmt.Sprintf("No permit and no place in the queue was free in time: %s.", full)
-	case admit.Displaced:
+	case admit.Evicted:
 		return fmt.Sprintf("It gave up its place to a call of a higher class, or of a tenant that has less: %s.", full)
 	case admit.DeadlineTooClose:
 		return fmt.Sprintf("It could not end before its deadline: %s.", full)

@@ -126,7 +126,7 @@ func TestOutcomeOfResourceExhausted(t *testing.T) {
 		"a tenant's share":       {says("weir", "OVER_SHARE"), admit.Ignored},
 		"a reason to come":       {says("weir", "OVER_QUOTA"), admit.Ignored},
 		"a queue that was full":  {says("weir", "QUEUE_FULL"), admit.Overload},
-		"displaced":              {says("weir", "DISPLACED"), admit.Overload},
+		"evicted":                {says("weir", "EVICTED"), admit.Overload},
 		"waited too long":        {says("weir", "WAITED_TOO_LONG"), admit.Overload},
 		"draining":               {says("weir", "DRAINING"), admit.Overload},
 		"a tap":                  {status.Error(codes.ResourceExhausted, `weir: the server is full (gate "far")`), admit.Overload},

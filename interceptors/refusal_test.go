@@ -36,7 +36,7 @@ var refusing = []struct {
 		fill(t, g)
 		return g
 	}},
-	{why: admit.Displaced, gate: func(t *testing.T) *admit.Gate {
+	{why: admit.Evicted, gate: func(t *testing.T) *admit.Gate {
 		g := newGate(t, admit.WithLimit(fixed(1)), admit.WithQueue(admit.QueueConfig{Capacity: 1, MaxWait: time.Hour}))
 		fill(t, g)
 		ctx, cancel := context.WithCancel(context.Background())
@@ -181,7 +181,7 @@ func TestServerRefuses(t *testing.T) {
 				wantPushback(t, trailer, wantRefusal(t, err, c.why, want))
 				wantCause(t, unary, c.why)
 
-				if c.why == admit.Displaced {
+				if c.why == admit.Evicted {
 					return // its newcomer has come
 				}
 				s, err := r.Exchange(ctx)
@@ -228,7 +228,7 @@ func TestClientRefuses(t *testing.T) {
 					ctx, cancel = context.WithTimeout(ctx, c.deadline)
 					defer cancel()
 				}
-				if c.why != admit.Displaced { // the newcomer is for one call
+				if c.why != admit.Evicted { // the newcomer is for one call
 					_, err := r.Work(ctx, &demopb.WorkRequest{})
 					wantRefusal(t, err, c.why, want)
 					wantCause(t, err, c.why)
@@ -257,7 +257,7 @@ func TestWithCode(t *testing.T) {
 		g := strict(t, 1)
 		fill(t, g)
 		with := interceptors.WithCode(admit.QueueFull, c.set)
-		other := interceptors.WithCode(admit.Displaced, codes.Internal)
+		other := interceptors.WithCode(admit.Evicted, codes.Internal)
 		beyond := interceptors.WithCode(200, codes.Internal)
 
 		_, err := interceptors.UnaryServer(g, with, other, beyond)(t.Context(), nil, workInfo, succeed)

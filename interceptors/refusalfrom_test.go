@@ -34,7 +34,7 @@ var texts = map[admit.Reason]struct{ server, client string }{
 		`weir: the server is full (gate "default"): retry in `,
 		`weir: this client's limit for "default" is used up`,
 	},
-	admit.Displaced: {
+	admit.Evicted: {
 		`weir: the server is full and another call took the place of this one (gate "default"): retry in `,
 		`weir: this client's limit for "default" is used up, and another call took the place of this one`,
 	},

@@ -381,7 +381,7 @@ func TestClassDecides(t *testing.T) {
 		}
 		wantCode(t, <-errs["running"], codes.OK)
 		wantCode(t, <-errs["critical"], codes.OK)
-		wantRefusal(t, <-errs["sheddable"], admit.Displaced, codes.Unavailable)
+		wantRefusal(t, <-errs["sheddable"], admit.Evicted, codes.Unavailable)
 	})
 }
 

@@ -149,7 +149,7 @@ func TestExpositionSaysWhatHappened(t *testing.T) {
 			t.Errorf("refusals of sheddable calls that waited too long: got %v, want 1", got)
 		}
 		if got := count(t, r, "weir_wait_seconds", "refused"); got != 2 {
-			t.Errorf("calls that waited in vain: got %v, want 2 (displaced, waited too long)", got)
+			t.Errorf("calls that waited in vain: got %v, want 2 (evicted, waited too long)", got)
 		}
 	})
 }

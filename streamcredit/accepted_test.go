@@ -18,7 +18,7 @@ import (
 // having closed. accepted is how many Send has taken.
 func sendsAndReturns(count int, accepted *int) func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
 	return func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
-		both, _, err := streamcredit.ServeFrames(stream, streamcredit.SendOnly())
+		both, _, err := streamcredit.ServeFrames(stream, streamcredit.WithSendOnly())
 		if err != nil {
 			return err
 		}
@@ -65,7 +65,7 @@ func TestAnEndWithoutCompleteIsNoEnd(t *testing.T) {
 				creditpb.RegisterCreditStreamServer(r, frames{channel: sendsAndReturns(count, &accepted)})
 			})
 			both, err := streamcredit.DialFrames(t.Context(), creditpb.NewCreditStreamClient(p.Conn).Channel,
-				streamcredit.ReceiveOnly(), streamcredit.WithWindow(1000))
+				streamcredit.WithReceiveOnly(), streamcredit.WithWindow(1000))
 			if err != nil {
 				t.Fatal(err)
 			}

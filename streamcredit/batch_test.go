@@ -38,7 +38,7 @@ func TestBatchesRespectTheBound(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := receiveRaw(t, func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
-					both, _, err := streamcredit.ServeFrames(stream, streamcredit.SendOnly())
+					both, _, err := streamcredit.ServeFrames(stream, streamcredit.WithSendOnly())
 					for range count {
 						if err == nil {
 							err = both.Out.Send(stream.Context(), make([]byte, c.size))

@@ -91,7 +91,7 @@ func sendByHand(stream subscribeServer, e *demopb.SubscribeResponse) error {
 
 func (source) Channel(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
 	_, size := asked(stream.Context())
-	both, _, err := streamcredit.ServeFrames(stream, streamcredit.SendOnly())
+	both, _, err := streamcredit.ServeFrames(stream, streamcredit.WithSendOnly())
 	for err == nil {
 		err = both.Out.Send(stream.Context(), make([]byte, size))
 	}
@@ -256,7 +256,7 @@ func credit(opts ...streamcredit.ReceiveOption) subject {
 func enveloped(opts ...streamcredit.DuplexOption) subject {
 	return func(b *testing.B, ctx context.Context, conn *grpc.ClientConn, size int) (func() error, func() int) {
 		both, err := streamcredit.DialFrames(ask(ctx, "frames", size), creditpb.NewCreditStreamClient(conn).Channel,
-			append(opts, streamcredit.ReceiveOnly())...)
+			append(opts, streamcredit.WithReceiveOnly())...)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -57,7 +57,7 @@ func TestFinishOfFramesEndsWithItsContext(t *testing.T) {
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		both, err := streamcredit.DialFrames(ctx, creditpb.NewCreditStreamClient(p.Conn).Channel, streamcredit.SendOnly())
+		both, err := streamcredit.DialFrames(ctx, creditpb.NewCreditStreamClient(p.Conn).Channel, streamcredit.WithSendOnly())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,7 +98,7 @@ func TestFinishWhenTheCallHasEnded(t *testing.T) {
 	var took atomic.Int64
 	p := grpctest.Start(t, func(r grpc.ServiceRegistrar) {
 		creditpb.RegisterCreditStreamServer(r, frames{channel: func(s grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
-			both, _, err := streamcredit.ServeFrames(s, streamcredit.ReceiveOnly())
+			both, _, err := streamcredit.ServeFrames(s, streamcredit.WithReceiveOnly())
 			if err != nil {
 				return err
 			}
@@ -116,7 +116,7 @@ func TestFinishWhenTheCallHasEnded(t *testing.T) {
 		both, err := streamcredit.DialFrames(t.Context(), func(ctx context.Context, opts ...grpc.CallOption) (lingering, error) {
 			stream, err := creditpb.NewCreditStreamClient(p.Conn).Channel(ctx, opts...)
 			return lingering{stream}, err
-		}, streamcredit.SendOnly())
+		}, streamcredit.WithSendOnly())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +151,7 @@ func TestTheLastReport(t *testing.T) {
 	for range 100 {
 		p := grpctest.Start(t, func(r grpc.ServiceRegistrar) {
 			creditpb.RegisterCreditStreamServer(r, frames{channel: func(s grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
-				both, _, err := streamcredit.ServeFrames(s, streamcredit.ReceiveOnly())
+				both, _, err := streamcredit.ServeFrames(s, streamcredit.WithReceiveOnly())
 				if err != nil {
 					return err
 				}
@@ -175,7 +175,7 @@ func TestTheLastReport(t *testing.T) {
 				return nil
 			}})
 		})
-		both, err := streamcredit.DialFrames(t.Context(), creditpb.NewCreditStreamClient(p.Conn).Channel, streamcredit.SendOnly())
+		both, err := streamcredit.DialFrames(t.Context(), creditpb.NewCreditStreamClient(p.Conn).Channel, streamcredit.WithSendOnly())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -63,7 +63,7 @@ func TestAnUnawareClientIsBounded(t *testing.T) {
 	checked := make(chan struct{})
 	const size = 64 << 10
 	client := handlers{upload: func(stream uploadServer) error {
-		in, _, err := streamcredit.ServeReceive(stream, streamcredit.AllowUnaware())
+		in, _, err := streamcredit.ServeReceive(stream, streamcredit.WithPlainClients())
 		if err != nil {
 			return err
 		}
@@ -467,7 +467,7 @@ func TestSizesAreBounded(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	s := newLoose(ctx, &creditpb.Open{WillReceive: true, MaxBufferedBytes: 1, Initial: &creditpb.Request{N: math.MaxInt64}})
-	both, _, err := streamcredit.ServeFrames(s, streamcredit.SendOnly())
+	both, _, err := streamcredit.ServeFrames(s, streamcredit.WithSendOnly())
 	if err != nil {
 		t.Fatal(err)
 	}

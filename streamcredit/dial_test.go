@@ -81,7 +81,7 @@ func TestCallOptions(t *testing.T) {
 func TestHeartbeatsThatThePeerDoesNotKnow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := receiveRaw(t, func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
-			_, _, err := streamcredit.ServeFrames(stream, streamcredit.SendOnly(), streamcredit.WithHeartbeat(time.Second))
+			_, _, err := streamcredit.ServeFrames(stream, streamcredit.WithSendOnly(), streamcredit.WithHeartbeat(time.Second))
 			return err
 		}, &creditpb.Open{Features: []creditpb.Feature{creditpb.Feature_FEATURE_CONSUMED}})
 		_, _, err := r.recv()
@@ -98,7 +98,7 @@ func TestHeartbeatsThatThePeerDoesNotKnow(t *testing.T) {
 				return nil
 			}})
 		})
-		both, err := streamcredit.DialFrames(t.Context(), creditpb.NewCreditStreamClient(p.Conn).Channel, streamcredit.ReceiveOnly(),
+		both, err := streamcredit.DialFrames(t.Context(), creditpb.NewCreditStreamClient(p.Conn).Channel, streamcredit.WithReceiveOnly(),
 			streamcredit.WithHeartbeat(time.Second))
 		if err != nil {
 			t.Fatal(err)

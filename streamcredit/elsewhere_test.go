@@ -34,7 +34,7 @@ func receiveElsewhere(addr string) {
 func receiveFrom(conn *grpc.ClientConn, kind string) func() error {
 	ctx, window := context.Background(), streamcredit.WithWindow(1<<20)
 	if kind == "frames" {
-		both, err := streamcredit.DialFrames(ctx, creditpb.NewCreditStreamClient(conn).Channel, streamcredit.ReceiveOnly(), window)
+		both, err := streamcredit.DialFrames(ctx, creditpb.NewCreditStreamClient(conn).Channel, streamcredit.WithReceiveOnly(), window)
 		return func() error {
 			if err == nil {
 				_, err = both.In.Recv(ctx)

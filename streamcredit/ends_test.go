@@ -228,9 +228,9 @@ func (k kind) role(server bool) []streamcredit.DuplexOption {
 	case k == framesBoth:
 		return nil
 	case server == (k == framesDown):
-		return []streamcredit.DuplexOption{streamcredit.SendOnly()}
+		return []streamcredit.DuplexOption{streamcredit.WithSendOnly()}
 	default:
-		return []streamcredit.DuplexOption{streamcredit.ReceiveOnly()}
+		return []streamcredit.DuplexOption{streamcredit.WithReceiveOnly()}
 	}
 }
 

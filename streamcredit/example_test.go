@@ -226,7 +226,7 @@ func ExampleTopic() {
 func ExampleServeFrames() {
 	conn, stop := serve(func(r grpc.ServiceRegistrar) {
 		creditpb.RegisterCreditStreamServer(r, frames{channel: func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
-			both, greeting, err := streamcredit.ServeFrames(stream, streamcredit.SendOnly())
+			both, greeting, err := streamcredit.ServeFrames(stream, streamcredit.WithSendOnly())
 			if err != nil {
 				return err
 			}
@@ -242,7 +242,7 @@ func ExampleServeFrames() {
 
 	ctx := context.Background()
 	both, err := streamcredit.DialFrames(ctx, creditpb.NewCreditStreamClient(conn).Channel,
-		streamcredit.ReceiveOnly(), streamcredit.WithSetup([]byte("hello")))
+		streamcredit.WithReceiveOnly(), streamcredit.WithSetup([]byte("hello")))
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -78,7 +78,7 @@ func TestARequestForEachElementIsNoFlood(t *testing.T) {
 	for _, held := range []int{1_500, 3_000, 10_000} {
 		synctest.Test(t, func(t *testing.T) {
 			r := receiveRaw(t, func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
-				both, _, err := streamcredit.ServeFrames(stream, streamcredit.SendOnly())
+				both, _, err := streamcredit.ServeFrames(stream, streamcredit.WithSendOnly())
 				for err == nil {
 					err = both.Out.Send(stream.Context(), []byte("element"))
 				}
@@ -98,7 +98,7 @@ func TestAFloodAfterAPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const elements, burst = 500, 1_000
 		r := receiveRaw(t, func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
-			both, _, err := streamcredit.ServeFrames(stream, streamcredit.SendOnly())
+			both, _, err := streamcredit.ServeFrames(stream, streamcredit.WithSendOnly())
 			for err == nil {
 				err = both.Out.Send(stream.Context(), []byte("element"))
 			}

@@ -9,7 +9,7 @@ import (
 )
 
 // ServeFrames makes a handler of CreditStream.Channel both sender and receiver of bytes. With
-// [SendOnly] or [ReceiveOnly] it does one of the two, and the other field is nil. Small elements
+// [WithSendOnly] or [WithReceiveOnly] it does one of the two, and the other field is nil. Small elements
 // share messages. An element must not be changed after Send.
 //
 // Send does not wait for the transport unless many bytes wait for it. Finish and the Close methods

@@ -338,9 +338,9 @@ func (v *victim) register(r grpc.ServiceRegistrar) {
 	creditpb.RegisterCreditStreamServer(r, frames{channel: func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
 		opts := v.options()
 		if !v.sends() {
-			opts = append(opts, streamcredit.ReceiveOnly())
+			opts = append(opts, streamcredit.WithReceiveOnly())
 		} else if !v.receives() {
-			opts = append(opts, streamcredit.SendOnly())
+			opts = append(opts, streamcredit.WithSendOnly())
 		}
 		both, _, err := streamcredit.ServeFrames(stream, opts...)
 		if err != nil {

@@ -27,7 +27,7 @@ func TestHeartbeatsComeInTime(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const elements = 20
 				r := receiveRaw(t, func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
-					both, _, err := streamcredit.ServeFrames(stream, streamcredit.SendOnly())
+					both, _, err := streamcredit.ServeFrames(stream, streamcredit.WithSendOnly())
 					if err != nil {
 						return err
 					}
@@ -147,7 +147,7 @@ func TestAnAnnouncedElementThatNeverComes(t *testing.T) {
 		const size = 10 << 20
 		over := make(chan error, 1)
 		r := receiveRaw(t, func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
-			both, _, err := streamcredit.ServeFrames(stream, streamcredit.SendOnly(), streamcredit.WithHeartbeat(time.Second))
+			both, _, err := streamcredit.ServeFrames(stream, streamcredit.WithSendOnly(), streamcredit.WithHeartbeat(time.Second))
 			if err == nil {
 				err = errors.Join(both.Out.Send(stream.Context(), []byte("element")), both.Out.Ready(stream.Context()))
 			}

@@ -59,7 +59,7 @@ func data(b []byte) *creditpb.Frame { return &creditpb.Frame{Body: &creditpb.Fra
 // receives begins a session of a server that receives.
 func (s *loose) receives(t *testing.T, opts ...streamcredit.DuplexOption) *streamcredit.Receiver[[]byte] {
 	t.Helper()
-	both, _, err := streamcredit.ServeFrames(s, append(opts, streamcredit.ReceiveOnly())...)
+	both, _, err := streamcredit.ServeFrames(s, append(opts, streamcredit.WithReceiveOnly())...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,11 +68,11 @@ func (s *loose) receives(t *testing.T, opts ...streamcredit.DuplexOption) *strea
 
 // A first Frame with nothing in it is from nobody who could be served.
 func TestAnEmptyFirstFrame(t *testing.T) {
-	for _, only := range []streamcredit.DuplexOption{streamcredit.SendOnly(), streamcredit.ReceiveOnly()} {
+	for _, only := range []streamcredit.DuplexOption{streamcredit.WithSendOnly(), streamcredit.WithReceiveOnly()} {
 		ctx, cancel := context.WithCancel(t.Context())
 		s := &loose{ctx: ctx, come: make(chan *creditpb.Frame, 1)}
 		s.come <- &creditpb.Frame{}
-		_, _, err := streamcredit.ServeFrames(s, streamcredit.AllowUnaware(), only)
+		_, _, err := streamcredit.ServeFrames(s, streamcredit.WithPlainClients(), only)
 		if v, ok := errors.AsType[*streamcredit.ProtocolError](err); !ok || v.Reason != streamcredit.UnexpectedFrame {
 			t.Errorf("ServeFrames: got %v, want UNEXPECTED_FRAME", err)
 		}
@@ -256,7 +256,7 @@ func TestCloseOfFramesThatFails(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 			return broken
 		}
-		both, _, err := streamcredit.ServeFrames(s, streamcredit.SendOnly())
+		both, _, err := streamcredit.ServeFrames(s, streamcredit.WithSendOnly())
 		if err != nil {
 			t.Fatal(err)
 		}

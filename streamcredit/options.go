@@ -105,7 +105,7 @@ func WithHandshakeTimeout(d time.Duration) Option {
 // detect a peer that is gone while TCP has not noticed. The package grpc/keepalive does so for a
 // whole connection. Zero, the default, means no heartbeats. A peer that does not know heartbeats
 // (FEATURE_HEARTBEAT) is refused with FAILED_PRECONDITION, VERSION. A peer that does not know the
-// protocol ([AllowUnaware]) is not watched.
+// protocol ([WithPlainClients]) is not watched.
 //
 // A heartbeat cannot overtake an element on its way. weir's senders announce each element that is
 // larger than 64 KiB times d in seconds, and the receiver then waits one second longer for each
@@ -129,17 +129,17 @@ func WithCallOptions(opts ...grpc.CallOption) Option {
 	return bothOption(func(c *config) { c.call = append(c.call, opts...) })
 }
 
-// AllowUnaware lets a server accept clients that do not know the protocol. The first message of
+// WithPlainClients lets a server accept clients without the protocol. The first message of
 // such a client has no Control. The server sends it elements without bound, and only HTTP/2 flow
 // control bounds the elements that the client sends. Without this option the client is refused
 // with FAILED_PRECONDITION. For servers only.
-func AllowUnaware() Option { return bothOption(func(c *config) { c.unaware = true }) }
+func WithPlainClients() Option { return bothOption(func(c *config) { c.unaware = true }) }
 
-// SendOnly makes a Duplex send only. Its In is nil.
-func SendOnly() DuplexOption { return bothOption(func(c *config) { c.role.receives = false }) }
+// WithSendOnly makes a Duplex send only. Its In is nil.
+func WithSendOnly() DuplexOption { return bothOption(func(c *config) { c.role.receives = false }) }
 
-// ReceiveOnly makes a Duplex receive only. Its Out is nil.
-func ReceiveOnly() DuplexOption { return bothOption(func(c *config) { c.role.sends = false }) }
+// WithReceiveOnly makes a Duplex receive only. Its Out is nil.
+func WithReceiveOnly() DuplexOption { return bothOption(func(c *config) { c.role.sends = false }) }
 
 // WithFirstRequestTimeout bounds the time until the receiver's first request. After it the stream
 // ends with DEADLINE_EXCEEDED, FIRST_REQUEST_TIMEOUT. Zero means no bound. The default is 30 s
@@ -287,7 +287,7 @@ func (c *config) validate() error {
 	r := c.role
 	want(c.missing == 0, "got %d nil options, want none", c.missing)
 	want(c.budget.made(), "got a zero Budget, want one from NewBudget")
-	want(r.sends || r.receives, "got SendOnly and ReceiveOnly, want one of them")
+	want(r.sends || r.receives, "got WithSendOnly and WithReceiveOnly, want one of them")
 	want(c.handshake > 0, "got a handshake timeout of %v, want it positive", c.handshake)
 	want(c.heartbeat == 0 || c.heartbeat >= minHeartbeat, "got a heartbeat of %v, want 0 or at least %v", c.heartbeat, minHeartbeat)
 	want(c.firstRequest >= 0 && c.stall >= 0, "got timeouts %v and %v, want none negative", c.firstRequest, c.stall)
@@ -295,7 +295,7 @@ func (c *config) validate() error {
 	want(c.byteWindow >= 0 && c.maxMessage >= 0, "got bounds of %d and %d bytes, want none negative", c.byteWindow, c.maxMessage)
 	want(c.setup == nil || !r.server, "got a setup element on a server, want it on the client")
 	want(len(c.call) == 0 || !r.server, "got call options on a server, want them on the client")
-	want(!c.unaware || r.server, "got AllowUnaware on a client, want it on the server")
+	want(!c.unaware || r.server, "got WithPlainClients on a client, want it on the server")
 	want(c.windows <= 1, "got %d options that set the window, want one", c.windows)
 	want(c.mode != fixedWindow || c.size >= 1 && c.size <= largestWindow, "got a window of %d, want 1 to %d", c.size, largestWindow)
 	if c.low != nil {

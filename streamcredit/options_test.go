@@ -24,7 +24,7 @@ func TestWrongOptions(t *testing.T) {
 		opts []streamcredit.DuplexOption
 		says string
 	}{
-		"no direction":            {opened(streamcredit.SendOnly(), streamcredit.ReceiveOnly()), "got SendOnly and ReceiveOnly"},
+		"no direction":            {opened(streamcredit.WithSendOnly(), streamcredit.WithReceiveOnly()), "got WithSendOnly and WithReceiveOnly"},
 		"handshake timeout":       {opened(streamcredit.WithHandshakeTimeout(-1)), "got a handshake timeout of -1ns"},
 		"a nil option":            {opened(nil, streamcredit.WithWindow(8), nil), "got 2 nil options"},
 		"a zero budget":           {opened(streamcredit.WithBudget(&streamcredit.Budget{})), "got a zero Budget"},
@@ -34,7 +34,7 @@ func TestWrongOptions(t *testing.T) {
 		"peer credit":             {opened(streamcredit.WithMaxPeerDemand(-5)), "got a largest peer credit of -5"},
 		"byte window":             {opened(streamcredit.WithByteWindow(-7)), "got bounds of -7"},
 		"message bytes":           {opened(streamcredit.WithMaxMessageBytes(-8)), "and -8 bytes"},
-		"AllowUnaware":            {opened(streamcredit.AllowUnaware()), "got AllowUnaware on a client"},
+		"WithPlainClients":        {opened(streamcredit.WithPlainClients()), "got WithPlainClients on a client"},
 		"two windows":             {opened(streamcredit.WithWindow(8), streamcredit.WithManualDemand()), "got 2 options that set the window"},
 		"window of none":          {opened(streamcredit.WithWindow(0)), "got a window of 0"},
 		"window of far too many":  {opened(streamcredit.WithWindow(math.MaxInt)), "got a window of " + strconv.Itoa(math.MaxInt)},

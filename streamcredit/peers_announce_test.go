@@ -17,7 +17,7 @@ func TestAnAnnouncementCountsWhatWasSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size, count, credit = 256 << 10, 3, 10
 		r := receiveRaw(t, func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
-			both, _, err := streamcredit.ServeFrames(stream, streamcredit.SendOnly())
+			both, _, err := streamcredit.ServeFrames(stream, streamcredit.WithSendOnly())
 			for range count {
 				if err == nil {
 					err = both.Out.Send(stream.Context(), make([]byte, size))

@@ -232,7 +232,7 @@ func TestEveryWayToSendLosesNothing(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				accepted := make(chan int, 1)
 				r := receiveRaw(t, func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
-					b, _, err := streamcredit.ServeFrames(stream, streamcredit.SendOnly())
+					b, _, err := streamcredit.ServeFrames(stream, streamcredit.WithSendOnly())
 					if err != nil {
 						return err
 					}

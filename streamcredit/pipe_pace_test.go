@@ -23,7 +23,7 @@ func pipeTo(t *testing.T, opts ...streamcredit.DuplexOption) func(stream grpc.Bi
 		}
 	}()
 	return func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
-		both, _, err := streamcredit.ServeFrames(stream, append(opts, streamcredit.SendOnly())...)
+		both, _, err := streamcredit.ServeFrames(stream, append(opts, streamcredit.WithSendOnly())...)
 		if err != nil {
 			return err
 		}
@@ -84,7 +84,7 @@ func TestAPipeHoldsLittleWhateverIsAskedFor(t *testing.T) {
 					}
 				}()
 				r := receiveRaw(t, func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
-					both, _, err := streamcredit.ServeFrames(stream, append(c.opts, streamcredit.SendOnly())...)
+					both, _, err := streamcredit.ServeFrames(stream, append(c.opts, streamcredit.WithSendOnly())...)
 					if err != nil {
 						return err
 					}

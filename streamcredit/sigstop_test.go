@@ -69,7 +69,7 @@ func serveStalled(t *testing.T, ended chan<- error) (addr string) {
 		return out.CloseWithError(err)
 	}})
 	creditpb.RegisterCreditStreamServer(s, frames{channel: func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
-		both, _, err := streamcredit.ServeFrames(stream, streamcredit.SendOnly(), beat)
+		both, _, err := streamcredit.ServeFrames(stream, streamcredit.WithSendOnly(), beat)
 		if err != nil {
 			ended <- err
 			return err

@@ -25,7 +25,7 @@ func TestAnElementTooLargeHasAStatus(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := receiveRaw(t, func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
-					both, _, err := streamcredit.ServeFrames(stream, streamcredit.SendOnly())
+					both, _, err := streamcredit.ServeFrames(stream, streamcredit.WithSendOnly())
 					if err != nil {
 						return err
 					}
@@ -99,7 +99,7 @@ func TestATopicOfElementsTooLarge(t *testing.T) {
 				var topic streamcredit.Topic[[]byte]
 				p := grpctest.Start(t, func(r grpc.ServiceRegistrar) {
 					creditpb.RegisterCreditStreamServer(r, frames{channel: func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
-						both, _, err := streamcredit.ServeFrames(stream, streamcredit.SendOnly())
+						both, _, err := streamcredit.ServeFrames(stream, streamcredit.WithSendOnly())
 						if err != nil {
 							return err
 						}
@@ -107,7 +107,7 @@ func TestATopicOfElementsTooLarge(t *testing.T) {
 					}})
 				})
 				subscribe := func(opts ...streamcredit.DuplexOption) *streamcredit.Receiver[[]byte] {
-					both, err := streamcredit.DialFrames(t.Context(), creditpb.NewCreditStreamClient(p.Conn).Channel, append(opts, streamcredit.ReceiveOnly())...)
+					both, err := streamcredit.DialFrames(t.Context(), creditpb.NewCreditStreamClient(p.Conn).Channel, append(opts, streamcredit.WithReceiveOnly())...)
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -169,6 +169,53 @@ func kinds(g *ast.GenDecl, docs map[string]string, constants map[string][]string
 	}
 }
 
+// checkOptions returns the exported functions that return an option of their package and have
+// another name than the others. A user looks for options below With.
+func checkOptions(t *testing.T, root fs.FS) (problems []string) {
+	t.Helper()
+	for _, p := range packagesEverywhere(t, root) {
+		if !p.public() || p.generated() {
+			continue
+		}
+		for _, f := range sorted(p.files) {
+			for _, d := range f.Decls {
+				d, ok := d.(*ast.FuncDecl)
+				if !ok || d.Recv != nil || !d.Name.IsExported() || d.Type.Results == nil {
+					continue
+				}
+				first, ok := d.Type.Results.List[0].Type.(*ast.Ident)
+				name := d.Name.Name
+				if ok && strings.HasSuffix(first.Name, "Option") && !strings.HasPrefix(name, "With") && name != "FromJSON" {
+					problems = append(problems, fmt.Sprintf("%s: %s returns an option, want a name that begins with With", p.fset.Position(d.Pos()), name))
+				}
+			}
+		}
+	}
+	return problems
+}
+
+func TestOptions(t *testing.T) { report(t, checkOptions(t, tree())) }
+
+func TestOptionsCheck(t *testing.T) {
+	const head = "package a\ntype Option interface{}\n"
+	for name, c := range map[string]struct {
+		src  string
+		want []string
+	}{
+		"With":         {"func WithA() Option { return nil }", nil},
+		"another":      {"func AllowA() Option { return nil }", []string{"AllowA returns an option"}},
+		"of one side":  {"type SendOption interface{}\nfunc AOnly() (SendOption, error) { return nil, nil }", []string{"AOnly returns an option"}},
+		"from JSON":    {"func FromJSON([]byte) (Option, error) { return nil, nil }", nil},
+		"a method":     {"func (A) B() Option { return nil }", nil},
+		"not exported": {"func a() Option { return nil }", nil},
+		"another type": {"func A() (int, Option) { return 0, nil }", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wantProblems(t, checkOptions(t, synthetic(map[string]string{"a/a.go": head + c.src})), c.want...)
+		})
+	}
+}
+
 func TestVisible(t *testing.T) { report(t, checkVisible(t, tree())) }
 
 func TestKinds(t *testing.T) { report(t, checkKinds(t, tree())) }

@@ -183,7 +183,7 @@ func (q *Queue) victim(c Call, places, limit int) (*Waiter, Reason) {
 	default:
 		return nil, q.blame(c, limit, QueueFull)
 	}
-	return from.heaviest().calls.first, Displaced
+	return from.heaviest().calls.first, Evicted
 }
 
 // victimWithin is victim within a class. A tenant makes room if its weight is larger than
@@ -201,7 +201,7 @@ func (q *Queue) victimWithin(c Call, limit int) (*Waiter, Reason) {
 	case weight == most:
 		return nil, QueueFull
 	default:
-		return heaviest.calls.first, q.overShare(c, most, limit, Displaced)
+		return heaviest.calls.first, q.overShare(c, most, limit, Evicted)
 	}
 }
 

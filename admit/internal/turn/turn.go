@@ -73,7 +73,7 @@ type Reason uint8
 // Package admit describes the reasons.
 const (
 	QueueFull Reason = iota
-	Displaced
+	Evicted
 	DeadlineTooClose
 	OverShare
 )

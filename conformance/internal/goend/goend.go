@@ -17,8 +17,8 @@ func options(s *conformancepb.Script) []streamcredit.DuplexOption {
 	opts := optionList{}
 	opts.add(s.GetHandshakeTimeoutMs() > 0, streamcredit.WithHandshakeTimeout(ms(s.GetHandshakeTimeoutMs())))
 	opts.add(s.GetHeartbeatMs() > 0, streamcredit.WithHeartbeat(ms(s.GetHeartbeatMs())))
-	opts.add(s.GetReceive() == nil, streamcredit.SendOnly())
-	opts.add(s.GetSend() == nil, streamcredit.ReceiveOnly())
+	opts.add(s.GetReceive() == nil, streamcredit.WithSendOnly())
+	opts.add(s.GetSend() == nil, streamcredit.WithReceiveOnly())
 	if out := s.GetSend(); out != nil {
 		opts.add(out.GetFirstRequestTimeoutMs() > 0, streamcredit.WithFirstRequestTimeout(ms(out.GetFirstRequestTimeoutMs())))
 		opts.add(out.GetStallTimeoutMs() > 0, streamcredit.WithSendStallTimeout(ms(out.GetStallTimeoutMs())))

@@ -47,7 +47,7 @@ func Full(st *status.Status) bool {
 // or tenant is not among them.
 var fullReasons = func() (names []string) {
 	for _, r := range []admit.Reason{
-		admit.QueueFull, admit.Displaced, admit.DeadlineTooClose, admit.WaitedTooLong, admit.Draining,
+		admit.QueueFull, admit.Evicted, admit.DeadlineTooClose, admit.WaitedTooLong, admit.Draining,
 	} {
 		names = append(names, r.String())
 	}

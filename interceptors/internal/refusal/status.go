@@ -31,7 +31,7 @@ type codeTable [admit.NumReasons]codes.Code
 var (
 	serverCodes = codeTable{
 		admit.QueueFull:        codes.Unavailable,
-		admit.Displaced:        codes.Unavailable,
+		admit.Evicted:          codes.Unavailable,
 		admit.DeadlineTooClose: codes.Unavailable,
 		admit.WaitedTooLong:    codes.Unavailable,
 		admit.Draining:         codes.Unavailable,
@@ -46,7 +46,7 @@ var (
 	}
 	clientCodes = codeTable{
 		admit.QueueFull:        codes.ResourceExhausted,
-		admit.Displaced:        codes.ResourceExhausted,
+		admit.Evicted:          codes.ResourceExhausted,
 		admit.DeadlineTooClose: codes.ResourceExhausted,
 		admit.WaitedTooLong:    codes.ResourceExhausted,
 		admit.Draining:         codes.Unavailable,

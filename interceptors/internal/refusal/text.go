@@ -15,7 +15,7 @@ import (
 var (
 	serverPhrases = [...]string{
 		admit.QueueFull:        "the server is full",
-		admit.Displaced:        "the server is full and another call took the place of this one",
+		admit.Evicted:          "the server is full and another call took the place of this one",
 		admit.DeadlineTooClose: "the server is full and would not answer before the call's deadline",
 		admit.WaitedTooLong:    "the server is full and the call has waited for too long",
 		admit.Draining:         "the server is shutting down",
@@ -30,7 +30,7 @@ var (
 	}
 	clientPhrases = [...]string{
 		admit.QueueFull:        "this client's limit for %q is used up",
-		admit.Displaced:        "this client's limit for %q is used up, and another call took the place of this one",
+		admit.Evicted:          "this client's limit for %q is used up, and another call took the place of this one",
 		admit.DeadlineTooClose: "this client's limit for %q is used up until after the call's deadline",
 		admit.WaitedTooLong:    "this client's limit for %q is used up, and the call has waited for too long",
 		admit.Draining:         "this client is shutting down its calls for %q",
