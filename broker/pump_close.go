@@ -85,7 +85,7 @@ func (p *pump) closeFetcher() error {
 			p.report(err)
 		}
 	}()
-	return fmt.Errorf("broker: Fetch has not returned %v after its context ended", farewell)
+	return fmt.Errorf("broker: source %q: Fetch has not returned %v after its context ended", p.cfg.Name, farewell)
 }
 
 // fetchedLast is called when Fetch has returned for the last time.
@@ -153,7 +153,7 @@ func (p *pump) giveBack(ctx context.Context, messages []*Message) {
 					if err == nil || errors.Is(err, ErrSettled) {
 						break
 					}
-					p.report(fmt.Errorf("broker: cannot give back message %q: %w", m.ID, err))
+					p.report(fmt.Errorf("broker: source %q cannot give back message %q: %w", p.cfg.Name, m.ID, err))
 					pause(ctx, backoff(failures, minDelay, maxDelay))
 				}
 			}
@@ -191,7 +191,8 @@ func (p *pump) abandon() error {
 	if len(left) == 0 {
 		return nil
 	}
-	return fmt.Errorf("broker: %d messages could not be given back; the broker delivers them again after its own timeout", len(left))
+	return fmt.Errorf("broker: source %q could not give back %d messages; the broker delivers them again after its own timeout",
+		p.cfg.Name, len(left))
 }
 
 // pause waits for d, or until ctx ends.

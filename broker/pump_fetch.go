@@ -108,8 +108,8 @@ func (p *pump) accept(messages []*Message) {
 	case closing:
 		p.bid(back)
 	default:
-		p.report(fmt.Errorf("broker: the fetcher returned too many messages: got %d, want at most %d; the rest is given back",
-			len(messages), len(messages)-len(back)))
+		p.report(fmt.Errorf("broker: the fetcher of source %q returned too many messages: got %d, want at most %d; the rest is given back",
+			p.cfg.Name, len(messages), len(messages)-len(back)))
 		go func() {
 			defer p.work.Done()
 			p.giveBack(p.ctx, back)
@@ -185,7 +185,7 @@ func (p *pump) extend(h *holding) {
 		if errors.Is(err, ErrSettled) && h.message.settlement.over.Load() {
 			return
 		}
-		p.report(fmt.Errorf("broker: cannot extend message %q: %w", h.message.ID, err))
+		p.report(fmt.Errorf("broker: source %q cannot extend message %q: %w", p.cfg.Name, h.message.ID, err))
 		next = max(next/4, minExtend)
 	} else {
 		p.cfg.Meter.count(func(s *Stats) { s.Extended++ })

@@ -42,7 +42,7 @@ func (s *settlement) settle(ctx context.Context, v verdict) error {
 
 func (s *settlement) extend(ctx context.Context) error {
 	if err := s.lock(ctx); err != nil {
-		return err
+		return fmt.Errorf("an earlier call for it has no answer yet: %w", err)
 	}
 	defer s.unlock()
 	if s.over.Load() {

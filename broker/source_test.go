@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -357,6 +358,43 @@ func TestSourceExtends(t *testing.T) {
 		}
 		q.mu.Unlock()
 		if err := two.Ack(t.Context()); err != nil {
+			t.Error(err)
+		}
+		closeIn(t, s, time.Second, nil)
+	})
+}
+
+// An extension that waits for a settlement says so, with the source and the message.
+func TestSourceExtendsDuringSettlement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(1)
+		q.beforeSettle = func(ctx context.Context, what, _ string) error {
+			if what == "ack" {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		}
+		reports := make(chan error, 100)
+		s := q.source(t, broker.SourceConfig{
+			Name: "payments", ExtendEvery: time.Second, OnError: func(err error) { reports <- err },
+		})
+		s.Request(1)
+		m := next(t, s)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		_ = m.Ack(ctx)
+		select {
+		case err := <-reports:
+			for _, want := range []string{`"payments"`, `"1"`, "no answer yet"} {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("report: got %v, want it to say %s", err, want)
+				}
+			}
+		default:
+			t.Error("no error was reported, want that of an extension")
+		}
+		if err := m.Nack(t.Context(), broker.Requeue()); err != nil {
 			t.Error(err)
 		}
 		closeIn(t, s, time.Second, nil)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/weir-go/weir/broker"
@@ -46,9 +47,9 @@ type Config struct {
 	// delivered to the next owner again. It must be less than the rebalance timeout of the
 	// group. Fetching rests meanwhile. The default is 1 s.
 	RevokeWait time.Duration
-	// Source configures the part of the source that all brokers share. Its OnError also gets
-	// the errors of commits. Its ExtendEvery has no use, because Kafka knows no time for a
-	// single record.
+	// Source configures the part of the source that all brokers share. The default of its
+	// Name is the topics. Its OnError also gets the errors of commits. Its ExtendEvery has
+	// no use, because Kafka knows no time for a single record.
 	Source broker.SourceConfig
 }
 
@@ -80,6 +81,7 @@ func (c Config) validate() (Config, error) {
 	c.MaxBytes = cmp.Or(c.MaxBytes, defaultMaxBytes)
 	c.CommitInterval = cmp.Or(c.CommitInterval, defaultCommitInterval)
 	c.RevokeWait = cmp.Or(c.RevokeWait, defaultRevokeWait)
+	c.Source.Name = cmp.Or(c.Source.Name, strings.Join(c.Topics, ","))
 	c.Source.Logger = cmp.Or(c.Source.Logger, slog.Default())
 	return c, nil
 }

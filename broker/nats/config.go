@@ -31,8 +31,9 @@ type Config struct {
 	// consumer's MaxAckPending is lower, because the server would then deliver less than
 	// was asked for. The default is 0, which checks nothing.
 	Demand int
-	// Source configures the source. The default of ExtendEvery is half of the consumer's
-	// AckWait, or half of the shortest time in its BackOff.
+	// Source configures the source. The default of Name is Stream. The default of
+	// ExtendEvery is half of the consumer's AckWait, or half of the shortest time in its
+	// BackOff.
 	Source broker.SourceConfig
 }
 

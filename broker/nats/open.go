@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ func Open(ctx context.Context, js jetstream.JetStream, c Config) (broker.Source,
 	if err := errors.Join(c.check(is), c.checkDeadLetter(ctx, js, is)); err != nil {
 		return nil, err
 	}
+	c.Source.Name = cmp.Or(c.Source.Name, c.Stream)
 	if c.Source.ExtendEvery == 0 {
 		c.Source.ExtendEvery = max(shortest(is)/2, leastExtend)
 	}

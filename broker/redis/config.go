@@ -78,9 +78,9 @@ type Config struct {
 	// KeyField names the field that becomes the key. The default is "key".
 	KeyField string
 
-	// Source has the settings that are common to all brokers. The default of ExtendEvery is a
-	// third of AckTimeout. Its Logger also gets a warning when the group had vanished, and
-	// when entries were trimmed before they were consumed.
+	// Source has the settings that are common to all brokers. The default of Name is Stream,
+	// and of ExtendEvery a third of AckTimeout. Its Logger also gets a warning when the group
+	// had vanished, and when entries were trimmed before they were consumed.
 	Source broker.SourceConfig
 }
 
@@ -106,6 +106,7 @@ func (c Config) withDefaults() Config {
 	}
 	c.From, c.BodyField, c.KeyField = cmp.Or(c.From, "0"), cmp.Or(c.BodyField, "body"), cmp.Or(c.KeyField, "key")
 	c.AckTimeout, c.Poll = cmp.Or(c.AckTimeout, time.Minute), cmp.Or(c.Poll, time.Second)
+	c.Source.Name = cmp.Or(c.Source.Name, c.Stream)
 	c.Source.ExtendEvery = cmp.Or(c.Source.ExtendEvery, c.AckTimeout/3)
 	c.Source.Logger = cmp.Or(c.Source.Logger, slog.Default())
 	c.Redis = c.connection()

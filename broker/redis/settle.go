@@ -105,7 +105,7 @@ func (r *receipt) Extend(ctx context.Context) error {
 	})
 	switch {
 	case err != nil:
-		return fmt.Errorf("redis: entry %s: %w", r.entry.id, err)
+		return r.wrap(err)
 	case n == notPending:
 		r.f.forget(r)
 		return r.lost()
@@ -125,9 +125,9 @@ func (r *receipt) settle(ctx context.Context, send func(context.Context, *goredi
 	})
 	switch {
 	case err != nil:
-		return fmt.Errorf("redis: entry %s: %w", r.entry.id, err)
+		return r.wrap(err)
 	case n == wasTrimmed:
-		return fmt.Errorf("redis: entry %s: %w", r.entry.id, ErrTrimmed)
+		return r.wrap(ErrTrimmed)
 	}
 	r.f.forget(r)
 	if n == notPending && !r.unsure.Load() {
@@ -144,7 +144,12 @@ func (r *receipt) current() bool {
 }
 
 func (r *receipt) lost() error {
-	return fmt.Errorf("redis: entry %s does not belong to this consumer any more: %w", r.entry.id, broker.ErrSettled)
+	return r.wrap(fmt.Errorf("it does not belong to this consumer any more: %w", broker.ErrSettled))
+}
+
+// wrap says which entry an error is about.
+func (r *receipt) wrap(err error) error {
+	return fmt.Errorf("redis: entry %s of stream %q: %w", r.entry.id, r.f.Stream, err)
 }
 
 func (f *fetcher) forget(r *receipt) {
@@ -164,6 +169,7 @@ const (
 // retry calls send until Redis answers or ctx ends. A group that has vanished answers that
 // the entry is not pending.
 func (f *fetcher) retry(ctx context.Context, send func(context.Context, *goredis.Client) (int64, error)) (int64, error) {
+	var last error // before the end of ctx
 	for delay := minRetry; ; delay = min(2*delay, maxRetry) {
 		node, err := f.node(ctx)
 		var n int64
@@ -181,9 +187,12 @@ func (f *fetcher) retry(ctx context.Context, send func(context.Context, *goredis
 			return 0, err
 		}
 		f.refresh(ctx, err)
+		if ctx.Err() == nil {
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return 0, errors.Join(ctx.Err(), last)
 		case <-time.After(delay):
 		}
 	}

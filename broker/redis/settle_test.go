@@ -1,6 +1,7 @@
 package redis_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strconv"
@@ -233,9 +234,16 @@ func TestLostAnswer(t *testing.T) {
 // TestSettleWhileDown checks that a settlement waits for a server that comes back.
 func TestSettleWhileDown(t *testing.T) {
 	s := startServer(t)
-	s.add(t, "s", "a")
-	m := take(t, open(t, config(s.addr, "s")), 1)[0]
+	s.add(t, "s", "a", "b")
+	messages := take(t, open(t, config(s.addr, "s")), 2)
+	m, other := messages[0], messages[1]
 	do(t, s.Stop())
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // for several attempts to connect
+	defer cancel()
+	err := other.Ack(ctx)
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), `stream "s"`) || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("Ack for 2 s: got %v, want %v, the stream and the last try", err, context.DeadlineExceeded)
+	}
 	acked := make(chan error, 1)
 	go func() { acked <- m.Ack(t.Context()) }()
 	select {
@@ -245,6 +253,7 @@ func TestSettleWhileDown(t *testing.T) {
 	}
 	do(t, s.Restart())
 	do(t, <-acked)
+	do(t, other.Ack(t.Context()))
 	wantPending(t, s, "s")
 }
 

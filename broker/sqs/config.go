@@ -68,8 +68,8 @@ type Config struct {
 	// policy. If the queue has none, DeadLetter returns an error.
 	DeadLetterURL string
 
-	// Source has the settings that are common to all brokers. The default of ExtendEvery is
-	// half of Visibility.
+	// Source has the settings that are common to all brokers. The default of Name is
+	// the name of the queue, and of ExtendEvery half of Visibility.
 	Source broker.SourceConfig
 }
 
@@ -95,6 +95,7 @@ func (c Config) withDefaults() Config {
 		c.Batch = 1
 	}
 	c.Batch = cmp.Or(c.Batch, most)
+	c.Source.Name = cmp.Or(c.Source.Name, c.QueueURL[strings.LastIndexByte(c.QueueURL, '/')+1:])
 	c.Source.ExtendEvery = cmp.Or(c.Source.ExtendEvery, c.Visibility/2)
 	c.Source.Logger = cmp.Or(c.Source.Logger, slog.Default())
 	return c

@@ -82,7 +82,7 @@ func (r *receipt) DeadLetter(ctx context.Context, reason string) error {
 	if !r.setAside.Load() {
 		err := retry(ctx, func() error { return r.f.dead.send(ctx, r.message, reason) })
 		if err != nil {
-			return fmt.Errorf("sqs: dead letter of message %s: %w", aws.ToString(r.message.MessageId), err)
+			return r.wrap(fmt.Errorf("dead letter: %w", err))
 		}
 		r.setAside.Store(true)
 	}
@@ -97,16 +97,20 @@ const (
 
 // retry calls send until SQS answers or ctx ends.
 func retry(ctx context.Context, send func() error) error {
+	var last error // before the end of ctx
 	for delay := minRetry; ; delay = min(2*delay, maxRetry) {
 		err := send()
 		if err == nil || isAnswer(err) {
 			return err
 		}
+		if ctx.Err() == nil {
+			last = err
+		}
 		timer := time.NewTimer(delay)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return ctx.Err()
+			return errors.Join(ctx.Err(), last)
 		case <-timer.C:
 		}
 	}
@@ -115,14 +119,19 @@ func retry(ctx context.Context, send func() error) error {
 // outcome returns the error of a settlement. It is ErrSettled if the message is not this
 // receipt's any more, or if the queue was deleted.
 func (r *receipt) outcome(err error) error {
-	switch id := aws.ToString(r.message.MessageId); {
+	switch {
 	case err == nil:
 		return nil
 	case isStale(err), isGone(err):
-		return fmt.Errorf("sqs: message %s: %w: %w", id, broker.ErrSettled, err)
+		return r.wrap(fmt.Errorf("%w: %w", broker.ErrSettled, err))
 	default:
-		return fmt.Errorf("sqs: message %s: %w", id, err)
+		return r.wrap(err)
 	}
+}
+
+// wrap says which message an error is about.
+func (r *receipt) wrap(err error) error {
+	return fmt.Errorf("sqs: message %s of queue %s: %w", aws.ToString(r.message.MessageId), r.f.QueueURL, err)
 }
 
 // A change sets the visibility timeout of a message.

@@ -141,8 +141,9 @@ func TestAckEndsWithContext(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if err := m.Ack(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("Ack: got %v, want %v", err, context.DeadlineExceeded)
+		err := m.Ack(ctx)
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "connection reset") || !strings.Contains(err.Error(), "/jobs") {
+			t.Errorf("Ack: got %v, want %v, the queue and the last try", err, context.DeadlineExceeded)
 		}
 		f.locked(func() { broken = false })
 		do(t, m.Nack(t.Context(), broker.Requeue()))
