@@ -118,7 +118,7 @@ func (f *fetcher) connected(ctx context.Context) error {
 	for {
 		switch {
 		case nc.IsClosed():
-			return fmt.Errorf("%w: the connection to NATS is closed (%w)", broker.ErrPermanent, nats.ErrConnectionClosed)
+			return fmt.Errorf("%w: broker/nats: %w", broker.ErrPermanent, f.link.because(nats.ErrConnectionClosed))
 		case nc.IsConnected():
 			f.down = false
 			return nil
@@ -127,7 +127,7 @@ func (f *fetcher) connected(ctx context.Context) error {
 		case <-f.status:
 		case <-late:
 			f.down = true
-			return fmt.Errorf("broker/nats: no connection to the server: %w", errors.Join(nats.ErrDisconnected, nc.LastError()))
+			return fmt.Errorf("broker/nats: no connection to the server: %w", f.link.because(nats.ErrDisconnected))
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -236,8 +236,9 @@ func (f *fetcher) dropSilent(ctx context.Context) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if in := f.inbox; in != nil && in.failed == nil && time.Since(in.heard) >= 2*f.heartbeat() {
-		in.failed = fmt.Errorf("broker/nats: no sign of life from consumer %q of stream %q for %v, and the connection %s; asking again",
-			f.config.Consumer, f.config.Stream, 2*f.heartbeat(), connection)
+		in.failed = f.link.because(fmt.Errorf(
+			"broker/nats: no sign of life from consumer %q of stream %q for %v, and the connection %s; asking again",
+			f.config.Consumer, f.config.Stream, 2*f.heartbeat(), connection))
 		signal(f.wake)
 	}
 }

@@ -2,6 +2,8 @@ package nats
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -42,4 +44,13 @@ func (l *link) answers(ctx context.Context) bool {
 		_ = l.nc.ForceReconnect() // a connection that is closed shows elsewhere
 	}
 	return false
+}
+
+// because adds the last error that the server has sent or the client has met to err.
+func (l *link) because(err error) error {
+	last := l.nc.LastError()
+	if last == nil || errors.Is(err, last) {
+		return err
+	}
+	return fmt.Errorf("%w (the last error of the connection: %w)", err, last)
 }
