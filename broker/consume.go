@@ -11,7 +11,10 @@ import (
 
 // Consume runs the handler for the messages of the source, under a gate, until ctx ends.
 // It requests as many messages as the gate has room for, and at least one. A message takes
-// its permit after it has arrived, so an idle queue holds none.
+// its permit after it has arrived, so an idle queue holds none. When the limit of the gate
+// falls, messages that were requested before still come, and wait for their permits. No
+// others are requested until there is room. Giving messages back would cost each an attempt
+// at most brokers.
 //
 // A message is acknowledged when the handler returns nil. ConsumeConfig.FailureOf decides
 // about any other error. When something refuses work, consumption pauses. Messages are

@@ -48,6 +48,10 @@ const defaultUnconsumed = 1024
 // being sent. Any other error ends the stream. A message that is too large for the receiver
 // becomes a dead letter.
 //
+// A client whose process hangs, or whose network drops everything, holds its messages until
+// the server's keepalive ends the connection. gRPC's default is two hours, so set
+// grpc.KeepaliveParams.
+//
 // Serve returns when the receiver or ctx ends, with the error of Sender.Send. It gives back
 // every message that the receiver has not reported as consumed, and closes the source. If
 // the source was closed by others, Serve tells the receiver that the server goes away,
