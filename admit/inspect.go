@@ -84,17 +84,20 @@ func (g *Gate) Inspect() Inspection {
 		return Inspection{Stats: g.Stats()}
 	}
 	i := Inspection{Tenants: g.busiest()}
+	runtime.Gosched() // A call that found the lock taken runs now. It would else wait for the whole look.
 	i.Stats = g.Stats()
 	g.beginLook(&i)
 	i.Waiting = g.waitingCalls(&i.Stats)
+	runtime.Gosched()
 	i.Running, i.Unlisted = g.runningCalls()
+	runtime.Gosched()
 	i.Decisions, i.History, i.Refusals = g.lastDecisions(), g.lastMoments(), g.lastRefusals()
 	return i
 }
 
 // beginLook lists running calls from now on, and reads the numbers that are no lists.
 func (g *Gate) beginLook(i *Inspection) {
-	g.lockForLook()
+	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := g.now()
 	g.watch.begin(now)
@@ -109,14 +112,9 @@ func (g *Gate) beginLook(i *Inspection) {
 	}
 }
 
-// lockForLook takes the lock for a part of a look. The memory that the part fills should be
-// there already, because the allocator may take longer than the whole part.
-func (g *Gate) lockForLook() {
-	runtime.Gosched() // to a call that found the lock taken by the part before
-	g.mu.Lock()
-}
-
-// restLocked releases the lock for a moment after every few entries of a look.
+// restLocked releases the lock for a moment after every few entries of a look. The memory for
+// the entries should be there before the lock is taken, because the allocator may take longer
+// than the whole look.
 func (g *Gate) restLocked(entries int) {
 	if entries%lookBatch == 0 {
 		g.mu.Unlock()
@@ -138,7 +136,7 @@ func (g *Gate) busiest() (top []TenantState) {
 // loads returns some tenants with calls, and the ones that want most.
 func (g *Gate) loads() []turn.Load {
 	all := make([]turn.Load, 0, mostLooked+shownTenants*MaxClasses)
-	g.lockForLook()
+	g.mu.Lock()
 	defer g.mu.Unlock()
 	for l := range g.turns.Loads() {
 		if all = append(all, l); len(all) == mostLooked {
@@ -189,7 +187,7 @@ func (g *Gate) waitingCalls(s *Stats) []CallState {
 // waitingOf returns the calls of a class that have waited longest, most of them at most.
 func (g *Gate) waitingOf(class, most int) []CallState {
 	all := make([]CallState, 0, most)
-	g.lockForLook()
+	g.mu.Lock()
 	defer g.mu.Unlock()
 	for t := range g.turns.Oldest(class) {
 		if all = append(all, g.stateOf(&waiterOf(t).call, t.Since, t.Deadline, t.Cost)); len(all) == most {
@@ -214,7 +212,7 @@ func (g *Gate) runningCalls() (all []CallState, unlisted int) {
 // listed returns the running calls that are known, the oldest first.
 func (g *Gate) listed() []CallState {
 	all := make([]CallState, 0, mostCalls)
-	g.lockForLook()
+	g.mu.Lock()
 	defer g.mu.Unlock()
 	for r := range g.watch.running() {
 		if all = append(all, g.stateOf(&r.call, r.since, r.deadline, r.cost)); len(all) == mostCalls {

@@ -146,7 +146,7 @@ func (g *Gate) lastMoments() []Moment {
 // values so far, with the lock held.
 func lastOf[T any](g *Gate, size int, ring func() (values []T, count int)) []T {
 	all := make([]T, 0, size)
-	g.lockForLook()
+	g.mu.Lock()
 	defer g.mu.Unlock()
 	_, end := ring()
 	for n := 0; ; n++ {

@@ -214,7 +214,7 @@ function gate(into, g, now) {
 function clients(into, s) {
   open(into);
   text(put(into, 'budget', 'p', 'note'), s.others.some((o) => o.kind === 'retries')
-    ? 'gRPC keeps its retry budget private. Retries per call are at the end of the page.'
+    ? 'gRPC keeps its retry budget private, and refills it unseen. Retries per call are at the end of the page.'
     : 'No meter of retries was given to this page. gRPC keeps its retry budget private.');
   table(into, 'circuits', 'Circuits', [['Method', 'name'], ['Target', 'name'], ['Breaker'], ['State', 'marks'], ['Probe in', 'number'], ['Sent', 'number'], ['Failed', 'number'], ['Refused', 'number'], ['Opened', 'number'], ['Addresses: failed of calls', 'words']],
     s.circuits.map((c) => [c.method, c.target, c.breaker, c.state, c.probe_in_seconds ? time(c.probe_in_seconds) : '', count(c.allowed), count(c.failed), count(c.refused), count(c.opened),

@@ -2,12 +2,16 @@ package metrics_test
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/metrics"
@@ -189,6 +193,42 @@ func TestExemplarsLeadToTraces(t *testing.T) {
 		}
 		if got := count(t, r, "weir_wait_seconds", "admitted"); got != 4 {
 			t.Errorf("waits: got %v, want 4, with and without exemplars", got)
+		}
+	})
+}
+
+// A scrape has the exemplar beside its bucket in the format OpenMetrics, and not in the old one.
+func TestAScrapeHasExemplars(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		c, err := metrics.NewCollector(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.UseExemplars(func(context.Context) prometheus.Labels { return prometheus.Labels{"trace_id": "4bf92f3577b34da6"} })
+		r := prometheus.NewPedanticRegistry()
+		r.MustRegister(c)
+		wait(t, g, 30*time.Millisecond)
+		scraped := promhttp.HandlerFor(r, promhttp.HandlerOpts{EnableOpenMetrics: true})
+		bucket := func(accept string) string {
+			request := httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody)
+			request.Header.Set("Accept", accept)
+			answer := httptest.NewRecorder()
+			scraped.ServeHTTP(answer, request)
+			for line := range strings.Lines(answer.Body.String()) {
+				if strings.HasPrefix(line, "weir_wait_seconds_bucket{") && strings.Contains(line, `result="admitted",le="0.05"`) {
+					return strings.TrimSpace(line)
+				}
+			}
+			t.Errorf("a scrape with Accept %q: got no bucket of 50 ms, want one", accept)
+			return ""
+		}
+		const want = ` 1 # {trace_id="4bf92f3577b34da6"} 0.03`
+		if got := bucket("application/openmetrics-text; version=1.0.0"); !strings.Contains(got, want) {
+			t.Errorf("OpenMetrics: got %s, want %s in it", got, want)
+		}
+		if got := bucket("text/plain"); strings.Contains(got, "#") {
+			t.Errorf("the old format: got %s, want no exemplar", got)
 		}
 	})
 }
