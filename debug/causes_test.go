@@ -115,7 +115,7 @@ var causes = map[string]cause{
 		advice: "Add instances",
 	},
 	"a call of a higher class": {
-		why: admit.Displaced, opts: []admit.Option{queueOf(1)},
+		why: admit.Evicted, opts: []admit.Option{queueOf(1)},
 		make: func(_ *testing.T, s *stage) {
 			s.runs(10, call)
 			s.waits(1, of(admit.Sheddable))

@@ -85,7 +85,7 @@ func were(n int) string {
 
 // isOfQueue reports whether a call was refused because it would have had to wait.
 func isOfQueue(why admit.Reason) bool {
-	return why == admit.QueueFull || why == admit.Displaced || why == admit.DeadlineTooClose || why == admit.WaitedTooLong
+	return why == admit.QueueFull || why == admit.Evicted || why == admit.DeadlineTooClose || why == admit.WaitedTooLong
 }
 
 // atMax reports whether the Max of its class kept a call from the permits.
@@ -95,7 +95,7 @@ func atMax(r *admit.RefusedCall) bool { return r.Most > 0 && r.Held >= r.Most }
 var remedies = [admit.NumReasons]string{
 	admit.QueueFull: "More calls come than this process can serve. Add instances or make the calls quicker. " +
 		"A longer queue or a higher limit would only make them late.",
-	admit.Displaced:         "Calls of a higher class or of smaller tenants took the places. Add instances if these calls matter as much.",
+	admit.Evicted:         "Calls of a higher class or of smaller tenants took the places. Add instances if these calls matter as much.",
 	admit.DeadlineTooClose:  "The callers give less time than a call takes here now. Give them longer deadlines, or make the calls quicker.",
 	admit.WaitedTooLong:     "Find out why permits come back slowly, and add instances. A longer MaxWait helps only callers with more patience.",
 	admit.Draining:          "That is as it should be while the server stops.",
