@@ -95,7 +95,7 @@ func atMax(r *admit.RefusedCall) bool { return r.Most > 0 && r.Held >= r.Most }
 var remedies = [admit.NumReasons]string{
 	admit.QueueFull: "More calls come than this process can serve. Add instances or make the calls quicker. " +
 		"A longer queue or a higher limit would only make them late.",
-	admit.Evicted:         "Calls of a higher class or of smaller tenants took the places. Add instances if these calls matter as much.",
+	admit.Evicted:           "Calls of a higher class or of smaller tenants took the places. Add instances if these calls matter as much.",
 	admit.DeadlineTooClose:  "The callers give less time than a call takes here now. Give them longer deadlines, or make the calls quicker.",
 	admit.WaitedTooLong:     "Find out why permits come back slowly, and add instances. A longer MaxWait helps only callers with more patience.",
 	admit.Draining:          "That is as it should be while the server stops.",
