@@ -57,9 +57,9 @@ type ClassConfig struct {
 	Priority int
 	// Share is the part of the limit and of the queue that is guaranteed to the class,
 	// whatever its priority. It is from 0 to 1, and all shares together are at most 1.
-	// It is rounded down to whole permits and places. Other classes may use an idle
-	// share. Once calls of the class wait, they get the permits that come back until
-	// the class has its share.
+	// It is rounded down to whole permits and places. Other classes may use the permits
+	// of a share that the class has not wanted lately, or that come back soon. Once calls
+	// of the class wait, they get the permits that come back until the class has its share.
 	Share float64
 	// Max bounds the part of the limit and of the queue that the class may use, from
 	// Share to 1. Zero means no bound. One call of the class can always run, and one

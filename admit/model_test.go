@@ -2,6 +2,7 @@ package admit_test
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -34,6 +35,7 @@ type model struct {
 	state    [4]modelState
 	long     [4]modelLong
 	demand   [4]modelDemand
+	idle     [4]modelIdle
 	blocked  [4]*modelCall // the head of a class, once it found too few permits free
 	waiting  []*modelCall  // in the order in which they came
 	// dispatched reports whether free permits were offered since the last long sleep.
@@ -113,6 +115,12 @@ type sample struct {
 	n  int
 	// tenant is the one that it is about.
 	tenant string
+}
+
+// A modelIdle is for how long permits beyond an equal part were free for the head of a class.
+type modelIdle struct {
+	area, at time.Duration
+	free     int
 }
 
 // A modelDemand is how many permits the calls of a class held and wanted, and for how long.
@@ -470,6 +478,9 @@ func (m *model) take(i int) *modelCall {
 	m.see()
 	defer m.forget()
 	c := m.waiting[i]
+	if wasted := m.wasted(c); wasted > 0 {
+		m.bill(c, max(0, m.owes(c)-m.granted[c.class])+wasted)
+	}
 	m.waiting = append(m.waiting[:i:i], m.waiting[i+1:]...)
 	m.unblock(c)
 	return c
@@ -522,11 +533,33 @@ func (m *model) neediest(class admit.Class, may func(*modelCall) bool) int {
 	return best
 }
 
-// block notes that the head of a class does not find its permits free.
-func (m *model) block(c *modelCall) {
-	if m.charge(c) > 1 {
-		m.blocked[c.class] = c
+// block notes that the head of a class does not find its permits free, and how many are.
+func (m *model) block(c *modelCall, free int) {
+	if m.charge(c) == 1 {
+		return
 	}
+	i := &m.idle[c.class]
+	if m.blocked[c.class] == c {
+		i.area += (m.now - i.at) * time.Duration(i.free)
+	} else {
+		m.blocked[c.class], i.area = c, 0
+	}
+	i.at, i.free = m.now, max(0, free)
+}
+
+// part is an equal part of the permits of a class.
+func (m *model) part(class admit.Class) int {
+	return max(1, m.mostOf(class, m.limit)/len(m.tenants(class)))
+}
+
+// wasted is how many permits a class could have had while they waited for a call.
+func (m *model) wasted(c *modelCall) int {
+	i := &m.idle[c.class]
+	if m.blocked[c.class] != c {
+		return 0
+	}
+	area := i.area + (m.now-i.at)*time.Duration(i.free)
+	return int(area / max(1, m.usage[c.class].mean(m.has(c.class))))
 }
 
 // unblock notes that a call does not wait any more.
@@ -623,7 +656,7 @@ func (m *model) next() int {
 			continue
 		}
 		if c := m.waiting[i]; !m.classMay(class, m.charge(c)) {
-			m.block(c)
+			m.block(c, 0)
 			continue
 		}
 		if turn := m.turn(class, m.charge(m.waiting[i])); turn > most {
@@ -816,7 +849,7 @@ func (m *model) acquire(c *modelCall) {
 // would says whether a call would find a place, and changes nothing.
 func (m *model) would(c *modelCall) (why admit.Reason, ok bool) {
 	tried := *m
-	tried.waiting = slices.Clone(m.waiting)
+	tried.waiting, tried.until = slices.Clone(m.waiting), maps.Clone(m.until)
 	verdicts := map[*modelCall]string{}
 	for _, w := range m.waiting {
 		verdicts[w] = w.verdict
@@ -883,12 +916,20 @@ func (m *model) dispatch() {
 		case c.deadline > m.now && m.now-c.since > c.deadline-m.now: // no call of a script succeeds
 			m.refuse(m.take(i), admit.DeadlineTooClose)
 		case m.inFlight+cost > m.limit:
-			m.block(c)
+			m.block(c, m.limit-m.inFlight-m.part(c.class))
 			return
 		default:
 			m.serve(i, cost)
 		}
 	}
+}
+
+// bill puts the tenant of a call into debt.
+func (m *model) bill(c *modelCall, permits int) {
+	if m.until == nil {
+		m.until = map[[2]string]int{}
+	}
+	m.until[[2]string{c.class.String(), c.tenant}] = m.granted[c.class] + permits
 }
 
 // serve lets the i-th waiter run.
@@ -906,12 +947,8 @@ func (m *model) serve(i, cost int) {
 	}
 	m.granted[class] += cost
 	held, _ := m.takes(class, m.waiting[i].tenant)
-	active := len(m.tenants(class))
-	if part := max(1, m.mostOf(class, m.limit)/active); held < part && held+cost > part {
-		if m.until == nil {
-			m.until = map[[2]string]int{}
-		}
-		m.until[[2]string{class.String(), m.waiting[i].tenant}] = m.granted[class] + (held+cost-part)*active
+	if part := m.part(class); held < part && held+cost > part {
+		m.bill(m.waiting[i], (held+cost-part)*len(m.tenants(class))+m.wasted(m.waiting[i]))
 	}
 	c := m.waiting[i]
 	m.see()

@@ -41,6 +41,10 @@ type line struct {
 	debt    int
 	guesses int     // calls that a guess about their deadline spoke against
 	blocked *Waiter // the head, once it did not find its permits free
+	// idle permits beyond an equal part stay idle for blocked since idleAt. Before that, idled
+	// is the sum over permits of the time for which each did.
+	idle          int
+	idled, idleAt time.Duration
 }
 
 func (l *line) init(class int) {
@@ -106,6 +110,12 @@ func (q *Queue) Join(w *Waiter, tenant string, r Room) {
 func (q *Queue) Remove(w *Waiter, r Room) {
 	q.see(r)
 	t := w.tenant
+	if t.line.blocked == w {
+		if wasted := t.line.wasted(w, r.Now); wasted > 0 { // permits stayed idle in vain
+			t.line.bill(t, max(0, t.until-t.line.granted)+wasted)
+		}
+		t.line.unblock()
+	}
 	if t.calls.n == 1 { // before its place in the rankings is lost
 		heap.Remove(&t.line.needy, t.index[byNeed])
 		heap.Remove(&t.line.heavy, t.index[byWeight])
@@ -115,9 +125,6 @@ func (q *Queue) Remove(w *Waiter, r Room) {
 	}
 	t.calls.remove(w)
 	t.line.remove(w)
-	if t.line.blocked == w {
-		t.line.blocked = nil
-	}
 	t.line.see(r.Now)
 	t.wants -= w.Cost
 	t.line.wants -= w.Cost
@@ -127,11 +134,12 @@ func (q *Queue) Remove(w *Waiter, r Room) {
 	q.forget(t)
 }
 
-// owe notes that a waiter of a tenant gets permits. Part is an equal part of the permits
+// owe notes that a waiter gets permits. Part is an equal part of the permits
 // of the class. A tenant that gets more than that at once is in debt until the others got
-// as much. Otherwise a tenant that asks for ten permits at a time would get ten times as
-// much as one that asks for one.
-func (l *line) owe(t *Tenant, permits, part int) {
+// as much, and the permits that stayed idle for it. Otherwise a tenant that asks for ten
+// permits at a time would get ten times as much as one that asks for one.
+func (l *line) owe(w *Waiter, permits, part int, now time.Duration) {
+	t := w.tenant
 	l.granted += permits
 	for len(l.debts.tenants) > 0 && l.debts.tenants[0].until <= l.granted {
 		free := heap.Pop(&l.debts).(*Tenant) //nolint:forcetypeassert // the heap holds nothing else
@@ -141,7 +149,12 @@ func (l *line) owe(t *Tenant, permits, part int) {
 	if t.held >= part || t.held+permits <= part {
 		return
 	}
-	t.until = l.granted + (t.held+permits-part)*l.active()
+	l.bill(t, (t.held+permits-part)*l.active()+l.wasted(w, now))
+}
+
+// bill puts a tenant with waiters into debt until its class got so many permits.
+func (l *line) bill(t *Tenant, permits int) {
+	t.until = l.granted + permits
 	if t.indebted {
 		heap.Fix(&l.debts, t.index[byDebt])
 	} else {

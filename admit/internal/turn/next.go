@@ -15,7 +15,8 @@ func (q *Queue) Next(r Room) (w *Waiter, cost int) {
 	}
 	cost = q.charge(w.tenant, w.Cost, r)
 	if r.InFlight+cost > r.Limit {
-		w.tenant.line.block(w, cost)
+		l := w.tenant.line
+		l.block(w, cost, r.Limit-r.InFlight-q.part(l, r.Limit), r.Now)
 	}
 	return w, cost
 }
@@ -78,18 +79,48 @@ func (q *Queue) first(l *line, r Room) (w *Waiter, cost int) {
 		return nil, 0
 	}
 	if !q.lineMayHold(l, cost, r) {
-		l.block(w, cost)
+		l.block(w, cost, 0, r.Now)
 		return nil, 0
 	}
 	return w, cost
 }
 
-// block notes that the head of a class does not find its permits free.
-func (l *line) block(w *Waiter, cost int) {
-	if cost > 1 {
-		l.blocked = w
+// block notes that the head of a class does not find its permits free, and how many of them,
+// beyond an equal part, stay idle for it.
+func (l *line) block(w *Waiter, cost, idle int, now time.Duration) {
+	if cost == 1 {
+		return
 	}
+	if l.blocked != w {
+		l.unblock()
+		l.blocked, l.idleAt = w, now
+	}
+	l.seeIdle(now)
+	l.idle = max(0, idle)
 }
+
+// seeIdle updates the time for which permits stayed idle.
+func (l *line) seeIdle(now time.Duration) {
+	const most = 1 << 60 // many permits for years
+	d := min(max(0, now-l.idleAt), most/time.Duration(max(1, l.idle)))
+	l.idled, l.idleAt = min(l.idled+d*time.Duration(l.idle), most), now
+}
+
+// unblock notes that the blocked head leaves.
+func (l *line) unblock() { l.blocked, l.idle, l.idled = nil, 0, 0 }
+
+// wasted returns the permits that calls of its class could have had while permits stayed idle
+// for a waiter.
+func (l *line) wasted(w *Waiter, now time.Duration) int {
+	if l.blocked != w {
+		return 0
+	}
+	l.seeIdle(now)
+	return int(min(l.idled/max(1, l.usage.mean(now, l.held)), manyPermits))
+}
+
+// part returns an equal part of the permits of a class.
+func (q *Queue) part(l *line, limit int) int { return max(1, q.most(l.class, limit)/l.active()) }
 
 // head returns the head of a class and its cost, or nil if no tenant may hold more permits. It
 // is the oldest waiter of the tenant that holds the fewest permits and may hold more. Among
@@ -128,7 +159,10 @@ func (l *line) short(cost, share int) bool {
 func (q *Queue) Serve(w *Waiter, cost int, r Room) *Tenant {
 	t, c := w.tenant, Call{Class: w.Class, Tenant: w.tenant.key}
 	q.count(t.line, cost, r.Limit)
-	t.line.owe(t, cost, max(1, q.most(t.line.class, r.Limit)/t.line.active()))
+	t.line.owe(w, cost, q.part(t.line, r.Limit), r.Now)
+	if t.line.blocked == w {
+		t.line.unblock()
+	}
 	holder := q.Hold(c, cost, r)
 	q.Remove(w, r)
 	t.line.served++
