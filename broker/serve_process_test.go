@@ -59,7 +59,7 @@ func TestServeClient(t *testing.T) {
 	if err := in.Request(1); err != nil { // which also reports what was consumed
 		t.Fatal(err)
 	}
-	_, _ = io.WriteString(os.Stdout, "\nholding\n")
+	_, _ = os.Stdout.WriteString("\nholding\n")
 	_, _ = io.Copy(io.Discard, os.Stdin) // ends with the test
 	os.Exit(1)
 }

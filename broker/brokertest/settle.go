@@ -256,7 +256,7 @@ func checkPanic(tr *trial) {
 			tries[string(m.Body)]++
 			tr.mu.Unlock()
 			if string(m.Body) == bodies[2] {
-				panic(reason)
+				panic(reason) //nolint:forbidigo // the check is about panics
 			}
 			tr.noteConsumed(m.Body)
 			return nil

@@ -115,7 +115,7 @@ func (c *cluster) kick(t testing.TB) {
 func (c *cluster) deleteTopic(t testing.TB) {
 	t.Helper()
 	named := kmsg.NewDeleteTopicsRequestTopic()
-	named.Topic = kmsg.StringPtr(topic)
+	named.Topic = new(topic)
 	req := kmsg.NewDeleteTopicsRequest()
 	req.TopicNames, req.Topics = []string{topic}, []kmsg.DeleteTopicsRequestTopic{named}
 	if _, err := req.RequestWith(t.Context(), c.client(t)); err != nil {

@@ -16,7 +16,7 @@ import (
 func TestPermissionIsRevoked(t *testing.T) {
 	each(t, func(t *testing.T, s *server, queue string) {
 		may := func(read string) {
-			s.eval(t, fmt.Sprintf(`rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"/">>, <<".*">>, <<".*">>, <<"%s">>, <<"test">>).`, read))
+			s.eval(t, fmt.Sprintf(`rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"/">>, <<".*">>, <<".*">>, <<%q>>, <<"test">>).`, read))
 		}
 		refused := make(chan error, 100)
 		source, err := rabbitmq.Open(t.Context(), rabbitmq.Config{
