@@ -147,7 +147,9 @@ func TestFullDuplexOneAtATime(t *testing.T) {
 // what is left of the busy streams' rate. Bare gRPC takes GiB, and more the longer it runs.
 func BenchmarkStalled(b *testing.B) {
 	const stalled, busy, size, window = 256, 4, 1 << 10, 64
-	for name, s := range map[string]subject{"raw": raw, "W=64": credit(streamcredit.WithWindow(window))} {
+	for name, s := range map[string]subject{
+		"raw": raw, "W=64": credit(streamcredit.WithWindow(window)), "frames,W=64": enveloped(streamcredit.WithWindow(window)),
+	} {
 		b.Run(name, func(b *testing.B) {
 			if name == "raw" && rounds() == 1 {
 				b.Skip("bare gRPC takes GiB here; WEIR_BENCH_SECONDS=0.5 measures it")

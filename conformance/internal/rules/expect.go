@@ -179,10 +179,11 @@ func (p *Peer) Violation(reason string) *conformancepb.Report {
 	return r
 }
 
-// aborted reports whether a client has canceled the call. A client that sends must not half-close before,
-// because that would mean Complete.
+// aborted reports whether a client has canceled the call. A client that sends must not half-close before a
+// terminal, because that would mean Complete. Some transports half-close when they cancel, so their clients
+// send Error first.
 func (p *Peer) aborted() bool {
-	if errors.Is(p.ended, io.EOF) && p.script.GetSend() == nil {
+	if errors.Is(p.ended, io.EOF) && (p.script.GetSend() == nil || p.terminal != nil) {
 		select {
 		case <-p.line.stream.Context().Done():
 			return true
