@@ -72,7 +72,7 @@ func (r *incoming[I]) did(n int) (over bool) {
 		r.askLocked(more, false)
 	case l.ReportDue(), l.FinalDue(r.consumed.Load()), r.promptLocked():
 		r.askLocked(0, false)
-	case l.Reports() && l.Received() == r.seen.Load() && r.consumed.Load() > l.Reported():
+	case l.Reports() && (r.explicit || l.Received() == r.seen.Load()) && r.consumed.Load() > l.Reported():
 		r.armLocked() // the application need not call Recv after this
 	}
 	return !l.State().Live()
