@@ -100,7 +100,7 @@ func (p *past) close(g *Gate, now time.Duration) {
 		}
 	}
 	p.before = g.counters
-	p.memories.moments[p.nth%mostMoments] = *m
+	p.moments[p.nth%mostMoments] = *m
 	p.nth++
 	p.now = moment{at: now + momentEvery}
 }
@@ -134,7 +134,7 @@ func (g *Gate) lastDecisions() []Decision {
 
 // lastMoments returns the moments of the last five minutes, the oldest first.
 func (g *Gate) lastMoments() []Moment {
-	raw := lastOf(g, mostMoments, func() ([]moment, int) { return g.past.memories.moments[:], g.past.nth })
+	raw := lastOf(g, mostMoments, func() ([]moment, int) { return g.past.moments[:], g.past.nth })
 	all := make([]Moment, len(raw))
 	for i := range raw {
 		all[i] = raw[i].public(g.epoch)

@@ -99,7 +99,9 @@ func (w *watch) running() iter.Seq[*running] {
 				r = r.newer
 				continue
 			}
-			for r = w.oldest; r != nil && r.nth < nth; r = r.newer { // it has left
+			r = w.oldest // it has left
+			for r != nil && r.nth < nth {
+				r = r.newer
 			}
 		}
 	}

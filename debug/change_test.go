@@ -33,12 +33,15 @@ func TestAGateChangesWhileLookedAt(t *testing.T) {
 				w := ask(h, http.MethodGet, "/?format=json")
 				var s struct {
 					Gates []struct {
-						Name    string
-						Classes []struct{ Name string }
-						History []struct{ Classes []struct{} }
-					}
+						Name    string     `json:"name"`
+						Classes []struct{} `json:"classes"`
+						History []struct {
+							Classes []struct{} `json:"classes"`
+						} `json:"history"`
+					} `json:"gates"`
 				}
-				if err := json.Unmarshal(w.Body.Bytes(), &s); err != nil || len(s.Gates) != 2 || s.Gates[0].Name != "api" || len(s.Gates[0].Classes) < 4 {
+				if err := json.Unmarshal(w.Body.Bytes(), &s); err != nil || len(s.Gates) != 2 ||
+					s.Gates[0].Name != "api" || len(s.Gates[0].Classes) < 4 {
 					t.Errorf("a look: got %v, %+v, want both gates, and four classes or more", err, s)
 					return
 				}
@@ -97,7 +100,7 @@ func TestAReaderThatStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := must(debug.NewHandler(must(admit.New())(t)))(t)
 		var serving atomic.Int64
-		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { //nolint:gosec // a test
+		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			serving.Add(1)
 			defer serving.Add(-1)
 			h.ServeHTTP(w, r)

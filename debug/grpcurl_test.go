@@ -18,7 +18,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
 
@@ -112,12 +111,12 @@ func run(t *testing.T, conn *grpc.ClientConn, c command) string {
 		}
 		set.File = append(set.File, file)
 	}
-	var files *protoregistry.Files = must(protodesc.NewFiles(set))(t)
+	files := must(protodesc.NewFiles(set))(t)
 	d := must(files.FindDescriptorByName(protoreflect.FullName(symbol)))(t)
 	if c.verb == "describe" {
 		return string(d.FullName())
 	}
-	m := d.(protoreflect.ServiceDescriptor).Methods().ByName(protoreflect.Name(method)) //nolint:forcetypeassert // or the test fails
+	m := d.(protoreflect.ServiceDescriptor).Methods().ByName(protoreflect.Name(method))
 	answer := dynamicpb.NewMessage(m.Output())
 	if err := conn.Invoke(ctx, "/"+c.symbol, dynamicpb.NewMessage(m.Input()), answer); err != nil {
 		t.Fatalf("%s: got %v, want an answer of a full server", c.symbol, err)

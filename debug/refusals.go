@@ -69,7 +69,8 @@ func state(r *admit.RefusedCall, class string) string {
 	case atMax(r):
 		text += fmt.Sprintf(", and class %s held %d, which is all that its Max allows", class, r.Held)
 	case free > 0:
-		text += fmt.Sprintf(". %s free, but kept for the share of another class or for other tenants, or fewer than the call costs", were(free))
+		text += fmt.Sprintf(". %s free, but kept for the share of another class or for other tenants, "+
+			"or fewer than the call costs", were(free))
 	case r.Pace > 0:
 		text += fmt.Sprintf(", one permit comes back every %s", inWords(r.Pace))
 	}
@@ -95,11 +96,14 @@ func atMax(r *admit.RefusedCall) bool { return r.Most > 0 && r.Held >= r.Most }
 var remedies = [admit.NumReasons]string{
 	admit.QueueFull: "More calls come than this process can serve. Add instances or make the calls quicker. " +
 		"A longer queue or a higher limit would only make them late.",
-	admit.Evicted:           "Calls of a higher class or of smaller tenants took the places. Add instances if these calls matter as much.",
-	admit.DeadlineTooClose:  "The callers give less time than a call takes here now. Give them longer deadlines, or make the calls quicker.",
-	admit.WaitedTooLong:     "Find out why permits come back slowly, and add instances. A longer MaxWait helps only callers with more patience.",
-	admit.Draining:          "That is as it should be while the server stops.",
-	admit.OverShare:         "One tenant sends more than its part. Ask it to send less, or add instances. The table of tenants shows which.",
+	admit.Evicted: "Calls of a higher class or of smaller tenants took the places. Add instances if these calls matter as much.",
+	admit.DeadlineTooClose: "The callers give less time than a call takes here now. " +
+		"Give them longer deadlines, or make the calls quicker.",
+	admit.WaitedTooLong: "Find out why permits come back slowly, and add instances. " +
+		"A longer MaxWait helps only callers with more patience.",
+	admit.Draining: "That is as it should be while the server stops.",
+	admit.OverShare: "One tenant sends more than its part. Ask it to send less, or add instances. " +
+		"The table of tenants shows which.",
 	admit.OverQuota:         "Raise the quota if this server should serve more of these calls. Otherwise it works as configured.",
 	admit.TooManyOpen:       "Look for streams that do not end. Raise the bound of WithMaxOpen only if there is memory for more.",
 	admit.MemoryPressure:    "Find out what holds the memory, or give the process more. Another limit does not help.",

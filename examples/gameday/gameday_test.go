@@ -170,7 +170,7 @@ func TestThePageNamesTheCause(t *testing.T) {
 				const looks = 10
 				for n := range looks {
 					all := findings(t, page)
-					for _, name := range strings.Split(broken, ",") {
+					for name := range strings.SplitSeq(broken, ",") {
 						if missing := causes[name].missing(all); missing != "" {
 							t.Errorf("look %d of %d: got %v, want a finding of %s that says %q", n+1, looks, all, causes[name].source, missing)
 						}

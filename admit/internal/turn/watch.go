@@ -18,7 +18,9 @@ func (q *Queue) Oldest(class int) iter.Seq[*Waiter] {
 				w = w.links[ofClass].next
 				continue
 			}
-			for w = line.first; w != nil && w.seq < seq; w = w.links[ofClass].next { // it has left
+			w = line.first // it has left
+			for w != nil && w.seq < seq {
+				w = w.links[ofClass].next
 			}
 		}
 	}
