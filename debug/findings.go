@@ -44,7 +44,8 @@ func (f *findings) gate(i *admit.Inspection, all gates, r recent, now time.Time)
 	}
 	switch {
 	case s.Draining:
-		f.add(debugpb.Finding_LEVEL_INFO, source, fmt.Sprintf("The gate drains and refuses every call. %s %s.", remedies[admit.Draining], remain(s.InFlight)))
+		f.add(debugpb.Finding_LEVEL_INFO, source, fmt.Sprintf(
+			"The gate drains and refuses every call. %s %s.", remedies[admit.Draining], remain(s.InFlight)))
 	case s.Utilization() >= 1 && idle >= stuck && (s.Queue > 0 || r.total > 0):
 		f.add(debugpb.Finding_LEVEL_CRITICAL, source, fmt.Sprintf(
 			"Nothing moves. No call has ended for %s, all permits (%d) are in use and %s. "+

@@ -46,8 +46,8 @@ func (s *system) is(name string) bool {
 	return broken != nil && slices.Contains(*broken, name)
 }
 
-// breaks breaks the system in some ways, and waits until ctx ends.
-func (s *system) breaks(ctx context.Context, chosen []string) {
+// fail breaks the system in some ways, and waits until ctx ends.
+func (s *system) fail(ctx context.Context, chosen []string) {
 	s.broken.Store(&chosen)
 	var running sync.WaitGroup
 	for _, name := range chosen {

@@ -66,7 +66,7 @@ func sick(t *testing.T, fault string, d time.Duration, look func(*system)) {
 		stop := s.load(ctx, time.Hour, 1)
 		time.Sleep(2 * time.Second)
 		var faults sync.WaitGroup
-		faults.Go(func() { s.breaks(ctx, strings.Split(fault, ",")) })
+		faults.Go(func() { s.fail(ctx, strings.Split(fault, ",")) })
 		time.Sleep(d)
 		look(s)
 		cancel()

@@ -113,7 +113,7 @@ func play(ctx context.Context, w io.Writer, f flags, n network) (err error) {
 		return nil
 	}
 	fmt.Fprintln(w, "something broke")
-	s.breaks(ctx, chosen)
+	s.fail(ctx, chosen)
 	for _, name := range chosen {
 		fmt.Fprintf(w, "it was %q: %s\n", name, faults[name].tells)
 	}
