@@ -232,3 +232,23 @@ func TestNames(t *testing.T) {
 		t.Errorf("names of what is none: got %q", got)
 	}
 }
+
+// A receiver that half-closes without credit left gets no more elements, and an element on its way keeps its credit.
+func TestHalfCloseWithoutCredit(t *testing.T) {
+	left := errors.New("left")
+	o := ledger.Out{Left: left}
+	if o.HalfClose(); o.State() != ledger.OutExhausted || !errors.Is(o.Why(), left) {
+		t.Errorf("after a half-close without credit: got %v and %v, want Exhausted and %v", o.State(), o.Why(), left)
+	}
+	o = ledger.Out{Left: left}
+	if _, v := o.Request(1, 0); v != nil {
+		t.Fatal(v)
+	}
+	size, verdict := o.Take(func() int { return 0 })
+	if o.HalfClose(); verdict != ledger.Taken || o.State() != ledger.OutLastCredit {
+		t.Errorf("while the last element is written: got %v and %v, want Taken and LastCredit", verdict, o.State())
+	}
+	if o.Restore(size); !o.Free() {
+		t.Error("after the last element was not written: got no credit, want it back")
+	}
+}
