@@ -176,7 +176,10 @@ func (a *Adaptive) steer(high group) bool {
 		bar = (l + a.grewFrom) / 2
 	}
 	a.high, a.evident = high, a.congested(high) || a.seen.crowded()
+	lowest := math.Round(a.limit) <= a.min
 	switch {
+	case lowest && full && !a.overloading(): // no probe is possible, so the next limit tells
+		a.grow(a.limit)
 	case a.grewFrom == 0 && knee+room < probeDepth*max(a.anchor, l):
 		switch {
 		case !a.evident && a.seen.calls() < lookAgain*a.needed() && !a.outOfTime():
