@@ -40,7 +40,7 @@ func pause(d time.Duration) func(context.Context) (admit.Outcome, bool) {
 func TestBusyAgainAfterAnIncident(t *testing.T) {
 	incidents := map[string]incident{
 		"slow dependency":  {4 * time.Second, 0.9, 0.1, pause(50 * ms)},
-		"dead dependency":  {4 * time.Second, 0.9, 0.15, pause(time.Hour)},
+		"dead dependency":  {4 * time.Second, 0.9, 0.1, pause(time.Hour)},
 		"errors":           {4 * time.Second, 0.9, 0.01, func(context.Context) (admit.Outcome, bool) { return admit.Ignored, false }},
 		"twelve-fold load": {3 * time.Second, 12, 0.01, nil},
 		"idle hour":        {time.Hour, 0, 0.01, nil},

@@ -89,6 +89,7 @@ type Adaptive struct {
 	sinceProbe float64 // samples since the last probe
 
 	best, here trial
+	before     float64 // best.from when the search began
 	searching  bool    // no call succeeds, see search
 	climb      climb   // the law while many calls are overloaded
 	bottom     float64 // seconds for which the search was at the minimum
@@ -100,6 +101,7 @@ type Adaptive struct {
 type trial struct {
 	from      float64 // the limit; 0 if there is no trial
 	successes mean    // a second
+	overloads float64 // share of the calls
 }
 
 type phase int

@@ -9,14 +9,22 @@ import "math"
 //
 // Each trial lasts until the calls that began before it have ended, and then until
 // enough calls have succeeded, or should have. First comes a scan, which halves the
-// limit until clearly fewer calls succeed. From then on the neighbours of the best
-// limit are tried, in ever smaller steps, and again after a rest that grows.
+// limit until clearly fewer calls succeed. After a search, and where far more calls
+// succeed without overloads, it doubles the limit first, because the trouble may be over.
+// From then on the neighbours of the best limit are tried, in ever smaller steps, and
+// again after a rest that grows.
+//
+// Failures that do not depend on the limit say nothing about it. If half of the limit
+// serves clearly fewer calls and as large a share of them is overloaded, the climb ends, and
+// that share is tolerated from then on.
 type climb struct {
 	share  mean    // share of the calls that were overloaded of late
+	usual  mean    // share of the calls that are overloaded whatever the limit
 	strain float64 // seconds for which that was too large
 
 	on       bool
 	scanning bool
+	sure     bool    // the trial ended with enough calls, not by the clock
 	skipped  bool    // the scan left out limits that in flight did not come down to
 	seen     segment // of the trial, or of the strain
 	at       float64 // the limit on trial
@@ -60,6 +68,8 @@ const (
 	shortestRest         = 12.0       // trials
 	longestRest          = 48.0       // trials
 	bestMemory           = 400.0      // successes
+	usualMemory          = 1000.0     // calls
+	sameShare            = 0.75       // of the overloads at another limit, from which they do not depend on it
 )
 
 // watch looks for calls that are overloaded again and again, and begins a climb.
@@ -67,7 +77,7 @@ func (a *Adaptive) watch(w Window) {
 	c := &a.climb
 	c.count(w)
 	full := 2*w.Pressed > w.Arrived
-	if c.share.value <= tolerance || !full && (c.share.value <= hopeless || float64(4*w.MaxInFlight) < a.limit) {
+	if c.share.value <= a.tolerated() || !full && (c.share.value <= hopeless || float64(4*w.MaxInFlight) < a.limit) {
 		c.strain, c.seen = 0, segment{}
 		return
 	}
@@ -76,7 +86,7 @@ func (a *Adaptive) watch(w Window) {
 		c.strain += w.Duration.Seconds()
 	}
 	if !a.searching && c.share.n >= shareMemory && c.strain >= max(strained, min(strainTimes*a.latency, longestHold)) {
-		a.beginClimb(trial{math.Round(a.limit), c.seen.successes()})
+		a.beginClimb(trial{math.Round(a.limit), c.seen.successes(), c.seen.overloads()})
 	}
 }
 
@@ -84,16 +94,22 @@ func (a *Adaptive) watch(w Window) {
 func (a *Adaptive) beginClimb(known trial) {
 	c := &a.climb
 	a.because(climbing, &c.seen)
-	*c = climb{on: true, scanning: true, factor: coarseStep, rests: shortestRest, share: c.share, best: known, at: math.Round(a.limit)}
+	*c = climb{on: true, scanning: true, factor: coarseStep, rests: shortestRest, share: c.share, usual: c.usual, best: known, at: math.Round(a.limit)}
 	a.phase = cruising
 	if known.from > 0 {
 		c.next(a, false)
 	}
 }
 
+// tolerated is the share of overloads that says nothing about the limit.
+func (a *Adaptive) tolerated() float64 { return tolerance + a.climb.usual.value }
+
 func (c *climb) count(w Window) {
 	if n := float64(w.Succeeded + w.Overloaded); n > 0 {
 		c.share.add(mean{n, float64(w.Overloaded) / n}, shareMemory)
+		if c.share.value < c.usual.value {
+			c.usual.add(mean{n, c.share.value}, usualMemory)
+		}
 	}
 }
 
@@ -104,7 +120,7 @@ func (a *Adaptive) endClimb() {
 	a.limit, a.starting, a.grewFrom, a.step, a.anchor = l, false, 0, a.headroom(l), 0
 	a.base, a.rate, a.sound, a.mark = mean{}, mean{}, false, max(1, math.Floor(l/2))
 	a.best, a.here, a.seen = trial{}, trial{}, segment{}
-	a.climb = climb{share: a.climb.share}
+	a.climb = climb{usual: a.climb.usual}
 }
 
 // try begins a trial.
@@ -147,6 +163,7 @@ func (c *climb) step(a *Adaptive, w Window) {
 		enough = restCalls
 	}
 	done := max(got, expected) >= enough || !resting && off > clearly && got+expected >= leastSamples
+	c.sure = done
 	if c.seen.time >= long || done && c.seen.time >= max(leastTrial, leastTimes*a.latency) {
 		c.judge(a, off > surprise)
 	}
@@ -157,14 +174,15 @@ func (c *climb) step(a *Adaptive, w Window) {
 func (c *climb) judge(a *Adaptive, changed bool) {
 	x := c.seen.successes()
 	c.took, a.limit = c.waiting+c.seen.time, c.at
-	overloaded := c.seen.overloaded > tolerance*c.seen.calls()
+	overloaded := c.seen.overloads() > a.tolerated()
 	more := x.value > c.best.successes.value
+	tooHigh := c.up && overloaded && !c.better(x, overloaded)
 	switch {
-	case !c.seen.full() && c.share.value <= hopeless:
+	case !c.seen.full() && c.share.value <= hopeless && !tooHigh:
 		a.endClimb()
-	case c.best.from == 0:
+	case c.best.from == 0: // after a search. The trouble may be over
 		c.keep(x, overloaded)
-		c.next(a, !overloaded)
+		c.next(a, true)
 	case c.scanning:
 		c.judgeScan(a, x, overloaded)
 	case c.at == c.best.from && !changed:
@@ -187,21 +205,28 @@ func (c *climb) judge(a *Adaptive, changed bool) {
 
 // judgeScan decides after a trial of the scan.
 func (c *climb) judgeScan(a *Adaptive, x mean, overloaded bool) {
-	better := c.better(x, overloaded)
+	before := c.best
+	better, worse := c.better(x, overloaded), x.value < past*before.successes.value
+	if worse && c.sure && overloaded && !c.up && c.seen.overloads() > sameShare*before.overloads {
+		// Fewer calls succeed, and as many of them are overloaded. So that is not the limit's fault.
+		c.at, c.usual = before.from, mean{usualMemory, before.overloads}
+		a.endClimb()
+		return
+	}
 	if better {
 		c.keep(x, overloaded)
 	}
-	if c.up {
-		c.next(a, better)
+	if over := better && !overloaded && x.value > quickly*before.successes.value; c.up || over {
+		c.next(a, better) // further up, or up again because the trouble may be over
 		return
 	}
-	if c.at <= a.min || x.value < past*c.best.successes.value && !overloaded {
+	if c.at <= a.min || worse && (c.sure || !overloaded) {
 		c.scanning, c.failed = false, 0
 		if !c.skipped {
 			c.factor = math.Sqrt(coarseStep)
 		}
 	}
-	c.next(a, false)
+	c.next(a, !better && !c.scanning)
 }
 
 // goOnResting decides after some time at the best limit.
@@ -232,7 +257,7 @@ func (c *climb) better(x mean, overloaded bool) bool {
 
 // keep makes the limit on trial the best one.
 func (c *climb) keep(x mean, overloaded bool) {
-	c.best, c.clean = trial{c.at, x}, !overloaded
+	c.best, c.clean = trial{c.at, x, c.seen.overloads()}, !overloaded
 }
 
 // next tries the next limit, or rests.
@@ -243,7 +268,8 @@ func (c *climb) next(a *Adaptive, up bool) {
 	}
 	if c.scanning && up {
 		c.up = true
-		c.try(min(a.max, c.at*coarseStep), level)
+		c.try(min(a.max, max(c.at*coarseStep, a.before)), 0)
+		a.before = 0
 		return
 	}
 	if c.scanning {

@@ -176,7 +176,10 @@ func (a *Adaptive) steer(high group) bool {
 		bar = (l + a.grewFrom) / 2
 	}
 	a.high, a.evident = high, a.congested(high) || a.seen.crowded()
+	lowest := math.Round(a.limit) <= a.min
 	switch {
+	case lowest && full && !a.overloading(): // no probe is possible, so the next limit tells
+		a.grow(a.limit)
 	case a.grewFrom == 0 && knee+room < probeDepth*max(a.anchor, l):
 		switch {
 		case !a.evident && a.seen.calls() < lookAgain*a.needed() && !a.outOfTime():
@@ -206,7 +209,7 @@ func (a *Adaptive) steer(high group) bool {
 
 // overloading reports whether so many calls are overloaded that it is no noise.
 func (a *Adaptive) overloading() bool {
-	return a.seen.overloaded > tolerance*a.seen.calls() || a.climb.share.value > tolerance
+	return a.seen.overloads() > a.tolerated() || a.climb.share.value > a.tolerated()
 }
 
 // congested reports whether the calls that began among many were so much slower
@@ -295,6 +298,9 @@ func (a *Adaptive) double() {
 func (a *Adaptive) search() {
 	a.because(failing, &a.seen)
 	a.base, a.sound, a.grewFrom, a.anchor = mean{}, false, 0, 0
+	if !a.searching {
+		a.before = a.best.from
+	}
 	if a.limit > a.min {
 		a.limit, a.bottom = max(a.min, math.Floor(a.limit/2)), 0
 	} else if a.bottom += a.seen.time; a.bottom >= longestHold {

@@ -79,6 +79,9 @@ func (s *segment) calls() float64 { return s.all.latency.n }
 // successes is the number of successes a second.
 func (s *segment) successes() mean { return mean{s.succeeded, s.succeeded / s.time} }
 
+// overloads is the share of the calls that were overloaded.
+func (s *segment) overloads() float64 { return s.overloaded / max(1, s.calls()) }
+
 // full reports whether most arrivals found no permit free.
 func (s *segment) full() bool { return 2*s.pressed > s.arrived }
 
