@@ -270,6 +270,27 @@ func TestConsumptionIsReportedSoon(t *testing.T) {
 	}
 }
 
+// Explicit consumption is reported soon even if the application leaves elements unread.
+func TestExplicitConsumptionBesideUnreadElements(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kind) {
+		opts := opened(streamcredit.WithExplicitConsume(), streamcredit.WithWindow(40))
+		e := connect(t, k, opts, opts)
+		out, in := e.down()
+		sendAll(t, out, 1, 10)
+		for range 2 {
+			if _, err := in.recv(within(t, time.Second)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := in.Consume(2); err != nil {
+			t.Fatal(err)
+		}
+		if err := out.WaitConsumed(within(t, time.Second), 2); err != nil {
+			t.Errorf("WaitConsumed(2): got %v with %d of %d consumed, want no error", err, out.Consumed(), in.Stats().Consumed)
+		}
+	})
+}
+
 func TestWaitConsumed(t *testing.T) {
 	for name, c := range map[string]struct {
 		meanwhile func(e *ends, out outlet, in inlet)
