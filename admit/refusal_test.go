@@ -160,8 +160,7 @@ func TestRetryAfterWhileNoPermitComesBack(t *testing.T) {
 				var latest, shortest atomic.Int64
 				call := func() {
 					p, err := g.Acquire(ctx, admit.Call{})
-					var r *admit.Refusal
-					if errors.As(err, &r) {
+					if r, ok := errors.AsType[*admit.Refusal](err); ok {
 						latest.Store(int64(r.RetryAfter))
 						shortest.Store(min(shortest.Load(), int64(r.RetryAfter)))
 					}

@@ -49,7 +49,7 @@ func (s *stage) runs(n int, c admit.Call) {
 	}
 }
 
-// asks asks for a permit, and gives it back when the call is admitted.
+// asks wants a permit, and gives it back when the call is admitted.
 func (s *stage) asks(ctx context.Context, c admit.Call) {
 	if p, err := s.gate.Acquire(ctx, c); err == nil {
 		p.Release(admit.Ignored)

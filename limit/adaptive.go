@@ -97,13 +97,6 @@ type Adaptive struct {
 	told note // of the last change
 }
 
-// A trial is how many calls succeed at a limit.
-type trial struct {
-	from      float64 // the limit; 0 if there is no trial
-	successes mean    // a second
-	overloads float64 // share of the calls
-}
-
 type phase int
 
 const (

@@ -40,6 +40,13 @@ type climb struct {
 	rests    float64 // trials that the next rest lasts
 }
 
+// A trial is how many calls succeed at a limit.
+type trial struct {
+	from      float64 // the limit; 0 if there is no trial
+	successes mean    // a second
+	overloads float64 // share of the calls
+}
+
 // The parameters of a climb. DESIGN.md gives the reason for each.
 const (
 	shareMemory          = 32.0       // calls
@@ -94,7 +101,10 @@ func (a *Adaptive) watch(w Window) {
 func (a *Adaptive) beginClimb(known trial) {
 	c := &a.climb
 	a.because(climbing, &c.seen)
-	*c = climb{on: true, scanning: true, factor: coarseStep, rests: shortestRest, share: c.share, usual: c.usual, best: known, at: math.Round(a.limit)}
+	*c = climb{
+		on: true, scanning: true, factor: coarseStep, rests: shortestRest,
+		share: c.share, usual: c.usual, best: known, at: math.Round(a.limit),
+	}
 	a.phase = cruising
 	if known.from > 0 {
 		c.next(a, false)

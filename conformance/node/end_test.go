@@ -24,7 +24,7 @@ var judged = map[string][]string{
 
 // passed and failed match the line of a rule.
 var (
-	passed = regexp.MustCompile(`(?m)^ok   \S+$`)
+	passed = regexp.MustCompile(`(?m)^ok {3}\S+$`)
 	failed = regexp.MustCompile(`(?m)^FAIL (\S+):.*$`)
 )
 

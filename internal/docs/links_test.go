@@ -36,10 +36,9 @@ func deadLinks(name, text string, read func(name string) (string, bool)) (dead [
 			continue
 		}
 		links++
-		to, content, ok := name, text, true
+		content, ok := text, true
 		if file != "" {
-			to = path.Join(path.Dir(name), file)
-			content, ok = read(to)
+			content, ok = read(path.Join(path.Dir(name), file))
 		}
 		if !ok || anchor != "" && !slices.Contains(anchors(content), anchor) {
 			dead = append(dead, m[1])

@@ -24,7 +24,7 @@ import (
 // A sample is a fenced block of a page.
 type sample struct{ page, language, code string }
 
-var fence = regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$")
+var fence = regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?\n)?```$")
 
 // samples returns the fenced blocks of all pages in a language, or in all of them.
 func samples(t *testing.T, language string) (all []sample) {
