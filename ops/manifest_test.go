@@ -27,7 +27,7 @@ type manifest struct {
 	}
 }
 
-var yamlBlock = regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$")
+var yamlBlock = regexp.MustCompile("(?ms)^```yaml\n(.*?\n)?```$")
 
 // The YAML of the documents has keys of a pod, and time for the sleep before the stop and for a grace of 20 s.
 func TestManifests(t *testing.T) {
