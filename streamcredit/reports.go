@@ -12,7 +12,8 @@ const (
 	promptEvery = 100 * time.Microsecond
 )
 
-// armLocked schedules a report of consumed elements, if nothing arrives before.
+// armLocked schedules a report of consumed elements, if nothing arrives before. A receiver with
+// explicit consumption reports even if something arrives, since it may leave that unread.
 func (r *incoming[I]) armLocked() {
 	r.idleAt = r.ledger.Received()
 	if r.idle == nil {
@@ -22,11 +23,11 @@ func (r *incoming[I]) armLocked() {
 	}
 }
 
-// fire reports consumed elements if nothing has arrived since armLocked.
+// fire makes the report that armLocked has scheduled.
 func (r *incoming[I]) fire() {
 	r.mu.Lock()
 	l := &r.ledger
-	still := r.idleAt == l.Received() && r.consumed.Load() > l.Reported() && !l.State().Drops()
+	still := (r.explicit || r.idleAt == l.Received()) && r.consumed.Load() > l.Reported() && !l.State().Drops()
 	if still {
 		r.askLocked(0, false)
 	}
