@@ -360,6 +360,11 @@ func (m *model) run(c *modelCall, cost int) {
 	c.held = cost
 	c.verdict, c.took = runs, m.now-c.since
 	m.inFlight += c.held
+	for class := range m.idle {
+		i := &m.idle[class]
+		i.area, i.at = i.area+(m.now-i.at)*time.Duration(i.free), m.now
+		i.free = max(0, i.free-cost)
+	}
 	c.counted = c.tenant != "" || m.sharing() || m.named(c.class) > 0
 	m.running = append(m.running, c)
 }

@@ -105,7 +105,7 @@ const (
 	awaiting       // until the calls that began then have ended
 )
 
-// The parameters. DESIGN.md gives the reason for each.
+// The parameters. DESIGN.md explains the main ones.
 const (
 	headroomShare = 0.2         // headroom is this times the square root of the limit, at least 1
 	fine, coarse  = 0.05, 0.125 // relative precision of a mean, at best and at worst

@@ -47,7 +47,7 @@ type trial struct {
 	overloads float64 // share of the calls
 }
 
-// The parameters of a climb. DESIGN.md gives the reason for each.
+// The parameters of a climb. DESIGN.md explains the main ones.
 const (
 	shareMemory          = 32.0       // calls
 	strained             = 0.5        // seconds of overloads before a climb begins
@@ -186,7 +186,7 @@ func (c *climb) judge(a *Adaptive, changed bool) {
 	c.took, a.limit = c.waiting+c.seen.time, c.at
 	overloaded := c.seen.overloads() > a.tolerated()
 	more := x.value > c.best.successes.value
-	tooHigh := c.up && overloaded && !c.better(x, overloaded)
+	tooHigh := c.up && c.at != c.best.from && overloaded && !c.better(x, overloaded)
 	switch {
 	case !c.seen.full() && c.share.value <= hopeless && !tooHigh:
 		a.endClimb()

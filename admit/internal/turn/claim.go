@@ -58,6 +58,7 @@ func (q *Queue) known(c Call, r Room) *Tenant {
 // Hold counts the permits of an admitted call. It returns the tenant that holds them, for
 // Return, or nil if the queue need not count them.
 func (q *Queue) Hold(c Call, cost int, r Room) *Tenant {
+	q.take(cost, r.Now)
 	if c.Tenant == "" && !q.counted && q.lines[c.Class].named == 0 {
 		return nil
 	}

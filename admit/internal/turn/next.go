@@ -106,6 +106,16 @@ func (l *line) seeIdle(now time.Duration) {
 	l.idled, l.idleAt = min(l.idled+d*time.Duration(l.idle), most), now
 }
 
+// take notes that permits went to a call. They are idle for no blocked head any more.
+func (q *Queue) take(permits int, now time.Duration) {
+	for c := range q.lines {
+		if l := &q.lines[c]; l.blocked != nil {
+			l.seeIdle(now)
+			l.idle = max(0, l.idle-permits)
+		}
+	}
+}
+
 // unblock notes that the blocked head leaves.
 func (l *line) unblock() { l.blocked, l.idle, l.idled = nil, 0, 0 }
 

@@ -519,3 +519,56 @@ func TestDearCallsAreNotOvertaken(t *testing.T) {
 		t.Errorf("next with all free: got %v, want the dear call", w)
 	}
 }
+
+// Permits count as idle for a dear call only until other calls take them.
+func TestPermitsThatAreTakenAreNotIdle(t *testing.T) {
+	d := &desk{q: turn.New(classes(nil)), limit: 10}
+	call := func(class int, tenant string, cost int) turn.Call {
+		return turn.Call{Class: class, Tenant: tenant, Cost: cost}
+	}
+	for range 40 { // a permit is held for 50 ms on the mean
+		holder := d.run(t, call(normal, "small", 1))
+		d.now += 50 * ms
+		d.back(holder, 1)
+	}
+	var holders []*turn.Tenant
+	for _, tenant := range []string{"small", "other", "third", "fourth"} {
+		holders = append(holders, d.run(t, call(normal, tenant, 1)))
+	}
+	dear, _ := d.come(call(normal, "dear", 7))
+	if w, _ := d.q.Next(d.room()); dear == nil || w != dear {
+		t.Fatalf("next: got %v, want the dear call %v", w, dear)
+	}
+	d.now += 10 * ms
+	var urgent []*turn.Tenant
+	for d.used < d.limit {
+		d.used++
+		urgent = append(urgent, d.q.Hold(call(critical, "", 1), 1, d.room()))
+	}
+	d.now += 2 * time.Second
+	for _, h := range append(urgent, holders[0]) {
+		d.back(h, 1)
+	}
+	w, cost := d.q.Next(d.room())
+	if w != dear {
+		t.Fatalf("next: got %v, want the dear call", w)
+	}
+	holder := d.q.Serve(w, cost, d.room())
+	again, _ := d.come(call(normal, "dear", 1))
+	d.q.Return(holder, cost, d.room())
+	for range 60 {
+		d.come(call(normal, "small", 1))
+	}
+	for n := 0; ; n++ {
+		w, cost := d.q.Next(turn.Room{Limit: d.limit, Now: d.now})
+		if w == again {
+			break
+		}
+		if w == nil || n == 40 {
+			t.Fatalf("the tenant with a dear call is still passed after %d others, want about twenty", n)
+		}
+		if h := d.q.Serve(w, cost, d.room()); h != nil {
+			d.q.Return(h, cost, d.room())
+		}
+	}
+}
