@@ -152,7 +152,7 @@ func (c *climb) step(a *Adaptive, w Window) {
 			return
 		}
 		c.drain = 0
-		if c.scanning && a.level > c.at && c.at > a.min {
+		if c.scanning && float64(w.MaxInFlight) > c.at && c.at > a.min {
 			c.skipped = true
 			c.next(a, false) // a limit that is not reached tells nothing
 		}
