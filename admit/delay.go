@@ -120,22 +120,22 @@ const (
 	silenceGap  = 50 * time.Millisecond
 )
 
-// due reports whether a refusal has to call see.
+// due reports whether a refusal has to call see. During a silence each has to, since a permit
+// may have come back meanwhile.
 func (s *silence) due() bool {
 	s.skip--
-	return s.skip < 0
+	return s.skip < 0 || s.lasts > silenceGap
 }
 
-// see notes the time of a refusal. It reports whether a silence begins.
-func (s *silence) see(now time.Duration) (begins bool) {
+// see notes the time of a refusal.
+func (s *silence) see(now time.Duration) {
 	if s.skip = 0; now-s.read < silenceGap {
 		s.skip = silenceSkip
 	}
 	if s.read = now; s.since == 0 {
-		s.since, begins = max(now, 1), true
+		s.since = max(now, 1)
 	}
 	s.lasts = now - s.since
-	return begins
 }
 
 // end notes that a permit came back.
@@ -169,13 +169,10 @@ func (r *refusals) get(why Reason, d *dice) *Refusal {
 	return *slot
 }
 
-// seeSilenceLocked notes the time of a refusal. Calls that ended before a silence began do not
-// end it.
+// seeSilenceLocked notes the time of a refusal. Permits that came back before end the silence.
 func (g *Gate) seeSilenceLocked(now time.Duration) {
-	if g.refusals.quiet.see(now) {
-		g.gatherLocked()
-		g.refusals.quiet.see(now)
-	}
+	g.gatherLocked()
+	g.refusals.quiet.see(now)
 }
 
 // A dice is a cheap source of jitter. It is Knuth's linear congruential generator, and
