@@ -76,8 +76,8 @@ func (f *findings) gate(i *admit.Inspection, all gates, r recent, now time.Time)
 	}
 	if r.stalls > 0 {
 		f.add(debugpb.Finding_LEVEL_WARNING, source, fmt.Sprintf(
-			"%s ended in the last %s, because the clients took no messages. The clients hang or are slow, so look there.",
-			wereStreams(r.stalls), inWords(r.over)))
+			"%s %s ended in the last %s, because the clients took no messages. The clients hang or are slow, so look there.",
+			many(int64(r.stalls), "stream"), verb(int64(r.stalls), "was", "were"), inWords(r.over)))
 	}
 	if s.Panics > 0 {
 		f.add(debugpb.Finding_LEVEL_INFO, source, fmt.Sprintf(
@@ -92,13 +92,6 @@ func oldest(i *admit.Inspection, now time.Time) (age time.Duration) {
 		age = max(age, now.Sub(i.Running[0].Since))
 	}
 	return age
-}
-
-func wereStreams(n uint64) string {
-	if n == 1 {
-		return "1 stream was"
-	}
-	return fmt.Sprintf("%d streams were", n)
 }
 
 func remain(n int) string {

@@ -69,19 +69,12 @@ func state(r *admit.RefusedCall, class string) string {
 	case atMax(r):
 		text += fmt.Sprintf(", and class %s held %d, which is all that its Max allows", class, r.Held)
 	case free > 0:
-		text += fmt.Sprintf(". %s free, but kept for the share of another class or for other tenants, "+
-			"or fewer than the call costs", were(free))
+		text += fmt.Sprintf(". %d %s free, but kept for the share of another class or for other tenants, "+
+			"or fewer than the call costs", free, verb(int64(free), "was", "were"))
 	case r.Pace > 0:
 		text += fmt.Sprintf(", one permit comes back every %s", inWords(r.Pace))
 	}
 	return text
-}
-
-func were(n int) string {
-	if n == 1 {
-		return "1 was"
-	}
-	return fmt.Sprintf("%d were", n)
 }
 
 // isOfQueue reports whether a call was refused because it would have had to wait.

@@ -43,7 +43,7 @@ func meter(m *streamcredit.Meter, now time.Time, f *findings) *debugpb.Meter {
 	}
 	if worst != nil {
 		text := fmt.Sprintf("%s stalled. The worst is %s with %s, open for %s: %s",
-			are(stuck, "stream"), orUnknown(worst.GetMethod()), orUnknown(worst.GetPeer()),
+			are(int64(stuck), "stream"), orUnknown(worst.GetMethod()), orUnknown(worst.GetPeer()),
 			inWords(seconds(worst.GetAgeSeconds())), worst.GetState())
 		if worst.GetSending() != nil && worst.GetSending().GetCredit() == 0 && worst.GetSendWaitsSeconds() >= stalled.Seconds() {
 			text += " The cause is at the receiver, so look there."
@@ -53,12 +53,7 @@ func meter(m *streamcredit.Meter, now time.Time, f *findings) *debugpb.Meter {
 	return out
 }
 
-func are(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun + " is"
-	}
-	return fmt.Sprintf("%d %ss are", n, noun)
-}
+func are(n int64, noun string) string { return many(n, noun) + " " + verb(n, "is", "are") }
 
 func orUnknown(s string) string {
 	if s == "" {

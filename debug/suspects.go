@@ -47,19 +47,14 @@ func (g gates) held(messages int64) string {
 		running, waiting, limit = running+s.InFlight, waiting+s.Queue, limit+s.Limit
 	}
 	text := fmt.Sprintf("Of %[2]d permits %[1]d are in use, %[3]s, and %[4]s not consumed by streams and brokers.",
-		running, limit, callsWait(waiting), are(int(messages), "message"))
+		running, limit, callsWait(waiting), are(messages, "message"))
 	if waiting == 0 && 2*running < limit {
 		text += " That is little work. If memory runs out, something else keeps it, and a heap profile shows what."
 	}
 	return text
 }
 
-func callsWait(n int) string {
-	if n == 1 {
-		return "1 call waits"
-	}
-	return fmt.Sprintf("%d calls wait", n)
-}
+func callsWait(n int) string { return many(int64(n), "call") + " " + verb(int64(n), "waits", "wait") }
 
 // stuckCalls names the methods of the calls that run and wait at a gate that is stuck. Running
 // calls that are not listed cannot be named.
