@@ -138,9 +138,6 @@ const (
 	demandKnown  = 10 * time.Second // time until the demand is known
 )
 
-// manyPermits are so many that sums over their time do not overflow.
-const manyPermits = 1 << 28
-
 // A kind says how long a tenant holds permits.
 type kind uint8
 

@@ -101,9 +101,7 @@ func (l *line) block(w *Waiter, cost, idle int, now time.Duration) {
 
 // seeIdle updates the time for which permits stayed idle.
 func (l *line) seeIdle(now time.Duration) {
-	const most = 1 << 60 // many permits for years
-	d := min(max(0, now-l.idleAt), most/time.Duration(max(1, l.idle)))
-	l.idled, l.idleAt = min(l.idled+d*time.Duration(l.idle), most), now
+	l.idled, l.idleAt = addTime(l.idled, max(0, now-l.idleAt), l.idle), now
 }
 
 // take notes that permits went to a call. They are idle for no blocked head any more.
@@ -118,6 +116,9 @@ func (q *Queue) take(permits int, now time.Duration) {
 
 // unblock notes that the blocked head leaves.
 func (l *line) unblock() { l.blocked, l.idle, l.idled = nil, 0, 0 }
+
+// manyPermits bounds the permits that count as wasted, so that a debt fits into an int.
+const manyPermits = 1 << 28
 
 // wasted returns the permits that calls of its class could have had while permits stayed idle
 // for a waiter.

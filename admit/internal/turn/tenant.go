@@ -45,14 +45,20 @@ const usageMemory = 32
 
 // see updates the area. Held is the number of permits held since the last update.
 func (u *usage) see(now time.Duration, held int) {
-	const most = 1 << 60 // many permits for years
 	d := now - u.at
 	if d <= 0 { // the clock was read before the lock was taken
 		return
 	}
-	if u.at = now; held > 0 {
-		u.area = min(u.area+min(d, most/time.Duration(held)/2)*time.Duration(held), most)
+	u.at, u.area = now, addTime(u.area, d, held)
+}
+
+// addTime adds the time d of n permits to a sum over permits. The sum does not overflow.
+func addTime(sum, d time.Duration, n int) time.Duration {
+	const most = 1 << 60 // many permits for years
+	if n <= 0 {
+		return sum
 	}
+	return min(sum+min(d, most/time.Duration(n))*time.Duration(n), most)
 }
 
 // end counts permits that came back, of those held.
