@@ -142,7 +142,9 @@ func (g *Gate) countRefusedLocked(ctx context.Context, c Call, why Reason, refus
 
 // countWaiterLocked counts the refusal of a call that waited.
 func (g *Gate) countWaiterLocked(w *waiter, why Reason, now time.Duration) *Refusal {
-	g.seeSilenceLocked(now)
+	if g.refusals.quiet.due() {
+		g.seeSilenceLocked(now)
+	}
 	refusal := g.refusals.get(why, &g.dice)
 	g.counters.refused[w.Class][why]++
 	if g.refused.due(why) {
