@@ -144,8 +144,8 @@ func (s *silence) end() { s.since, s.lasts = 0, 0 }
 // get returns the shared refusal for a reason. It draws the delay evenly from 0.5 to 1.5
 // times the mean, and bounds it by the longest delay. If no permit has come back for longer
 // than the mean, that time is the mean, because the pace of earlier calls tells nothing then.
-// The mean of a refusal because of
-// pressure is two thirds of the longest delay, because pressure does not end with the queue.
+// The mean of a refusal because of pressure is two thirds of the longest delay, because
+// pressure does not end with the queue.
 func (r *refusals) get(why Reason, d *dice) *Refusal {
 	delay := shortestDelay + d.below(shortestDelay-time.Millisecond)
 	if why != Draining {
