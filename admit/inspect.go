@@ -84,7 +84,7 @@ func (g *Gate) Inspect() Inspection {
 		return Inspection{Stats: g.Stats()}
 	}
 	i := Inspection{Tenants: g.busiest()}
-	runtime.Gosched() // A call that found the lock taken runs now. It would else wait for the whole look.
+	runtime.Gosched() // A call that found the lock taken runs now. Otherwise it would wait for the whole look.
 	i.Stats = g.Stats()
 	g.beginLook(&i)
 	i.Waiting = g.waitingCalls(&i.Stats)

@@ -104,7 +104,7 @@ func (l *line) seeIdle(now time.Duration) {
 	l.idled, l.idleAt = addTime(l.idled, max(0, now-l.idleAt), l.idle), now
 }
 
-// take notes that permits went to a call. They are idle for no blocked head any more.
+// take notes that permits went to a call, so that they do not count as idle any more.
 func (q *Queue) take(permits int, now time.Duration) {
 	for c := range q.lines {
 		if l := &q.lines[c]; l.blocked != nil {
