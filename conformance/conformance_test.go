@@ -1,7 +1,10 @@
 package main_test
 
 import (
+	"bufio"
 	"bytes"
+	"context"
+	"io"
 	"regexp"
 	"slices"
 	"strconv"
@@ -103,6 +106,63 @@ func TestProgramSaysWhatIsWrongWithItsArguments(t *testing.T) {
 		if code := program.Run(t.Context(), args, &out, &stderr); code != program.ExitUsage || stderr.Len() == 0 {
 			t.Errorf("the program with %q exits with %d and says %q, want %d and something", args, code, &stderr, program.ExitUsage)
 		}
+	}
+}
+
+// start starts the program with args and returns the address that its first line names. wait ends it and returns
+// its exit code and the rest of its output.
+func start(t *testing.T, args ...string) (addr string, wait func() (code int, output string)) {
+	t.Helper()
+	read, write := io.Pipe()
+	code := make(chan int, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer write.Close()
+		code <- program.Run(ctx, args, write, write)
+	}()
+	lines := bufio.NewReader(read)
+	line, err := lines.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, ok := strings.CutPrefix(strings.TrimSpace(line), "listening at ")
+	if !ok {
+		t.Fatalf("the first line of the program with %q: got %q, want its address", args, line)
+	}
+	rest := make(chan string, 1)
+	go func() {
+		output, _ := io.ReadAll(lines) // ends with the program
+		rest <- string(output)
+	}()
+	return addr, func() (int, string) {
+		defer cancel()
+		if slices.Contains(args, "-serve") {
+			cancel()
+		}
+		return <-code, <-rest
+	}
+}
+
+// A caller that lets the system choose the port reads it from the first line.
+func TestProgramSaysWhereItListens(t *testing.T) {
+	const pattern = "embedded/01_"
+	suite, wait := start(t, "-listen", "127.0.0.1:0", "-settle", "10ms", "-run", pattern)
+	var out bytes.Buffer
+	if code := program.Run(t.Context(), []string{"-connect", suite}, &out, &out); code != program.ExitOK {
+		t.Errorf("the client end exits with %d, want %d; it says %s", code, program.ExitOK, &out)
+	}
+	if code, output := wait(); code != program.ExitOK || !strings.HasPrefix(output, "ok   client/"+pattern) {
+		t.Errorf("the suite exits with %d, want %d; it says %q", code, program.ExitOK, output)
+	}
+
+	server, wait := start(t, "-serve", "127.0.0.1:0")
+	out.Reset()
+	if code := program.Run(t.Context(), []string{"-target", server, "-settle", "10ms", "-run", pattern}, &out, &out); code != program.ExitOK ||
+		!strings.HasPrefix(out.String(), "ok   server/"+pattern) {
+		t.Errorf("the suite exits with %d, want %d; it says %q", code, program.ExitOK, &out)
+	}
+	if code, output := wait(); code != program.ExitOK || output != "" {
+		t.Errorf("the server end exits with %d, want %d; it says %q", code, program.ExitOK, output)
 	}
 }
 

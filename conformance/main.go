@@ -7,7 +7,8 @@
 //	go run ./conformance -serve HOST:PORT    run weir's server, for other suites
 //	go run ./conformance -connect HOST:PORT  run weir's client, for other suites
 //
-// It prints a line for each rule. It exits with 1 if a rule failed, and with 2 if it could not run.
+// With -listen and -serve it first prints a line with the address, "listening at 127.0.0.1:41017", so that port 0
+// is of use. It prints a line for each rule. It exits with 1 if a rule failed, and with 2 if it could not run.
 package main
 
 import (

@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/stats"
 
 	"github.com/weir-go/weir/conformance/internal/goend"
 	"github.com/weir-go/weir/conformance/internal/rules"
@@ -40,8 +41,8 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 	set := flag.NewFlagSet("conformance", flag.ContinueOnError)
 	set.SetOutput(stderr)
 	set.StringVar(&f.target, "target", "", "check the server at this address")
-	set.StringVar(&f.listen, "listen", "", "check clients that call this address")
-	set.StringVar(&f.serve, "serve", "", "run weir's server end at this address")
+	set.StringVar(&f.listen, "listen", "", "check clients that call this address, and print it first; port 0 means any")
+	set.StringVar(&f.serve, "serve", "", "run weir's server end at this address, and print it first; port 0 means any")
 	set.StringVar(&f.connect, "connect", "", "run weir's client end against the suite at this address")
 	set.StringVar(&f.pattern, "run", "", "check only rules with a matching name, such as server/frames/43_batches")
 	set.IntVar(&f.config.Part, "part", 1, "divide the number of repetitions in each rule by this")
@@ -70,13 +71,13 @@ func (f flags) do(ctx context.Context, s *suite) error {
 		s.explain()
 		return nil
 	case f.serve != "":
-		return serve(ctx, f.serve)
+		return serve(ctx, f.serve, s.listening)
 	case f.connect != "":
 		return withConn(f.connect, func(conn *grpc.ClientConn) error { return goend.Drive(ctx, conn) })
 	case f.target != "":
 		return checkServer(ctx, f.target, s)
 	case f.listen != "":
-		return checkClients(ctx, f.listen, s, func(string) error { return nil })
+		return checkClients(ctx, f.listen, s, s.listening)
 	}
 	return checkItself(ctx, s)
 }
@@ -104,6 +105,12 @@ func (s *suite) printf(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, _ = fmt.Fprintf(s.out, format+"\n", args...)
+}
+
+// listening prints the address at which the program listens.
+func (s *suite) listening(addr string) error {
+	s.printf("listening at %s", addr)
+	return nil
 }
 
 // explain prints the number, the name and the property of each rule.
@@ -167,7 +174,8 @@ const grace = 5 * time.Second
 // checkClients checks clients that call the given address. It calls ready when it listens.
 func checkClients(ctx context.Context, addr string, s *suite, ready func(addr string) error) error {
 	clients := rules.NewClients()
-	server := grpc.NewServer(rules.ServerOptions()...)
+	var visits visits
+	server := grpc.NewServer(append(rules.ServerOptions(), grpc.StatsHandler(&visits))...)
 	clients.Register(server)
 	stop, err := start(ctx, server, addr, ready)
 	if err != nil {
@@ -175,20 +183,61 @@ func checkClients(ctx context.Context, addr string, s *suite, ready func(addr st
 	}
 	s.both(ctx, "client", clients.End(false), clients.End(true))
 	clients.Close()
-	hurry := time.AfterFunc(grace, server.Stop)
-	defer hurry.Stop()
-	server.GracefulStop()
+	visits.wait(ctx, grace) // a loop of a client may still have to learn that there are no more scripts
+	server.Stop()
 	if err := stop(); err != nil {
 		return err
 	}
 	return ctx.Err()
 }
 
-// serve runs weir's server end until ctx ends.
-func serve(ctx context.Context, addr string) error {
+// visits counts the connections of a server. It implements stats.Handler.
+type visits struct {
+	mu   sync.Mutex // guards the fields below
+	open int
+	left chan struct{} // closed when open falls to 0; nil if no goroutine waits
+}
+
+// wait waits until no connection is open, but at most for d or until ctx ends.
+func (v *visits) wait(ctx context.Context, d time.Duration) {
+	v.mu.Lock()
+	left := make(chan struct{})
+	if v.left = left; v.open == 0 {
+		close(left)
+		v.left = nil
+	}
+	v.mu.Unlock()
+	select {
+	case <-left:
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+func (v *visits) HandleConn(_ context.Context, event stats.ConnStats) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch event.(type) {
+	case *stats.ConnBegin:
+		v.open++
+	case *stats.ConnEnd:
+		v.open--
+	}
+	if v.open == 0 && v.left != nil {
+		close(v.left)
+		v.left = nil
+	}
+}
+
+func (*visits) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (*visits) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (*visits) HandleRPC(context.Context, stats.RPCStats)                         {}
+
+// serve runs weir's server end until ctx ends. It calls ready when it listens.
+func serve(ctx context.Context, addr string, ready func(addr string) error) error {
 	server := grpc.NewServer()
 	new(goend.Server).Register(server)
-	stop, err := start(ctx, server, addr, func(string) error { return nil })
+	stop, err := start(ctx, server, addr, ready)
 	if err != nil {
 		return err
 	}
