@@ -181,6 +181,44 @@ func TestStreamReadyAnywhere(t *testing.T) {
 	atRest(t, g, 0, 1, 0)
 }
 
+// A choosy stream sends messages unless err is set.
+type choosy struct {
+	serverStream
+
+	err error
+}
+
+func (s *choosy) SendMsg(any) error { return s.err }
+
+// A set-up ends with the first message that was sent, and is judged once, however often it ends.
+func TestASetupEndsOnce(t *testing.T) {
+	judged := 0
+	g := strict(t, 1)
+	server := interceptors.StreamServer(g,
+		interceptors.WithStreamSetup(interceptors.StreamSetup{FirstMessage: true}, nil),
+		interceptors.WithOutcome(func(error) admit.Outcome { judged++; return admit.Success }))
+	inner := &choosy{serverStream: serverStream{ctx: t.Context()}, err: errors.New("not encoded")}
+	err := server(nil, inner, &grpc.StreamServerInfo{FullMethod: downMethod}, func(_ any, stream grpc.ServerStream) error {
+		if err := stream.SendMsg(&wrapperspb.BytesValue{}); err == nil {
+			t.Error("SendMsg of a message that cannot be sent: got no error, want one")
+		}
+		wantStats(t, g, 1, 0, 0, 0, 0)
+		inner.err = nil
+		for range 2 {
+			if err := stream.SendMsg(&wrapperspb.BytesValue{}); err != nil {
+				t.Errorf("SendMsg: got %v, want none", err)
+			}
+			interceptors.StreamReady(stream.Context())
+			wantStats(t, g, 0, 1, 0, 1, 0)
+		}
+		return errors.New("later")
+	})
+	if err == nil || judged != 1 {
+		t.Errorf("got %v and %d judgements of the set-up, want the error of the handler and one", err, judged)
+	}
+	wantStats(t, g, 0, 0, 0, 1, 0)
+}
+
 // All gates in the chain get their permits back, in this order or the other.
 func TestStreamReadyWithSeveralGates(t *testing.T) {
 	outer, inner := strict(t, 1), strict(t, 1)
