@@ -223,7 +223,7 @@ func openStreams(t testing.TB, meter *streamcredit.Meter, n int) {
 		in := must(streamcredit.DialReceive(ctx, client.Subscribe, streamcredit.WithWindow(8)))(t)
 		t.Cleanup(func() { _ = in.Close() })
 	}
-	for meter.Stats().Streams < uint64(n) {
+	for meter.Stats().Streams < n {
 		time.Sleep(ms)
 	}
 }

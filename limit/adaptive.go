@@ -37,7 +37,7 @@ type AdaptiveConfig struct {
 //     a processor and a quarter of the permits is in use.
 //   - A limit that is reached grows unless R is above S by more than chance
 //     explains, even if only one call reaches it. It grows by the clock if no call ends.
-//   - A probe without that proof ends after 100 ms.
+//   - A probe for an unknown S ends after 100 ms without that proof.
 //   - A limit at which far fewer calls succeed than at another one is given up
 //     for that one.
 //

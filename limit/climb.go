@@ -199,7 +199,7 @@ func (c *climb) judge(a *Adaptive, changed bool) {
 		c.goOnResting(a, x, overloaded)
 	case changed && more && !overloaded && !c.up, changed && more && !overloaded && c.at == c.best.from:
 		a.endClimb() // more at the same limit or at a lower one, so the trouble is over
-	case c.at == c.best.from: // fewer, so begin again
+	case c.at == c.best.from: // fewer, or more with overloads, so begin again
 		c.keep(x, overloaded)
 		c.factor, c.failed, c.rests, c.scanning = coarseStep, 0, shortestRest, overloaded
 		c.next(a, false)

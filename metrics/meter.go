@@ -53,7 +53,7 @@ var meterReadings = []reading[streamcredit.MeterStats]{
 	},
 	{
 		"starved_seconds_total", "Time in which a sender waited for demand, summed over senders.",
-		prometheus.CounterValue, func(s *streamcredit.MeterStats) float64 { return s.Starved.Seconds() },
+		prometheus.CounterValue, func(s *streamcredit.MeterStats) float64 { return s.StarvedSeconds },
 	},
 	{
 		"starving_senders", "Senders that wait for demand now.",
@@ -73,7 +73,7 @@ var meterReadings = []reading[streamcredit.MeterStats]{
 	},
 	{
 		"waited_seconds_total", "Time in which a consumer waited for an element, summed over receivers.",
-		prometheus.CounterValue, func(s *streamcredit.MeterStats) float64 { return s.Waited.Seconds() },
+		prometheus.CounterValue, func(s *streamcredit.MeterStats) float64 { return s.WaitedSeconds },
 	},
 	{
 		"dropped_elements_total", "Elements that outboxes dropped.",

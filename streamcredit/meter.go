@@ -6,7 +6,6 @@ import (
 	"maps"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // A Meter counts all streams that were made with it ([WithMeter]), for metrics. It keeps one sum
@@ -42,8 +41,10 @@ func (m *Meter) Name() string { return m.name }
 // MeterStats is a snapshot of a [Meter]. It has counters since the meter was created, and the
 // state of the open streams.
 type MeterStats struct {
-	// Streams is the number of open streams, and Opened the number of streams ever opened.
-	Streams, Opened uint64
+	// Streams is the number of open streams.
+	Streams int
+	// Opened counts the streams that were opened.
+	Opened uint64
 
 	// Sent and Received count elements. SentBytes and ReceivedBytes count their bytes.
 	// ReceivedBytes includes only receivers with a size bound or a budget.
@@ -59,19 +60,19 @@ type MeterStats struct {
 	// Credit is the number of elements that senders may send now. Senders with unbounded demand
 	// are left out. Unbounded counts them.
 	Credit    int64
-	Unbounded uint64
-	// Starved is the time in which a Send waited for demand, summed over senders. Starving is the
-	// number of senders with a Send that waits now.
-	Starved  time.Duration
-	Starving uint64
+	Unbounded int
+	// StarvedSeconds is the time in which a Send waited for demand, summed over senders. Starving
+	// is the number of senders with a Send that waits now.
+	StarvedSeconds float64
+	Starving       int
 
 	// Demand is the number of elements that receivers have requested and not received. Receivers
 	// with unbounded demand are left out.
 	Demand int64
 	// Lag is the number of elements that have arrived and are not consumed.
-	Lag uint64
-	// Waited is the time in which a Recv waited for elements, summed over receivers.
-	Waited time.Duration
+	Lag int64
+	// WaitedSeconds is the time in which a Recv waited for elements, summed over receivers.
+	WaitedSeconds float64
 	// Window is the sum of the windows of receivers.
 	Window int64
 
@@ -89,7 +90,7 @@ func (m *Meter) Stats() MeterStats {
 	for s := range m.open {
 		s.measure(&sum)
 	}
-	sum.Streams = uint64(len(m.open))
+	sum.Streams = len(m.open)
 	sum.Violations = maps.Clone(m.violations)
 	return sum
 }
@@ -148,7 +149,7 @@ func (s *session[O, I]) measure(m *MeterStats) {
 		o := s.out.stats()
 		m.Sent += s.w.elements.Load()
 		m.SentBytes += s.w.bytes.Load()
-		m.Starved += o.Starved
+		m.StarvedSeconds += o.Starved.Seconds()
 		if o.Waiting > 0 {
 			m.Starving++
 		}
@@ -162,11 +163,11 @@ func (s *session[O, I]) measure(m *MeterStats) {
 		i := s.in.stats()
 		m.Received += i.Received
 		m.ReceivedBytes += i.Bytes
-		m.Waited += i.Waited
+		m.WaitedSeconds += i.Waited.Seconds()
 		if i.Outstanding != unbounded {
 			m.Demand = saturate(m.Demand, i.Outstanding)
 		}
-		m.Lag += i.Received - i.Consumed
+		m.Lag = saturate(m.Lag, int64(i.Received-i.Consumed))
 		m.Window += int64(i.Window)
 	}
 }

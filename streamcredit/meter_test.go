@@ -320,3 +320,44 @@ func TestMeterConsumeAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// Ten thousand subscribers that wait for an event overflow a sum of durations within ten days.
+func TestMeterSumsOfTimesDoNotOverflow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, client := streamcredit.NewMeter("server"), streamcredit.NewMeter("client")
+		peer := handlers{subscribe: func(stream subscribeServer) error {
+			out, _, err := streamcredit.ServeSend(stream, streamcredit.WithMeter(server))
+			if err != nil {
+				return err
+			}
+			if err := out.Send(stream.Context(), event(1)); err != nil {
+				return err
+			}
+			return out.Send(stream.Context(), event(2)) // it starves
+		}}.start(t)
+		ctx, leave := context.WithCancel(t.Context())
+		const streams, years = 40, 8
+		for range streams {
+			in, err := streamcredit.DialReceive(ctx, peer.Subscribe, streamcredit.WithMeter(client), streamcredit.WithManualDemand())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := in.Request(1); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := in.Recv(ctx); err != nil {
+				t.Fatal(err)
+			}
+			go func() { _, _ = in.Recv(ctx) }()
+		}
+		const year = 365 * 24 * time.Hour
+		time.Sleep(years * year)
+		got, want := [2]float64{server.Stats().StarvedSeconds, client.Stats().WaitedSeconds}, streams*years*year.Seconds()
+		for i, of := range []string{"server's StarvedSeconds", "client's WaitedSeconds"} {
+			if math.Abs(got[i]-want) > want/1e6 {
+				t.Errorf("%s after %d years of %d streams: got %g, want %g", of, years, streams, got[i], want)
+			}
+		}
+		leave()
+	})
+}

@@ -16,22 +16,22 @@ import (
 )
 
 // A target counts the calls of one method and class to one target. Calls lock it only while
-// there is less than full credit.
+// the balance is not full.
 type target struct {
 	places.Place
 	throttle *Throttle
 
-	full atomic.Bool   // the credit is full; written with mu held
+	full atomic.Bool   // the balance is full; written with mu held
 	send atomic.Uint64 // the bits of the probability with which a call is sent; written with mu held
 
 	allowed, refused, accepted, rejected atomic.Uint64
 
-	mu     sync.Mutex    // guards the fields below
-	credit float64       // how many calls the target may refuse; below zero, the binary logarithm of send
-	denied time.Duration // when the target refused the last call
-	last   time.Duration // when the last call ended that was sent with a probability
-	sendAt time.Duration // when to send one whatever the probability
-	peers  peers.Peers   // of calls that began with less than full credit
+	mu      sync.Mutex    // guards the fields below
+	balance float64       // how many calls the target may refuse; below zero, the binary logarithm of send
+	denied  time.Duration // when the target refused the last call
+	last    time.Duration // when the last call ended that was sent with a probability
+	sendAt  time.Duration // when to send one whatever the probability
+	peers   peers.Peers   // of calls that began while the balance was not full
 }
 
 // A ticket is permission to send one call.
@@ -47,7 +47,7 @@ const (
 )
 
 func (t *Throttle) newTarget(p places.Place) *target {
-	g := &target{Place: p, throttle: t, credit: float64(t.cfg.Evidence)}
+	g := &target{Place: p, throttle: t, balance: float64(t.cfg.Evidence)}
 	g.full.Store(true)
 	g.send.Store(everyCall)
 	return g
@@ -78,7 +78,7 @@ func (g *target) refuse() *refusal.Error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.forgetLocked(now)
-	if g.credit >= 0 || now >= g.sendAt {
+	if g.balance >= 0 || now >= g.sendAt {
 		g.waitLocked(now)
 		return nil
 	}
@@ -96,7 +96,7 @@ const usualDelay = 100 * time.Millisecond
 
 // delayLocked returns the delay of a refusal.
 func (g *target) delayLocked() time.Duration {
-	return g.throttle.jittered(min(time.Duration(float64(usualDelay)/math.Exp2(g.credit)), g.throttle.cfg.Window))
+	return g.throttle.jittered(min(time.Duration(float64(usualDelay)/math.Exp2(g.balance)), g.throttle.cfg.Window))
 }
 
 // ended counts a call that was sent.
@@ -119,13 +119,13 @@ func (g *target) ended(t ticket, a answer) {
 	if t.witness != nil {
 		g.peers.Add(t.witness.Addr(), a == rejection, now, g.throttle.cfg.Window)
 	}
-	step := g.throttle.stepAt(g.credit)
+	step := g.throttle.stepAt(g.balance)
 	if a == taken {
-		g.credit += step * (g.throttle.cfg.K - 1)
-	} else if g.denied = now; g.credit >= 0 || now-g.last < g.throttle.cfg.Window/4 {
-		g.credit -= step // a target that is sent so little is not sent less
+		g.balance += step * (g.throttle.cfg.K - 1)
+	} else if g.denied = now; g.balance >= 0 || now-g.last < g.throttle.cfg.Window/4 {
+		g.balance -= step // a target that is sent so little is not sent less
 	}
-	if g.credit < 0 {
+	if g.balance < 0 {
 		g.last = now
 		g.waitLocked(now)
 	}
@@ -133,14 +133,14 @@ func (g *target) ended(t ticket, a answer) {
 }
 
 // stepAt returns the cost of a refused call. The fewer calls are sent, the more each is
-// worth, so that a few of them find the way back. With a low K the credit falls in smaller
+// worth, so that a few of them find the way back. With a low K the balance falls in smaller
 // steps, because it takes many accepted calls to make up for one.
-func (t *Throttle) stepAt(credit float64) float64 {
-	if credit > 0 {
+func (t *Throttle) stepAt(balance float64) float64 {
+	if balance > 0 {
 		return 1
 	}
 	eager := min(max(2*(t.cfg.K-1), finestShare), 1)
-	return eager * min(finestStep/math.Exp2(credit), coarsestStep)
+	return eager * min(finestStep/math.Exp2(balance), coarsestStep)
 }
 
 const (
@@ -156,24 +156,24 @@ const (
 // forgetLocked forgets refusals that are a window old.
 func (g *target) forgetLocked(now time.Duration) {
 	if now-g.denied >= g.throttle.cfg.Window && !g.full.Load() {
-		g.credit = float64(g.throttle.cfg.Evidence)
+		g.balance = float64(g.throttle.cfg.Evidence)
 		g.judgeLocked()
 	}
 }
 
-// judgeLocked sets the probability that follows from the credit.
+// judgeLocked sets the probability that follows from the balance.
 func (g *target) judgeLocked() {
 	most := float64(g.throttle.cfg.Evidence)
 	switch {
-	case g.credit >= most:
-		g.credit = most
+	case g.balance >= most:
+		g.balance = most
 		g.peers = peers.Peers{}
-	case g.credit < 0 && !g.peers.Refuse(1-1/g.throttle.cfg.K):
-		g.credit = 0
+	case g.balance < 0 && !g.peers.Refuse(1-1/g.throttle.cfg.K):
+		g.balance = 0
 	}
-	g.credit = max(g.credit, leastSend)
-	g.full.Store(g.credit == most)
-	g.send.Store(math.Float64bits(math.Exp2(min(g.credit, 0))))
+	g.balance = max(g.balance, leastSend)
+	g.full.Store(g.balance == most)
+	g.send.Store(math.Float64bits(math.Exp2(min(g.balance, 0))))
 }
 
 func (g *target) stats() TargetStats {

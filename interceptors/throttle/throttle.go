@@ -66,10 +66,10 @@ func (c *Config) validate() error {
 // little. It sends about K times the calls that the target accepts. This is the bound of
 // Beyer et al., "Site Reliability Engineering", 2016, chapter 21, "Client-Side Throttling".
 //
-// It uses a credit instead of counts over a window. A call that the target refused costs
-// one. A call that it accepted earns K-1, up to Evidence. While there is credit, every call
-// is sent. Without credit, calls are sent with a probability, and each end of a call changes
-// the probability by a factor. The credit is constant when one of K calls is accepted. So
+// It keeps a balance instead of counts over a window. A call that the target refused costs
+// one. A call that it accepted earns K-1, up to Evidence. While the balance is not negative,
+// every call is sent. Below zero calls are sent with a probability, and each end of a call
+// changes it by a factor. The balance does not change when one of K calls is accepted. So
 // nothing is refused without evidence, and the throttle's own refusals are not evidence. A
 // target that accepts nothing is sent two to four calls per Window/2, at any load. A few
 // accepted calls are enough to send all calls again. A Window after the last refusal by the

@@ -44,8 +44,9 @@ func (q *Queue) lineMayHold(l *line, cost int, r Room) bool {
 	return most >= r.Limit || l.held+cost <= most
 }
 
-// charge returns the cost charged to a call of a tenant. It is bounded by the limit and
-// by the permits that the class and the tenant may hold.
+// charge returns the cost charged to a call of a tenant. It is bounded by the limit, by the
+// reserves of other classes, and by the permits that the tenant may hold. The Max of the class
+// does not bound it. A call that costs more than Max runs when its class holds no permit.
 func (q *Queue) charge(t *Tenant, cost int, r Room) int {
 	if cost == 1 {
 		return 1
@@ -239,9 +240,9 @@ func (q *Queue) leaves(t *Tenant, r Room) bool {
 }
 
 // tenantMost returns the permits that a tenant may hold. Long tenants leave to brief ones
-// twice the permits that these recently held and wanted, up to half of all permits. So does an
-// unknown tenant if it may be long. They always leave a few where brief tenants may come, so
-// that a new tenant is served before the long calls end.
+// twice the permits that these recently held and one of them wanted, up to half of all permits.
+// So does an unknown tenant if it may be long. They always leave a few where brief tenants may
+// come, so that a new tenant is served before the long calls end.
 func (q *Queue) tenantMost(t *Tenant, r Room) int {
 	l, last := t.line, r.Limit/lastPart
 	if t.kind == brief || !q.leaves(t, r) {

@@ -20,7 +20,7 @@ type line struct {
 	usage  usage
 	demand demand
 	long   int  // permits that tenants with long calls hold
-	wanted peak // permits that the other tenants held and wanted
+	wanted peak // permits that the other tenants held and one of them wanted
 	// longAt is when a call of a tenant with long calls last came or ended. sawLong tells
 	// whether one did.
 	longAt  time.Duration

@@ -59,7 +59,8 @@ func (q *Queue) Loads() iter.Seq[Load] {
 }
 
 // Heaviest returns up to n tenants of a class that have waiters, the tenant with the largest
-// weight first.
+// weight first. The others are heavy, in no order, and not always the next heaviest. Calls
+// without a tenant are left out.
 func (q *Queue) Heaviest(class, n int) iter.Seq[Load] {
 	return func(yield func(Load) bool) {
 		tenants := q.lines[class].heavy.tenants
