@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/encoding"
 	encodingproto "google.golang.org/grpc/encoding/proto" // registers the codec
 )
 
@@ -58,7 +57,7 @@ func (b *Bytes) ServerOptions() []grpc.ServerOption {
 	}
 	return []grpc.ServerOption{
 		grpc.StatsHandler(calls{b}),
-		grpc.ForceServerCodecV2(departures{encoding.GetCodecV2(encodingproto.Name), b}),
+		grpc.ForceServerCodecV2(departures{codecOf(encodingproto.Name), b}),
 	}
 }
 

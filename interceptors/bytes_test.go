@@ -273,7 +273,7 @@ func BenchmarkFootprint(b *testing.B) {
 		b.Fatal(err)
 	}
 	for name, codec := range map[string]encoding.CodecV2{
-		"response": encoding.GetCodecV2(proto.Name), "counted": interceptors.Counting(counted),
+		"response": encoding.GetCodecV2(proto.Name), "counted": interceptors.Counting(counted, proto.Name),
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -3,7 +3,6 @@ package interceptors
 import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/encoding/proto"
 )
 
 // Families counts the gates that are remembered.
@@ -34,7 +33,5 @@ func Sending(b *Bytes) int {
 	return len(b.sending.parcels)
 }
 
-// Counting returns the codec that counts responses.
-func Counting(b *Bytes) encoding.CodecV2 {
-	return departures{encoding.GetCodecV2(proto.Name), b}
-}
+// Counting returns the codec that counts responses, around a registered codec.
+func Counting(b *Bytes, codec string) encoding.CodecV2 { return departures{codecOf(codec), b} }
