@@ -22,7 +22,8 @@ func UnaryOf(c ServerConfig) grpc.UnaryServerInterceptor {
 
 // Hold makes b hold n messages of one byte each.
 func Hold(b *Bytes, n int64) *Bytes {
-	b.add(n-b.messages.Load(), n-b.used.Load())
+	b.messages.Store(n)
+	b.counts.Store(n)
 	return b
 }
 
