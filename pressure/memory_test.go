@@ -86,6 +86,16 @@ func TestMemory(t *testing.T) {
 		"v2, over the limit":  {v2.with(machine{"sys/fs/cgroup/kube/pod/box/memory.current": fmt.Sprint(420 * mib)}), 2},
 		"v2, all of it cache": {v2.with(machine{"sys/fs/cgroup/kube/pod/box/memory.current": fmt.Sprint(5 * mib)}), 0},
 		"v1":                  {v1, 0.4},
+		"v1, a parent outside the container has less": {v1.with(machine{
+			"sys/fs/cgroup/memory/memory.stat": fmt.Sprintf("hierarchical_memory_limit %d\ntotal_inactive_file %d\n", 160*mib, 20*mib),
+		}), 0.5},
+		"v1, only a parent outside the container has a limit": {v1.with(machine{
+			"sys/fs/cgroup/memory/memory.stat":           fmt.Sprintf("hierarchical_memory_limit %d\ntotal_inactive_file %d\n", 400*mib, 20*mib),
+			"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+		}), 0.2},
+		"v1, no parent has a limit": {v1.with(machine{
+			"sys/fs/cgroup/memory/memory.stat": fmt.Sprintf("hierarchical_memory_limit 9223372036854771712\ntotal_inactive_file %d\n", 20*mib),
+		}), 0.4},
 		"v1, no limit": {v1.with(machine{
 			"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
 			"proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    307200 kB\n", "proc/self/statm": fmt.Sprintf("9 %d 1", 100*mib/os.Getpagesize()),
