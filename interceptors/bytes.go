@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/encoding"
 	encodingproto "google.golang.org/grpc/encoding/proto" // registers the codec
 )
 
@@ -18,16 +17,19 @@ import (
 // Bytes is an [admit.Pressure] for [admit.WithPressure]. Gates refuse classes below Default
 // from 0.85 of the limit, Default from 0.92, and every call from twice the limit. The limit
 // can be exceeded, because admitted calls respond after the decision. Critical calls pass up
-// to twice the limit, so that such responses do not shut them out. A single message refuses
-// nothing, so one call can always run, whatever its size. Bytes is also a signal of package
-// pressure. As a signal it is in the metrics, and up to one sample late.
+// to twice the limit, so that such responses do not shut them out. Bytes is also a signal of
+// package pressure. As a signal it is in the metrics, and up to one sample late.
+//
+// A message counts for at most half of the limit. So one large call can run beside small ones,
+// whatever its size, and a second one is refused. A single message refuses nothing.
 //
 // Responses up to 1 KiB do not count. A compressed response counts until it is compressed. A
 // stream counts the last message that it received. Bytes is safe for concurrent use. Use
 // [NewBytes]; a nil or zero Bytes refuses nothing.
 type Bytes struct {
 	limit    int64
-	used     atomic.Int64
+	counts   atomic.Int64 // bytes towards the limit
+	beyond   atomic.Int64 // bytes of large messages that do not count
 	messages atomic.Int64
 	sending  sending
 }
@@ -58,7 +60,7 @@ func (b *Bytes) ServerOptions() []grpc.ServerOption {
 	}
 	return []grpc.ServerOption{
 		grpc.StatsHandler(calls{b}),
-		grpc.ForceServerCodecV2(departures{encoding.GetCodecV2(encodingproto.Name), b}),
+		grpc.ForceServerCodecV2(departures{codecOf(encodingproto.Name), b}),
 	}
 }
 
@@ -67,7 +69,7 @@ func (b *Bytes) Stats() BytesStats {
 	if b == nil {
 		return BytesStats{}
 	}
-	return BytesStats{Limit: b.limit, Used: b.used.Load(), Messages: b.messages.Load()}
+	return BytesStats{Limit: b.limit, Used: b.counts.Load() + b.beyond.Load(), Messages: b.messages.Load()}
 }
 
 // Pressure implements [admit.Pressure].
@@ -90,16 +92,19 @@ func (b *Bytes) Pressure() (level uint8, signal string) {
 // Name returns "bytes".
 func (*Bytes) Name() string { return "bytes" }
 
-// Read returns the bytes that are held, divided by the limit.
+// Read returns the bytes that count, divided by the limit.
 func (b *Bytes) Read() (float64, error) {
 	if b == nil || b.limit == 0 {
 		return 0, nil
 	}
-	return float64(b.used.Load()) / float64(b.limit), nil
+	return float64(b.counts.Load()) / float64(b.limit), nil
 }
 
-// add adds to the messages and bytes that are held.
-func (b *Bytes) add(messages, bytes int64) {
-	b.messages.Add(messages)
-	b.used.Add(bytes)
+// change counts a message that grows or shrinks to a size, which is 0 when it is gone.
+func (b *Bytes) change(from, to int64) {
+	most := max(b.limit/2, 1)
+	b.counts.Add(min(to, most) - min(from, most))
+	if from > most || to > most {
+		b.beyond.Add(max(to-most, 0) - max(from-most, 0))
+	}
 }

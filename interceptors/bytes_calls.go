@@ -87,7 +87,8 @@ type transfer struct {
 // arrive counts a message of a size in place of the one before.
 func (t *transfer) arrive(size int64) {
 	before := t.arrived.Swap(size)
-	t.bytes.add(min(size, 1)-min(before, 1), size-before)
+	t.bytes.messages.Add(min(size, 1) - min(before, 1))
+	t.bytes.change(before, size)
 }
 
 // keep takes over a permit of a call whose handler has returned, for at most bound after the

@@ -90,9 +90,9 @@ func (p *parcel) owe(size int64) *owed {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.buffers == 0 {
-		p.bytes.add(1, 0)
+		p.bytes.messages.Add(1)
 	}
-	p.bytes.add(0, size)
+	p.bytes.change(p.size, p.size+size)
 	p.buffers++
 	p.size += size
 	return &owed{parcel: p, size: size}
@@ -116,9 +116,9 @@ func (p *parcel) settle(size int64) {
 		p.mu.Unlock()
 		return
 	}
+	p.bytes.change(p.size, p.size-size)
 	p.buffers--
 	p.size -= size
-	p.bytes.add(0, -size)
 	last := p.buffers == 0
 	p.mu.Unlock()
 	if last {
@@ -130,7 +130,7 @@ func (p *parcel) settle(size int64) {
 func (p *parcel) settleAll() {
 	p.mu.Lock()
 	left := p.buffers > 0
-	p.bytes.add(0, -p.size)
+	p.bytes.change(p.size, 0)
 	p.buffers, p.size = 0, 0
 	p.mu.Unlock()
 	if left {
@@ -140,7 +140,7 @@ func (p *parcel) settleAll() {
 
 // leave is called once, after the last buffer has left.
 func (p *parcel) leave() {
-	p.bytes.add(-1, 0)
+	p.bytes.messages.Add(-1)
 	p.bytes.sending.drop(p)
 	p.mu.Lock()
 	call := p.call

@@ -24,22 +24,24 @@ const blobs = "/weirtest.Blobs/Get"
 
 type blob = wrapperspb.BytesValue
 
-// serveBlobs registers a method that takes and returns bytes.
+// serveBlobs registers a method that takes and returns bytes, in a usual and a vital service.
 func serveBlobs(get func(ctx context.Context, req *blob) (*blob, error)) func(grpc.ServiceRegistrar) {
 	return func(r grpc.ServiceRegistrar) {
-		r.RegisterService(&grpc.ServiceDesc{
-			ServiceName: "weirtest.Blobs", HandlerType: (*any)(nil),
-			Methods: []grpc.MethodDesc{{MethodName: "Get", Handler: func(
-				srv any, ctx context.Context, dec func(any) error, via grpc.UnaryServerInterceptor,
-			) (any, error) {
-				req := new(blob)
-				if err := dec(req); err != nil {
-					return nil, err
-				}
-				return via(ctx, req, &grpc.UnaryServerInfo{Server: srv, FullMethod: blobs},
-					func(ctx context.Context, req any) (any, error) { return get(ctx, req.(*blob)) })
-			}}},
-		}, struct{}{})
+		for _, service := range []string{"weirtest.Blobs", "weirtest.Vital"} {
+			r.RegisterService(&grpc.ServiceDesc{
+				ServiceName: service, HandlerType: (*any)(nil),
+				Methods: []grpc.MethodDesc{{MethodName: "Get", Handler: func(
+					srv any, ctx context.Context, dec func(any) error, via grpc.UnaryServerInterceptor,
+				) (any, error) {
+					req := new(blob)
+					if err := dec(req); err != nil {
+						return nil, err
+					}
+					return via(ctx, req, &grpc.UnaryServerInfo{Server: srv, FullMethod: "/" + service + "/Get"},
+						func(ctx context.Context, req any) (any, error) { return get(ctx, req.(*blob)) })
+				}}},
+			}, struct{}{})
+		}
 	}
 }
 
@@ -273,7 +275,7 @@ func BenchmarkFootprint(b *testing.B) {
 		b.Fatal(err)
 	}
 	for name, codec := range map[string]encoding.CodecV2{
-		"response": encoding.GetCodecV2(proto.Name), "counted": interceptors.Counting(counted),
+		"response": encoding.GetCodecV2(proto.Name), "counted": interceptors.Counting(counted, proto.Name),
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

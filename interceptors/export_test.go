@@ -3,7 +3,6 @@ package interceptors
 import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/encoding/proto"
 )
 
 // Families counts the gates that are remembered.
@@ -23,7 +22,8 @@ func UnaryOf(c ServerConfig) grpc.UnaryServerInterceptor {
 
 // Hold makes b hold n messages of one byte each.
 func Hold(b *Bytes, n int64) *Bytes {
-	b.add(n-b.messages.Load(), n-b.used.Load())
+	b.messages.Store(n)
+	b.counts.Store(n)
 	return b
 }
 
@@ -34,7 +34,5 @@ func Sending(b *Bytes) int {
 	return len(b.sending.parcels)
 }
 
-// Counting returns the codec that counts responses.
-func Counting(b *Bytes) encoding.CodecV2 {
-	return departures{encoding.GetCodecV2(proto.Name), b}
-}
+// Counting returns the codec that counts responses, around a registered codec.
+func Counting(b *Bytes, codec string) encoding.CodecV2 { return departures{codecOf(codec), b} }

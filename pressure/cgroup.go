@@ -109,17 +109,22 @@ func (m mount) group(files fs.FS, name string, v2 bool) cgroup {
 	return g
 }
 
-// memoryLimit returns the lowest limit from the group up to the root, 0 if there is none.
+// memoryLimit returns the lowest limit from the group up to the root, 0 if there is none. A
+// container does not see its parents, but v1 tells the lowest limit of all of them.
 func (g cgroup) memoryLimit(files fs.FS) (lowest int64) {
-	names := []string{"memory.limit_in_bytes"}
-	if g.v2 {
-		names = []string{"memory.max", "memory.high"}
+	take := func(n int64, err error) {
+		if err == nil && n > 0 && n < unlimited && (lowest == 0 || n < lowest) {
+			lowest = n
+		}
+	}
+	names := []string{"memory.max", "memory.high"}
+	if !g.v2 {
+		names = []string{"memory.limit_in_bytes"}
+		take(readStat(files, path.Join(g.dir, "memory.stat"), "hierarchical_memory_limit"))
 	}
 	for dir := g.dir; ; dir = path.Dir(dir) {
 		for _, name := range names {
-			if n, err := readNumber(files, path.Join(dir, name)); err == nil && n > 0 && n < unlimited && (lowest == 0 || n < lowest) {
-				lowest = n
-			}
+			take(readNumber(files, path.Join(dir, name)))
 		}
 		if dir == g.top || dir == "." {
 			return lowest

@@ -56,8 +56,8 @@
 //
 // # Signals that fail
 //
-// A signal fails if it panics, returns an error, NaN or a negative number, or does not
-// return. Its last value counts for one more second, or for five samples if they take
+// A signal fails if it panics, returns an error, NaN, an infinity or a negative number, or
+// does not return. Its last value counts for one more second, or for five samples if they take
 // longer. Then it counts as 0, because an unknown value must not refuse calls. The other
 // signals are read as before. A signal that never returns costs one goroutine, for ever.
 package pressure

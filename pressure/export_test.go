@@ -1,6 +1,9 @@
 package pressure
 
-import "io/fs"
+import (
+	"io/fs"
+	"runtime"
+)
 
 // HeapIn is what the Go runtime is said to know of its memory.
 type HeapIn struct {
@@ -11,7 +14,12 @@ type HeapIn struct {
 
 // MemoryIn is Memory on a machine with other files and another heap.
 func MemoryIn(files fs.FS, h func() HeapIn, c MemoryConfig) Signal {
-	return &memory{cfg: c, sys: &system{files: files, heap: func() heap {
+	return CollectingIn(files, h, runtime.GC, c)
+}
+
+// CollectingIn is MemoryIn with another collector.
+func CollectingIn(files fs.FS, h func() HeapIn, collect func(), c MemoryConfig) Signal {
+	return &memory{cfg: c, sys: &system{files: files, collect: collect, heap: func() heap {
 		got := h()
 		return heap{got.Mapped, got.Free, got.Garbage, got.Cycles, got.Released}
 	}}}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -45,6 +44,8 @@ const (
 	collectAt, checkAt = 0.75, 0.85
 	// betweenCollections is the least time between a collection and one that this signal runs.
 	betweenCollections = 500 * time.Millisecond
+	// briefly is how long a read waits for a collection.
+	briefly = 50 * time.Millisecond
 	// lookAgain is how often the cgroup is looked for again, since a process can be moved.
 	lookAgain = 10 * time.Second
 )
@@ -61,9 +62,10 @@ type memory struct {
 
 	pace       pace
 	cycles     uint64
-	cycled     time.Time // when cycles changed
-	collected  time.Time // when this signal ran the collector
-	collection time.Duration
+	cycled     time.Time          // when cycles changed
+	collecting chan time.Duration // a collection of this signal that is under way, nil for none
+	collected  time.Time          // when one ended
+	collection time.Duration      // how long it took
 }
 
 func (m *memory) Name() string { return NameMemory }
@@ -92,11 +94,7 @@ func (m *memory) Read() (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if m.worthCollecting(u, h) {
-		began := time.Now()
-		runtime.GC()
-		m.collected = time.Now()
-		m.collection = m.collected.Sub(began)
+	if m.worthCollecting(u, h) && m.collect() {
 		if u, err = m.measure(m.sys.heap()); err != nil {
 			return 0, err
 		}
@@ -166,8 +164,42 @@ func (m *memory) ofMachine(h heap) (usage, error) {
 	return usage{used: resident - h.free, limit: max(resident+available, 1)}, nil
 }
 
+// collect runs the collector, and reports whether it has ended. It does not wait for it longer
+// than briefly, because a collection of several GiB takes seconds. The memory must be measured
+// all that time.
+func (m *memory) collect() (ended bool) {
+	m.collecting = make(chan time.Duration, 1)
+	go func(took chan<- time.Duration) {
+		began := time.Now()
+		m.sys.collect()
+		took <- time.Since(began)
+	}(m.collecting)
+	late := time.NewTimer(briefly)
+	defer late.Stop()
+	select {
+	case took := <-m.collecting:
+		m.ended(took)
+		return true
+	case <-late.C:
+		return false
+	}
+}
+
+// ended stores how long a collection took.
+func (m *memory) ended(took time.Duration) {
+	m.collecting, m.collected, m.collection = nil, time.Now(), took
+}
+
 // worthCollecting reports whether a collection may lower the value.
 func (m *memory) worthCollecting(u usage, h heap) bool {
+	select {
+	case took := <-m.collecting: // blocks if it is nil
+		m.ended(took)
+	default:
+	}
+	if m.collecting != nil {
+		return false
+	}
 	now := time.Now()
 	if h.cycles != m.cycles || m.cycled.IsZero() {
 		m.cycles, m.cycled = h.cycles, now

@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
+	"time"
 
 	"github.com/weir-go/weir/pressure"
 )
@@ -86,6 +88,16 @@ func TestMemory(t *testing.T) {
 		"v2, over the limit":  {v2.with(machine{"sys/fs/cgroup/kube/pod/box/memory.current": fmt.Sprint(420 * mib)}), 2},
 		"v2, all of it cache": {v2.with(machine{"sys/fs/cgroup/kube/pod/box/memory.current": fmt.Sprint(5 * mib)}), 0},
 		"v1":                  {v1, 0.4},
+		"v1, a parent outside the container has less": {v1.with(machine{
+			"sys/fs/cgroup/memory/memory.stat": fmt.Sprintf("hierarchical_memory_limit %d\ntotal_inactive_file %d\n", 160*mib, 20*mib),
+		}), 0.5},
+		"v1, only a parent outside the container has a limit": {v1.with(machine{
+			"sys/fs/cgroup/memory/memory.stat":           fmt.Sprintf("hierarchical_memory_limit %d\ntotal_inactive_file %d\n", 400*mib, 20*mib),
+			"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+		}), 0.2},
+		"v1, no parent has a limit": {v1.with(machine{
+			"sys/fs/cgroup/memory/memory.stat": fmt.Sprintf("hierarchical_memory_limit 9223372036854771712\ntotal_inactive_file %d\n", 20*mib),
+		}), 0.4},
 		"v1, no limit": {v1.with(machine{
 			"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
 			"proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    307200 kB\n", "proc/self/statm": fmt.Sprintf("9 %d 1", 100*mib/os.Getpagesize()),
@@ -299,6 +311,42 @@ func TestMemoryThatLooksAliveIsChecked(t *testing.T) {
 			}
 		})
 	}
+}
+
+// While a long collection runs, the memory is still measured, and no other collection begins.
+func TestMemoryIsMeasuredWhileItIsCollected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		files := v2.with(machine{"sys/fs/cgroup/kube/pod/box/memory.max": fmt.Sprint(85 * mib)}).files() // 0.94 is used
+		var freed, now, most, all atomic.Int64
+		m := run(t, pressure.WithSignals(pressure.CollectingIn(files, func() pressure.HeapIn {
+			return pressure.HeapIn{Free: freed.Load()}
+		}, func() {
+			all.Add(1)
+			most.Store(max(most.Load(), now.Add(1)))
+			time.Sleep(4 * time.Second)
+			now.Add(-1)
+		}, pressure.MemoryConfig{KeepGoLimit: true})))
+		for range 30 {
+			wait(1)
+			wantLevel(t, m, "during the collection", pressure.High)
+		}
+		freed.Store(40 * mib)
+		wait(2)
+		wantLevel(t, m, "when the memory is free", pressure.Calm)
+		freed.Store(0)
+		wait(2)
+		wantLevel(t, m, "when it is used again", pressure.High)
+		wait(100)
+		s := m.Stats().Signals[0]
+		if s.Err != nil || s.Failures != 0 || math.Abs(s.Value-80.0/85) > 1e-9 {
+			t.Errorf("got %v, %d failures and %v, want 0.94", s.Err, s.Failures, s.Value)
+		}
+		if most.Load() != 1 || all.Load() > 2 {
+			t.Errorf("got %d collections, %d at a time, want at most one in 20 s", all.Load(), most.Load())
+		}
+		m.Stop()
+		time.Sleep(5 * time.Second)
+	})
 }
 
 // The signal of this process, on this machine, has a value.

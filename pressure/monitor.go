@@ -1,6 +1,7 @@
 package pressure
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,8 +73,8 @@ func (m *Monitor) Update(opts ...Option) error {
 		return err
 	}
 	if m.stop != nil {
-		each(m.cfg.probes, starter.stop)
-		each(next.probes, starter.start)
+		each(without(m.cfg.probes, next.probes), starter.stop)
+		each(without(next.probes, m.cfg.probes), starter.start)
 	}
 	m.cfg = next
 	return nil
@@ -127,6 +128,11 @@ func each(probes []*probe, f func(starter)) {
 	}
 }
 
+// without returns the probes that are not among others.
+func without(probes, others []*probe) []*probe {
+	return slices.DeleteFunc(slices.Clone(probes), func(p *probe) bool { return slices.Contains(others, p) })
+}
+
 // Level returns the level of the last sample. It costs one atomic load.
 func (m *Monitor) Level() Level {
 	level, _ := m.Pressure()
@@ -162,6 +168,7 @@ func (m *Monitor) run(stop <-chan struct{}, done chan<- struct{}) {
 
 // sample reads the signals that are due and sets the level. It returns when the next sample
 // is due, counted from the begin of this one, and waits no longer than that for the signals.
+// It does not wait for a read of an earlier sample, so a signal that hangs delays no other.
 func (m *Monitor) sample(stop <-chan struct{}) time.Duration {
 	m.mu.Lock()
 	cfg, now := m.cfg, time.Now()
@@ -169,8 +176,12 @@ func (m *Monitor) sample(stop <-chan struct{}) time.Duration {
 	answers := make([]*reading, len(cfg.probes))
 	asked := make([]bool, len(cfg.probes))
 	for i, p := range cfg.probes {
-		p.ask(now, cfg.every)
-		asked[i] = p.asked
+		select {
+		case r := <-p.answer:
+			p.take(r, now)
+		default:
+		}
+		asked[i] = p.ask(now, cfg.every)
 	}
 	m.mu.Unlock()
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -38,7 +39,8 @@ func WithMarks(m Marks) Option { return option(func(c *config) { c.marks = m }) 
 func WithEvery(d time.Duration) Option { return option(func(c *config) { c.every = d }) }
 
 // WithSignals replaces the signals. The default is [Memory], [GC] and [Processors]. Without
-// any signal the level is always Calm.
+// any signal the level is always Calm. In [Monitor.Update] a signal that the monitor has
+// already keeps its last value, and is not read again while a read is under way.
 func WithSignals(signals ...Signal) Option {
 	signals = slices.Clone(signals)
 	return option(func(c *config) { c.probes = c.newProbes(signals) })
@@ -95,7 +97,8 @@ func (c *config) apply(opts []Option) {
 	c.every = cmp.Or(c.every, defaultEvery)
 }
 
-// newProbes returns a probe for each valid signal. It calls Name of each signal once.
+// newProbes returns a probe for each valid signal, the present one if there is one. It calls
+// Name of each signal once.
 func (c *config) newProbes(signals []Signal) (probes []*probe) {
 	names := map[string]bool{}
 	for i, s := range signals {
@@ -116,9 +119,19 @@ func (c *config) newProbes(signals []Signal) (probes []*probe) {
 			continue
 		}
 		names[name] = true
-		probes = append(probes, newProbe(name, s))
+		probes = append(probes, c.probe(name, s))
 	}
 	return probes
+}
+
+// probe returns the present probe of a signal, or a new one.
+func (c *config) probe(name string, s Signal) *probe {
+	for _, p := range c.probes {
+		if p.name == name && reflect.ValueOf(s).Comparable() && p.signal == s {
+			return p
+		}
+	}
+	return newProbe(name, s)
 }
 
 func nameOf(s Signal) (name string, err error) {

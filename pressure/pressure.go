@@ -21,8 +21,8 @@ type Signal interface {
 	// bytes of valid UTF-8, and is unique within a monitor. It is called once.
 	Name() string
 	// Read returns the used part of the resource, from 0 to 1. More than 1 counts as 1. An
-	// error, NaN, and less than 0 count as failures. The monitor calls it in a goroutine of
-	// its own, and never twice at a time.
+	// error, NaN, an infinity, and less than 0 count as failures. The monitor calls it in a
+	// goroutine of its own, and never twice at a time.
 	Read() (float64, error)
 }
 
@@ -39,15 +39,15 @@ const (
 //		s := db.Stats()
 //		return float64(s.InUse) / float64(s.MaxOpenConnections), nil
 //	})
-func NewSignal(name string, read func() (float64, error)) Signal { return funcSignal{name, read} }
+func NewSignal(name string, read func() (float64, error)) Signal { return &funcSignal{name, read} }
 
 type funcSignal struct {
 	name string
 	read func() (float64, error)
 }
 
-func (s funcSignal) Name() string           { return s.name }
-func (s funcSignal) Read() (float64, error) { return s.read() }
+func (s *funcSignal) Name() string           { return s.name }
+func (s *funcSignal) Read() (float64, error) { return s.read() }
 
 // A Level is how close the process is to its end: Calm, Elevated, High or Extreme. Other
 // levels do not exist.

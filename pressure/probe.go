@@ -43,11 +43,11 @@ func (p *probe) due(every time.Duration) time.Duration {
 	return every
 }
 
-// ask starts a read of the signal, unless one is under way or it is not due. A tenth of the
-// interval makes up for timers that are early or late.
-func (p *probe) ask(now time.Time, every time.Duration) {
+// ask starts a read of the signal, unless one is under way or it is not due, and reports
+// whether it did. A tenth of the interval makes up for timers that are early or late.
+func (p *probe) ask(now time.Time, every time.Duration) bool {
 	if p.asked || now.Sub(p.askedAt) < p.due(every)*9/10 {
-		return
+		return false
 	}
 	p.asked, p.askedAt = true, now
 	go func() {
@@ -63,6 +63,7 @@ func (p *probe) ask(now time.Time, every time.Duration) {
 			r.rise, r.within = f.forecast()
 		}
 	}()
+	return true
 }
 
 // take stores an answer.

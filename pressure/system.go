@@ -3,6 +3,7 @@ package pressure
 import (
 	"io/fs"
 	"os"
+	"runtime"
 	"runtime/metrics"
 	"strconv"
 	"strings"
@@ -10,11 +11,12 @@ import (
 
 // A system is the source of the readings, which tests replace.
 type system struct {
-	files fs.FS // of the root directory
-	heap  func() heap
+	files   fs.FS // of the root directory
+	heap    func() heap
+	collect func() // runs the collector and waits for it
 }
 
-var thisSystem = system{files: os.DirFS("/"), heap: readHeap}
+var thisSystem = system{files: os.DirFS("/"), heap: readHeap, collect: runtime.GC}
 
 // A heap is the memory statistics of the Go runtime, in bytes.
 type heap struct {
