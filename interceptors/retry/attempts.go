@@ -28,6 +28,7 @@ type metered struct {
 	codes  map[codes.Code]bool // that are retried
 	most   int                 // attempts
 
+	open     atomic.Bool  // an attempt has begun and not ended
 	tries    atomic.Int32 // without transparent ones
 	finished atomic.Bool
 	answered atomic.Bool  // the attempt has got a header, so gRPC does not retry it
@@ -45,8 +46,12 @@ const (
 	retryable
 )
 
-// begin is called when an attempt begins.
+// begin is called when an attempt begins. If a call has found no connection, gRPC begins each of
+// its retries twice, and ends the second one only.
 func (c *metered) begin(transparent bool) {
+	if c.open.Swap(true) {
+		return
+	}
 	c.answered.Store(false)
 	c.sent.Store(0)
 	c.last.Store(unclear)
@@ -83,6 +88,7 @@ func (c *metered) policy() {
 
 // ended is called when an attempt has ended.
 func (c *metered) ended(err error, trailer metadata.MD) {
+	c.open.Store(false)
 	pushback := trailer[pushbackKey]
 	switch {
 	case c.answered.Load():

@@ -3,8 +3,10 @@ package retry_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
+	"net"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -186,6 +188,29 @@ func TestBudgetIsThatOfGRPC(t *testing.T) {
 		}
 		if got := withheld(meter); got != refused || refused < 25 || retried < 25 {
 			t.Errorf("withheld: got %d, want %d, at least 25, and retries: got %d, want at least 25", got, refused, retried)
+		}
+	})
+}
+
+// An attempt that finds no connection counts once, although gRPC begins it twice.
+func TestBudgetOfATargetThatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		meter, server := retry.NewMeter("to-demo"), &scripted{}
+		p := server.start(t)
+		conn := p.Dial(t, append(dialOptions(t, interceptors.ClientConfig{
+			Retry: &retry.Config{BudgetTokens: 10}, Retries: meter,
+		}), grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, io.ErrClosedPipe }))...)
+		for n, want := range []retry.MeterStats{ // the budget has 10, 7, 5 and 4 tokens
+			{Calls: 1, Retries: 2}, {Calls: 2, Retries: 3, Withheld: 1}, {Calls: 3, Retries: 3, Withheld: 2},
+		} {
+			if _, err := demopb.NewDemoServiceClient(conn).Work(t.Context(), &demopb.WorkRequest{}); err == nil {
+				t.Fatal("a call to a server that is gone: got no error, want one")
+			}
+			wantTokens(t, fmt.Sprint("call ", n), meter, conn)
+			want.Target, want.Method = conn.CanonicalTarget(), work
+			if got := meter.Stats(); len(got) != 1 || got[0] != want {
+				t.Errorf("call %d: got %+v, want %+v", n, got, want)
+			}
 		}
 	})
 }
