@@ -17,3 +17,9 @@ func ForgetReading() {
 	defer processWaits.mu.Unlock()
 	processWaits.at = time.Time{}
 }
+
+// OnRest has f called in each rest of a look, until restore is called.
+func OnRest(f func()) (restore func()) {
+	rested = f
+	return func() { rested = nil }
+}

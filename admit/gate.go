@@ -37,6 +37,7 @@ type Gate struct {
 	leaving, beyond atomic.Int64
 	countsFinished  atomic.Bool
 
+	looks     sync.Mutex // held during a look, so that two looks do not share the tenants
 	mu        sync.Mutex // guards the fields below
 	cfg       config
 	turns     *turn.Queue // the pointer is set by New and does not change

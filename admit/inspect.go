@@ -25,7 +25,7 @@ type Inspection struct {
 	// ended.
 	LastEnd time.Time
 	// Tenants are the tenants that hold and want the most permits, the busiest first. At
-	// most 1,024 of the tenants without waiters are looked at.
+	// most 1,024 of the tenants without waiters are looked at, other ones in the next look.
 	Tenants []TenantState
 	// Waiting are the calls that have waited longest, and Running the calls that have run
 	// longest. The oldest call is first. Running begins with the calls that were admitted
@@ -83,6 +83,8 @@ func (g *Gate) Inspect() Inspection {
 	if g.isZero() {
 		return Inspection{Stats: g.Stats()}
 	}
+	g.looks.Lock()
+	defer g.looks.Unlock()
 	i := Inspection{Tenants: g.busiest()}
 	runtime.Gosched() // A call that found the lock taken runs now. Otherwise it would wait for the whole look.
 	i.Stats = g.Stats()
@@ -118,9 +120,15 @@ func (g *Gate) beginLook(i *Inspection) {
 func (g *Gate) restLocked(entries int) {
 	if entries%lookBatch == 0 {
 		g.mu.Unlock()
+		if rested != nil {
+			rested()
+		}
 		g.mu.Lock()
 	}
 }
+
+// rested is called in each rest of a look. Only tests set it.
+var rested func()
 
 // busiest returns the busiest tenants.
 func (g *Gate) busiest() (top []TenantState) {

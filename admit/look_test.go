@@ -74,6 +74,29 @@ func TestALookLetsCallsPass(t *testing.T) {
 	t.Errorf("a call during a look: got a wait for %.0f %% of the look, want less than %.0f %%", 100*part, 100*most)
 }
 
+// A look holds the lock for eight entries at most: between them a call gets it, whatever the look
+// shows.
+func TestALookRestsAfterEightEntries(t *testing.T) {
+	g := crowded(t, 2000)
+	rests := 0
+	defer admit.OnRest(func() {
+		rests++
+		g.Name() // takes the lock
+	})()
+	i := g.Inspect()
+	entries := []int{len(i.Running), len(i.Decisions), len(i.History), 1024} // the last ones are tenants
+	for _, n := range i.Stats.Waiting {
+		entries = append(entries, min(n, 100))
+	}
+	want := 0
+	for _, n := range entries {
+		want += max(0, n-1) / 8
+	}
+	if most := want + 2*admit.MaxClasses; rests < want || rests > most {
+		t.Errorf("rests of a look at %v entries: got %d, want %d to %d", entries, rests, want, most)
+	}
+}
+
 // waitDuringLooks looks at a gate many times. It returns the median of the longest wait of a call,
 // as a part of the look, among the looks during which a call came.
 func waitDuringLooks(t *testing.T, g *admit.Gate) float64 {

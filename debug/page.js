@@ -213,14 +213,17 @@ function gate(into, g, now) {
 
 function clients(into, s) {
   open(into);
-  text(put(into, 'budget', 'p', 'note'), s.others.some((o) => o.kind === 'retries')
-    ? 'gRPC keeps its retry budget private, and refills it unseen. Retries per call are at the end of the page.'
-    : 'No meter of retries was given to this page. gRPC keeps its retry budget private.');
   table(into, 'circuits', 'Circuits', [['Method', 'name'], ['Target', 'name'], ['Breaker'], ['State', 'marks'], ['Probe in', 'number'], ['Sent', 'number'], ['Failed', 'number'], ['Refused', 'number'], ['Opened', 'number'], ['Addresses: failed of calls', 'words']],
     s.circuits.map((c) => [c.method, c.target, c.breaker, c.state, c.probe_in_seconds ? time(c.probe_in_seconds) : '', count(c.allowed), count(c.failed), count(c.refused), count(c.opened),
       c.addresses.map((a) => a.address + ': ' + a.failed + ' of ' + a.calls).join('; ')]));
   table(into, 'throttles', 'Throttles', [['Method', 'name'], ['Target', 'name'], ['Throttle'], ['Class'], ['Refused here', 'number'], ['Sent', 'number'], ['Accepted', 'number'], ['Rejected there', 'number'], ['Refused here so far', 'number']],
     s.throttles.map((t) => [t.method, t.target, t.throttle, t.class, (100 * t.probability).toFixed(0) + ' %', count(t.allowed), count(t.accepted), count(t.rejected), count(t.refused)]));
+  table(into, 'budgets', 'Retry budgets', [['Target', 'name'], ['Meter'], ['Tokens left', 'number'], ['Retries stop at', 'number']],
+    s.retry_budgets.map((b) => [b.target, b.meter, 'about ' + amount(b.tokens) + ' of ' + amount(b.most), amount(b.most / 2)]),
+    'give a retry.Meter to ClientConfig.Retries and to this page to see them.');
+  if (s.retry_budgets.length) text(put(into, 'budget', 'p', 'note'), 'gRPC keeps its tokens private. This is an estimate from the calls of a client. gRPC may have more, because it refills the budget when the addresses of a target change.');
+  table(into, 'retries', 'Retries', [['Method', 'name'], ['Target', 'name'], ['Meter'], ['Retries per call, lately', 'number'], ['Calls', 'number'], ['Retries', 'number'], ['Never seen by a server, sent again', 'number'], ['Not sent again, as the budget was used up', 'number']],
+    s.retries.map((r) => [r.method, r.target, r.meter, amount(r.recent), count(r.calls), count(r.retries), count(r.transparent), count(r.withheld)]));
   close(into);
 }
 

@@ -19,29 +19,53 @@ const (
 type retried map[[2]string]retry.MeterStats
 
 // retries returns the state of a meter of retries. since holds the counts of earlier, if any.
-func (f *findings) retries(m *retry.Meter, since retried, over time.Duration) (*debugpb.Other, retried) {
-	out := &debugpb.Other{Kind: "retries", Name: clean(m.Name())}
+func (f *findings) retries(m *retry.Meter, since retried, over time.Duration) ([]*debugpb.Retries, retried) {
+	var all []*debugpb.Retries
 	now := retried{}
 	for _, s := range m.Stats() {
 		key := [2]string{s.Target, s.Method}
 		now[key] = s
-		text := fmt.Sprintf("%.3g retries per call (%d calls, %d retries, %d transparent ones)",
-			ratio(s.Retries, s.Calls), s.Calls, s.Retries, s.Transparent)
-		if before, ok := since[key]; ok && s.Calls > before.Calls {
-			calls, again := s.Calls-before.Calls, s.Retries-before.Retries
-			text += fmt.Sprintf("; %.3g in the last %s", ratio(again, calls), inWords(over))
-			if calls >= fewCalls && ratio(again, calls) >= manyRetries {
-				f.add(debugpb.Finding_LEVEL_WARNING, "retries "+out.GetName(), fmt.Sprintf(
-					"gRPC sends %s to %s again: %.2g retries per call in the last %s. "+
-						"The target fails or refuses, and retries add to its load.",
-					clean(s.Method), clean(s.Target), ratio(again, calls), inWords(over)))
-			}
+		out := &debugpb.Retries{
+			Meter: clean(m.Name()), Target: clean(s.Target), Method: clean(s.Method), Calls: int64(s.Calls), Retries: int64(s.Retries),
+			Transparent: int64(s.Transparent), Withheld: int64(s.Withheld), Recent: ratio(s.Retries, s.Calls),
 		}
-		if len(out.GetFields()) < mostFields {
-			out.Fields = append(out.Fields, &debugpb.Field{Name: clean(s.Method) + " at " + clean(s.Target), Value: text})
+		if before, ok := since[key]; ok {
+			s.Calls, s.Retries, s.Withheld = s.Calls-before.Calls, s.Retries-before.Retries, s.Withheld-before.Withheld
+			out.Recent = ratio(s.Retries, s.Calls)
+			f.retried(out, &s, over)
+		}
+		if len(all) < mostClients {
+			all = append(all, out)
 		}
 	}
-	return out, now
+	return all, now
+}
+
+// retried remarks on the recent calls of a method.
+func (f *findings) retried(m *debugpb.Retries, recent *retry.MeterStats, over time.Duration) {
+	source := "retries " + m.GetMeter()
+	switch {
+	case recent.Withheld > 0:
+		f.add(debugpb.Finding_LEVEL_WARNING, source, fmt.Sprintf(
+			"The retry budget of %s is used up. In the last %s %s of %s failed, and gRPC did not send %s again. "+
+				"Too many calls to the target fail, so look there.",
+			m.GetTarget(), inWords(over), many(int64(recent.Withheld), "call"), m.GetMethod(), verb(int64(recent.Withheld), "it", "them")))
+	case recent.Calls >= fewCalls && m.GetRecent() >= manyRetries:
+		f.add(debugpb.Finding_LEVEL_WARNING, source, fmt.Sprintf(
+			"gRPC sends %s to %s again: %.2g retries per call in the last %s. "+
+				"The target fails or refuses, and retries add to its load.",
+			m.GetMethod(), m.GetTarget(), m.GetRecent(), inWords(over)))
+	}
+}
+
+// budgets returns the estimates of the retry budgets of a meter.
+func budgets(m *retry.Meter) (all []*debugpb.RetryBudget) {
+	for _, b := range m.Budgets() {
+		if len(all) < mostClients {
+			all = append(all, &debugpb.RetryBudget{Meter: clean(m.Name()), Target: clean(b.Target), Tokens: b.Tokens, Most: b.Max})
+		}
+	}
+	return all
 }
 
 func ratio(part, whole uint64) float64 { return float64(part) / float64(max(1, whole)) }

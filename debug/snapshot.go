@@ -35,9 +35,9 @@ func (h *Handler) take(now time.Time) *debugpb.Snapshot {
 	}
 	for _, m := range h.sources.retries {
 		before, over := basis.retriesOf(m, now)
-		var one *debugpb.Other
-		one, counts.tries[m] = f.retries(m, before, over)
-		s.Others = append(s.Others, one)
+		var of []*debugpb.Retries
+		of, counts.tries[m] = f.retries(m, before, over)
+		s.Retries, s.RetryBudgets = append(s.Retries, of...), append(s.RetryBudgets, budgets(m)...)
 	}
 	h.past.keep(counts)
 	for _, t := range h.sources.throttles {

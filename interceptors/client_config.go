@@ -23,7 +23,8 @@ type ClientConfig struct {
 	Breaker *breaker.Breaker
 	// Retry makes gRPC retry calls.
 	Retry *retry.Config
-	// Retries counts the retries of gRPC. It costs about 20 allocations for each call.
+	// Retries counts the retries of gRPC, and estimates its budget. It costs about 20
+	// allocations for each call.
 	Retries *retry.Meter
 	// SecondRetries is called with a method that go-grpc-middleware's interceptor further
 	// out retries as well; see [retry.UnaryGuard]. It is used only with Retry.
@@ -78,17 +79,11 @@ func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 	if retries != nil {
 		unary, stream = append(unary, unaryRestore), append(stream, streamRestore)
 	}
-	if c.Retries != nil {
-		unary, stream = append(unary, c.Retries.Unary()), append(stream, c.Retries.Stream())
-	}
 	dial := []grpc.DialOption{grpc.WithChainUnaryInterceptor(unary...), grpc.WithChainStreamInterceptor(stream...)}
 	if retries != nil {
 		dial = append(dial, retries)
 	}
-	if c.Retries != nil {
-		dial = append(dial, grpc.WithStatsHandler(c.Retries.Handler()))
-	}
-	return dial, nil
+	return append(dial, c.Retries.DialOptions(c.Retry)...), nil
 }
 
 func (c *ClientConfig) validate(opts []ClientOption) error {

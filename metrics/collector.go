@@ -11,14 +11,15 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/broker"
 	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/retry"
 	"github.com/weir-go/weir/interceptors/throttle"
 	"github.com/weir-go/weir/pressure"
 	"github.com/weir-go/weir/streamcredit"
 )
 
 // A Source has numbers that a [Collector] shows. It is an [*admit.Gate], a
-// [*breaker.Breaker], a [*throttle.Throttle], a [*streamcredit.Meter], a [*pressure.Monitor]
-// or a [*broker.Meter].
+// [*breaker.Breaker], a [*throttle.Throttle], a [*retry.Meter], a [*streamcredit.Meter], a
+// [*pressure.Monitor] or a [*broker.Meter].
 type Source interface {
 	// Name returns the value of the label that the metrics of the source have.
 	Name() string
@@ -77,6 +78,9 @@ func NewCollector(sources ...Source) (*Collector, error) {
 	for _, t := range by.throttles {
 		c.all = append(c.all, newThrottleSeries(t))
 	}
+	for _, m := range by.retries {
+		c.all = append(c.all, newRetrySeries(m))
+	}
 	for _, m := range by.meters {
 		c.all = append(c.all, newMeterSeries(m))
 	}
@@ -122,6 +126,7 @@ type kinds struct {
 	gates     []*admit.Gate
 	breakers  []*breaker.Breaker
 	throttles []*throttle.Throttle
+	retries   []*retry.Meter
 	meters    []*streamcredit.Meter
 	monitors  []*pressure.Monitor
 	brokers   []*broker.Meter
@@ -140,6 +145,8 @@ func byKind(sources []Source) (by kinds, err error) {
 			by.breakers = append(by.breakers, s)
 		case *throttle.Throttle:
 			by.throttles = append(by.throttles, s)
+		case *retry.Meter:
+			by.retries = append(by.retries, s)
 		case *streamcredit.Meter:
 			by.meters = append(by.meters, s)
 		case *pressure.Monitor:
@@ -148,13 +155,15 @@ func byKind(sources []Source) (by kinds, err error) {
 			by.brokers = append(by.brokers, s)
 		default:
 			errs = append(errs, fmt.Errorf(
-				"metrics: source %d of %d: got %T, want a gate, a breaker, a throttle, a meter or a monitor", i+1, len(sources), s))
+				"metrics: source %d of %d: got %T, want a gate, a breaker, a throttle, a meter of retries, streams or a broker, or a monitor",
+				i+1, len(sources), s))
 		}
 	}
 	errs = append(errs,
 		validate(subject{"gate", "one from admit.New", "a zero Gate", "admit.WithName"}, by.gates),
 		validate(subject{"breaker", "one from breaker.New", "a zero Breaker", "breaker.Config.Name"}, by.breakers),
 		validate(subject{"throttle", "one from throttle.New", "a zero Throttle", "throttle.Config.Name"}, by.throttles),
+		validate(subject{"meter of retries", "a named one from retry.NewMeter", "one without a name", "retry.NewMeter"}, by.retries),
 		validate(subject{"meter", "a named one from streamcredit.NewMeter", "one without a name", "streamcredit.NewMeter"}, by.meters),
 		validate(subject{"monitor", "one from pressure.New", "a zero Monitor", "pressure.WithName"}, by.monitors),
 		validate(subject{"broker meter", "a named one from broker.NewMeter", "one without a name", "broker.NewMeter"}, by.brokers))

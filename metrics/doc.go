@@ -1,4 +1,4 @@
-// Package metrics shows gates, streams, breakers, throttles, pressure and brokers to Prometheus.
+// Package metrics shows gates, streams, breakers, throttles, retries, pressure and brokers to Prometheus.
 //
 // Use it in a program that Prometheus scrapes. Do not use it for numbers about single calls,
 // because the hooks of package admit report each event.
@@ -11,10 +11,10 @@
 //
 // # Concepts
 //
-// A [Source] is a gate, a breaker, a throttle, a meter of streams or of a broker, or a monitor of
-// pressure. A [Collector] shows one or more of them. It reads their Stats when Prometheus scrapes, so a call
-// that does not wait costs nothing more. Only the waits are measured as they happen, by hooks of
-// the gate.
+// A [Source] is a gate, a breaker, a throttle, a meter of retries, of streams or of a broker, or a
+// monitor of pressure. A [Collector] shows one or more of them. It reads their Stats when
+// Prometheus scrapes, so a call that does not wait costs nothing more. Only the waits are measured
+// as they happen, by hooks of the gate.
 //
 // The name of a source is a label of all its metrics, named gate, breaker, throttle, meter or
 // monitor. Other labels are closed sets, or names that this program chose. A value that a caller
@@ -130,16 +130,18 @@
 //	weir_pressure_signal_failures_total  counter  signal  Failed reads.
 //	weir_pressure_panics_total           counter          Panics of hooks, all survived.
 //
-// # Breakers and throttles
+// # Breakers, throttles and retries
 //
 // The label target is the canonical form of a connection's target, as "dns:///backend:443". The label
 // method is a full method name that this program calls. State is a [breaker.State]. At most 1024
 // circuits of a breaker, and 1024 triples of a throttle, are told apart. The rest have the name "*". So a
 // breaker has at most 7176 series and a throttle 5126. A program that forwards arbitrary methods reaches
-// that number, and its callers choose the labels, so do not collect its breaker.
+// that number, and its callers choose the labels, so do not collect its breaker. A meter of retries
+// has at most 4101 series, and two for each target with an open connection.
 //
-// weir_breaker_circuits and weir_throttle_targets exist from the first scrape. The other series of a
-// circuit or a target begin with its first call, and stay.
+// weir_breaker_circuits, weir_throttle_targets and weir_retry_methods exist from the first scrape.
+// The other series of a circuit or a target begin with its first call, and stay. A budget is shown
+// while a connection to its target is open.
 //
 //	name                                 type     labels                 what it tells
 //	weir_breaker_circuits                gauge                           Number of circuits. 1025: the last ones share one.
@@ -164,4 +166,15 @@
 //	weir_throttle_allowed_calls_total    counter  target, method, class  Sent calls.
 //	weir_throttle_refused_calls_total    counter  target, method, class  Calls that were refused here: the load that the
 //	                                                                     throttle keeps away.
+//	weir_retry_methods                   gauge                           Number of pairs. 1025: the last ones share one.
+//	weir_retry_calls_total               counter  target, method         Calls that gRPC began to send.
+//	weir_retry_retries_total             counter  target, method         Attempts after the first ones. By the calls it is
+//	                                                                     the extra load of retries.
+//	weir_retry_transparent_total         counter  target, method         Attempts instead of one that no server had seen.
+//	                                                                     A high rate: connections break.
+//	weir_retry_withheld_total            counter  target, method         Calls that were not sent again, because the budget
+//	                                                                     was used up. The target fails for most calls.
+//	weir_retry_budget_tokens             gauge    target                 Estimate of the tokens that are left. Falling:
+//	                                                                     calls fail faster than successes refill it.
+//	weir_retry_budget_max_tokens         gauge    target                 The most tokens. At half of it retries stop.
 package metrics

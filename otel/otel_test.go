@@ -3,7 +3,9 @@ package otel_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"os"
 	"regexp"
 	"slices"
@@ -27,12 +29,15 @@ import (
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/broker"
+	"github.com/weir-go/weir/interceptors"
 	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/retry"
 	"github.com/weir-go/weir/interceptors/throttle"
 	"github.com/weir-go/weir/limit"
 	"github.com/weir-go/weir/metrics"
 	"github.com/weir-go/weir/otel"
 	"github.com/weir-go/weir/pressure"
+	debugpb "github.com/weir-go/weir/proto/weir/debug/v1"
 	"github.com/weir-go/weir/streamcredit"
 )
 
@@ -81,6 +86,20 @@ func incident(ctx context.Context, t *testing.T, g *admit.Gate) {
 	second.Release(admit.Success)
 }
 
+// retried is a meter of retries that has seen a call.
+func retried(t *testing.T) *retry.Meter {
+	t.Helper()
+	meter := retry.NewMeter("payments")
+	dial := must[[]grpc.DialOption](t)(interceptors.Client(interceptors.ClientConfig{Retry: &retry.Config{}, Retries: meter}))
+	conn := must[*grpc.ClientConn](t)(grpc.NewClient("passthrough:///a", append(dial, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, io.ErrClosedPipe }))...))
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.Invoke(t.Context(), "/s/m", &debugpb.GetSnapshotRequest{}, &debugpb.GetSnapshotResponse{}); err == nil {
+		t.Fatal("a call to nowhere: got no error, want one")
+	}
+	return meter
+}
+
 // all returns one source of each kind that has something to show.
 func all(t *testing.T, g *admit.Gate) []metrics.Source {
 	t.Helper()
@@ -96,7 +115,7 @@ func all(t *testing.T, g *admit.Gate) []metrics.Source {
 		_ = breaker.Unary(circuits)(t.Context(), "/s/m", nil, nil, conn, fail)
 		_ = throttle.Unary(targets)(t.Context(), "/s/m", nil, nil, conn, fail)
 	}
-	return []metrics.Source{g, circuits, targets, monitor, streamcredit.NewMeter("feed"), broker.NewMeter("orders")}
+	return []metrics.Source{g, circuits, targets, retried(t), monitor, streamcredit.NewMeter("feed"), broker.NewMeter("orders")}
 }
 
 // collected returns the values that OpenTelemetry collects, by instrument and attributes.
@@ -142,7 +161,7 @@ func collected(t *testing.T, reader metric.Reader) (values map[string]float64, u
 func translated(prom string) (name, unit string) {
 	part := "gate"
 	name = strings.TrimSuffix(strings.TrimPrefix(prom, "weir_"), "_total")
-	for _, p := range []string{"stream", "breaker", "throttle", "pressure", "broker"} {
+	for _, p := range []string{"stream", "breaker", "throttle", "retry", "pressure", "broker"} {
 		if rest, ok := strings.CutPrefix(name, p+"_"); ok {
 			part, name = p, rest
 		}

@@ -157,11 +157,10 @@ func (s *system) startPayments() (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.watch(targets, circuits); err != nil {
+	again := retry.NewMeter("payments")
+	if err := s.watch(targets, circuits, again); err != nil {
 		return nil, err
 	}
-	again := retry.NewMeter("payments")
-	s.shown = append(s.shown, again)
 	dial, err := interceptors.Client(interceptors.ClientConfig{
 		Propagation: &interceptors.PropagationConfig{DeadlineMargin: 10 * time.Millisecond},
 		Throttle:    targets, Breaker: circuits, Retry: &retry.Config{}, Retries: again,

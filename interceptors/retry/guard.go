@@ -153,13 +153,19 @@ func (a *attempt) sends(m any) {
 
 // options returns call options that report the end of the attempt.
 func (a *attempt) options(opts []grpc.CallOption) []grpc.CallOption {
-	a.kept = 256 << 10 // of grpc-go 1.85
+	a.kept = keptBytes(opts)
+	return append(slices.Clip(opts), grpc.Header(&a.header), grpc.OnFinish(a.finished))
+}
+
+// keptBytes returns how many bytes of a call gRPC keeps, to send them again.
+func keptBytes(opts []grpc.CallOption) int {
+	kept := 256 << 10 // of grpc-go 1.85
 	for _, o := range opts {
 		if o, ok := o.(grpc.MaxRetryRPCBufferSizeCallOption); ok {
-			a.kept = o.MaxRetryRPCBufferSize
+			kept = o.MaxRetryRPCBufferSize
 		}
 	}
-	return append(slices.Clip(opts), grpc.Header(&a.header), grpc.OnFinish(a.finished))
+	return kept
 }
 
 // finished is called by gRPC at the end of an attempt, after it stored the header. gRPC has

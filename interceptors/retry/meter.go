@@ -2,29 +2,31 @@ package retry
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/codes"
 
 	"github.com/weir-go/weir/interceptors/internal/places"
 )
 
-// A Meter counts the retries of gRPC, by target and method. gRPC keeps its retry budget private,
-// so retries per call are the nearest number. Give one to interceptors.ClientConfig.Retries, or
-// all three of Unary, Stream and Handler to a connection. Several connections may share one. It
-// is safe for concurrent use. Use [NewMeter]. A nil or zero Meter counts nothing.
+// A Meter counts the retries of gRPC by target and method, and estimates its retry budget. Give
+// one to interceptors.ClientConfig.Retries, or its DialOptions to a connection. Several
+// connections may share one. It is safe for concurrent use. Use [NewMeter]. A nil or zero Meter
+// counts nothing.
 //
 // gRPC reports each step of a call to a stats handler, which allocates. Leave the Meter out where
 // that matters.
 type Meter struct {
-	name  string
-	table *places.Table[*tally]
+	name    string
+	table   *places.Table[*tally]
+	budgets budgets
 }
 
-// NewMeter returns a meter. The page of package debug shows it under the name.
+// NewMeter returns a meter. The page of package debug and the metrics have its name.
 func NewMeter(name string) *Meter {
-	return &Meter{name, places.New(func(p places.Place) *tally { return &tally{Place: p} })}
+	return &Meter{name: name, table: places.New(func(p places.Place) *tally { return &tally{Place: p} })}
 }
 
 // Name returns the name of the meter. It is empty for nil and for the zero Meter.
@@ -46,6 +48,10 @@ type MeterStats struct {
 	// after the first ones. Transparent counts attempts that replaced one which no server had
 	// seen. gRPC limits those by itself, and Retries leaves them out.
 	Calls, Retries, Transparent uint64
+	// Withheld counts unary calls that failed with attempts left, although the retry policy
+	// allows a retry after their error. The budget was used up. A load balancer that drops
+	// calls, as with xDS, and grpc.WithDisableRetry look the same.
+	Withheld uint64
 }
 
 // Stats returns the counts of the methods that were called, in the order of their first use.
@@ -54,7 +60,7 @@ func (m *Meter) Stats() (all []MeterStats) {
 		return nil
 	}
 	for _, t := range m.table.All() {
-		s := MeterStats{t.Target, t.Method, t.calls.Load(), t.retries.Load(), t.transparent.Load()}
+		s := MeterStats{t.Target, t.Method, t.calls.Load(), t.retries.Load(), t.transparent.Load(), t.withheld.Load()}
 		if s.Calls > 0 {
 			all = append(all, s)
 		}
@@ -65,73 +71,68 @@ func (m *Meter) Stats() (all []MeterStats) {
 // A tally counts for one place.
 type tally struct {
 	places.Place
-	calls, retries, transparent atomic.Uint64
+	calls, retries, transparent, withheld atomic.Uint64
 }
 
-// A metered is a call under way.
-type metered struct {
-	*tally
-	begun atomic.Bool // its first attempt has begun
-}
-
-// with returns the context of a call that is counted.
-func (m *Meter) with(ctx context.Context, cc *grpc.ClientConn, method string) context.Context {
+// DialOptions returns the options of a connection that is counted. Later interceptors must not
+// retry, or one call would look like several attempts. c is the Config of gRPC's retries. If it
+// is nil, the budget is not estimated. DialOptions does not change c and does not set the retry
+// policy, as [DialOption] does.
+func (m *Meter) DialOptions(c *Config) []grpc.DialOption {
 	if m.isZero() {
-		return ctx
+		return nil
 	}
-	return context.WithValue(ctx, m, &metered{tally: m.table.At(cc, method)})
-}
-
-// Unary returns an interceptor for the calls that are counted. It should be the last one of the
-// chain, because an interceptor further in that retries makes one call look like several attempts.
-func (m *Meter) Unary() grpc.UnaryClientInterceptor {
-	return func(
-		ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
-		invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
-	) error {
-		return invoker(m.with(ctx, cc, method), method, req, reply, cc, opts...)
+	w := watcher{meter: m}
+	if c != nil {
+		policy := *c
+		policy.defaults()
+		policy.Codes, policy.Methods, policy.Services = slices.Clone(policy.Codes), slices.Clone(policy.Methods), slices.Clone(policy.Services)
+		w.policy = &policy
+	}
+	return []grpc.DialOption{
+		grpc.WithChainUnaryInterceptor(w.unary), grpc.WithChainStreamInterceptor(w.stream), grpc.WithStatsHandler(attempts{m}),
 	}
 }
 
-// Stream is [Meter.Unary] for streams.
-func (m *Meter) Stream() grpc.StreamClientInterceptor {
-	return func(
-		ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
-		streamer grpc.Streamer, opts ...grpc.CallOption,
-	) (grpc.ClientStream, error) {
-		return streamer(m.with(ctx, cc, method), desc, cc, method, opts...)
-	}
+// A watcher counts the calls of connections with the same policy.
+type watcher struct {
+	meter  *Meter
+	policy *Config // nil if not known
 }
 
-// Handler returns the stats handler that counts attempts, for grpc.WithStatsHandler.
-func (m *Meter) Handler() stats.Handler { return attempts{m} }
-
-// attempts counts the attempts of calls that an interceptor of the meter has seen.
-type attempts struct{ meter *Meter }
-
-// HandleRPC implements stats.Handler.
-func (a attempts) HandleRPC(ctx context.Context, s stats.RPCStats) {
-	begin, ok := s.(*stats.Begin)
-	if !ok {
-		return
-	}
-	call, ok := ctx.Value(a.meter).(*metered)
-	switch {
-	case !ok: // the interceptor is missing
-	case begin.IsTransparentRetryAttempt:
-		call.transparent.Add(1)
-	case call.begun.Swap(true):
-		call.retries.Add(1)
-	default:
-		call.calls.Add(1)
-	}
+func (w *watcher) unary(
+	ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
+	invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
+) error {
+	call := w.begin(cc, method, opts)
+	err := invoker(context.WithValue(ctx, w.meter, call), method, req, reply, cc, opts...)
+	call.finish(err, ctx.Err() == nil)
+	return err
 }
 
-// TagRPC implements stats.Handler.
-func (attempts) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+// stream leaves out the calls that were withheld, because gRPC does not show whether a stream
+// could be retried.
+func (w *watcher) stream(
+	ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
+	streamer grpc.Streamer, opts ...grpc.CallOption,
+) (grpc.ClientStream, error) {
+	call := w.begin(cc, method, opts)
+	finished := grpc.OnFinish(func(err error) { call.finish(err, false) })
+	return streamer(context.WithValue(ctx, w.meter, call), desc, cc, method, append(slices.Clip(opts), finished)...)
+}
 
-// TagConn implements stats.Handler.
-func (attempts) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+// begin returns the record of a call.
+func (w *watcher) begin(cc *grpc.ClientConn, method string, opts []grpc.CallOption) *metered {
+	return &metered{tally: w.meter.table.At(cc, method), watcher: w, cc: cc, method: method, kept: keptBytes(opts)}
+}
 
-// HandleConn implements stats.Handler.
-func (attempts) HandleConn(context.Context, stats.ConnStats) {}
+// covers reports whether a method has the retry policy.
+func (c *Config) covers(method string) bool {
+	service, _ := split(method)
+	return len(c.Methods)+len(c.Services) == 0 || slices.Contains(c.Methods, method) || slices.Contains(c.Services, service)
+}
+
+// allows reports whether the codes are those of the policy.
+func (c *Config) allows(retried map[codes.Code]bool) bool {
+	return len(retried) == len(c.Codes) && !slices.ContainsFunc(c.Codes, func(code codes.Code) bool { return !retried[code] })
+}

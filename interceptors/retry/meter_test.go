@@ -91,13 +91,8 @@ func TestMeterCountsRetries(t *testing.T) {
 // A nil or zero meter counts nothing and harms nothing. Client refuses a zero one.
 func TestMeterWithoutAName(t *testing.T) {
 	for _, m := range []*retry.Meter{nil, {}} {
-		called := false
-		err := m.Unary()(t.Context(), "/a/B", nil, nil, nil, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
-			called = true
-			return nil
-		})
-		if !called || err != nil || m.Name() != "" || m.Stats() != nil {
-			t.Errorf("a zero meter: got called %t, %v, %q, %v, want only the call", called, err, m.Name(), m.Stats())
+		if got := m.DialOptions(&retry.Config{}); len(got) != 0 || m.Name() != "" || m.Stats() != nil || m.Budgets() != nil {
+			t.Errorf("a zero meter: got %d options, %q, %v and %v, want nothing", len(got), m.Name(), m.Stats(), m.Budgets())
 		}
 	}
 	if _, err := interceptors.Client(interceptors.ClientConfig{Retries: &retry.Meter{}}); err == nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/broker"
 	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/retry"
 	"github.com/weir-go/weir/interceptors/throttle"
 	"github.com/weir-go/weir/metrics"
 	"github.com/weir-go/weir/pressure"
@@ -43,7 +44,7 @@ func sources(t *testing.T) map[string]metrics.Source {
 	}
 	return map[string]metrics.Source{
 		"gates": gate, "streams": streamcredit.NewMeter("default"), "breakers": circuits, "throttles": credit,
-		"pressure": monitor, "brokers": broker.NewMeter("default"),
+		"retries": retry.NewMeter("default"), "pressure": monitor, "brokers": broker.NewMeter("default"),
 	}
 }
 

@@ -17,6 +17,9 @@ type Tenant struct {
 	until    int
 	indebted bool
 	index    [rankings]int
+	// The tenants of a queue form a ring, because a walk over a map that was large once would
+	// take long.
+	before, after *Tenant
 }
 
 type tenantKey struct {
@@ -124,7 +127,29 @@ func (q *Queue) tenant(class int, key string) *Tenant {
 	t.line, t.key = &q.lines[class], key
 	t.line.named++
 	q.tenants[tenantKey{class, key}] = t
+	q.enter(t)
 	return t
+}
+
+// enter puts a tenant into the ring, where the next look comes to it last.
+func (q *Queue) enter(t *Tenant) {
+	if q.shown == nil {
+		q.shown, t.before, t.after = t, t, t
+		return
+	}
+	t.before, t.after = q.shown.before, q.shown
+	t.before.after, t.after.before = t, t
+}
+
+// leave takes a tenant out of the ring.
+func (q *Queue) leave(t *Tenant) {
+	t.before.after, t.after.before = t.after, t.before
+	if q.shown == t {
+		q.shown = t.after
+	}
+	if q.shown == t {
+		q.shown = nil
+	}
 }
 
 // forget drops a tenant if it has no calls.
@@ -133,6 +158,7 @@ func (q *Queue) forget(t *Tenant) {
 		return
 	}
 	delete(q.tenants, tenantKey{t.line.class, t.key})
+	q.leave(t)
 	t.line.named--
 	*t = Tenant{}
 	if len(q.spare) < spareTenants {

@@ -93,6 +93,7 @@ type Queue struct {
 	n        int    // waiters
 	seq      uint64 // waiters so far
 	tenants  map[tenantKey]*Tenant
+	shown    *Tenant // the tenant with which Loads goes on, nil if there is none
 	spare    []*Tenant
 	stranger Tenant // scratch space for a tenant without calls
 }

@@ -45,13 +45,18 @@ type Load struct {
 	Held, Waiting int // permits, and waiters
 }
 
-// Loads returns the tenants with calls, in random order. Calls without a tenant are left
-// out. The queue may change between two steps of the iteration. A tenant that comes or goes
-// meanwhile may be missing.
+// Loads returns the tenants with calls, once around. It begins where the last iteration ended.
+// Calls without a tenant are left out. The queue may change between two steps of the iteration.
+// A tenant that comes or goes meanwhile may be missing. Two iterations at once share the tenants.
 func (q *Queue) Loads() iter.Seq[Load] {
 	return func(yield func(Load) bool) {
-		for key, t := range q.tenants {
-			if !yield(Load{key.class, key.key, t.held, t.calls.n}) {
+		for range len(q.tenants) {
+			t := q.shown
+			if t == nil {
+				return
+			}
+			q.shown = t.after // forget moves it on if that tenant goes
+			if !yield(Load{t.line.class, t.key, t.held, t.calls.n}) {
 				return
 			}
 		}

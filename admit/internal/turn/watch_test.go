@@ -1,6 +1,7 @@
 package turn_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -51,5 +52,63 @@ func TestOldestWhileWaitersLeave(t *testing.T) {
 				t.Errorf("seen: got %v, want %v", got, c.want)
 			}
 		})
+	}
+}
+
+// The tenants of an iteration are found as quickly after a crowd of them as before it, and each
+// iteration goes on where the last one has ended, also if that tenant has left.
+func TestLoadsGoOn(t *testing.T) {
+	q := turn.New(turn.Config{Classes: [turn.MaxClasses]turn.Class{{Priority: 1}}, Places: 1})
+	room := turn.Room{Limit: 1 << 20, Now: time.Second}
+	claims := map[string]*turn.Tenant{}
+	enter := func(name string) { claims[name] = q.Hold(turn.Call{Tenant: name}, 1, room) }
+	leave := func(name string) {
+		q.Return(claims[name], 1, room)
+		delete(claims, name)
+	}
+	shown := func(most int) (names string) {
+		for l := range q.Loads() {
+			if names += l.Tenant; len(names) == most {
+				break
+			}
+		}
+		return names
+	}
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		enter(name)
+	}
+	if got := shown(2) + " " + shown(2) + " " + shown(9); got != "ab cd eabcd" {
+		t.Errorf("tenants: got %q, want ab cd eabcd", got)
+	}
+	leave("e")
+	leave("a")
+	enter("f")
+	if got := shown(9); got != "bcdf" {
+		t.Errorf("tenants after two left and one came: got %q, want bcdf", got)
+	}
+	least := func() time.Duration {
+		least := time.Hour
+		for range 50 {
+			at := time.Now()
+			shown(9)
+			least = min(least, time.Since(at))
+		}
+		return least
+	}
+	before := least()
+	for i := range 100_000 {
+		enter(fmt.Sprint("crowd", i))
+	}
+	for i := range 100_000 {
+		leave(fmt.Sprint("crowd", i))
+	}
+	if after := least(); after > 20*before+time.Microsecond {
+		t.Errorf("an iteration over four tenants: got %v after a crowd and %v before, want about as long", after, before)
+	}
+	for name := range claims {
+		leave(name)
+	}
+	if got := shown(9); got != "" {
+		t.Errorf("tenants at rest: got %q, want none", got)
 	}
 }

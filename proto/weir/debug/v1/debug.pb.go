@@ -187,7 +187,11 @@ type Snapshot struct {
 	// The monitors of pressure.
 	Monitors []*Monitor `protobuf:"bytes,7,rep,name=monitors,proto3" json:"monitors,omitempty"`
 	// Sources of other kinds, such as brokers.
-	Others        []*Other `protobuf:"bytes,8,rep,name=others,proto3" json:"others,omitempty"`
+	Others []*Other `protobuf:"bytes,8,rep,name=others,proto3" json:"others,omitempty"`
+	// The retries of clients.
+	Retries []*Retries `protobuf:"bytes,9,rep,name=retries,proto3" json:"retries,omitempty"`
+	// The retry budgets of clients.
+	RetryBudgets  []*RetryBudget `protobuf:"bytes,10,rep,name=retry_budgets,json=retryBudgets,proto3" json:"retry_budgets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -274,6 +278,20 @@ func (x *Snapshot) GetMonitors() []*Monitor {
 func (x *Snapshot) GetOthers() []*Other {
 	if x != nil {
 		return x.Others
+	}
+	return nil
+}
+
+func (x *Snapshot) GetRetries() []*Retries {
+	if x != nil {
+		return x.Retries
+	}
+	return nil
+}
+
+func (x *Snapshot) GetRetryBudgets() []*RetryBudget {
+	if x != nil {
+		return x.RetryBudgets
 	}
 	return nil
 }
@@ -1461,6 +1479,189 @@ func (x *Address) GetFailed() int64 {
 	return 0
 }
 
+// A Retries counts the retries of one method of one target.
+type Retries struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the meter.
+	Meter string `protobuf:"bytes,1,opt,name=meter,proto3" json:"meter,omitempty"`
+	// The target of the connection.
+	Target string `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	// The full method name.
+	Method string `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
+	// Calls that gRPC began to send so far.
+	Calls int64 `protobuf:"varint,4,opt,name=calls,proto3" json:"calls,omitempty"`
+	// Attempts after the first ones so far, without transparent ones.
+	Retries int64 `protobuf:"varint,5,opt,name=retries,proto3" json:"retries,omitempty"`
+	// Attempts so far that replaced one which no server had seen.
+	Transparent int64 `protobuf:"varint,6,opt,name=transparent,proto3" json:"transparent,omitempty"`
+	// Calls so far that failed with attempts left, because the retry budget was used up.
+	Withheld int64 `protobuf:"varint,7,opt,name=withheld,proto3" json:"withheld,omitempty"`
+	// Retries per call in the last five to fifteen seconds, or since the first call.
+	Recent        float64 `protobuf:"fixed64,8,opt,name=recent,proto3" json:"recent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Retries) Reset() {
+	*x = Retries{}
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Retries) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Retries) ProtoMessage() {}
+
+func (x *Retries) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Retries.ProtoReflect.Descriptor instead.
+func (*Retries) Descriptor() ([]byte, []int) {
+	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Retries) GetMeter() string {
+	if x != nil {
+		return x.Meter
+	}
+	return ""
+}
+
+func (x *Retries) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Retries) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Retries) GetCalls() int64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *Retries) GetRetries() int64 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
+func (x *Retries) GetTransparent() int64 {
+	if x != nil {
+		return x.Transparent
+	}
+	return 0
+}
+
+func (x *Retries) GetWithheld() int64 {
+	if x != nil {
+		return x.Withheld
+	}
+	return 0
+}
+
+func (x *Retries) GetRecent() float64 {
+	if x != nil {
+		return x.Recent
+	}
+	return 0
+}
+
+// A RetryBudget is an estimate of the retry budget of one target. gRPC keeps its own count
+// private. It may have more tokens than this, and not fewer.
+type RetryBudget struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the meter.
+	Meter string `protobuf:"bytes,1,opt,name=meter,proto3" json:"meter,omitempty"`
+	// The target of the connection.
+	Target string `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	// The tokens that are left.
+	Tokens float64 `protobuf:"fixed64,3,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	// The most tokens. gRPC retries while more than half of them are left.
+	Most          float64 `protobuf:"fixed64,4,opt,name=most,proto3" json:"most,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryBudget) Reset() {
+	*x = RetryBudget{}
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryBudget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryBudget) ProtoMessage() {}
+
+func (x *RetryBudget) ProtoReflect() protoreflect.Message {
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryBudget.ProtoReflect.Descriptor instead.
+func (*RetryBudget) Descriptor() ([]byte, []int) {
+	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RetryBudget) GetMeter() string {
+	if x != nil {
+		return x.Meter
+	}
+	return ""
+}
+
+func (x *RetryBudget) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *RetryBudget) GetTokens() float64 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
+}
+
+func (x *RetryBudget) GetMost() float64 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
 // A Throttle is the state of a throttle for one method and class of one target.
 type Throttle struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1488,7 +1689,7 @@ type Throttle struct {
 
 func (x *Throttle) Reset() {
 	*x = Throttle{}
-	mi := &file_weir_debug_v1_debug_proto_msgTypes[15]
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1500,7 +1701,7 @@ func (x *Throttle) String() string {
 func (*Throttle) ProtoMessage() {}
 
 func (x *Throttle) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_debug_v1_debug_proto_msgTypes[15]
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1513,7 +1714,7 @@ func (x *Throttle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Throttle.ProtoReflect.Descriptor instead.
 func (*Throttle) Descriptor() ([]byte, []int) {
-	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{15}
+	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Throttle) GetThrottle() string {
@@ -1616,7 +1817,7 @@ type Meter struct {
 
 func (x *Meter) Reset() {
 	*x = Meter{}
-	mi := &file_weir_debug_v1_debug_proto_msgTypes[16]
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1829,7 @@ func (x *Meter) String() string {
 func (*Meter) ProtoMessage() {}
 
 func (x *Meter) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_debug_v1_debug_proto_msgTypes[16]
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +1842,7 @@ func (x *Meter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Meter.ProtoReflect.Descriptor instead.
 func (*Meter) Descriptor() ([]byte, []int) {
-	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{16}
+	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Meter) GetName() string {
@@ -1769,7 +1970,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_weir_debug_v1_debug_proto_msgTypes[17]
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1781,7 +1982,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_debug_v1_debug_proto_msgTypes[17]
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1794,7 +1995,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{17}
+	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Stream) GetMethod() string {
@@ -1875,7 +2076,7 @@ type Sending struct {
 
 func (x *Sending) Reset() {
 	*x = Sending{}
-	mi := &file_weir_debug_v1_debug_proto_msgTypes[18]
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1887,7 +2088,7 @@ func (x *Sending) String() string {
 func (*Sending) ProtoMessage() {}
 
 func (x *Sending) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_debug_v1_debug_proto_msgTypes[18]
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1900,7 +2101,7 @@ func (x *Sending) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sending.ProtoReflect.Descriptor instead.
 func (*Sending) Descriptor() ([]byte, []int) {
-	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{18}
+	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Sending) GetSent() int64 {
@@ -1943,7 +2144,7 @@ type Receiving struct {
 
 func (x *Receiving) Reset() {
 	*x = Receiving{}
-	mi := &file_weir_debug_v1_debug_proto_msgTypes[19]
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1955,7 +2156,7 @@ func (x *Receiving) String() string {
 func (*Receiving) ProtoMessage() {}
 
 func (x *Receiving) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_debug_v1_debug_proto_msgTypes[19]
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1968,7 +2169,7 @@ func (x *Receiving) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receiving.ProtoReflect.Descriptor instead.
 func (*Receiving) Descriptor() ([]byte, []int) {
-	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{19}
+	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Receiving) GetReceived() int64 {
@@ -2033,7 +2234,7 @@ type Monitor struct {
 
 func (x *Monitor) Reset() {
 	*x = Monitor{}
-	mi := &file_weir_debug_v1_debug_proto_msgTypes[20]
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2045,7 +2246,7 @@ func (x *Monitor) String() string {
 func (*Monitor) ProtoMessage() {}
 
 func (x *Monitor) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_debug_v1_debug_proto_msgTypes[20]
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2058,7 +2259,7 @@ func (x *Monitor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Monitor.ProtoReflect.Descriptor instead.
 func (*Monitor) Descriptor() ([]byte, []int) {
-	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{20}
+	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Monitor) GetName() string {
@@ -2141,7 +2342,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_weir_debug_v1_debug_proto_msgTypes[21]
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2153,7 +2354,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_debug_v1_debug_proto_msgTypes[21]
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2166,7 +2367,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{21}
+	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Signal) GetName() string {
@@ -2212,7 +2413,7 @@ type Other struct {
 
 func (x *Other) Reset() {
 	*x = Other{}
-	mi := &file_weir_debug_v1_debug_proto_msgTypes[22]
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2425,7 @@ func (x *Other) String() string {
 func (*Other) ProtoMessage() {}
 
 func (x *Other) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_debug_v1_debug_proto_msgTypes[22]
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2438,7 @@ func (x *Other) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Other.ProtoReflect.Descriptor instead.
 func (*Other) Descriptor() ([]byte, []int) {
-	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{22}
+	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Other) GetKind() string {
@@ -2274,7 +2475,7 @@ type Field struct {
 
 func (x *Field) Reset() {
 	*x = Field{}
-	mi := &file_weir_debug_v1_debug_proto_msgTypes[23]
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2487,7 @@ func (x *Field) String() string {
 func (*Field) ProtoMessage() {}
 
 func (x *Field) ProtoReflect() protoreflect.Message {
-	mi := &file_weir_debug_v1_debug_proto_msgTypes[23]
+	mi := &file_weir_debug_v1_debug_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +2500,7 @@ func (x *Field) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Field.ProtoReflect.Descriptor instead.
 func (*Field) Descriptor() ([]byte, []int) {
-	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{23}
+	return file_weir_debug_v1_debug_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Field) GetName() string {
@@ -2323,7 +2524,7 @@ const file_weir_debug_v1_debug_proto_rawDesc = "" +
 	"\x19weir/debug/v1/debug.proto\x12\rweir.debug.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x14\n" +
 	"\x12GetSnapshotRequest\"J\n" +
 	"\x13GetSnapshotResponse\x123\n" +
-	"\bsnapshot\x18\x01 \x01(\v2\x17.weir.debug.v1.SnapshotR\bsnapshot\"\x90\x03\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x17.weir.debug.v1.SnapshotR\bsnapshot\"\x83\x04\n" +
 	"\bSnapshot\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x122\n" +
 	"\bfindings\x18\x02 \x03(\v2\x16.weir.debug.v1.FindingR\bfindings\x12)\n" +
@@ -2332,7 +2533,10 @@ const file_weir_debug_v1_debug_proto_rawDesc = "" +
 	"\tthrottles\x18\x05 \x03(\v2\x17.weir.debug.v1.ThrottleR\tthrottles\x12,\n" +
 	"\x06meters\x18\x06 \x03(\v2\x14.weir.debug.v1.MeterR\x06meters\x122\n" +
 	"\bmonitors\x18\a \x03(\v2\x16.weir.debug.v1.MonitorR\bmonitors\x12,\n" +
-	"\x06others\x18\b \x03(\v2\x14.weir.debug.v1.OtherR\x06others\"\xc0\x01\n" +
+	"\x06others\x18\b \x03(\v2\x14.weir.debug.v1.OtherR\x06others\x120\n" +
+	"\aretries\x18\t \x03(\v2\x16.weir.debug.v1.RetriesR\aretries\x12?\n" +
+	"\rretry_budgets\x18\n" +
+	" \x03(\v2\x1a.weir.debug.v1.RetryBudgetR\fretryBudgets\"\xc0\x01\n" +
 	"\aFinding\x122\n" +
 	"\x05level\x18\x01 \x01(\x0e2\x1c.weir.debug.v1.Finding.LevelR\x05level\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
@@ -2440,7 +2644,21 @@ const file_weir_debug_v1_debug_proto_rawDesc = "" +
 	"\aAddress\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05calls\x18\x02 \x01(\x03R\x05calls\x12\x16\n" +
-	"\x06failed\x18\x03 \x01(\x03R\x06failed\"\xfa\x01\n" +
+	"\x06failed\x18\x03 \x01(\x03R\x06failed\"\xd5\x01\n" +
+	"\aRetries\x12\x14\n" +
+	"\x05meter\x18\x01 \x01(\tR\x05meter\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\x12\x16\n" +
+	"\x06method\x18\x03 \x01(\tR\x06method\x12\x14\n" +
+	"\x05calls\x18\x04 \x01(\x03R\x05calls\x12\x18\n" +
+	"\aretries\x18\x05 \x01(\x03R\aretries\x12 \n" +
+	"\vtransparent\x18\x06 \x01(\x03R\vtransparent\x12\x1a\n" +
+	"\bwithheld\x18\a \x01(\x03R\bwithheld\x12\x16\n" +
+	"\x06recent\x18\b \x01(\x01R\x06recent\"g\n" +
+	"\vRetryBudget\x12\x14\n" +
+	"\x05meter\x18\x01 \x01(\tR\x05meter\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\x12\x16\n" +
+	"\x06tokens\x18\x03 \x01(\x01R\x06tokens\x12\x12\n" +
+	"\x04most\x18\x04 \x01(\x01R\x04most\"\xfa\x01\n" +
 	"\bThrottle\x12\x1a\n" +
 	"\bthrottle\x18\x01 \x01(\tR\bthrottle\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x16\n" +
@@ -2528,7 +2746,7 @@ func file_weir_debug_v1_debug_proto_rawDescGZIP() []byte {
 }
 
 var file_weir_debug_v1_debug_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_weir_debug_v1_debug_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_weir_debug_v1_debug_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_weir_debug_v1_debug_proto_goTypes = []any{
 	(Finding_Level)(0),            // 0: weir.debug.v1.Finding.Level
 	(*GetSnapshotRequest)(nil),    // 1: weir.debug.v1.GetSnapshotRequest
@@ -2546,54 +2764,58 @@ var file_weir_debug_v1_debug_proto_goTypes = []any{
 	(*ClassMoment)(nil),           // 13: weir.debug.v1.ClassMoment
 	(*Circuit)(nil),               // 14: weir.debug.v1.Circuit
 	(*Address)(nil),               // 15: weir.debug.v1.Address
-	(*Throttle)(nil),              // 16: weir.debug.v1.Throttle
-	(*Meter)(nil),                 // 17: weir.debug.v1.Meter
-	(*Stream)(nil),                // 18: weir.debug.v1.Stream
-	(*Sending)(nil),               // 19: weir.debug.v1.Sending
-	(*Receiving)(nil),             // 20: weir.debug.v1.Receiving
-	(*Monitor)(nil),               // 21: weir.debug.v1.Monitor
-	(*Signal)(nil),                // 22: weir.debug.v1.Signal
-	(*Other)(nil),                 // 23: weir.debug.v1.Other
-	(*Field)(nil),                 // 24: weir.debug.v1.Field
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*Retries)(nil),               // 16: weir.debug.v1.Retries
+	(*RetryBudget)(nil),           // 17: weir.debug.v1.RetryBudget
+	(*Throttle)(nil),              // 18: weir.debug.v1.Throttle
+	(*Meter)(nil),                 // 19: weir.debug.v1.Meter
+	(*Stream)(nil),                // 20: weir.debug.v1.Stream
+	(*Sending)(nil),               // 21: weir.debug.v1.Sending
+	(*Receiving)(nil),             // 22: weir.debug.v1.Receiving
+	(*Monitor)(nil),               // 23: weir.debug.v1.Monitor
+	(*Signal)(nil),                // 24: weir.debug.v1.Signal
+	(*Other)(nil),                 // 25: weir.debug.v1.Other
+	(*Field)(nil),                 // 26: weir.debug.v1.Field
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
 }
 var file_weir_debug_v1_debug_proto_depIdxs = []int32{
 	3,  // 0: weir.debug.v1.GetSnapshotResponse.snapshot:type_name -> weir.debug.v1.Snapshot
-	25, // 1: weir.debug.v1.Snapshot.at:type_name -> google.protobuf.Timestamp
+	27, // 1: weir.debug.v1.Snapshot.at:type_name -> google.protobuf.Timestamp
 	4,  // 2: weir.debug.v1.Snapshot.findings:type_name -> weir.debug.v1.Finding
 	5,  // 3: weir.debug.v1.Snapshot.gates:type_name -> weir.debug.v1.Gate
 	14, // 4: weir.debug.v1.Snapshot.circuits:type_name -> weir.debug.v1.Circuit
-	16, // 5: weir.debug.v1.Snapshot.throttles:type_name -> weir.debug.v1.Throttle
-	17, // 6: weir.debug.v1.Snapshot.meters:type_name -> weir.debug.v1.Meter
-	21, // 7: weir.debug.v1.Snapshot.monitors:type_name -> weir.debug.v1.Monitor
-	23, // 8: weir.debug.v1.Snapshot.others:type_name -> weir.debug.v1.Other
-	0,  // 9: weir.debug.v1.Finding.level:type_name -> weir.debug.v1.Finding.Level
-	6,  // 10: weir.debug.v1.Gate.classes:type_name -> weir.debug.v1.Class
-	8,  // 11: weir.debug.v1.Gate.busiest_tenants:type_name -> weir.debug.v1.Tenant
-	9,  // 12: weir.debug.v1.Gate.running:type_name -> weir.debug.v1.Call
-	9,  // 13: weir.debug.v1.Gate.waiting:type_name -> weir.debug.v1.Call
-	10, // 14: weir.debug.v1.Gate.decisions:type_name -> weir.debug.v1.Decision
-	11, // 15: weir.debug.v1.Gate.refusals:type_name -> weir.debug.v1.Refusal
-	12, // 16: weir.debug.v1.Gate.history:type_name -> weir.debug.v1.Moment
-	7,  // 17: weir.debug.v1.Class.refused:type_name -> weir.debug.v1.ReasonCount
-	25, // 18: weir.debug.v1.Decision.at:type_name -> google.protobuf.Timestamp
-	25, // 19: weir.debug.v1.Refusal.at:type_name -> google.protobuf.Timestamp
-	25, // 20: weir.debug.v1.Moment.at:type_name -> google.protobuf.Timestamp
-	13, // 21: weir.debug.v1.Moment.classes:type_name -> weir.debug.v1.ClassMoment
-	15, // 22: weir.debug.v1.Circuit.addresses:type_name -> weir.debug.v1.Address
-	7,  // 23: weir.debug.v1.Meter.violations:type_name -> weir.debug.v1.ReasonCount
-	18, // 24: weir.debug.v1.Meter.streams:type_name -> weir.debug.v1.Stream
-	19, // 25: weir.debug.v1.Stream.sending:type_name -> weir.debug.v1.Sending
-	20, // 26: weir.debug.v1.Stream.receiving:type_name -> weir.debug.v1.Receiving
-	22, // 27: weir.debug.v1.Monitor.signals:type_name -> weir.debug.v1.Signal
-	24, // 28: weir.debug.v1.Other.fields:type_name -> weir.debug.v1.Field
-	1,  // 29: weir.debug.v1.DebugService.GetSnapshot:input_type -> weir.debug.v1.GetSnapshotRequest
-	2,  // 30: weir.debug.v1.DebugService.GetSnapshot:output_type -> weir.debug.v1.GetSnapshotResponse
-	30, // [30:31] is the sub-list for method output_type
-	29, // [29:30] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	18, // 5: weir.debug.v1.Snapshot.throttles:type_name -> weir.debug.v1.Throttle
+	19, // 6: weir.debug.v1.Snapshot.meters:type_name -> weir.debug.v1.Meter
+	23, // 7: weir.debug.v1.Snapshot.monitors:type_name -> weir.debug.v1.Monitor
+	25, // 8: weir.debug.v1.Snapshot.others:type_name -> weir.debug.v1.Other
+	16, // 9: weir.debug.v1.Snapshot.retries:type_name -> weir.debug.v1.Retries
+	17, // 10: weir.debug.v1.Snapshot.retry_budgets:type_name -> weir.debug.v1.RetryBudget
+	0,  // 11: weir.debug.v1.Finding.level:type_name -> weir.debug.v1.Finding.Level
+	6,  // 12: weir.debug.v1.Gate.classes:type_name -> weir.debug.v1.Class
+	8,  // 13: weir.debug.v1.Gate.busiest_tenants:type_name -> weir.debug.v1.Tenant
+	9,  // 14: weir.debug.v1.Gate.running:type_name -> weir.debug.v1.Call
+	9,  // 15: weir.debug.v1.Gate.waiting:type_name -> weir.debug.v1.Call
+	10, // 16: weir.debug.v1.Gate.decisions:type_name -> weir.debug.v1.Decision
+	11, // 17: weir.debug.v1.Gate.refusals:type_name -> weir.debug.v1.Refusal
+	12, // 18: weir.debug.v1.Gate.history:type_name -> weir.debug.v1.Moment
+	7,  // 19: weir.debug.v1.Class.refused:type_name -> weir.debug.v1.ReasonCount
+	27, // 20: weir.debug.v1.Decision.at:type_name -> google.protobuf.Timestamp
+	27, // 21: weir.debug.v1.Refusal.at:type_name -> google.protobuf.Timestamp
+	27, // 22: weir.debug.v1.Moment.at:type_name -> google.protobuf.Timestamp
+	13, // 23: weir.debug.v1.Moment.classes:type_name -> weir.debug.v1.ClassMoment
+	15, // 24: weir.debug.v1.Circuit.addresses:type_name -> weir.debug.v1.Address
+	7,  // 25: weir.debug.v1.Meter.violations:type_name -> weir.debug.v1.ReasonCount
+	20, // 26: weir.debug.v1.Meter.streams:type_name -> weir.debug.v1.Stream
+	21, // 27: weir.debug.v1.Stream.sending:type_name -> weir.debug.v1.Sending
+	22, // 28: weir.debug.v1.Stream.receiving:type_name -> weir.debug.v1.Receiving
+	24, // 29: weir.debug.v1.Monitor.signals:type_name -> weir.debug.v1.Signal
+	26, // 30: weir.debug.v1.Other.fields:type_name -> weir.debug.v1.Field
+	1,  // 31: weir.debug.v1.DebugService.GetSnapshot:input_type -> weir.debug.v1.GetSnapshotRequest
+	2,  // 32: weir.debug.v1.DebugService.GetSnapshot:output_type -> weir.debug.v1.GetSnapshotResponse
+	32, // [32:33] is the sub-list for method output_type
+	31, // [31:32] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_weir_debug_v1_debug_proto_init() }
@@ -2608,7 +2830,7 @@ func file_weir_debug_v1_debug_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_weir_debug_v1_debug_proto_rawDesc), len(file_weir_debug_v1_debug_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
