@@ -198,8 +198,8 @@ func (q *Queue) count(served *line, permits, limit int) {
 }
 
 // TooLate reports whether the head of the queue is too late to be served, if its call
-// takes at least the time least. One in several such calls is served anyway, to test the
-// guess.
+// takes at least the time least. One in several such calls stays and is served anyway, to test
+// the guess.
 //
 // While the queue stands, while calls of its class that waited end late, and while none has
 // succeeded of late (least is 0), a call is also too late if it has waited for longer than
@@ -211,7 +211,8 @@ func (q *Queue) TooLate(w *Waiter, least time.Duration, late bool, r Room) bool 
 	case w.Deadline == 0, w.Trial:
 		return false
 	case left <= least:
-		return !l.tries()
+		w.Trial = l.tries()
+		return !w.Trial
 	default:
 		return (l.state.stands || late || least == 0) && r.Now-w.Since > left
 	}

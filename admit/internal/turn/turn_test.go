@@ -462,6 +462,27 @@ func TestGuessesAreTested(t *testing.T) {
 	}
 }
 
+// The test of a guess counts until the call is served, however often the head is looked at.
+func TestATestOfAGuessStays(t *testing.T) {
+	d := &desk{q: turn.New(classes(nil)), limit: 1}
+	tried := 0
+	for range 80 {
+		w := &turn.Waiter{Class: normal, Deadline: d.now + 100*ms}
+		if d.q.TooLate(w, 200*ms, false, d.room()) {
+			continue
+		}
+		tried++
+		for range 20 { // it waits at the head for permits
+			if d.now += ms; d.q.TooLate(w, 200*ms, false, d.room()) {
+				t.Fatal("a call that tests a guess: got it refused, want it to stay the head")
+			}
+		}
+	}
+	if tried != 10 {
+		t.Errorf("tried: got %d of 80, want 10", tried)
+	}
+}
+
 // While no call of a class has succeeded, nobody knows what its calls take, and while those
 // that waited end late, they take too long. A call that has waited for longer than it has
 // left is too late then, although the queue does not stand.
