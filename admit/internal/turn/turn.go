@@ -103,14 +103,14 @@ func New(cfg Config) *Queue {
 	for i := range q.lines {
 		q.lines[i].init(i)
 	}
-	q.Configure(cfg)
+	q.Configure(cfg, 0)
 	return q
 }
 
 // Configure replaces the configuration. Call [Queue.Excess] afterwards to refuse the
 // waiters that have no place any more.
-func (q *Queue) Configure(cfg Config) {
-	counted := q.counted
+func (q *Queue) Configure(cfg Config, now time.Duration) {
+	before, counted := q.cfg, q.counted
 	q.cfg, q.order, q.counted = cfg, nil, false
 	for c, class := range cfg.Classes {
 		if class.Priority > 0 {
@@ -121,6 +121,9 @@ func (q *Queue) Configure(cfg Config) {
 	for c := range q.lines {
 		if q.counted && !counted {
 			q.lines[c].demand = demand{} // it did not see all calls
+		}
+		if cfg.Classes[c].Share > 0 && before.Classes[c].Share == 0 {
+			q.lines[c].came = now // its share is kept as in a new queue
 		}
 	}
 	slices.SortStableFunc(q.order, func(a, b int) int { return cfg.Classes[b].Priority - cfg.Classes[a].Priority })
