@@ -132,11 +132,15 @@ func (m *machine) reclass(arg int) error {
 		{admit.Default: {Share: 0.3}, admit.Critical: {Share: 0.3}, admit.Background: {Share: 0.3}},
 	}
 	counted := m.sharing()
+	before := m.classes
 	if m.classes = shares[arg%len(shares)]; m.sharing() && !counted {
 		m.demand = [4]modelDemand{}
 	}
 	var opts []admit.Option
 	for c, cfg := range m.classes {
+		if cfg.Share > 0 && before[c].Share == 0 {
+			m.came[c] = m.now
+		}
 		opts = append(opts, admit.WithClassConfig(admit.Class(c), cfg))
 	}
 	m.updated()

@@ -108,6 +108,7 @@ type modelLong struct {
 	at     time.Duration
 	wanted []sample
 	briefs []sample // tenants that returned a permit soon
+	usage  modelUsage
 }
 
 type sample struct {
@@ -169,6 +170,7 @@ func (m *model) pass(until time.Duration) {
 	d := until - m.now
 	for class := range admit.Class(4) {
 		m.usage[class].area += d * time.Duration(m.has(class))
+		m.long[class].usage.area += d * time.Duration(m.longHeld(class))
 		m.demand[class].spans = append(m.demand[class].spans, modelSpan{m.now, until, m.has(class) + m.wanted(class)})
 	}
 	for _, c := range m.running {
@@ -291,11 +293,29 @@ func (m *model) classify(c *modelCall) {
 // longHeld is how many permits tenants of a class with long calls hold.
 func (m *model) longHeld(class admit.Class) (n int) {
 	for _, c := range m.running {
-		if c.class == class && c.counted && c.tenant != "" && m.tenantOf(c).kind == "long" {
+		if c.class == class && c.counted && m.isLong(c) {
 			n += c.held
 		}
 	}
 	return n
+}
+
+func (m *model) isLong(c *modelCall) bool { return c.tenant != "" && m.tenantOf(c).kind == "long" }
+
+// boundOf is how many permits count against the bound of a call's tenant, how many more are wanted,
+// and how long one is held.
+func (m *model) boundOf(c *modelCall) (held, wants int, mean time.Duration) {
+	if !m.isLong(c) {
+		held, wants = m.takes(c.class, c.tenant)
+		return held, wants, m.tenantOf(c).usage.mean(held)
+	}
+	held = m.longHeld(c.class)
+	for _, w := range m.waiting {
+		if w.class == c.class && m.isLong(w) {
+			wants += w.cost
+		}
+	}
+	return held, wants, m.long[c.class].usage.mean(held)
 }
 
 // tenantMost is how many permits tenants as that of a call may hold.
@@ -384,6 +404,9 @@ func (m *model) stop(c *modelCall) {
 		if c.tenant != "" {
 			held, _ := m.takes(c.class, c.tenant)
 			m.tenantOf(c).usage.end(c.held, held)
+			if m.isLong(c) {
+				m.long[c.class].usage.end(c.held, m.longHeld(c.class))
+			}
 		}
 	}
 	m.inFlight -= c.held
@@ -465,11 +488,11 @@ func (m *model) classMay(class admit.Class, cost int) bool {
 
 // tenantMay reports whether the tenant of a call may have so many permits.
 func (m *model) tenantMay(c *modelCall, cost int) bool {
-	held, _ := m.takes(c.class, c.tenant)
-	if c.tenant != "" && m.tenantOf(c).kind == "long" {
-		held = m.longHeld(c.class)
+	held, most := 0, m.limit
+	if c.tenant != "" {
+		held, _, _ = m.boundOf(c)
+		most = m.tenantMost(c)
 	}
-	most := m.tenantMost(c)
 	return held == 0 || most == m.limit || held+cost <= most
 }
 
@@ -483,9 +506,7 @@ func (m *model) take(i int) *modelCall {
 	m.see()
 	defer m.forget()
 	c := m.waiting[i]
-	if wasted := m.wasted(c); wasted > 0 {
-		m.bill(c, max(0, m.owes(c)-m.granted[c.class])+wasted)
-	}
+	m.bill(c, m.wasted(c))
 	m.waiting = append(m.waiting[:i:i], m.waiting[i+1:]...)
 	m.unblock(c)
 	return c
@@ -515,7 +536,10 @@ func (m *model) needy(class admit.Class) int {
 	if c := m.blocked[class]; c != nil && has(c) <= has(m.waiting[least]) && m.tenantMay(c, m.charge(c)) {
 		return slices.Index(m.waiting, c)
 	}
-	return m.neediest(class, func(c *modelCall) bool { return m.tenantMay(c, m.charge(c)) })
+	first := m.neediest(class, m.isLong) // the long tenants behind it wait
+	return m.neediest(class, func(c *modelCall) bool {
+		return m.tenantMay(c, m.charge(c)) && (!m.isLong(c) || c == m.waiting[first])
+	})
 }
 
 // neediest is the oldest call of the tenant that has the least, of those that may be taken, or -1.
@@ -803,9 +827,6 @@ func (m *model) acquire(c *modelCall) {
 	if m.queue.Policy == admit.Block && m.queue.MaxWait == 0 {
 		c.late = 0
 	}
-	if c.tenant != "" && !m.tenants(c.class)[c.tenant] { // nothing is known of it
-		delete(m.until, [2]string{c.class.String(), c.tenant})
-	}
 	switch {
 	case c.expired: // already over, whatever the gate does
 		m.leave(c, context.DeadlineExceeded)
@@ -876,8 +897,12 @@ func (m *model) enqueue(c *modelCall) {
 	}
 	m.see()
 	m.asked[c.class]++
-	if m.queue.Policy != admit.Block && m.tooLongForItsOwn(c) {
-		m.refuse(c, admit.OverShare)
+	if m.queue.Policy != admit.Block && m.tooLongForItsBound(c) {
+		why := admit.OverShare
+		if !m.holdsMost(c) {
+			why = m.blame(c, m.weight(c.class, c.tenant)+c.cost, admit.QueueFull)
+		}
+		m.refuse(c, why)
 		return
 	}
 	if why, ok := m.place(c); !ok {
@@ -890,23 +915,32 @@ func (m *model) enqueue(c *modelCall) {
 	m.dispatch()
 }
 
-// tooLongForItsOwn reports whether a call would wait for too long for permits of its tenant.
-func (m *model) tooLongForItsOwn(c *modelCall) bool {
-	held, wants := m.takes(c.class, c.tenant)
-	if c.tenant == "" || held == 0 {
+// tooLongForItsBound reports whether a call would wait for too long for the bound of its tenant.
+func (m *model) tooLongForItsBound(c *modelCall) bool {
+	if c.tenant == "" || m.tenantMay(c, m.charge(c)) {
 		return false
-	}
-	t, cost := m.tenantOf(c), m.charge(c)
-	all := held
-	if t.kind == "long" {
-		all = m.longHeld(c.class)
 	}
 	patience := modelMaxWait
 	if c.deadline > 0 {
 		patience = min(patience, c.deadline-m.now)
 	}
-	most := m.tenantMost(c)
-	return most < m.limit && all+cost > most && t.usage.mean(held)/time.Duration(held)*time.Duration(wants+c.cost) > patience
+	all, allWant, mean := m.boundOf(c)
+	held, before := m.takes(c.class, c.tenant)
+	long, own := map[string]bool{}, 0
+	for _, w := range m.waiting {
+		if w.class == c.class && m.isLong(w) {
+			long[w.tenant] = true
+		}
+		if w.class == c.class && w.tenant == c.tenant {
+			own++
+		}
+	}
+	if first := m.neediest(c.class, m.isLong); m.isLong(c) && first >= 0 {
+		if least, _ := m.takes(c.class, m.waiting[first].tenant); least <= held+own {
+			before = min(allWant, (before+c.cost)*len(long))
+		}
+	}
+	return mean/time.Duration(all)*time.Duration(before+c.cost) > patience
 }
 
 func (m *model) dispatch() {
@@ -929,12 +963,16 @@ func (m *model) dispatch() {
 	}
 }
 
-// bill puts the tenant of a call into debt.
+// bill adds to the debt of the tenant of a call.
 func (m *model) bill(c *modelCall, permits int) {
+	if permits == 0 {
+		return
+	}
 	if m.until == nil {
 		m.until = map[[2]string]int{}
 	}
-	m.until[[2]string{c.class.String(), c.tenant}] = m.granted[c.class] + permits
+	debt := max(0, m.owes(c)-m.granted[c.class]) + permits
+	m.until[[2]string{c.class.String(), c.tenant}] = m.granted[c.class] + min(debt, max(permits, 20*m.limit))
 }
 
 // serve lets the i-th waiter run.
@@ -952,10 +990,11 @@ func (m *model) serve(i, cost int) {
 	}
 	m.granted[class] += cost
 	held, _ := m.takes(class, m.waiting[i].tenant)
-	if part := m.part(class); held < part && held+cost > part {
-		m.bill(m.waiting[i], (held+cost-part)*len(m.tenants(class))+m.wasted(m.waiting[i]))
+	c, debt := m.waiting[i], m.wasted(m.waiting[i])
+	if part := m.part(class); held < part {
+		debt += max(0, held+cost-part) * len(m.tenants(class))
 	}
-	c := m.waiting[i]
+	m.bill(c, debt)
 	m.see()
 	m.waiting = slices.Delete(m.waiting, i, i+1)
 	m.unblock(c)
@@ -992,18 +1031,16 @@ func (m *model) sleep(d time.Duration) {
 	}
 }
 
-// atBound reports whether a call waits for permits that its own tenant holds.
+// atBound reports whether a call waits for permits most of which its own tenant holds.
 func (m *model) atBound(c *modelCall) bool {
+	return c.tenant != "" && !m.tenantMay(c, m.charge(c)) && m.holdsMost(c)
+}
+
+// holdsMost reports whether a call's tenant holds most of what counts against its bound.
+func (m *model) holdsMost(c *modelCall) bool {
 	held, _ := m.takes(c.class, c.tenant)
-	all := held
-	if c.tenant == "" {
-		return false
-	}
-	if m.tenantOf(c).kind == "long" {
-		all = m.longHeld(c.class)
-	}
-	most := m.tenantMost(c)
-	return held > 0 && most < m.limit && all+m.charge(c) > most
+	all, _, _ := m.boundOf(c)
+	return 2*held > all
 }
 
 // expires is when a call no longer waits, or 0.

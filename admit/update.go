@@ -37,8 +37,8 @@ func (g *Gate) updateLocked(opts []Option) error {
 	g.refusals.bound(&next)
 	g.useQuotasLocked()
 	g.usePressureLocked()
-	g.turns.Configure(next.turns())
 	now := g.now()
+	g.turns.Configure(next.turns(), now)
 	if next.algorithmSet {
 		g.samples.useMark(next.algorithm)
 		g.useFinishedLocked()

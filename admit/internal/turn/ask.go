@@ -43,8 +43,8 @@ func (q *Queue) Ask(c Call, r Room, deadline, least time.Duration) (v Verdict) {
 		patience = deadline - r.Now
 	}
 	switch {
-	case q.ownWait(c, r, patience):
-		return Verdict{Why: OverShare}
+	case q.boundWait(c, r, patience):
+		return Verdict{Why: q.blameBound(c, r.Limit)}
 	case q.cfg.MaxWait > 0 && wait+r.Pace/2 >= q.cfg.MaxWait: // half a pace: the next permit comes at a random time
 		return Verdict{Why: q.blame(c, r.Limit, QueueFull)}
 	}
@@ -112,20 +112,26 @@ func (q *Queue) beyondHandOver(c Call, limit int) bool {
 func (q *Queue) entitled(c Call, limit int) bool {
 	l := &q.lines[c.Class]
 	switch {
-	case q.owed(l, l.held+l.wants, l.n, fairPlaces, limit):
+	case q.owed(l, l.weight(), l.n, fairPlaces, limit):
 		return true
 	case l.n == 0 && l.passed-l.placed >= progress:
 		return true
 	case c.Tenant == "" && l.named == 0:
 		return false
 	}
-	weight, tenants := c.Cost, l.active()
+	weight, tenants := q.with(c)
+	return tenants > 1 && weight*tenants <= int64(q.most(c.Class, limit)+q.most(c.Class, fairPlaces))
+}
+
+// with returns the weight of the tenant of a newcomer and the number of tenants of its class, the
+// newcomer included.
+func (q *Queue) with(c Call) (weight, tenants int64) {
+	weight, tenants = int64(c.Cost), int64(q.lines[c.Class].active())
 	if t := q.find(c.Class, c.Tenant); t == nil || t.idle() {
-		tenants++
+		return weight, tenants + 1
 	} else {
-		weight += t.weight()
+		return weight + t.weight(), tenants
 	}
-	return tenants > 1 && weight*tenants <= q.most(c.Class, limit)+q.most(c.Class, fairPlaces)
 }
 
 // Full reports whether a newcomer of some class would be refused or evict a waiter.
@@ -162,7 +168,7 @@ func (q *Queue) victim(c Call, places, limit int) (*Waiter, Reason) {
 	spared := func(l *line) bool {
 		return l != own && l.n == 1 && (roomy || l.passed >= progress)
 	}
-	owed := q.owed(own, own.held+own.wants, own.n, places, limit)
+	owed := q.owed(own, own.weight(), own.n, places, limit)
 	from := q.lowest(func(l *line) bool {
 		if l == own {
 			return !owed
@@ -190,13 +196,10 @@ func (q *Queue) victim(c Call, places, limit int) (*Waiter, Reason) {
 // that of the newcomer's tenant.
 func (q *Queue) victimWithin(c Call, limit int) (*Waiter, Reason) {
 	l := &q.lines[c.Class]
-	heaviest, t := l.heaviest(), q.find(c.Class, c.Tenant)
-	weight := c.Cost
-	if t != nil {
-		weight += t.weight()
-	}
+	heaviest := l.heaviest()
+	weight, _ := q.with(c)
 	switch most := heaviest.weight(); {
-	case t == heaviest, weight > most:
+	case q.find(c.Class, c.Tenant) == heaviest, weight > most:
 		return nil, q.overShare(c, weight, limit, QueueFull)
 	case weight == most:
 		return nil, QueueFull
@@ -222,24 +225,29 @@ func (q *Queue) lowest(may func(*line) bool) (lowest *line) {
 
 // owed reports whether a class is below its share. Permits are held and wanted, and n is
 // its number of waiters.
-func (q *Queue) owed(l *line, permits, n, places, limit int) bool {
-	return q.counted && (permits < q.guaranteed(l.class, limit) || n < q.guaranteed(l.class, places))
+func (q *Queue) owed(l *line, permits int64, n, places, limit int) bool {
+	return q.counted && (permits < int64(q.guaranteed(l.class, limit)) || n < q.guaranteed(l.class, places))
 }
 
 // withinShare reports whether a class would be below its share without the waiter that it
 // would lose first.
 func (q *Queue) withinShare(l *line, places, limit int) bool {
-	return q.owed(l, l.held+l.wants-l.heaviest().calls.first.Cost, l.n-1, places, limit)
+	return q.owed(l, l.weight()-int64(l.heaviest().calls.first.Cost), l.n-1, places, limit)
 }
 
 // blame returns OverShare if the tenant of a newcomer has more than its share, the newcomer
 // included. Otherwise it returns the other reason.
 func (q *Queue) blame(c Call, limit int, otherwise Reason) Reason {
-	weight := c.Cost
-	if t := q.find(c.Class, c.Tenant); t != nil {
-		weight += t.weight()
-	}
+	weight, _ := q.with(c)
 	return q.overShare(c, weight, limit, otherwise)
+}
+
+// blameBound is blame for a newcomer that would wait for the bound of its tenant for too long.
+func (q *Queue) blameBound(c Call, limit int) Reason {
+	if t := q.find(c.Class, c.Tenant); t.holdsMost() {
+		return OverShare
+	}
+	return q.blame(c, limit, QueueFull)
 }
 
 // fairPlaces is the smallest number of places that counts for the shares of tenants.
@@ -247,13 +255,10 @@ const fairPlaces = 32
 
 // overShare returns OverShare if a weight is more than an equal part of the permits and
 // places of the newcomer's class. Otherwise it returns the other reason.
-func (q *Queue) overShare(c Call, weight, limit int, otherwise Reason) Reason {
-	tenants := q.lines[c.Class].active()
-	if t := q.find(c.Class, c.Tenant); t == nil || t.idle() {
-		tenants++
-	}
+func (q *Queue) overShare(c Call, weight int64, limit int, otherwise Reason) Reason {
+	_, tenants := q.with(c)
 	places := min(q.cfg.Places, max(fairPlaces, limit))
-	if tenants > 1 && weight*tenants > q.most(c.Class, limit)+q.most(c.Class, places) {
+	if tenants > 1 && weight*tenants > int64(q.most(c.Class, limit)+q.most(c.Class, places)) {
 		return OverShare
 	}
 	return otherwise

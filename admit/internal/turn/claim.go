@@ -48,9 +48,9 @@ func (q *Queue) known(c Call, r Room) *Tenant {
 		q.stranger = Tenant{line: &q.lines[c.Class], key: c.Tenant}
 		t = &q.stranger
 	}
-	t.become(q.classify(t, r))
+	t.become(q.classify(t, r), r.Now)
 	if l := t.line; t.kind == brief && t.key != "" {
-		l.wanted.see(r.Now, l.held-l.long+t.wants+c.Cost)
+		l.wanted.see(r.Now, int64(l.held-l.long.held)+t.wants+int64(c.Cost))
 	}
 	return t
 }

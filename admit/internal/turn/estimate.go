@@ -9,7 +9,7 @@ func (q *Queue) wait(c Call, r Room) time.Duration {
 		return 0
 	}
 	own := &q.lines[c.Class]
-	before, above := own.before(q.find(c.Class, c.Tenant)), 0
+	before, above := own.before(q.find(c.Class, c.Tenant)), int64(0)
 	for _, i := range q.order {
 		other := &q.lines[i]
 		if other != own && !q.outranks(own, other) && q.lineMayHold(other, 1, r) {
@@ -18,19 +18,20 @@ func (q *Queue) wait(c Call, r Room) time.Duration {
 	}
 	// The calls above it are not served alone. Its class gets one permit in progress,
 	// and its share.
-	above = min(above, before*progress+max(0, progress*c.Cost-own.passed))
+	cost := int64(c.Cost)
+	above = min(above, before*progress+max(0, progress*cost-own.passed))
 	turns := above + before
-	if share := q.guaranteed(c.Class, r.Limit); share > 0 {
-		beyond := max(0, own.held+before+c.Cost-share)
-		turns = min(turns, max(before, beyond*r.Limit/share))
+	if share := int64(q.guaranteed(c.Class, r.Limit)); share > 0 {
+		beyond := max(0, int64(own.held)+before+cost-share)
+		turns = min(turns, max(before, beyond*int64(r.Limit)/share))
 	}
-	return time.Duration(turns) * r.Pace
+	return time.Duration(min(turns, manyPermits)) * r.Pace
 }
 
 // before estimates the permits that the waiters of a line get before a new call of a
 // tenant. The tenant is nil if it has no calls. Tenants take turns, and the tenant that
 // holds the fewest permits is first.
-func (l *line) before(t *Tenant) int {
+func (l *line) before(t *Tenant) int64 {
 	held, waiting := 0, 0
 	if t != nil {
 		held, waiting = t.held, t.calls.n
@@ -38,21 +39,24 @@ func (l *line) before(t *Tenant) int {
 	switch {
 	case l.n == 0:
 		return 0
-	case held+waiting < l.needy.tenants[0].held:
+	case held+waiting < l.neediest().held:
 	default:
-		waiting = min(l.n, (waiting+1)*len(l.needy.tenants))
+		waiting = min(l.n, (waiting+1)*len(l.heavy.tenants))
 	}
-	return waiting * l.wants / l.n
+	return int64(waiting) * l.wants / int64(l.n)
 }
 
-// ownWait reports whether a newcomer would wait longer than its patience for permits that
-// its own tenant holds.
-func (q *Queue) ownWait(c Call, r Room, patience time.Duration) bool {
+// boundWait reports whether a newcomer would wait longer than its patience for the bound of its
+// tenant.
+func (q *Queue) boundWait(c Call, r Room, patience time.Duration) bool {
 	t := q.find(c.Class, c.Tenant)
-	if t == nil || t.key == "" || t.held == 0 || patience == 0 ||
-		q.tenantMayHold(t, q.charge(t, c.Cost, r), r) {
+	if t == nil || patience == 0 || q.tenantMayHold(t, q.charge(t, c.Cost, r), r) {
 		return false
 	}
-	mean := t.usage.mean(r.Now, t.held)
-	return mean/time.Duration(t.held)*time.Duration(t.wants+c.Cost) > patience
+	cost, b := int64(c.Cost), t.bound()
+	before := t.wants
+	if others := t.needy().tenants; t.kind == long && len(others) > 0 && others[0].held <= t.held+t.calls.n {
+		before = min(b.wants, (t.wants+cost)*int64(len(others))) // tenants take turns
+	}
+	return b.mean(r.Now)/time.Duration(b.held)*time.Duration(before+cost) > patience
 }

@@ -1,7 +1,7 @@
 package turn
 
 import (
-	"hash/maphash"
+	"container/heap"
 	"time"
 )
 
@@ -45,8 +45,8 @@ func (q *Queue) lineMayHold(l *line, cost int, r Room) bool {
 }
 
 // charge returns the cost charged to a call of a tenant. It is bounded by the limit, by the
-// reserves of other classes, and by the permits that the tenant may hold. The Max of the class
-// does not bound it. A call that costs more than Max runs when its class holds no permit.
+// permits that the reserves of other classes leave, and by the bound of the tenant. Max does not
+// bound it, since one call of a class can always run.
 func (q *Queue) charge(t *Tenant, cost int, r Room) int {
 	if cost == 1 {
 		return 1
@@ -68,8 +68,8 @@ func (q *Queue) lineMost(l *line, r Room) int {
 		if other == l || reserve == 0 {
 			continue
 		}
-		gap := max(1, l.usage.mean(r.Now, l.held)/time.Duration(r.Limit))
-		soon := max(soon, other.usage.mean(r.Now, other.held)/soonPart)
+		gap := max(1, l.mean(r.Now)/time.Duration(r.Limit))
+		soon := max(soon, other.mean(r.Now)/soonPart)
 		most -= reserve - int(min(soon/gap, time.Duration(reserve)))
 	}
 	return most
@@ -91,7 +91,7 @@ func (q *Queue) reserve(l *line, r Room) int {
 	if share == 0 || r.Now-l.came > shareMemory {
 		return 0
 	}
-	return min(share, l.demand.most(r.Now, l.held+l.wants, share))
+	return int(min(int64(share), l.demand.most(r.Now, l.weight(), int64(share))))
 }
 
 // A demand is the most permits that the calls of a class held and wanted at once, in this
@@ -100,7 +100,7 @@ type demand struct {
 	begun           bool
 	since           time.Duration // when the class came, or came back
 	at              time.Duration // time of the last update
-	current, before int
+	current, before int64
 }
 
 // begin notes that a call came, and when one came last.
@@ -111,7 +111,7 @@ func (d *demand) begin(now, last time.Duration) {
 }
 
 // see notes that n permits were held and wanted since the last update.
-func (d *demand) see(now time.Duration, n int) {
+func (d *demand) see(now time.Duration, n int64) {
 	if !d.begun || now <= d.at {
 		return
 	}
@@ -127,7 +127,7 @@ func (d *demand) see(now time.Duration, n int) {
 }
 
 // most returns the demand, or otherwise while it is not known.
-func (d *demand) most(now time.Duration, n, otherwise int) int {
+func (d *demand) most(now time.Duration, n, otherwise int64) int64 {
 	if d.see(now, n); !d.begun || d.at-d.since < demandKnown {
 		return otherwise
 	}
@@ -146,11 +146,13 @@ const (
 	unknown kind = iota
 	brief        // it returns permits soon
 	long
+
+	kinds = 3
 )
 
 // holdsLong reports whether a tenant holds its permits for long.
 func (t *Tenant) holdsLong(r Room) bool {
-	return t.usage.mean(r.Now, t.held) > time.Duration(r.Limit)*tenantGap
+	return t.mean(r.Now) > time.Duration(r.Limit)*tenantGap
 }
 
 // classify returns the kind of a tenant when a call of it comes.
@@ -168,22 +170,44 @@ func (q *Queue) classify(t *Tenant, r Room) kind {
 }
 
 // become sets the kind of a tenant.
-func (t *Tenant) become(k kind) {
-	if t.kind == long {
-		t.line.long -= t.held
+func (t *Tenant) become(k kind, now time.Duration) {
+	if t.kind == k {
+		return
 	}
-	if t.kind = k; k == long {
-		t.line.long += t.held
+	t.join(t.kind, -1, now)
+	t.kind = k
+	t.join(k, 1, now)
+}
+
+// join adds a tenant to the tenants of a kind. With a sign of -1 it takes the tenant out.
+func (t *Tenant) join(k kind, sign int, now time.Duration) {
+	l := t.line
+	if k == long {
+		l.long.usage.see(now, l.long.held)
+		l.long.held += sign * t.held
+		l.long.wants += int64(sign) * t.wants
+	}
+	switch {
+	case t.calls.n == 0:
+	case sign > 0:
+		heap.Push(&l.needy[k], t)
+	default:
+		heap.Remove(&l.needy[k], t.index[byNeed])
 	}
 }
 
-// tenantMayHold reports whether a tenant may hold cost more permits. The long tenants of a
+// bound returns the account that counts against the bound of a tenant. The long tenants of a
 // class have one bound together.
-func (q *Queue) tenantMayHold(t *Tenant, cost int, r Room) bool {
-	held := t.held
+func (t *Tenant) bound() *account {
 	if t.kind == long {
-		held = t.line.long
+		return &t.line.long
 	}
+	return &t.account
+}
+
+// tenantMayHold reports whether a tenant may hold cost more permits.
+func (q *Queue) tenantMayHold(t *Tenant, cost int, r Room) bool {
+	held := t.bound().held
 	if held == 0 {
 		return true
 	}
@@ -191,15 +215,15 @@ func (q *Queue) tenantMayHold(t *Tenant, cost int, r Room) bool {
 	return most == r.Limit || held+cost <= most
 }
 
+// holdsMost reports whether a tenant holds most of the permits that count against its bound.
+func (t *Tenant) holdsMost() bool { return 2*t.held > t.bound().held }
+
 // A briefs remembers the last tenant that returned a permit soon, and when another did.
 type briefs struct {
 	last        uint64 // hash of its key
 	at, other   time.Duration
 	seen, mixed bool // at and other are set
 }
-
-// keys is the secret of the hashes.
-var keys = maphash.MakeSeed()
 
 func (b *briefs) see(key uint64, now time.Duration) {
 	if b.seen && key != b.last {
@@ -223,7 +247,7 @@ func (q *Queue) noteKind(t *Tenant, r Room) {
 	case t.holdsLong(r):
 		t.line.sawLong, t.line.longAt = true, r.Now
 	default:
-		t.line.briefs.see(maphash.String(keys, t.key), r.Now)
+		t.line.briefs.see(t.hash(), r.Now)
 	}
 }
 
@@ -235,8 +259,7 @@ func (l *line) suspects(now time.Duration) bool { return l.sawLong && now-l.long
 // came, it leaves some only if a tenant that comes would have to wait for long.
 func (q *Queue) leaves(t *Tenant, r Room) bool {
 	l := t.line
-	return l.usage.ended == 0 || l.briefs.besides(maphash.String(keys, t.key), r.Now) ||
-		l.usage.mean(r.Now, l.held) > time.Duration(r.Limit)*loneGap
+	return l.usage.ended == 0 || l.briefs.besides(t.hash(), r.Now) || l.mean(r.Now) > time.Duration(r.Limit)*loneGap
 }
 
 // tenantMost returns the permits that a tenant may hold. Long tenants leave to brief ones
@@ -254,12 +277,12 @@ func (q *Queue) tenantMost(t *Tenant, r Room) int {
 	if t.kind == unknown && !l.suspects(r.Now) {
 		return r.Limit - last
 	}
-	wanted := 2 * l.wanted.see(r.Now, 0)
-	return max(1, r.Limit-max(1, last, min(wanted, r.Limit/2)))
+	wanted := min(2*l.wanted.see(r.Now, 0), int64(r.Limit/2))
+	return max(1, r.Limit-max(1, last, int(wanted)))
 }
 
-// AtBound reports whether the tenant of a waiter may not hold its permits.
+// AtBound reports whether a waiter waits for permits most of which its own tenant holds.
 func (q *Queue) AtBound(w *Waiter, r Room) bool {
 	t := w.tenant
-	return t.held > 0 && !q.tenantMayHold(t, q.charge(t, w.Cost, r), r)
+	return t.holdsMost() && !q.tenantMayHold(t, q.charge(t, w.Cost, r), r)
 }

@@ -247,7 +247,7 @@ func (m *machine) Change(t *rapid.T) {
 		}
 	} else if !m.plain { // in a plain one classes do not change what they are passed over for
 		m.configure()
-		m.q.Configure(m.cfg)
+		m.q.Configure(m.cfg, m.now)
 	}
 	for w := m.q.Excess(m.limit); w != nil; w = m.q.Excess(m.limit) {
 		m.q.Remove(w, m.room())

@@ -33,9 +33,9 @@ const (
 // too often comes before a class below its share only while it holds fewer permits than it has
 // to get. Otherwise its calls, if they are long, would hold the permits of the share.
 func (q *Queue) turnOf(l *line, cost int, r Room) int {
-	passed := l.passed >= progress*cost
+	passed := l.passed >= progress*int64(cost)
 	switch {
-	case passed && l.held*progress < r.Limit:
+	case passed && int64(l.held)*progress < int64(r.Limit):
 		return starving
 	case l.short(cost, q.guaranteed(l.class, r.Limit)):
 		return belowShare
@@ -68,7 +68,8 @@ func (q *Queue) next(r Room) *Waiter {
 	return best
 }
 
-// searched bounds the tenants that are examined for one that may hold permits.
+// searched bounds the tenants that are examined for one that may hold permits. Only tenants that
+// are not known have bounds of their own.
 const searched = 64
 
 // first returns the waiter of a class that is served next, and its cost, or nil if the class
@@ -117,17 +118,17 @@ func (q *Queue) take(permits int, now time.Duration) {
 // unblock notes that the blocked head leaves.
 func (l *line) unblock() { l.blocked, l.idle, l.idled = nil, 0, 0 }
 
-// manyPermits bounds the permits that count as wasted, so that a debt fits into an int.
+// manyPermits bounds numbers of permits, so that products do not overflow.
 const manyPermits = 1 << 28
 
 // wasted returns the permits that calls of its class could have had while permits stayed idle
 // for a waiter.
-func (l *line) wasted(w *Waiter, now time.Duration) int {
+func (l *line) wasted(w *Waiter, now time.Duration) int64 {
 	if l.blocked != w {
 		return 0
 	}
 	l.seeIdle(now)
-	return int(min(l.idled/max(1, l.usage.mean(now, l.held)), manyPermits))
+	return int64(min(l.idled/max(1, l.mean(now)), manyPermits))
 }
 
 // part returns an equal part of the permits of a class.
@@ -135,28 +136,39 @@ func (q *Queue) part(l *line, limit int) int { return max(1, q.most(l.class, lim
 
 // head returns the head of a class and its cost, or nil if no tenant may hold more permits. It
 // is the oldest waiter of the tenant that holds the fewest permits and may hold more. Among
-// tenants that hold as few, a waiter that did not find its permits free stays the head.
+// tenants that hold as few, a waiter that did not find its permits free stays the head. Long
+// tenants wait behind the first of them, as classes do at their bound.
 func (q *Queue) head(l *line, r Room) (w *Waiter, cost int) {
-	may := func(t *Tenant) bool {
-		cost = q.charge(t, t.calls.first.Cost, r)
-		return q.tenantMayHold(t, cost, r)
+	if l.n == 0 {
+		return nil, 0
 	}
-	if l.blocked != nil && l.blocked.tenant.held <= l.needy.tenants[0].held && may(l.blocked.tenant) {
-		return l.blocked, cost
-	}
-	if t := l.needy.tenants[0]; may(t) {
-		return t.calls.first, cost
-	}
-	var best *Tenant
-	for _, t := range l.needy.tenants[1:min(searched, len(l.needy.tenants))] {
-		if (best == nil || l.needy.before(t, best)) && may(t) {
-			best = t
-		}
+	may := func(t *Tenant) bool { return q.tenantMayHold(t, q.charge(t, t.calls.first.Cost, r), r) }
+	best := l.neediest()
+	if b := l.blocked; b != nil && b.tenant.held <= best.held && may(b.tenant) {
+		best = b.tenant
+	} else if !may(best) {
+		best = l.search(may)
 	}
 	if best == nil {
 		return nil, 0
 	}
 	return best.calls.first, q.charge(best, best.calls.first.Cost, r)
+}
+
+// search returns the first tenant by need of the tenants with waiters that may hold permits.
+func (l *line) search(may func(*Tenant) bool) (best *Tenant) {
+	for k := range l.needy {
+		r, n := &l.needy[k], 1
+		if kind(k) == unknown {
+			n = searched
+		}
+		for _, t := range r.tenants[:min(n, len(r.tenants))] {
+			if (best == nil || r.before(t, best)) && may(t) {
+				best = t
+			}
+		}
+	}
+	return best
 }
 
 // short reports whether a class gets permits because it is below its share. A call that
@@ -170,7 +182,7 @@ func (l *line) short(cost, share int) bool {
 func (q *Queue) Serve(w *Waiter, cost int, r Room) *Tenant {
 	t, c := w.tenant, Call{Class: w.Class, Tenant: w.tenant.key}
 	q.count(t.line, cost, r.Limit)
-	t.line.owe(w, cost, q.part(t.line, r.Limit), r.Now)
+	t.line.owe(w, cost, q.part(t.line, r.Limit), r)
 	if t.line.blocked == w {
 		t.line.unblock()
 	}
@@ -184,22 +196,22 @@ func (q *Queue) Serve(w *Waiter, cost int, r Room) *Tenant {
 func (q *Queue) count(served *line, permits, limit int) {
 	for _, c := range q.order {
 		l := &q.lines[c]
-		l.passed += permits
+		l.passed += int64(permits)
 		if l != served {
-			l.debt = max(0, l.debt-permits)
+			l.debt = max(0, l.debt-int64(permits))
 		}
 	}
 	served.passed, served.placed = 0, 0
 	share := q.guaranteed(served.class, limit)
 	if served.held < share && served.held+permits > share {
 		// The class pays for permits beyond its share, so that its mean is the share.
-		served.debt = (served.held + permits - share) * limit / share
+		served.debt = int64(served.held+permits-share) * int64(limit) / int64(share)
 	}
 }
 
 // TooLate reports whether the head of the queue is too late to be served, if its call
-// takes at least the time least. One in several such calls is served anyway, to test the
-// guess.
+// takes at least the time least. One in several such calls stays and is served anyway, to test
+// the guess.
 //
 // While the queue stands, while calls of its class that waited end late, and while none has
 // succeeded of late (least is 0), a call is also too late if it has waited for longer than
@@ -211,7 +223,8 @@ func (q *Queue) TooLate(w *Waiter, least time.Duration, late bool, r Room) bool 
 	case w.Deadline == 0, w.Trial:
 		return false
 	case left <= least:
-		return !l.tries()
+		w.Trial = l.tries()
+		return !w.Trial
 	default:
 		return (l.state.stands || late || least == 0) && r.Now-w.Since > left
 	}

@@ -21,6 +21,14 @@ func (r *ranking) Len() int { return len(r.tenants) }
 // Less implements heap.Interface.
 func (r *ranking) Less(i, j int) bool { return r.before(r.tenants[i], r.tenants[j]) }
 
+// compare orders the tenants at two places.
+func (r *ranking) compare(i, j int) int {
+	if r.Less(i, j) {
+		return -1
+	}
+	return 1
+}
+
 func (r *ranking) before(a, b *Tenant) bool {
 	switch {
 	case r.by == byNeed && a.indebted != b.indebted:

@@ -126,22 +126,27 @@ func (s *standing) see(r Room, n, asked, served int, bare bool) {
 		return
 	}
 	grown, done := asked-s.asked-(served-s.served), served-s.served
-	more := grown > 0 && grown*grown > done
+	more := grown > 0 && beyondChance(grown, done)
 	switch {
 	case s.idle >= least: // no call came for as long, so the totals are of another time
 		s.stands, s.bad, s.excused = false, 0, 0
 	case more && s.stands: // it stands, however few wait
-	case s.idle*idlePart >= length, grown < 0 && grown*grown > done:
+	case s.idle*idlePart >= length, grown < 0 && beyondChance(grown, done):
 		s.stands, s.bad, s.excused = false, 0, 0
 	case done == 0 && s.excused < longestPause, s.held && s.excused < longestProbe: // the server may serve them all afterwards
 		s.excused += length
 	case done == 0 && more:
 		s.stands = true
-	case !more, s.idle > 0 && (lost-s.lost)*(lost-s.lost) <= done:
+	case !more, s.idle > 0 && !beyondChance(lost-s.lost, done):
 		s.bad, s.excused = 0, 0
 	default:
 		s.bad++
 		s.stands = s.stands || s.bad >= periods
 	}
 	s.begun, s.idle, s.asked, s.served, s.lost, s.held = now, 0, asked, served, lost, r.Held
+}
+
+// beyondChance reports whether a difference exceeds the square root of a number.
+func beyondChance(difference, n int) bool {
+	return int64(difference)*int64(difference) > int64(n)
 }

@@ -5,16 +5,15 @@ import "time"
 // A Tenant has calls of a class that run or wait. A tenant without calls is dropped, so
 // there are never more tenants than calls.
 type Tenant struct {
+	account
+
 	line  *line
 	key   string
-	held  int  // permits of its counted calls
-	wants int  // permits that its waiters want
 	calls list // its waiters
-	usage usage
 	kind  kind // when its last call came
 	// until is the value of line.granted at which the tenant's debt is repaid. indebted
 	// tells whether it has waiters and a debt. See owe.
-	until    int
+	until    int64
 	indebted bool
 	index    [rankings]int
 	// The tenants of a queue form a ring, because a walk over a map that was large once would
@@ -27,8 +26,27 @@ type tenantKey struct {
 	key   string
 }
 
-// weight returns the permits that a tenant holds and wants.
-func (t *Tenant) weight() int { return t.held + t.wants }
+// An account counts the permits of a tenant, of a class, or of the long tenants of a class.
+type account struct {
+	held  int   // permits of counted calls
+	wants int64 // permits that waiters want
+	usage usage
+}
+
+// weight returns the permits that are held and wanted.
+func (a *account) weight() int64 { return int64(a.held) + a.wants }
+
+// hold counts permits that a call got. A negative number came back.
+func (a *account) hold(permits int, now time.Duration) {
+	a.usage.see(now, a.held)
+	if permits < 0 {
+		a.usage.end(-permits, a.held)
+	}
+	a.held += permits
+}
+
+// mean estimates how long a permit is held.
+func (a *account) mean(now time.Duration) time.Duration { return a.usage.mean(now, a.held) }
 
 // idle reports whether a tenant has no call.
 func (t *Tenant) idle() bool { return t.held == 0 && t.calls.n == 0 }
@@ -84,13 +102,13 @@ func (u *usage) mean(now time.Duration, held int) time.Duration {
 // A peak is the highest value within the last one or two periods of peakMemory.
 type peak struct {
 	since           time.Duration
-	current, before int
+	current, before int64
 }
 
 const peakMemory = 10 * time.Second
 
 // see adds a value and returns the peak.
-func (p *peak) see(now time.Duration, n int) int {
+func (p *peak) see(now time.Duration, n int64) int64 {
 	if age := now - p.since; age >= peakMemory {
 		p.before, p.current = p.current, 0
 		if age >= 2*peakMemory {
@@ -125,6 +143,7 @@ func (q *Queue) tenant(class int, key string) *Tenant {
 		t = new(Tenant)
 	}
 	t.line, t.key = &q.lines[class], key
+	t.until = t.line.absent.take(t)
 	t.line.named++
 	q.tenants[tenantKey{class, key}] = t
 	q.enter(t)
@@ -157,6 +176,7 @@ func (q *Queue) forget(t *Tenant) {
 	if t.key == "" || !t.idle() {
 		return
 	}
+	t.line.absent.put(t)
 	delete(q.tenants, tenantKey{t.line.class, t.key})
 	q.leave(t)
 	t.line.named--

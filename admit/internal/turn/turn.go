@@ -13,6 +13,7 @@
 //   - lend.go: How many permits may a class or a tenant hold?
 //   - standing.go: Does the queue drain or stand?
 //   - estimate.go: How long will a newcomer wait?
+//   - debt.go: What does a tenant owe that got much at once?
 //   - line.go, tenant.go, ranking.go: The calls of a class and of a tenant.
 package turn
 
@@ -104,14 +105,14 @@ func New(cfg Config) *Queue {
 	for i := range q.lines {
 		q.lines[i].init(i)
 	}
-	q.Configure(cfg)
+	q.Configure(cfg, 0)
 	return q
 }
 
 // Configure replaces the configuration. Call [Queue.Excess] afterwards to refuse the
 // waiters that have no place any more.
-func (q *Queue) Configure(cfg Config) {
-	counted := q.counted
+func (q *Queue) Configure(cfg Config, now time.Duration) {
+	before, counted := q.cfg, q.counted
 	q.cfg, q.order, q.counted = cfg, nil, false
 	for c, class := range cfg.Classes {
 		if class.Priority > 0 {
@@ -122,6 +123,9 @@ func (q *Queue) Configure(cfg Config) {
 	for c := range q.lines {
 		if q.counted && !counted {
 			q.lines[c].demand = demand{} // it did not see all calls
+		}
+		if cfg.Classes[c].Share > 0 && before.Classes[c].Share == 0 {
+			q.lines[c].came = now // its share is kept as in a new queue
 		}
 	}
 	slices.SortStableFunc(q.order, func(a, b int) int { return cfg.Classes[b].Priority - cfg.Classes[a].Priority })
@@ -151,7 +155,7 @@ func (q *Queue) Standing(class int) bool { return q.lines[class].state.stands }
 func (q *Queue) Any() *Waiter {
 	for i := range q.lines {
 		if l := &q.lines[i]; l.n > 0 {
-			return l.needy.tenants[0].calls.first
+			return l.first
 		}
 	}
 	return nil
@@ -161,10 +165,9 @@ func (q *Queue) Any() *Waiter {
 // which other classes hold. It returns false if there is none.
 func (q *Queue) Urgent(r Room) (class int, ok bool) {
 	for _, c := range q.order {
-		if l := &q.lines[c]; l.n > 0 {
-			if first := l.needy.tenants[0]; q.mayHold(first, min(first.calls.first.Cost, r.Limit), r) {
-				return c, true
-			}
+		l := &q.lines[c]
+		if w, cost := q.head(l, r); w != nil && q.lineMayHold(l, cost, r) {
+			return c, true
 		}
 	}
 	return 0, false
@@ -197,7 +200,7 @@ func (q *Queue) Among(class, inFlight, limit int) int {
 	if !q.bounded(class) || q.cfg.Classes[class].Max < wideBound {
 		return inFlight
 	}
-	return max(inFlight, q.lines[class].held*limit/q.most(class, limit))
+	return max(inFlight, int(int64(q.lines[class].held)*int64(limit)/int64(q.most(class, limit))))
 }
 
 // portion returns a share of n, rounded down. It tolerates rounding errors of floating

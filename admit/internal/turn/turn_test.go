@@ -444,6 +444,39 @@ func TestTheReserveOfAShare(t *testing.T) {
 	}
 }
 
+// A share that is configured while calls run is kept as the share of a new queue is, whether it is
+// the first one or not.
+func TestTheReserveOfAShareThatIsConfigured(t *testing.T) {
+	share := func(classes ...int) turn.Config {
+		cfg := turn.Config{Places: 4096}
+		for class, priority := range []int{300, 400, 200, 100} {
+			cfg.Classes[class].Priority = priority
+		}
+		for _, c := range classes {
+			cfg.Classes[c].Share = 0.25
+		}
+		return cfg
+	}
+	for _, before := range [][]int{nil, {sheddable}} {
+		d := &desk{q: turn.New(share(before...)), limit: 8, now: 10 * time.Minute}
+		for range 10 {
+			holder := d.run(t, one(background))
+			d.now += 10 * time.Second
+			d.back(holder, 1)
+		}
+		d.q.Configure(share(append(before, critical)...), d.now)
+		for ; d.used < d.limit; d.now += 10 * time.Second {
+			if _, ok := d.q.MayRun(one(background), d.room()); !ok {
+				break
+			}
+			d.run(t, one(background))
+		}
+		if d.used != 6 {
+			t.Errorf("after shares for %v: got %d of 8 permits for long calls, want the share of a quarter kept", before, d.used)
+		}
+	}
+}
+
 // A guess about a deadline is tested once in eight times.
 func TestGuessesAreTested(t *testing.T) {
 	d := &desk{q: turn.New(classes(nil)), limit: 1, used: 1}
@@ -455,6 +488,27 @@ func TestGuessesAreTested(t *testing.T) {
 			tried++
 		case v.Wait || v.Why != turn.DeadlineTooClose:
 			t.Fatalf("a call with 100 ms for what takes 200: got %+v, want it refused or tried", v)
+		}
+	}
+	if tried != 10 {
+		t.Errorf("tried: got %d of 80, want 10", tried)
+	}
+}
+
+// The test of a guess counts until the call is served, however often the head is looked at.
+func TestATestOfAGuessStays(t *testing.T) {
+	d := &desk{q: turn.New(classes(nil)), limit: 1}
+	tried := 0
+	for range 80 {
+		w := &turn.Waiter{Class: normal, Deadline: d.now + 100*ms}
+		if d.q.TooLate(w, 200*ms, false, d.room()) {
+			continue
+		}
+		tried++
+		for range 20 { // it waits at the head for permits
+			if d.now += ms; d.q.TooLate(w, 200*ms, false, d.room()) {
+				t.Fatal("a call that tests a guess: got it refused, want it to stay the head")
+			}
 		}
 	}
 	if tried != 10 {

@@ -1,6 +1,9 @@
 package turn
 
-import "iter"
+import (
+	"iter"
+	"slices"
+)
 
 // The methods in this file describe the queue to people. No decision uses them.
 
@@ -64,13 +67,28 @@ func (q *Queue) Loads() iter.Seq[Load] {
 }
 
 // Heaviest returns up to n tenants of a class that have waiters, the tenant with the largest
-// weight first. The others are heavy, in no order, and not always the next heaviest. Calls
-// without a tenant are left out.
+// weight first. Calls without a tenant are left out. The queue must not change between two steps
+// of the iteration.
 func (q *Queue) Heaviest(class, n int) iter.Seq[Load] {
 	return func(yield func(Load) bool) {
-		tenants := q.lines[class].heavy.tenants
-		for _, t := range tenants[:min(n, len(tenants))] {
-			if t.key != "" && !yield(Load{class, t.key, t.held, t.calls.n}) {
+		r := &q.lines[class].heavy
+		var room [32]int
+		next := room[:0] // places in the heap, each of them behind the ones that were seen
+		add := func(at int) {
+			if at < r.Len() {
+				next = append(next, at)
+			}
+		}
+		for add(0); n > 0 && len(next) > 0; {
+			at := slices.MinFunc(next, r.compare)
+			next = slices.DeleteFunc(next, func(i int) bool { return i == at })
+			add(2*at + 1)
+			add(2*at + 2)
+			t := r.tenants[at]
+			if t.key == "" {
+				continue
+			}
+			if n--; !yield(Load{class, t.key, t.held, t.calls.n}) {
 				return
 			}
 		}

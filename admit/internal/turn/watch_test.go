@@ -112,3 +112,29 @@ func TestLoadsGoOn(t *testing.T) {
 		t.Errorf("tenants at rest: got %q, want none", got)
 	}
 }
+
+// The heaviest tenants are the ones that hold and want most, in that order.
+func TestHeaviest(t *testing.T) {
+	q := turn.New(classes(nil))
+	room := turn.Room{Limit: 1, InFlight: 1}
+	for i := range 100 {
+		for range (i*37)%100 + 1 { // 1 to 100, in another order
+			q.Join(&turn.Waiter{Cost: 1}, fmt.Sprint("tenant ", (i*37)%100+1), room)
+		}
+	}
+	for range 200 {
+		q.Join(&turn.Waiter{Cost: 1}, "", room)
+	}
+	for _, n := range []int{0, 1, 10, 100, 200} {
+		want := 100
+		for l := range q.Heaviest(normal, n) {
+			if l.Waiting != want {
+				t.Errorf("the heaviest %d: got %s with %d, want the one with %d", n, l.Tenant, l.Waiting, want)
+			}
+			want--
+		}
+		if got := 100 - want; got != min(n, 100) {
+			t.Errorf("the heaviest %d of 100: got %d", n, got)
+		}
+	}
+}
