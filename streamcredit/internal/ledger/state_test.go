@@ -1,15 +1,14 @@
 package ledger_test
 
 import (
+	"cmp"
 	"errors"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/weir-go/weir/streamcredit/internal/ledger"
 )
-
-// The tables stand here as they do in DESIGN.md. "refuse" is an event that this end may not cause,
-// "AFTER_TERMINAL" and "UNEXPECTED_FRAME" are events with which the peer breaks the protocol.
-// A refused event leaves the state as it is.
 
 var outStates = []ledger.OutState{
 	ledger.OutOpen, ledger.OutLastCredit, ledger.OutExhausted, ledger.OutClosed,
@@ -21,38 +20,6 @@ var outEvents = []ledger.OutEvent{
 	ledger.OutHalfClose, ledger.OutCancel, ledger.OutReturn, ledger.OutFail,
 }
 
-var outTable = map[string]map[string]string{
-	"Open": {
-		"Request": "Open", "Element": "Open", "Spent": "Open", "Burn": "Open", "Terminal": "Closed",
-		"HalfClose": "LastCredit", "Cancel": "Canceled", "Return": "Returned", "Fail": "Failed",
-	},
-	"LastCredit": {
-		"Request": "AFTER_TERMINAL", "Element": "LastCredit", "Spent": "Exhausted", "Burn": "LastCredit", "Terminal": "Unheard",
-		"HalfClose": "LastCredit", "Cancel": "AFTER_TERMINAL", "Return": "Returned", "Fail": "Failed",
-	},
-	"Exhausted": {
-		"Request": "AFTER_TERMINAL", "Element": "refuse", "Spent": "Exhausted", "Burn": "Exhausted", "Terminal": "Unheard",
-		"HalfClose": "Exhausted", "Cancel": "AFTER_TERMINAL", "Return": "Returned", "Fail": "Failed",
-	},
-	"Closed": {
-		"Request": "Closed", "Element": "refuse", "Spent": "Closed", "Burn": "refuse", "Terminal": "refuse",
-		"HalfClose": "Unheard", "Cancel": "Canceled", "Return": "Returned", "Fail": "Failed",
-	},
-	"Unheard": {
-		"Request": "AFTER_TERMINAL", "Element": "refuse", "Spent": "Unheard", "Burn": "refuse", "Terminal": "refuse",
-		"HalfClose": "Unheard", "Cancel": "AFTER_TERMINAL", "Return": "Returned", "Fail": "Failed",
-	},
-	"Canceled": ended("Canceled"), "Returned": ended("Returned"), "Failed": ended("Failed"),
-}
-
-// ended is the row of a state that nothing leaves.
-func ended(state string) map[string]string {
-	return map[string]string{
-		"Request": state, "Element": "refuse", "Spent": state, "Burn": "refuse", "Terminal": "refuse",
-		"HalfClose": state, "Cancel": state, "Return": state, "Fail": state,
-	}
-}
-
 var inStates = []ledger.InState{
 	ledger.InOpen, ledger.InDraining, ledger.InEnded, ledger.InFailed, ledger.InCanceled, ledger.InClosed,
 }
@@ -62,31 +29,42 @@ var inEvents = []ledger.InEvent{
 	ledger.InDrain, ledger.InRequest, ledger.InCancel, ledger.InFail,
 }
 
-var inTable = map[string]map[string]string{
-	"Open": {
-		"Element": "Open", "Terminal": "Ended", "Drained": "UNEXPECTED_FRAME", "HalfClose": "Ended",
-		"Drain": "Draining", "Request": "Open", "Cancel": "Canceled", "Fail": "Failed",
-	},
-	"Draining": {
-		"Element": "Draining", "Terminal": "Ended", "Drained": "Open", "HalfClose": "Ended",
-		"Drain": "Draining", "Request": "refuse", "Cancel": "Canceled", "Fail": "Failed",
-	},
-	"Ended": {
-		"Element": "AFTER_TERMINAL", "Terminal": "AFTER_TERMINAL", "Drained": "AFTER_TERMINAL", "HalfClose": "Ended",
-		"Drain": "refuse", "Request": "refuse", "Cancel": "Closed", "Fail": "Ended",
-	},
-	"Failed": {
-		"Element": "Failed", "Terminal": "Ended", "Drained": "Failed", "HalfClose": "Ended",
-		"Drain": "refuse", "Request": "refuse", "Cancel": "Canceled", "Fail": "Failed",
-	},
-	"Canceled": {
-		"Element": "Canceled", "Terminal": "Closed", "Drained": "Canceled", "HalfClose": "Closed",
-		"Drain": "refuse", "Request": "refuse", "Cancel": "Canceled", "Fail": "Canceled",
-	},
-	"Closed": {
-		"Element": "AFTER_TERMINAL", "Terminal": "AFTER_TERMINAL", "Drained": "AFTER_TERMINAL", "HalfClose": "Closed",
-		"Drain": "refuse", "Request": "refuse", "Cancel": "Closed", "Fail": "Closed",
-	},
+// designed returns the table in DESIGN.md that follows the line title, by state and event. "refuse" is an event
+// that this end may not cause, and the reason of a violation is an event with which the peer breaks the protocol.
+func designed(t *testing.T, title string) map[string]map[string]string {
+	t.Helper()
+	design, err := os.ReadFile("../../../DESIGN.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, found := strings.Cut(string(design), "\n"+title+"\n\n|")
+	if !found {
+		t.Fatalf("got no table %q in DESIGN.md, want one", title)
+	}
+	lines, _, _ := strings.Cut(after, "\n\n")
+	var rows [][]string
+	for line := range strings.Lines(lines) {
+		cells := strings.Split(strings.Trim(line, "|\n"), "|")
+		for i, cell := range cells {
+			cell, _, _ = strings.Cut(cell, "(") // a remark
+			cells[i] = strings.TrimSpace(cell)
+		}
+		rows = append(rows, cells)
+	}
+	table := map[string]map[string]string{}
+	for _, row := range rows[2:] { // after the heads of the columns, and a rule
+		if len(row) != len(rows[0]) {
+			t.Fatalf("%s row %q: got %d columns, want %d", title, row, len(row), len(rows[0]))
+		}
+		for state := range strings.SplitSeq(row[0], ", ") {
+			table[state] = map[string]string{}
+			for i, event := range rows[0][1:] {
+				short := map[string]string{"AT": ledger.AfterTerminal, "UF": ledger.UnexpectedFrame, "stays": state}
+				table[state][event] = cmp.Or(short[row[i+1]], row[i+1])
+			}
+		}
+	}
+	return table
 }
 
 // complete checks that the table names each state and each event that there is.
@@ -105,9 +83,10 @@ func complete[S, E interface {
 	}
 }
 
-// Every event in every state leads where the table says.
+// Every event in every state leads where the table in DESIGN.md says.
 func TestOutTable(t *testing.T) {
-	complete(t, outTable, outStates, outEvents)
+	table := designed(t, "The sending end:")
+	complete(t, table, outStates, outEvents)
 	for _, s := range outStates {
 		for _, e := range outEvents {
 			next, ok := s.Next(e)
@@ -121,7 +100,7 @@ func TestOutTable(t *testing.T) {
 					got = ledger.AfterTerminal
 				}
 			}
-			if want := outTable[s.String()][e.String()]; got != want {
+			if want := table[s.String()][e.String()]; got != want {
 				t.Errorf("%v in %v: got %q, want %q", e, s, got, want)
 			}
 		}
@@ -129,7 +108,8 @@ func TestOutTable(t *testing.T) {
 }
 
 func TestInTable(t *testing.T) {
-	complete(t, inTable, inStates, inEvents)
+	table := designed(t, "The receiving end:")
+	complete(t, table, inStates, inEvents)
 	for _, s := range inStates {
 		for _, e := range inEvents {
 			next, ok := s.Next(e)
@@ -144,7 +124,7 @@ func TestInTable(t *testing.T) {
 			} else if v := s.Violation(e); v != nil {
 				t.Errorf("%v in %v: got the violation %+v, want none of an event that is allowed", e, s, v)
 			}
-			if want := inTable[s.String()][e.String()]; got != want {
+			if want := table[s.String()][e.String()]; got != want {
 				t.Errorf("%v in %v: got %q, want %q", e, s, got, want)
 			}
 		}
