@@ -168,7 +168,7 @@ func (m *Monitor) run(stop <-chan struct{}, done chan<- struct{}) {
 
 // sample reads the signals that are due and sets the level. It returns when the next sample
 // is due, counted from the begin of this one, and waits no longer than that for the signals.
-// It does not wait for a read of an earlier sample, so a signal that hangs delays no other.
+// It does not wait for a read that counts as failed, so a signal that hangs delays no other.
 func (m *Monitor) sample(stop <-chan struct{}) time.Duration {
 	m.mu.Lock()
 	cfg, now := m.cfg, time.Now()
@@ -181,7 +181,7 @@ func (m *Monitor) sample(stop <-chan struct{}) time.Duration {
 			p.take(r, now)
 		default:
 		}
-		asked[i] = p.ask(now, cfg.every)
+		asked[i] = p.ask(now, cfg.every) || p.asked && p.err == nil
 	}
 	m.mu.Unlock()
 

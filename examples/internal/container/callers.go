@@ -124,15 +124,25 @@ func (r *run) makeTrouble(ctx context.Context) {
 	var clients sync.WaitGroup
 	switch r.Trouble {
 	case Unread:
-		for i := range every(trouble, 500, rand.New(rand.NewPCG(r.Seed, 3))) {
+		rate := 500.0
+		if r.scale() > 1 {
+			rate = fill / float64(r.answer())
+		}
+		for i := range every(trouble, rate, rand.New(rand.NewPCG(r.Seed, 3))) {
 			if i >= 1000 {
 				break
 			}
 			clients.Go(func() { r.askAndNotRead(trouble, i) })
 		}
 	case Streams:
-		for i := range 256 {
-			clients.Go(func() { r.talkAndNotListen(trouble, i) })
+		for i := range 256 * min(r.scale(), 4) {
+			if r.scale() > 1 {
+				i = 0
+			}
+			clients.Go(func() { r.talkAndNotListen(trouble, i, talk) })
+		}
+		for range min(r.scale()-1, 4) {
+			clients.Go(func() { r.talkAndNotListen(trouble, 0, drain) })
 		}
 	}
 	<-trouble.Done()
@@ -147,8 +157,8 @@ func (r *run) askAndNotRead(ctx context.Context, i int) {
 	<-ctx.Done()
 }
 
-func (r *run) talkAndNotListen(ctx context.Context, i int) {
-	s, err := r.conn(i).NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, talk, grpc.StaticMethod())
+func (r *run) talkAndNotListen(ctx context.Context, i int, method string) {
+	s, err := r.conn(i).NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method, grpc.StaticMethod())
 	m := &blob{Value: make([]byte, 64<<10)}
 	for err == nil {
 		err = s.SendMsg(m)

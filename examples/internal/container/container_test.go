@@ -96,8 +96,10 @@ func each(t *testing.T, f func(t *testing.T, memory int64, seed uint64)) {
 // length returns how long a trouble lasts. With more memory a bare server takes longer to die.
 func length(trouble string, memory int64) time.Duration {
 	switch {
+	case memory == larger && (trouble == container.Uneven || trouble == container.Streams):
+		return time.Minute
 	case memory == larger:
-		return 30 * time.Second
+		return 40 * time.Second
 	case trouble == container.Uneven:
 		return 12 * time.Second
 	}
@@ -197,9 +199,12 @@ func TestSpiral(t *testing.T) {
 	m := modeOf(t)
 	cgroup := kernel(t)
 	each(t, func(t *testing.T, memory int64, seed uint64) {
-		length := 10 * time.Second
-		if m.short {
+		length := length(container.Spiral, memory)
+		switch {
+		case m.short:
 			length = 8 * time.Second
+		case memory == smaller:
+			length = 10 * time.Second
 		}
 		p := container.PlanFor(container.Spiral, false, memory, length, seed)
 		p.Kernel = cgroup

@@ -8,11 +8,13 @@ const (
 	// 200 KB have a deadline of 100 ms, and callers retry at once. Envoy's rate limit service
 	// died that way.
 	Dependency = "dependency"
-	// Unread answers: 1,000 clients ask for 1 MiB each and do not read it.
+	// Unread answers: 1,000 clients ask for 1 MiB each and do not read it. In 4 GiB they ask for
+	// 16 MiB.
 	Unread = "unread"
-	// Streams: 256 bidirectional streams without a reader, beside calls.
+	// Streams: 256 bidirectional streams without a reader, beside calls. In 4 GiB there are 1,024
+	// on one connection, with four that are read, for which gRPC enlarges the windows of all.
 	Streams = "streams"
-	// Uneven requests: 1 % of them have 8 MiB, and these hang.
+	// Uneven requests: 1 % of them have 8 MiB, and these hang. In 4 GiB four times as many come.
 	Uneven = "uneven"
 	// Cache grows without bound.
 	Cache = "cache"
@@ -51,9 +53,9 @@ func PlanFor(trouble string, weir bool, memory int64, length time.Duration, seed
 	case Dependency:
 		p.Works, p.Size, p.Deadline, p.Retries = 0, 200_000, 100*time.Millisecond, 3
 	case Uneven:
-		p.Works = 0
+		p.Works, p.Rate = 0, p.Rate*float64(min(p.scale(), 4))
 	case Spiral:
-		p.GoLimit, p.Background = 0.85, 100
+		p.GoLimit, p.Background = 0.85, 100*float64(min(p.scale(), 3))
 	case Healthy:
 		p.Base = memory * 60 / 100 * 9 / 10 // the program has a tenth of it
 	}

@@ -185,7 +185,9 @@ func (r *run) watch(ctx context.Context) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			r.see(r.sample(0, 0, 0))
+			if s := r.sample(0, 0, 0); s.Dead {
+				r.see(s)
+			}
 			return
 		}
 		used, err := r.used()

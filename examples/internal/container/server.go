@@ -44,9 +44,12 @@ const (
 	usual    = 20 * time.Millisecond
 	sampling = 100 * time.Millisecond
 	usualMem = 256 << 20 // the memory to which the sizes of this package fit
+	// fill is how many bytes a second a trouble takes at most. A kernel needs time for each new
+	// page, and a faster trouble would use up the processors of a virtual machine.
+	fill = 160 << 20
 
-	work, ask, vital, warm, talk = "/weir.example.Box/Work", "/weir.example.Box/Ask",
-		"/weir.example.Box/Vital", "/weir.example.Box/Warm", "/weir.example.Box/Talk"
+	work, ask, vital, warm, talk, drain = "/weir.example.Box/Work", "/weir.example.Box/Ask", "/weir.example.Box/Vital",
+		"/weir.example.Box/Warm", "/weir.example.Box/Talk", "/weir.example.Box/Drain"
 )
 
 // scale returns how many times larger than usual the memory is.
@@ -93,9 +96,6 @@ func (b *box) troubled() bool {
 func (b *box) work(_ context.Context, req *blob) (*blob, error) {
 	troubled := b.troubled()
 	page := pages(b.config.Works)
-	if len(req.GetValue()) >= large {
-		page = pages(large * (b.config.scale() - 1)) // with more memory, larger work
-	}
 	switch {
 	case troubled && b.config.Trouble == Dependency, troubled && b.config.Trouble == Uneven && len(req.GetValue()) >= large:
 		<-b.over
@@ -108,9 +108,9 @@ func (b *box) work(_ context.Context, req *blob) (*blob, error) {
 	return &blob{Value: append(page[:0], req.GetValue()[:min(1, len(req.GetValue()))]...)}, nil
 }
 
-// grow adds to the cache, a thousandth of the memory.
+// grow adds to the cache, at most a thousandth of the memory.
 func (b *box) grow() {
-	entry := pages(int(b.config.Memory / 1000))
+	entry := pages(int(min(b.config.Memory/1000, fill/300)))
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.cache = append(b.cache, entry)
@@ -133,9 +133,12 @@ func pages(n int) []byte {
 	return p
 }
 
-// ask answers with a 256th of the memory, a MiB of 256.
+// answer is the size of a large answer, a MiB of 256.
+func (c *Config) answer() int64 { return c.Memory / 256 }
+
+// ask answers with much.
 func (b *box) ask(context.Context, *blob) (*blob, error) {
-	return &blob{Value: make([]byte, b.config.Memory/256)}, nil
+	return &blob{Value: make([]byte, b.config.answer())}, nil
 }
 
 func (*box) vital(context.Context, *blob) (*blob, error) { return &blob{}, nil }
@@ -145,6 +148,15 @@ func (*box) talk(_ any, s grpc.ServerStream) error {
 	m := &blob{Value: make([]byte, 16<<10)}
 	for {
 		if err := s.SendMsg(m); err != nil {
+			return err
+		}
+	}
+}
+
+// drain is a stream that reads and does not send.
+func (*box) drain(_ any, s grpc.ServerStream) error {
+	for m := new(blob); ; {
+		if err := s.RecvMsg(m); err != nil {
 			return err
 		}
 	}
@@ -170,7 +182,10 @@ func (b *box) register(s *grpc.Server) {
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "weir.example.Box", HandlerType: (*any)(nil),
 		Methods: []grpc.MethodDesc{method("Work", b.work), method("Ask", b.ask), method("Vital", b.vital), method("Warm", b.warm)},
-		Streams: []grpc.StreamDesc{{StreamName: "Talk", Handler: b.talk, ServerStreams: true, ClientStreams: true}},
+		Streams: []grpc.StreamDesc{
+			{StreamName: "Talk", Handler: b.talk, ServerStreams: true, ClientStreams: true},
+			{StreamName: "Drain", Handler: b.drain, ServerStreams: true, ClientStreams: true},
+		},
 	}, b)
 }
 
