@@ -18,10 +18,10 @@ import (
 )
 
 // busy returns a handler of a process with many calls and streams, whose page was opened before
-// they came.
-func busy(t testing.TB, calls, streams int) *debug.Handler {
+// they came, and the gate of the calls, with a free permit.
+func busy(t testing.TB, calls, streams int) (*debug.Handler, *admit.Gate) {
 	t.Helper()
-	gate := must(admit.New(admit.WithFixedLimit(calls), admit.WithQueue(admit.QueueConfig{Capacity: 1})))(t)
+	gate := must(admit.New(admit.WithFixedLimit(calls+1), admit.WithQueue(admit.QueueConfig{Capacity: 1})))(t)
 	meter := streamcredit.NewMeter("feed")
 	h := must(debug.NewHandler(gate, meter))(t)
 	look(t, h)
@@ -33,18 +33,20 @@ func busy(t testing.TB, calls, streams int) *debug.Handler {
 		}
 		p.MoveTo(&permits[i])
 	}
-	for i := range 200 { // and refusals
+	last := must(gate.Acquire(context.Background(), admit.Call{}))(t) // or nothing would be refused
+	for i := range 200 {                                              // and refusals
 		ctx, cancel := context.WithTimeout(context.Background(), time.Nanosecond)
 		_, _ = gate.Acquire(ctx, admit.Call{Tenant: fmt.Sprint("refused", i), Method: "/shop.v1.Shop/Browse", Class: admit.Sheddable})
 		cancel()
 	}
+	last.Release(admit.Ignored)
 	t.Cleanup(func() {
 		for i := range permits {
 			permits[i].Release(admit.Ignored)
 		}
 	})
 	openStreams(t, meter, streams)
-	return h
+	return h, gate
 }
 
 // refresh is what one refresh of the page costs the server.
@@ -59,7 +61,8 @@ func refresh(t testing.TB, h *debug.Handler) {
 // A refresh allocates as much for a hundred thousand tenants and a thousand streams as for a
 // hundredth of them, because the page shows a bounded number of each.
 func TestARefreshDoesNotGrowWithTheCrowd(t *testing.T) {
-	few, many := busy(t, 1000, 110), busy(t, 100_000, 1000)
+	few, _ := busy(t, 1000, 110)
+	many, _ := busy(t, 100_000, 1000)
 	cost := func(h *debug.Handler) float64 {
 		refresh(t, h)
 		return testing.AllocsPerRun(20, func() { refresh(t, h) })
@@ -100,7 +103,7 @@ func TestARefreshEachSecondUsesLittleOfACore(t *testing.T) {
 	if racetest.Enabled {
 		t.Skip("NOT CHECKED: the race detector makes code slower, and loops without memory less so")
 	}
-	h := busy(t, 100_000, 1000)
+	h, _ := busy(t, 100_000, 1000)
 	refresh(t, h)
 	const rounds, refreshes, steps = 9, 10, 10_000_000
 	var shares []float64

@@ -73,7 +73,7 @@ var rules = []rule{
 	{dir: "broker/brokertest", may: []string{"broker"}},
 	{dir: "weirtest", may: []string{"admit", "interceptors", "internal/inside", grpc + "/..."}},
 	{dir: "metrics", may: watchers},
-	{dir: "debug", may: append([]string{grpc, "interceptors/retry", "proto/...", protobuf + "/...", grpc + "/codes", grpc + "/status"}, watchers...)},
+	{dir: "debug", may: append([]string{grpc, "proto/...", protobuf + "/...", grpc + "/codes", grpc + "/status"}, watchers...)},
 	{dir: "proto/...", may: []string{grpc + "/...", protobuf + "/..."}}, // generated
 	{dir: "conformance/...", may: []string{"..."}},
 	{dir: "internal/grpctest", may: []string{grpc + "/..."}},
@@ -94,7 +94,7 @@ var rules = []rule{
 // watchers is what the packages may import that only watch. Nobody may import
 // them back, which the other rows see to.
 var watchers = []string{
-	"admit", "broker", "interceptors", "interceptors/breaker", "interceptors/throttle", "limit", "pressure", "streamcredit",
+	"admit", "broker", "interceptors", "interceptors/breaker", "interceptors/retry", "interceptors/throttle", "limit", "pressure", "streamcredit",
 	"github.com/prometheus/client_golang/...",
 }
 
