@@ -65,7 +65,7 @@ const (
 	gain, loss           = 1.05, 0.92 // of the best, from which a higher and a lower limit are better
 	clearGain, clearLoss = 1.2, 0.85  // the same where only the higher one has overloads
 	past                 = 0.6        // of the best, below which the scan ends
-	queueTime            = 0.5        // seconds until a queue has adapted to a lower limit
+	queueTime            = 0.5        // seconds for which a queue may be too long for a lower limit
 	quickCalls           = 8.0        // successes in a first trial, or in one that is much better
 	quickly              = 1.5        // of the best, from which a limit is much better
 	restCalls            = 100.0      // successes after which a rest is judged
@@ -145,8 +145,9 @@ func (c *climb) step(a *Adaptive, w Window) {
 	c.rest -= t
 	if c.drain > 0 {
 		c.drain -= float64(w.Completed())
-		if c.waiting += t; c.drain <= 0 && c.scanning && !c.up && c.waiting < queueTime {
-			c.drain = 1e-9
+		c.waiting += t
+		if late := w.Overloaded > 0; late && c.drain <= 0 && c.scanning && !c.up && c.waiting < queueTime {
+			c.drain = 1e-9 // the calls may have waited for longer than they will at this limit
 		}
 		if c.waiting < max(trialTime, min(3*a.latency, longestTrial)) {
 			return
