@@ -208,9 +208,11 @@ func (m *model) forget() {
 
 // see looks whether the queue stands, before the number of calls that wait changes.
 func (m *model) see() {
-	n, asked, served := 0, 0, 0
 	for _, class := range byRank {
-		n, asked, served = n+m.waits(class), asked+m.asked[class], served+m.served[class]
+		n, asked, served := 0, 0, 0
+		for _, other := range m.rivals(class) {
+			n, asked, served = n+m.waits(other), asked+m.asked[other], served+m.served[other]
+		}
 		s := &m.state[class]
 		if n == 0 {
 			s.idle += m.now - s.seen
@@ -719,10 +721,20 @@ func (m *model) crowded(class admit.Class) bool {
 	return m.classes[class].Max > 0 && m.waits(class) >= m.mostOf(class, m.capacity())
 }
 
+// rivals are a class and the classes above it that are not bounded.
+func (m *model) rivals(class admit.Class) (rivals []admit.Class) {
+	for _, other := range byRank[:rank(class)+1] {
+		if other == class || m.classes[other].Max == 0 {
+			rivals = append(rivals, other)
+		}
+	}
+	return rivals
+}
+
 // beyond reports whether the queue stands for a call, with as many calls as hide the hand-over.
 func (m *model) beyond(c *modelCall) bool {
 	n := 0
-	for _, class := range byRank[:rank(c.class)+1] {
+	for _, class := range m.rivals(c.class) {
 		n += m.waits(class)
 	}
 	return m.state[c.class].stands && n >= max(4, m.limit)

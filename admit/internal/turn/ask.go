@@ -90,8 +90,8 @@ func (q *Queue) place(c Call, limit int) (out *Waiter, why Reason, ok bool) {
 	return out, why, false
 }
 
-// beyondHandOver reports whether the queue stands for a newcomer and has enough waiters of
-// its priority and above for the hand-over.
+// beyondHandOver reports whether the queue stands for a newcomer and has enough waiters for the
+// hand-over among the classes that compete with its class.
 func (q *Queue) beyondHandOver(c Call, limit int) bool {
 	l := &q.lines[c.Class]
 	if !l.state.stands {
@@ -99,7 +99,7 @@ func (q *Queue) beyondHandOver(c Call, limit int) bool {
 	}
 	n := 0
 	for _, i := range q.order {
-		if other := &q.lines[i]; !q.outranks(l, other) {
+		if other := &q.lines[i]; q.competes(other, l) {
 			n += other.n
 		}
 	}

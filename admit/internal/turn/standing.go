@@ -31,8 +31,8 @@ const (
 // permit, and there are at least four, so that a permit that comes back finds a waiter.
 func handOver(limit int) int { return max(4, limit) }
 
-// A standing tells whether the queue stands for one class. It counts the calls of the
-// priority of the class and above. A period is bad if more calls came than were served,
+// A standing tells whether the queue stands for one class. It counts the calls of the class
+// and of the classes that compete with it. A period is bad if more calls came than were served,
 // and the queue was never empty or became empty only because waiters were lost. Each
 // difference must exceed chance, which is the square root of the number served. A period
 // does not count if no call was served in it, for longestPause, or if the limit was lowered
@@ -94,17 +94,22 @@ func periodOf(r Room) time.Duration {
 // see updates the states of all classes. Call it before the number of waiters changes.
 func (q *Queue) see(r Room) {
 	r.Held = r.Held && !q.scarce // processors that are scarce are evidence enough
-	n, asked, served := 0, 0, 0
-	for i := 0; i < len(q.order); {
-		first := i // the first class of a priority
-		for ; i < len(q.order) && !q.outranks(&q.lines[q.order[first]], &q.lines[q.order[i]]); i++ {
-			l := &q.lines[q.order[i]]
-			n, asked, served = n+l.n, asked+l.asked, served+l.served
+	for _, c := range q.order {
+		l, n, asked, served := &q.lines[c], 0, 0, 0
+		for _, i := range q.order {
+			if other := &q.lines[i]; q.competes(other, l) {
+				n, asked, served = n+other.n, asked+other.asked, served+other.served
+			}
 		}
-		for _, c := range q.order[first:i] {
-			q.lines[c].state.see(r, n, asked, served, q.bare)
-		}
+		l.state.see(r, n, asked, served, q.bare)
 	}
+}
+
+// competes reports whether the waiters of a line keep permits from a class. The waiters of the
+// class itself do, and the ones of its priority and above, unless they wait for the bound of
+// their own class.
+func (q *Queue) competes(l, with *line) bool {
+	return l == with || !q.bounded(l.class) && !q.outranks(with, l)
 }
 
 // see updates the state from the number of waiters and the totals of calls that came and

@@ -251,6 +251,27 @@ func TestWhileTheQueueStands(t *testing.T) {
 	}
 }
 
+// Calls that wait for the bound of their class leave the other permits to lower classes. So the
+// queue does not stand for these, however many wait.
+func TestAClassAtItsBoundDoesNotMakeTheQueueStand(t *testing.T) {
+	each := func(n int) func(time.Duration) int { return func(time.Duration) int { return n } }
+	for _, tt := range []struct {
+		max  float64
+		want bool
+	}{{0, true}, {1, true}, {0.75, false}, {0.5, false}} {
+		d := &desk{q: turn.New(classes(func(c *[turn.MaxClasses]turn.Class) { c[critical].Max = tt.max })), limit: 8}
+		d.stands(critical, time.Second, each(4), each(2))
+		if !d.q.Standing(critical) || d.q.Standing(normal) != tt.want {
+			t.Errorf("a flood of critical calls with a Max of %v: got standing %v for them and %v below, want true and %v",
+				tt.max, d.q.Standing(critical), d.q.Standing(normal), tt.want)
+		}
+		d.come(one(normal)) // the class starves
+		if w, v := d.come(one(normal)); (w == nil) != tt.want {
+			t.Errorf("one more call below, with a Max of %v: got %+v, want it to wait %v", tt.max, v, !tt.want)
+		}
+	}
+}
+
 // Where processors are scarce, a queue that stands has no waiters of the classes for which it
 // stands, but for moments in which it looks whether it still does.
 func TestAQueueThatStandsInACrowd(t *testing.T) {
