@@ -43,7 +43,7 @@ type Gate struct {
 	turns     *turn.Queue // the pointer is set by New and does not change
 	pace      pacer
 	lasts     pacer // how long calls take, whether permits are free or not
-	held      bool  // the algorithm holds newcomers back, see limit.Prober
+	probing   bool  // the algorithm holds newcomers back, see limit.Prober
 	crowd     crowd
 	draining  bool
 	algorithm ownership
@@ -267,7 +267,7 @@ func (g *Gate) holdLocked(c turn.Call, cost int, now time.Duration) claim {
 
 // roomLocked returns the gate's state as package turn knows it.
 func (g *Gate) roomLocked(s word, now time.Duration) turn.Room {
-	return turn.Room{Limit: s.limit(), InFlight: s.inFlight(), Now: now, Pace: g.pace.least, Lasts: g.lasts.least, Held: g.held}
+	return turn.Room{Limit: s.limit(), InFlight: s.inFlight(), Now: now, Pace: g.pace.least, Lasts: g.lasts.least, Probing: g.probing}
 }
 
 // refuseAndUnlock refuses a call that has not waited.

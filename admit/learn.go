@@ -44,7 +44,7 @@ func (g *Gate) learnLocked(now time.Duration) (failure any) {
 	if probes {
 		defer func() {
 			g.samples.mark.Store(int64(prober.Mark()))
-			g.held = prober.Holds()
+			g.probing = prober.Probing()
 		}()
 	}
 	if n := min(max(g.cfg.algorithm.Update(closed), 1), limit.Max); n != closed.Limit {

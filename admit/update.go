@@ -44,7 +44,7 @@ func (g *Gate) updateLocked(opts []Option) error {
 		g.useFinishedLocked()
 		g.gatherLocked() // the new algorithm must not learn from calls that have ended
 		g.window.clear(now)
-		g.pace, g.lasts, g.held = pacer{}, pacer{}, false
+		g.pace, g.lasts, g.probing = pacer{}, pacer{}, false
 		g.inFlight.resetPeak()
 		from := g.Limit()
 		g.setLimitLocked(next.initial)

@@ -224,7 +224,7 @@ func (s *served[T]) because(ctx, outer context.Context, err error) error {
 	if ctx.Err() == nil || outer.Err() != nil {
 		return err
 	}
-	return s.out.Ready(outer) // the receiver has ended
+	return s.out.WaitCredit(outer) // the receiver has ended
 }
 
 // setAside makes a dead letter of a message that cannot be sent, and asks for another one.

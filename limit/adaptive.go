@@ -176,7 +176,7 @@ func (a *Adaptive) Limit() int {
 	if a.climb.on {
 		l = a.climb.at
 	}
-	if a.Holds() {
+	if a.Probing() {
 		l = a.low
 	}
 	return int(min(max(l, a.min), a.max))
@@ -188,8 +188,8 @@ func (a *Adaptive) Min() int { return int(a.min) }
 // Mark implements Prober.
 func (a *Adaptive) Mark() int { return int(a.mark) }
 
-// Holds implements Prober.
-func (a *Adaptive) Holds() bool { return a.phase == held || a.phase == awaiting && a.staysLow() }
+// Probing implements Prober.
+func (a *Adaptive) Probing() bool { return a.phase == held || a.phase == awaiting && a.staysLow() }
 
 // Update implements Algorithm.
 func (a *Adaptive) Update(w Window) int {

@@ -89,9 +89,9 @@ type Prober interface {
 	// Mark is the number of calls in flight up to which a call that begins counts
 	// for Window.Low.
 	Mark() int
-	// Holds reports whether the limit is lowered for a moment, to measure calls that begin
+	// Probing reports whether the limit is lowered for a moment, to measure calls that begin
 	// among few. A queue that grows meanwhile says nothing about the server.
-	Holds() bool
+	Probing() bool
 }
 
 // A Floored is an Algorithm that has a smallest limit. Every algorithm of this package is one,

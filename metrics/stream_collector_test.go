@@ -130,7 +130,7 @@ func beginUpload(t *testing.T, server, client *streamcredit.Meter) (end func()) 
 func beginSilent(t *testing.T, server, client *streamcredit.Meter) {
 	t.Helper()
 	c := events(t, server, func(ctx context.Context, out *streamcredit.Sender[*demopb.SubscribeResponse]) error {
-		return out.Ready(ctx)
+		return out.WaitCredit(ctx)
 	}, streamcredit.WithFirstRequestTimeout(time.Second))
 	subscribe(t, c, client, streamcredit.WithManualDemand())
 	synctest.Wait()

@@ -282,7 +282,7 @@ func TestBudgetRefuses(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := up.Ready(within(t, time.Minute)); err != nil {
+				if err := up.WaitCredit(within(t, time.Minute)); err != nil {
 					t.Fatalf("the second stream: got %v, want demand", err)
 				}
 				_, err = streamcredit.DialReceive(t.Context(), client.Subscribe, streamcredit.WithBudget(b))

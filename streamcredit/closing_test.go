@@ -376,8 +376,8 @@ func TestStallTimeoutWhereverOneWaits(t *testing.T) {
 		"SendSeq": func(ctx context.Context, out *streamcredit.Sender[*demopb.UploadRequest]) error {
 			return out.SendSeq(ctx, func(yield func(*demopb.UploadRequest) bool) { yield(&demopb.UploadRequest{}) })
 		},
-		"Ready": func(ctx context.Context, out *streamcredit.Sender[*demopb.UploadRequest]) error {
-			return out.Ready(ctx)
+		"WaitCredit": func(ctx context.Context, out *streamcredit.Sender[*demopb.UploadRequest]) error {
+			return out.WaitCredit(ctx)
 		},
 		"Outbox": func(ctx context.Context, out *streamcredit.Sender[*demopb.UploadRequest]) error {
 			box, err := streamcredit.NewOutbox(ctx, out, streamcredit.OutboxConfig{})

@@ -19,7 +19,7 @@ type outlet interface {
 	send(ctx context.Context, n int64) error
 	try(n int64) (bool, error)
 
-	Ready(ctx context.Context) error
+	WaitCredit(ctx context.Context) error
 	Credit() int64
 	Consumed() uint64
 	WaitConsumed(ctx context.Context, n uint64) error

@@ -149,7 +149,7 @@ func TestAnAnnouncedElementThatNeverComes(t *testing.T) {
 		r := receiveRaw(t, func(stream grpc.BidiStreamingServer[creditpb.Frame, creditpb.Frame]) error {
 			both, _, err := streamcredit.ServeFrames(stream, streamcredit.WithSendOnly(), streamcredit.WithHeartbeat(time.Second))
 			if err == nil {
-				err = errors.Join(both.Out.Send(stream.Context(), []byte("element")), both.Out.Ready(stream.Context()))
+				err = errors.Join(both.Out.Send(stream.Context(), []byte("element")), both.Out.WaitCredit(stream.Context()))
 			}
 			over <- err
 			return err

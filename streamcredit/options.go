@@ -154,7 +154,7 @@ func WithSendStallTimeout(d time.Duration) SendOption {
 	return sendOption(func(c *config) { c.stall = d })
 }
 
-// WithOnStarved sets a function that Send and Ready call after each wait for demand, for example to
+// WithOnStarved sets a function that Send and WaitCredit call after each wait for demand, for example to
 // add it to a trace. It gets their context and the duration of the wait, also if the wait ended with
 // an error. It runs in the goroutine of Send without locks held, and delays Send. With several
 // senders at once it must be safe for concurrent use.

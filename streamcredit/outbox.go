@@ -247,7 +247,7 @@ func (o *Outbox[T]) drain(ctx context.Context) error {
 		if open, err := o.await(ctx); !open || err != nil {
 			return err
 		}
-		if err := o.out.Ready(ctx); err != nil {
+		if err := o.out.WaitCredit(ctx); err != nil {
 			return err
 		}
 		o.mu.Lock()

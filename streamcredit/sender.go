@@ -25,7 +25,7 @@ type sending[T any] interface {
 	try(e T) (bool, error)
 	valid(e T) error
 	terminate(ctx context.Context, terminal func(sent uint64) *creditpb.Control) error
-	ready(ctx context.Context) error
+	waitCredit(ctx context.Context) error
 	rest(ctx context.Context) error
 	whyCanceled(ctx context.Context, err error) error
 	because(ctx context.Context, err error) error
@@ -57,7 +57,7 @@ func (s *Sender[T]) SendSeq(ctx context.Context, elements iter.Seq[T]) error {
 	next, stop := iter.Pull(elements)
 	defer stop()
 	for {
-		if err := s.Ready(ctx); err != nil {
+		if err := s.WaitCredit(ctx); err != nil {
 			return err
 		}
 		e, ok := next()
@@ -70,10 +70,10 @@ func (s *Sender[T]) SendSeq(ctx context.Context, elements iter.Seq[T]) error {
 	}
 }
 
-// Ready waits until there is demand, so that the caller can produce an element when it is wanted.
-// If several goroutines send, another one may use the demand first. It returns the errors of
-// Send.
-func (s *Sender[T]) Ready(ctx context.Context) error { return s.s.ready(ctx) }
+// WaitCredit waits until an element may be sent, so that the caller can produce it when it is
+// wanted. If several goroutines send, another one may use the credit first. It returns the errors
+// of Send.
+func (s *Sender[T]) WaitCredit(ctx context.Context) error { return s.s.waitCredit(ctx) }
 
 // WaitDemand waits until the receiver has requested more than the first asked elements of the
 // stream, and returns how many more. A source that is itself asked for elements uses it,

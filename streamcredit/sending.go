@@ -30,7 +30,7 @@ func (s *session[O, I]) send(ctx context.Context, e O) error {
 		}
 	}
 	for {
-		if err := s.ready(ctx); err != nil {
+		if err := s.waitCredit(ctx); err != nil {
 			return s.delivered(ctx, err)
 		}
 		if err := s.w.lockUntil(ctx); err != nil {
@@ -46,7 +46,7 @@ func (s *session[O, I]) send(ctx context.Context, e O) error {
 func (s *session[O, I]) valid(e O) error { return s.wire.check(e) }
 
 // ready waits for demand.
-func (s *session[O, I]) ready(ctx context.Context) error {
+func (s *session[O, I]) waitCredit(ctx context.Context) error {
 	waited, err := s.out.await(ctx, s.cfg.stall)
 	if s.cfg.onStarved != nil && waited > 0 {
 		s.cfg.onStarved(ctx, waited)

@@ -136,7 +136,7 @@ func TestAutoWindowOfMixedSizes(t *testing.T) {
 			}
 			for n := 1; ; n++ {
 				if out.Credit() == 0 {
-					if err := out.Ready(stream.Context()); err != nil {
+					if err := out.WaitCredit(stream.Context()); err != nil {
 						return err
 					}
 					time.Sleep(20 * time.Millisecond)

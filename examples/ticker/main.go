@@ -154,7 +154,7 @@ func (t *ticker) onDemand(stream grpc.BidiStreamingServer[demopb.SubscribeReques
 	}
 	sent := &t.sent[query.GetCount()]
 	for {
-		if err := out.Ready(ctx); err != nil {
+		if err := out.WaitCredit(ctx); err != nil {
 			return err
 		}
 		if err := out.Send(ctx, element(sent.Load()+1, query)); err != nil {

@@ -45,7 +45,7 @@ type standing struct {
 	lost          int           // the same: calls that came and were neither served nor wait
 	bad           int           // bad periods in a row
 	stands        bool
-	held          bool          // the limit was lowered for a moment in the period
+	probed        bool          // the limit was lowered for a moment in the period
 	excused       time.Duration // of periods that do not count, since one was good
 }
 
@@ -93,7 +93,7 @@ func periodOf(r Room) time.Duration {
 
 // see updates the states of all classes. Call it before the number of waiters changes.
 func (q *Queue) see(r Room) {
-	r.Held = r.Held && !q.scarce // processors that are scarce are evidence enough
+	r.Probing = r.Probing && !q.scarce // processors that are scarce are evidence enough
 	for _, c := range q.order {
 		l, n, asked, served := &q.lines[c], 0, 0, 0
 		for _, i := range q.order {
@@ -122,10 +122,10 @@ func (s *standing) see(r Room, n, asked, served int, bare bool) {
 	s.seen = now
 	lost := asked - served - n
 	if bare && s.stands || n == 0 && !s.stands && lost == s.lost { // a new period begins, as a rule with an empty queue
-		*s = standing{begun: now, seen: now, asked: asked, served: served, lost: lost, held: r.Held, stands: s.stands}
+		*s = standing{begun: now, seen: now, asked: asked, served: served, lost: lost, probed: r.Probing, stands: s.stands}
 		return
 	}
-	s.held = s.held || r.Held
+	s.probed = s.probed || r.Probing
 	length, least := now-s.begun, periodOf(r)
 	if length < least {
 		return
@@ -138,7 +138,7 @@ func (s *standing) see(r Room, n, asked, served int, bare bool) {
 	case more && s.stands: // it stands, however few wait
 	case s.idle*idlePart >= length, grown < 0 && beyondChance(grown, done):
 		s.stands, s.bad, s.excused = false, 0, 0
-	case done == 0 && s.excused < longestPause, s.held && s.excused < longestProbe: // the server may serve them all afterwards
+	case done == 0 && s.excused < longestPause, s.probed && s.excused < longestProbe: // the server may serve them all afterwards
 		s.excused += length
 	case done == 0 && more:
 		s.stands = true
@@ -148,7 +148,7 @@ func (s *standing) see(r Room, n, asked, served int, bare bool) {
 		s.bad++
 		s.stands = s.stands || s.bad >= periods
 	}
-	s.begun, s.idle, s.asked, s.served, s.lost, s.held = now, 0, asked, served, lost, r.Held
+	s.begun, s.idle, s.asked, s.served, s.lost, s.probed = now, 0, asked, served, lost, r.Probing
 }
 
 // beyondChance reports whether a difference exceeds the square root of a number.

@@ -57,8 +57,8 @@ type Room struct {
 	Pace time.Duration
 	// Lasts is the mean time for which a call runs, or 0 if it is not known.
 	Lasts time.Duration
-	// Held tells that the limit is lowered for a moment, to measure the server.
-	Held bool
+	// Probing tells that the limit is lowered for a moment, to measure the server.
+	Probing bool
 }
 
 // A Call describes a call. Its class must exist, and its cost must be from 1 to the limit.

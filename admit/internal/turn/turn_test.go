@@ -36,7 +36,7 @@ type desk struct {
 }
 
 func (d *desk) room() turn.Room {
-	return turn.Room{Limit: d.limit, InFlight: d.used, Now: d.now, Held: d.held}
+	return turn.Room{Limit: d.limit, InFlight: d.used, Now: d.now, Probing: d.held}
 }
 
 // run lets a call in that must be.

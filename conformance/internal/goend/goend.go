@@ -55,7 +55,7 @@ type end struct {
 		CloseGoingAway() error
 		CloseWithError(err error) error
 		Finish(ctx context.Context) error
-		Ready(ctx context.Context) error
+		WaitCredit(ctx context.Context) error
 		Done() <-chan struct{}
 	}
 	in interface { // nil if the end does not receive

@@ -185,7 +185,7 @@ func (p *player) endSending(ctx context.Context, s *conformancepb.Send) error {
 		err = p.out.CloseGoingAway()
 	case conformancepb.Ending_ENDING_NOTHING:
 		<-p.out.Done()
-		return p.out.Ready(ctx)
+		return p.out.WaitCredit(ctx)
 	case conformancepb.Ending_ENDING_LEAVE:
 		return nil
 	default:
