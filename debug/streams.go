@@ -23,7 +23,7 @@ func meter(m *streamcredit.Meter, now time.Time, f *findings) *debugpb.Meter {
 	s := m.Stats()
 	out := &debugpb.Meter{
 		Name: clean(m.Name()), Open: int64(s.Streams), Opened: int64(s.Opened), Starving: int64(s.Starving), Credit: s.Credit,
-		Unbounded: int64(s.Unbounded), Demand: s.Demand, Lag: int64(s.Lag), Window: s.Window,
+		Unbounded: int64(s.Unbounded), Demand: s.Demand, Lag: s.Lag, Window: s.Window,
 		Sent: int64(s.Sent), Received: int64(s.Received), Dropped: int64(s.Dropped),
 	}
 	for why, n := range s.Violations {

@@ -155,7 +155,8 @@ func byKind(sources []Source) (by kinds, err error) {
 			by.brokers = append(by.brokers, s)
 		default:
 			errs = append(errs, fmt.Errorf(
-				"metrics: source %d of %d: got %T, want a gate, a breaker, a throttle, a meter of retries, streams or a broker, or a monitor",
+				"metrics: source %d of %d: got %T, want a gate, "+
+					"a breaker, a throttle, a meter of retries, streams or a broker, or a monitor",
 				i+1, len(sources), s))
 		}
 	}

@@ -238,7 +238,8 @@ func TestBudgetIsRefilled(t *testing.T) {
 			_, _ = client.Work(t.Context(), &demopb.WorkRequest{})
 			return len(server.took())
 		}
-		for fails() > 1 {
+		for tries := 2; tries > 1; {
+			tries = fails()
 		}
 		wantTokens(t, "a budget that is used up", meter, conn)
 		if got := withheld(meter); got == 0 {

@@ -86,7 +86,9 @@ func (m *Meter) DialOptions(c *Config) []grpc.DialOption {
 	if c != nil {
 		policy := *c
 		policy.defaults()
-		policy.Codes, policy.Methods, policy.Services = slices.Clone(policy.Codes), slices.Clone(policy.Methods), slices.Clone(policy.Services)
+		policy.Codes = slices.Clone(policy.Codes)
+		policy.Methods = slices.Clone(policy.Methods)
+		policy.Services = slices.Clone(policy.Services)
 		w.policy = &policy
 	}
 	return []grpc.DialOption{

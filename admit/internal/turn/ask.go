@@ -46,7 +46,7 @@ func (q *Queue) Ask(c Call, r Room, deadline, least time.Duration) (v Verdict) {
 	case q.boundWait(c, r, patience):
 		return Verdict{Why: q.blameBound(c, r.Limit)}
 	case q.cfg.MaxWait > 0 && wait+r.Pace/2 >= q.cfg.MaxWait: // half a pace: the next permit comes at a random time
-		return Verdict{Why: q.blame(c, r.Limit, QueueFull)}
+		return Verdict{Why: q.blame(c, r.Limit)}
 	}
 	beyond := q.beyondHandOver(c, r.Limit)
 	if v.Evict, v.Why, v.Wait = q.place(c, r.Limit); v.Evict != nil {
@@ -78,7 +78,7 @@ func (q *Queue) place(c Call, limit int) (out *Waiter, why Reason, ok bool) {
 	}
 	if q.beyondHandOver(c, limit) && !q.entitled(c, limit) {
 		if q.lines[c.Class].n == 0 {
-			return nil, q.blame(c, limit, QueueFull), false
+			return nil, q.blame(c, limit), false
 		}
 		out, why = q.victimWithin(c, limit)
 		return out, why, false
@@ -127,11 +127,11 @@ func (q *Queue) entitled(c Call, limit int) bool {
 // newcomer included.
 func (q *Queue) with(c Call) (weight, tenants int64) {
 	weight, tenants = int64(c.Cost), int64(q.lines[c.Class].active())
-	if t := q.find(c.Class, c.Tenant); t == nil || t.idle() {
+	t := q.find(c.Class, c.Tenant)
+	if t == nil || t.idle() {
 		return weight, tenants + 1
-	} else {
-		return weight + t.weight(), tenants
 	}
+	return weight + t.weight(), tenants
 }
 
 // Full reports whether a newcomer of some class would be refused or evict a waiter.
@@ -187,7 +187,7 @@ func (q *Queue) victim(c Call, places, limit int) (*Waiter, Reason) {
 	case owed, q.outranks(own, from):
 	case places > 1 && own.n == 0 && own.passed-own.placed >= progress: // it starves
 	default:
-		return nil, q.blame(c, limit, QueueFull)
+		return nil, q.blame(c, limit)
 	}
 	return from.heaviest().calls.first, Evicted
 }
@@ -236,10 +236,10 @@ func (q *Queue) withinShare(l *line, places, limit int) bool {
 }
 
 // blame returns OverShare if the tenant of a newcomer has more than its share, the newcomer
-// included. Otherwise it returns the other reason.
-func (q *Queue) blame(c Call, limit int, otherwise Reason) Reason {
+// included. Otherwise it returns QueueFull.
+func (q *Queue) blame(c Call, limit int) Reason {
 	weight, _ := q.with(c)
-	return q.overShare(c, weight, limit, otherwise)
+	return q.overShare(c, weight, limit, QueueFull)
 }
 
 // blameBound is blame for a newcomer that would wait for the bound of its tenant for too long.
@@ -247,7 +247,7 @@ func (q *Queue) blameBound(c Call, limit int) Reason {
 	if t := q.find(c.Class, c.Tenant); t.holdsMost() {
 		return OverShare
 	}
-	return q.blame(c, limit, QueueFull)
+	return q.blame(c, limit)
 }
 
 // fairPlaces is the smallest number of places that counts for the shares of tenants.
