@@ -38,9 +38,10 @@ func pause(d time.Duration) func(context.Context) (admit.Outcome, bool) {
 // as many calls as without the incident, from the first moment. Where calls were slow the
 // limit was right for other calls, and it takes a second to find the new one.
 func TestBusyAgainAfterAnIncident(t *testing.T) {
+	t.Cleanup(admit.IgnoreScheduler())
 	incidents := map[string]incident{
-		"slow dependency":  {4 * time.Second, 0.9, 0.09, pause(50 * ms)},
-		"dead dependency":  {4 * time.Second, 0.9, 0.06, pause(time.Hour)},
+		"slow dependency":  {4 * time.Second, 0.9, 0.1, pause(50 * ms)},
+		"dead dependency":  {4 * time.Second, 0.9, 0.07, pause(time.Hour)},
 		"errors":           {4 * time.Second, 0.9, 0.01, func(context.Context) (admit.Outcome, bool) { return admit.Ignored, false }},
 		"twelve-fold load": {3 * time.Second, 12, 0.01, nil},
 		"idle hour":        {time.Hour, 0, 0.01, nil},

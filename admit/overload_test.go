@@ -26,6 +26,7 @@ const (
 // end the heap and the goroutines are what they were after the first minutes, and every
 // call is accounted for.
 func TestAnHourOfOverload(t *testing.T) {
+	t.Cleanup(admit.IgnoreScheduler())
 	const rate = 4 * workers * float64(time.Second/service) // calls a second
 	synctest.Test(t, func(t *testing.T) {
 		g, err := admit.New()
@@ -77,6 +78,7 @@ func TestAnHourOfOverload(t *testing.T) {
 // goroutines of a bubble run in another order each time: 80 runs gave 0.971 with a standard
 // deviation of 0.008, and 0.938 at worst, so the bound is on the mean of several.
 func TestDefaultsKeepTheGoodput(t *testing.T) {
+	t.Cleanup(admit.IgnoreScheduler())
 	const seeds, want = 4, 0.95
 	sum := 0.0
 	for seed := range uint64(seeds) {

@@ -42,7 +42,7 @@ type waitReader struct {
 	latest waitTotals
 }
 
-var processWaits waitReader
+var processWaits = waitReader{sample: [1]metrics.Sample{{Name: "/sched/latencies:seconds"}}}
 
 // totals returns the totals of a reading that is at most limit.WindowLength old. It
 // blocks only while another gate reads.
@@ -58,7 +58,6 @@ func (r *waitReader) totals() waitTotals {
 }
 
 func (r *waitReader) readLocked() (t waitTotals) {
-	r.sample[0].Name = "/sched/latencies:seconds"
 	metrics.Read(r.sample[:])
 	if r.sample[0].Value.Kind() != metrics.KindFloat64Histogram {
 		return waitTotals{} // another version of Go: nothing is known

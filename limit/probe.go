@@ -69,7 +69,7 @@ func (a *Adaptive) judgeProbe() {
 		a.base = seen
 	}
 	knee := a.knee()
-	if (slower || !sound) && a.low > a.min && a.queuesAt(seen.value, from) {
+	if (slower || !sound) && a.low > a.min && a.queuesAt(seen, from) {
 		a.limit, a.anchor, a.grewFrom = a.low, 0, 0
 		a.rate = low.rate()
 		a.high, a.base, a.sound = low, mean{}, false
@@ -93,9 +93,15 @@ func (a *Adaptive) judgeProbe() {
 
 // queuesAt reports whether calls queue at the limit of the probe, too, given the latency there
 // and the calls in flight before. They do if the latency fell with the limit. Where goroutines
-// wait for processors, latencies say less, but then as many calls succeed as before.
-func (a *Adaptive) queuesAt(latency, from float64) bool {
-	return from*latency/a.high.latency.value < a.low+0.35*(from-a.low) ||
+// wait for processors, latencies say less, but then as many calls succeed as before. While nothing
+// has queued yet, little is known, and a limit that is too low refuses calls. Then calls do not
+// queue if the latency is beyond chance longer than it would be in a queue.
+func (a *Adaptive) queuesAt(latency mean, from float64) bool {
+	inQueue := mean{a.high.latency.n, a.high.latency.value * a.low / from}
+	if a.starting && latency.value > inQueue.value && a.differ(latency, inQueue, proof) {
+		return false
+	}
+	return from*latency.value/a.high.latency.value < a.low+0.35*(from-a.low) ||
 		a.loaded && a.seen.crowded() && a.seen.successes().value > lossless*a.served
 }
 
