@@ -7,7 +7,7 @@ replace github.com/weir-go/weir => ../
 require (
 	github.com/prometheus/client_golang v1.19.0
 	github.com/prometheus/client_model v0.5.0
-	github.com/weir-go/weir v0.0.0-00010101000000-000000000000
+	github.com/weir-go/weir v0.1.0
 	go.opentelemetry.io/otel v1.47.0
 	go.opentelemetry.io/otel/metric v1.47.0
 	go.opentelemetry.io/otel/sdk v1.47.0

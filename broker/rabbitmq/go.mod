@@ -4,7 +4,7 @@ go 1.26.0
 
 require (
 	github.com/rabbitmq/amqp091-go v1.16.0
-	github.com/weir-go/weir v0.0.0
+	github.com/weir-go/weir v0.1.0
 	pgregory.net/rapid v1.2.0
 )
 
