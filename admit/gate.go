@@ -114,8 +114,8 @@ func (g *Gate) now() time.Duration { return time.Since(g.epoch) }
 // Acquire takes a permit for a call. If none is free, it blocks until the call is
 // admitted or refused, or until ctx ends. It refuses a call without blocking if the call
 // cannot be served before its deadline, or if it finds no place in the queue.
-// [QueueConfig] describes the queue. Waiters are served by class, then by their tenants' shares, then in the
-// order in which they came.
+// Waiters are served by class. Within a class, the tenant that holds the fewest permits is
+// first, and then the oldest waiter. See [QueueConfig].
 //
 // If ctx ended first, the error is ctx's own, unchanged. Otherwise it is a *[Refusal].
 // Release the permit exactly once, in a defer:

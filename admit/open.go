@@ -34,8 +34,8 @@ func (p *Permit) Ready(o Outcome) {
 	p.giveBack(o)
 }
 
-// MoveTo hands the permit over to another variable. After that p holds nothing. Neither
-// variable may be used by others meanwhile.
+// MoveTo moves the permit to another variable, which must not hold one. After that p holds nothing. No
+// other goroutine may use either variable meanwhile.
 func (p *Permit) MoveTo(to *Permit) {
 	to.gate, to.start, to.claim, to.pressed, to.waited, to.due = p.gate, p.start, p.claim, p.pressed, p.waited, p.due
 	to.state.Store(p.state.Load())

@@ -6,7 +6,7 @@ import (
 	"github.com/weir-go/weir/limit"
 )
 
-// A Moment sums up some seconds of a gate.
+// A Moment sums up about five seconds of a gate.
 type Moment struct {
 	// At is when the seconds ended.
 	At time.Time

@@ -5,9 +5,8 @@ import (
 	"time"
 )
 
-// A Permit allows one call to run. A call with a Cost holds it for several permits of
-// the limit. Do not copy it. The zero Permit holds nothing, and Release of it does
-// nothing.
+// A Permit allows one call to run, and counts as Call.Cost permits of the limit. Release it exactly
+// once. Do not copy it. The zero Permit holds nothing, and Release of it does nothing.
 type Permit struct {
 	gate    *Gate
 	start   time.Duration

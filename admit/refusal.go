@@ -30,7 +30,8 @@ const (
 	// Draining means that the gate is shutting down. Another server may take the call.
 	Draining
 	// OverShare means that the gate is full, and that the tenant of the call has more
-	// than its share while other tenants want theirs.
+	// than an equal part of its class while other tenants want theirs. ClassConfig.Share has
+	// nothing to do with it.
 	OverShare
 	// OverQuota means that the class or the tenant of the call has used up its quota, as
 	// set by [WithQuotas]. The delay of the refusal is exact.
@@ -77,7 +78,7 @@ type Refusal struct {
 	Reason Reason
 	// RetryAfter is when to come back. It is about the time that a full queue takes to
 	// be served. It is longer while more calls come than are served, and never longer
-	// than [WithMaxRetryAfter]. It has random jitter, so that callers do not come back
+	// than [WithMaxRetryAfter], except for OverQuota. It has random jitter, so that callers do not come back
 	// together. While the gate drains, it is 10 to 20 ms. For TooManyOpen it is near
 	// the longest, because open calls last.
 	RetryAfter time.Duration

@@ -19,8 +19,8 @@ type RefusedCall struct {
 	Waited, RetryAfter time.Duration
 	// TimeLeft is the time until the caller would have given up. It is 0 without a deadline.
 	TimeLeft time.Duration
-	// Limit, InFlight and Queue are the numbers of the gate. Waiting is the number of waiters of
-	// the class. Standing tells whether the queue stood for the class.
+	// Limit, InFlight and Queue are the permits of the gate, the ones in use, and the waiters.
+	// Waiting is the number of waiters of the class. Standing tells whether the queue stood for it.
 	Limit, InFlight, Queue, Waiting int
 	Standing                        bool
 	// Most is the number of permits that the class may hold, and Held the number that it held.
@@ -29,8 +29,7 @@ type RefusedCall struct {
 	// Pace is the mean time between two permits that come back, or 0 if it is not known. If
 	// none has come back for longer, it is that time.
 	Pace time.Duration
-	// Stands is the number of refusals for the reason that this one stands for, itself
-	// included.
+	// Stands is the number of refusals for the reason since the last sample, this one included.
 	Stands uint64
 }
 

@@ -106,7 +106,8 @@ type Stats struct {
 	LastPause error
 }
 
-// Stats returns the numbers of now.
+// Stats returns the current state, and what was counted since the meter was made. It is safe for
+// concurrent use.
 func (m *Meter) Stats() Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 )
 
 // Bytes counts the bytes of the messages that a server holds, and makes gates refuse calls
-// while they are too many. A request counts from when it is decoded until its call ends. A
+// while the number is close to its limit. A request counts from when it is decoded until its call ends. A
 // response counts from when it is encoded until the transport has written it. Until then its
 // call keeps the permit; see [WithHoldUntilSent]. Without Bytes a gate does not see a response
 // whose client does not read, because the handler has returned its permit.
@@ -51,9 +51,10 @@ func NewBytes(limit int64) (*Bytes, error) {
 	return &Bytes{limit: limit}, nil
 }
 
-// ServerOptions of a nil Bytes are none. Otherwise they are a stats handler, and the codec
-// "proto" with a counter around it. The server then uses that codec for every message, so use
-// Bytes only if all messages are protobuf. [Server] adds these options for ServerConfig.Bytes.
+// ServerOptions returns the options that make a server count in b. They are a stats handler, and
+// the codec "proto" with a counter around it. A nil Bytes returns none. The server then uses that
+// codec for every message, so use Bytes only if all messages are protobuf. [Server] adds these
+// options for ServerConfig.Bytes.
 func (b *Bytes) ServerOptions() []grpc.ServerOption {
 	if b == nil {
 		return nil

@@ -10,7 +10,7 @@ import (
 	"github.com/weir-go/weir/internal/check"
 )
 
-// A ClientConfig lists the parts of a careful client. A zero field leaves its part out.
+// A ClientConfig configures [Client]. Each field adds a protection, and a zero field adds none.
 type ClientConfig struct {
 	// Propagation passes on the class, the deadline and the permits of a call; see
 	// [UnaryPropagation]. Give it only to clients of your own services.

@@ -52,7 +52,8 @@ type ServerConfig struct {
 	// the largest request and the windows from it, and MaxConcurrentStreams if that is zero.
 	// Zero means gRPC's defaults. Other grpc.ServerOptions that you append override them.
 	Memory int64
-	// Chose, if not nil, is called by Server with the sizes for Memory, so that you can log them.
+	// Chose, if not nil, is called once, by Server, with the sizes that follow from Memory, so that
+	// you can log them.
 	Chose func(Sizes)
 	// Bytes, if not nil, counts the bytes of the messages that the server holds. Give it to the
 	// gates too, with admit.WithPressure(monitor, bytes). Calls then keep their permits until

@@ -58,8 +58,8 @@ func WithSendStall(d time.Duration, m Matcher) ServerOption {
 	return serverOption(func(c *config) { c.streams.addStall(d, m) })
 }
 
-// SendStalls returns the number of streams of a gate that were ended because their clients did
-// not take the messages. See [WithSendStall].
+// SendStalls returns how many streams of a gate [WithSendStall] has ended. It does not block. It is 0
+// for a gate without interceptors.
 func SendStalls(g *admit.Gate) uint64 {
 	if v, ok := families.Load(weak.Make(g)); ok {
 		return v.(*family).stalls.Load() //nolint:forcetypeassert // the map holds nothing else

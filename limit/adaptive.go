@@ -33,8 +33,8 @@ type AdaptiveConfig struct {
 // begins among few, so a probe holds newcomers back for a moment now and then.
 //
 // A limit is not lowered without proof of congestion:
-//   - While permits are free the limit never falls, unless goroutines wait for
-//     a processor and a quarter of the permits is in use.
+//   - While permits are free the limit falls only if a quarter of it is in use, and
+//     goroutines wait for a processor, or most calls are overloaded and slow, or none succeeds.
 //   - A limit that is reached grows unless R is above S by more than chance
 //     explains, even if only one call reaches it. It grows by the clock if no call ends.
 //   - A probe for an unknown S ends after 100 ms without that proof.

@@ -94,8 +94,8 @@ type Prober interface {
 	Probing() bool
 }
 
-// A Floored is an Algorithm that has a smallest limit. Every algorithm of this package is one,
-// except Fixed.
+// A Floored is an Algorithm that tells its smallest limit, for metrics and logs. Every algorithm of
+// this package does, except Fixed.
 type Floored interface {
 	Algorithm
 	// Min is the smallest limit that Update returns.
@@ -116,8 +116,8 @@ func bounds(bad *check.Errors, initial, lo, hi int) {
 	bad.That(initial >= lo && initial <= hi, "Initial: got %d, want Min (%d) to Max (%d)", initial, lo, hi)
 }
 
-// WindowCalls and WindowLength are the smallest window. A gate closes a window when
-// both are reached. One quick health check is no evidence.
+// A gate closes a window when WindowCalls calls have ended and WindowLength has passed. One quick
+// health check is no evidence.
 const (
 	WindowCalls  = 10
 	WindowLength = 10 * time.Millisecond

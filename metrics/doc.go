@@ -130,6 +130,29 @@
 //	weir_pressure_signal_failures_total  counter  signal  Failed reads.
 //	weir_pressure_panics_total           counter          Panics of hooks, all survived.
 //
+// # Brokers
+//
+// A meter is a [broker.Meter] with the name of a queue. The label cause is dependency or gate, and end
+// is acked, requeued, dead_lettered or lost.
+//
+//	name                              type     labels  what it tells
+//	weir_broker_wanted                gauge            Messages that were asked for and are not settled.
+//	weir_broker_held                  gauge            Messages in this process that are not settled. Far below wanted:
+//	                                                   the queue is empty. Equal for long: the handlers are slow.
+//	weir_broker_running               gauge            Handlers that run.
+//	weir_broker_fetched_total         counter          Messages delivered to this process.
+//	weir_broker_redelivered_total     counter          Those that were delivered before, as far as the broker counts.
+//	weir_broker_settled_total         counter  end     Messages by their end. "lost": the broker took them away, and
+//	                                                   may deliver them again.
+//	weir_broker_failed_total          counter          Failed attempts of handlers.
+//	weir_broker_refused_total         counter          Attempts that ended because something refused work.
+//	weir_broker_extended_total        counter          Times that a source asked for more time for a message.
+//	weir_broker_errors_total          counter          Errors of fetching, extending and settling.
+//	weir_broker_paused                gauge            Consumers that pause, because a dependency or the gate refuses work.
+//	weir_broker_pauses_total          counter  cause   Pauses by the origin of the refusal.
+//	weir_broker_paused_seconds_total  counter          Time spent in pauses, summed over consumers.
+//	weir_broker_panics_total          counter          Panics of handlers, all survived.
+//
 // # Breakers, throttles and retries
 //
 // The label target is the canonical form of a connection's target, as "dns:///backend:443". The label

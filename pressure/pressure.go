@@ -33,7 +33,9 @@ const (
 	NameProcessors = "processors"
 )
 
-// NewSignal returns a signal that calls read.
+// NewSignal returns a signal that calls read for the used part of something, from 0 to 1. More counts
+// as 1. A panic, an error, NaN, an infinity and a negative number are failures. A monitor calls read
+// in a goroutine of its own, one call at a time. The name must be unique in its monitor.
 //
 //	pool := pressure.NewSignal("pool", func() (float64, error) {
 //		s := db.Stats()

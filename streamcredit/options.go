@@ -115,7 +115,8 @@ func WithHeartbeat(d time.Duration) Option {
 	return bothOption(func(c *config) { c.heartbeat = d })
 }
 
-// WithMeter counts the stream in m.
+// WithMeter counts the stream in m, from its opening to its end. Many streams may share a meter. The
+// default is nil, which counts nothing.
 func WithMeter(m *Meter) Option { return bothOption(func(c *config) { c.meter = m }) }
 
 // WithSetup sends message with the client's Open, for example the query of a subscription. It

@@ -60,12 +60,12 @@ func careful() ([]grpc.DialOption, error) {
 	if err != nil {
 		return nil, err
 	}
-	credit, err := throttle.New(throttle.Config{})
+	gentle, err := throttle.New(throttle.Config{})
 	if err != nil {
 		return nil, err
 	}
 	return interceptors.Client(interceptors.ClientConfig{
-		Breaker: circuits, Throttle: credit, Retry: &retry.Config{MaxAttempts: 3},
+		Breaker: circuits, Throttle: gentle, Retry: &retry.Config{MaxAttempts: 3},
 	})
 }
 

@@ -16,8 +16,8 @@ type AddressStats struct {
 }
 
 // Addresses returns the addresses that circuits know, sorted by target, method and address. A
-// closed circuit counts addresses only while calls fail, within the window. For another one
-// the counts are those of the moment at which it opened. Call it for a page, not for every
+// closed circuit counts addresses only while calls fail, within the window. For an open or
+// half-open one the counts are those of the moment at which it opened. Call it for a page, not for every
 // call. It takes the lock of each circuit.
 func (b *Breaker) Addresses() []AddressStats {
 	if b.inert() {

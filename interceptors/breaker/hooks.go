@@ -3,7 +3,8 @@ package breaker
 // Hooks are called when circuits change. Every field may be nil. They run without locks, in
 // the goroutine of a call or of gRPC, and must be quick. Changes of one circuit are
 // reported one at a time and in order. Changes of different circuits may be reported at the
-// same time. A hook that panics does no harm.
+// same time. A panic of a hook is recovered
+// and given to Panicked, and the call goes on.
 type Hooks struct {
 	// StateChanged is called when the circuit of a target and a full method name has
 	// changed. Both are "*" for the shared circuit.

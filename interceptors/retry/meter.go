@@ -48,8 +48,8 @@ type MeterStats struct {
 	// after the first ones. Transparent counts attempts that replaced one which no server had
 	// seen. gRPC limits those by itself, and Retries leaves them out.
 	Calls, Retries, Transparent uint64
-	// Withheld counts unary calls that failed with attempts left, although the retry policy
-	// allows a retry after their error. The budget was used up. A load balancer that drops
+	// Withheld counts unary calls that gRPC did not send again after an error that the policy names,
+	// with attempts left, because the budget was used up. A load balancer that drops
 	// calls, as with xDS, and grpc.WithDisableRetry look the same.
 	Withheld uint64
 }

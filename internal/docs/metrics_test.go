@@ -135,3 +135,26 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// The doc comment of package metrics has each metric.
+func TestMetricsInTheDocComment(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "metrics", "doc.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := map[string]bool{}
+	for _, name := range regexp.MustCompile(`(?m)^//\t(weir_\w+)`).FindAllStringSubmatch(string(text), -1) {
+		shown[name[1]] = true
+	}
+	for title, s := range sources(t) {
+		for _, m := range metricsOf(t, s) {
+			if !shown[m.name] {
+				t.Errorf("metrics/doc.go: got no row for %s of %s, want one", m.name, title)
+			}
+			delete(shown, m.name)
+		}
+	}
+	for name := range shown {
+		t.Errorf("metrics/doc.go: got a row for %s, want only metrics that a collector shows", name)
+	}
+}

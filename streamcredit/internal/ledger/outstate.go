@@ -16,9 +16,9 @@ const (
 	OutClosed
 	// OutUnheard is OutClosed after the receiver has half-closed.
 	OutUnheard
-	// OutCanceled follows the receiver's Cancel. Nothing may be written.
+	// OutCanceled follows the receiver's Cancel. Nothing more of this direction may be written.
 	OutCanceled
-	// OutReturned follows the end of the call with OK. Nothing may be written.
+	// OutReturned follows the end of the call with OK. Nothing more may be written.
 	OutReturned
 	// OutFailed means that the stream is broken, or that one of its ends broke the protocol.
 	OutFailed
