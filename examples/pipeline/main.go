@@ -13,20 +13,18 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log"
 	"math"
 	"net"
 	"os"
-	"os/signal"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/weir-go/weir/examples/demopb"
+	"github.com/weir-go/weir/examples/internal/program"
 	"github.com/weir-go/weir/streamcredit"
 )
 
@@ -40,12 +38,7 @@ func main() {
 	flag.DurationVar(&s.phase, "phase", 3*time.Second, "how long the worker is fast, then slow, then fast again")
 	flag.IntVar(&s.window, "window", 8, "how many jobs the worker asks for ahead")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, os.Stdout, s)
-	stop()
-	if err != nil {
-		log.Fatal(err)
-	}
+	program.Main(func(ctx context.Context) error { return run(ctx, os.Stdout, s) })
 }
 
 // validate returns all errors at once.

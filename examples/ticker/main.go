@@ -12,22 +12,20 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log"
 	"math"
 	"net"
 	"os"
-	"os/signal"
 	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/weir-go/weir/examples/demopb"
+	"github.com/weir-go/weir/examples/internal/program"
 	"github.com/weir-go/weir/streamcredit"
 )
 
@@ -47,12 +45,7 @@ func main() {
 	flag.IntVar(&s.window, "window", 16, "how many elements a client asks for ahead")
 	flag.IntVar(&s.bytes, "bytes", 1024, "the payload of an element")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := show(ctx, os.Stdout, s)
-	stop()
-	if err != nil {
-		log.Fatal(err)
-	}
+	program.Main(func(ctx context.Context) error { return show(ctx, os.Stdout, s) })
 }
 
 const (

@@ -11,20 +11,18 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log"
 	"math"
 	"net"
 	"os"
-	"os/signal"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/weir-go/weir/examples/demopb"
+	"github.com/weir-go/weir/examples/internal/program"
 	"github.com/weir-go/weir/streamcredit"
 )
 
@@ -42,12 +40,7 @@ func main() {
 	flag.Int64Var(&s.held, "held", 8<<20, "how many bytes the server lets the client be ahead; 0 for no bound")
 	flag.IntVar(&s.bytes, "bytes", 32<<10, "the size of a part")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, os.Stdout, s)
-	stop()
-	if err != nil {
-		log.Fatal(err)
-	}
+	program.Main(func(ctx context.Context) error { return run(ctx, os.Stdout, s) })
 }
 
 // largest is the largest part that fits into a message of gRPC's default size.
