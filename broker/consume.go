@@ -7,6 +7,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/weir-go/weir/internal/check"
 )
 
 // Consume runs the handler for the messages of the source, under a gate, until ctx ends.
@@ -28,10 +30,11 @@ import (
 // source's error if the source can never deliver again. An error that wraps [ErrConfig]
 // comes at once, and the source stays open.
 func Consume(ctx context.Context, source Source, handler Handler, c ConsumeConfig) error {
-	if source == nil || handler == nil {
-		return fmt.Errorf("%w: got a source %T and a handler %t, want both", ErrConfig, source, handler != nil)
-	}
-	if err := c.validate(); err != nil {
+	var bad check.Errors
+	bad.That(source != nil, "source: got nil, want a Source")
+	bad.That(handler != nil, "handler: got nil, want a function")
+	bad.From("ConsumeConfig", c.validate(), ErrConfig)
+	if err := bad.Err(ErrConfig); err != nil {
 		return err
 	}
 	cfg, err := c.withDefaults()

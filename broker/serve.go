@@ -61,11 +61,12 @@ func Serve[T any](
 	ctx context.Context, out *streamcredit.Sender[T], source Source,
 	encode func(context.Context, *Message) (T, error), c ServeConfig,
 ) error {
-	if out == nil || source == nil || encode == nil {
-		return fmt.Errorf("%w: got a sender %t, a source %t and an encoder %t, want all",
-			ErrConfig, out != nil, source != nil, encode != nil)
-	}
-	if err := c.validate(); err != nil {
+	var bad check.Errors
+	bad.That(out != nil, "out: got nil, want a Sender")
+	bad.That(source != nil, "source: got nil, want a Source")
+	bad.That(encode != nil, "encode: got nil, want a function")
+	bad.From("ServeConfig", c.validate(), ErrConfig)
+	if err := bad.Err(ErrConfig); err != nil {
 		return err
 	}
 	s := &served[T]{

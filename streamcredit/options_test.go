@@ -29,11 +29,11 @@ func TestWrongOptions(t *testing.T) {
 		"a nil option":            {opened(nil, streamcredit.WithWindow(8), nil), "got 2 nil options"},
 		"a zero budget":           {opened(streamcredit.WithBudget(&streamcredit.Budget{})), "got a zero Budget"},
 		"heartbeat":               {opened(streamcredit.WithHeartbeat(time.Microsecond)), "got a heartbeat of 1µs"},
-		"first request timeout":   {opened(streamcredit.WithFirstRequestTimeout(-time.Second)), "got timeouts -1s"},
-		"send stall timeout":      {opened(streamcredit.WithSendStallTimeout(-time.Second)), "-1s, want none negative"},
-		"peer credit":             {opened(streamcredit.WithMaxPeerDemand(-5)), "got a largest peer credit of -5"},
-		"byte window":             {opened(streamcredit.WithByteWindow(-7)), "got bounds of -7"},
-		"message bytes":           {opened(streamcredit.WithMaxMessageBytes(-8)), "and -8 bytes"},
+		"first request timeout":   {opened(streamcredit.WithFirstRequestTimeout(-time.Second)), "got a WithFirstRequestTimeout of -1s"},
+		"send stall timeout":      {opened(streamcredit.WithSendStallTimeout(-time.Second)), "a WithSendStallTimeout of -1s"},
+		"peer credit":             {opened(streamcredit.WithMaxPeerDemand(-5)), "got a largest peer credit or demand of -5"},
+		"byte window":             {opened(streamcredit.WithByteWindow(-7)), "got a WithByteWindow of -7"},
+		"message bytes":           {opened(streamcredit.WithMaxMessageBytes(-8)), "a WithMaxMessageBytes of -8"},
 		"WithPlainClients":        {opened(streamcredit.WithPlainClients()), "got WithPlainClients on a client"},
 		"two windows":             {opened(streamcredit.WithWindow(8), streamcredit.WithManualDemand()), "got 2 options that set the window"},
 		"window of none":          {opened(streamcredit.WithWindow(0)), "got a window of 0"},
@@ -61,7 +61,7 @@ func TestAllWrongOptions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, err := streamcredit.Dial(t.Context(), handlers{}.start(t).Convert,
 			streamcredit.WithWindow(-1), streamcredit.WithHeartbeat(-1), streamcredit.WithMaxPeerCredit(-1))
-		for _, want := range []string{"window of -1", "heartbeat of -1ns", "peer credit of -1"} {
+		for _, want := range []string{"window of -1", "heartbeat of -1ns", "peer credit or demand of -1"} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want it to say %q", err, want)
 			}

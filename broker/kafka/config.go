@@ -70,10 +70,10 @@ func (c Config) validate() (Config, error) {
 	bad.That(len(c.Topics) > 0 && !slices.Contains(c.Topics, ""), "Topics: got %q, want at least one topic", c.Topics)
 	bad.That(c.DeadLetterTopic == "" || !slices.Contains(c.Topics, c.DeadLetterTopic),
 		"DeadLetterTopic: got %q, which is one of Topics", c.DeadLetterTopic)
-	bad.That(c.MaxAhead >= 0, "MaxAhead: got %d, want a positive number", c.MaxAhead)
-	bad.That(c.MaxBytes >= 0 && c.MaxBytes <= mostBytes, "MaxBytes: got %d, want 1 to %d", c.MaxBytes, mostBytes)
-	bad.That(c.CommitInterval >= 0, "CommitInterval: got %v, want a positive duration", c.CommitInterval)
-	bad.That(c.RevokeWait >= 0, "RevokeWait: got %v, want a positive duration", c.RevokeWait)
+	bad.That(c.MaxAhead >= 0, "MaxAhead: got %d, want it positive, or 0 for the default", c.MaxAhead)
+	bad.That(c.MaxBytes >= 0 && c.MaxBytes <= mostBytes, "MaxBytes: got %d, want 0 for the default, or 1 to %d", c.MaxBytes, mostBytes)
+	bad.That(c.CommitInterval >= 0, "CommitInterval: got %v, want it positive, or 0 for the default", c.CommitInterval)
+	bad.That(c.RevokeWait >= 0, "RevokeWait: got %v, want it positive, or 0 for the default", c.RevokeWait)
 	if err := bad.Err(ErrConfig); err != nil {
 		return c, err
 	}
