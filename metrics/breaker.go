@@ -30,37 +30,28 @@ var breakerStates = []breaker.State{
 	breaker.Closed, breaker.HalfOpen, breaker.Open,
 }
 
-// A breakerSeries holds the metrics of one breaker. Its name is part of the
-// descriptors, so that a registry notices two breakers of one name.
+// A breakerSeries holds the metrics of one breaker.
 type breakerSeries struct {
 	breaker  *breaker.Breaker
 	circuits *prometheus.Desc
 	state    *prometheus.Desc
-	readings []*prometheus.Desc // in the order of circuitReadings
+	readings table[breaker.CircuitStats]
 }
 
 func newBreakerSeries(b *breaker.Breaker) *breakerSeries {
-	name := prometheus.Labels{"breaker": b.Name()}
-	desc := func(series, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "breaker", series), help, labels, name)
-	}
-	s := &breakerSeries{
+	of := describer{"breaker", prometheus.Labels{"breaker": b.Name()}}
+	return &breakerSeries{
 		breaker:  b,
-		circuits: desc("circuits", "Circuits that there are: one for each method of a target that was called."),
-		state:    desc("state", "1 for the state that the circuit is in, 0 for the others.", "target", "method", "state"),
+		readings: newTable(of, circuitReadings, "target", "method"),
+		circuits: of.desc("circuits", "Circuits that there are: one for each method of a target that was called."),
+		state:    of.desc("state", "1 for the state that the circuit is in, 0 for the others.", "target", "method", "state"),
 	}
-	for _, r := range circuitReadings {
-		s.readings = append(s.readings, desc(r.name, r.help, "target", "method"))
-	}
-	return s
 }
 
 func (s *breakerSeries) describe(ch chan<- *prometheus.Desc) {
 	ch <- s.circuits
 	ch <- s.state
-	for _, d := range s.readings {
-		ch <- d
-	}
+	s.readings.describe(ch)
 }
 
 func (s *breakerSeries) collect(ch chan<- prometheus.Metric) {
@@ -72,8 +63,6 @@ func (s *breakerSeries) collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(s.state, prometheus.GaugeValue,
 				oneIf(c.State == state), c.Target, c.Method, state.String())
 		}
-		for j, r := range circuitReadings {
-			ch <- prometheus.MustNewConstMetric(s.readings[j], r.kind, r.value(c), c.Target, c.Method)
-		}
+		s.readings.collect(ch, c, c.Target, c.Method)
 	}
 }

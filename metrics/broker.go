@@ -62,31 +62,23 @@ type brokerSeries struct {
 	meter    *broker.Meter
 	settled  *prometheus.Desc
 	pauses   *prometheus.Desc
-	readings []*prometheus.Desc // in the order of brokerReadings
+	readings table[broker.Stats]
 }
 
 func newBrokerSeries(m *broker.Meter) *brokerSeries {
-	meter := prometheus.Labels{"meter": m.Name()}
-	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "broker", name), help, labels, meter)
+	of := describer{"broker", prometheus.Labels{"meter": m.Name()}}
+	return &brokerSeries{
+		meter:    m,
+		readings: newTable(of, brokerReadings),
+		settled:  of.desc("settled_total", "Messages by their end: acked, requeued, dead_lettered or lost.", "end"),
+		pauses:   of.desc("pauses_total", "Pauses of consumption by the origin of the refusal: dependency or gate.", "cause"),
 	}
-	s := &brokerSeries{
-		meter:   m,
-		settled: desc("settled_total", "Messages by their end: acked, requeued, dead_lettered or lost.", "end"),
-		pauses:  desc("pauses_total", "Pauses of consumption by the origin of the refusal: dependency or gate.", "cause"),
-	}
-	for _, r := range brokerReadings {
-		s.readings = append(s.readings, desc(r.name, r.help))
-	}
-	return s
 }
 
 func (s *brokerSeries) describe(ch chan<- *prometheus.Desc) {
 	ch <- s.settled
 	ch <- s.pauses
-	for _, d := range s.readings {
-		ch <- d
-	}
+	s.readings.describe(ch)
 }
 
 func (s *brokerSeries) collect(ch chan<- prometheus.Metric) {
@@ -97,7 +89,5 @@ func (s *brokerSeries) collect(ch chan<- prometheus.Metric) {
 	for cause, n := range now.Pauses {
 		ch <- prometheus.MustNewConstMetric(s.pauses, prometheus.CounterValue, float64(n), broker.PauseCause(cause).String())
 	}
-	for i, r := range brokerReadings {
-		ch <- prometheus.MustNewConstMetric(s.readings[i], r.kind, r.value(&now))
-	}
+	s.readings.collect(ch, &now)
 }

@@ -11,15 +11,6 @@ import (
 	"github.com/weir-go/weir/interceptors"
 )
 
-const namespace = "weir"
-
-// A reading is one number of the Stats of a source.
-type reading[Stats any] struct {
-	name, help string
-	kind       prometheus.ValueType
-	value      func(*Stats) float64
-}
-
 var gateReadings = []reading[admit.Stats]{
 	{
 		"left_total", "Calls whose caller gave up before their turn.",
@@ -101,8 +92,7 @@ const (
 	nativeResetAfter = time.Hour
 )
 
-// A gateSeries holds the metrics of one gate. Its name is part of the
-// descriptors, so that a registry notices two gates of one name.
+// A gateSeries holds the metrics of one gate.
 type gateSeries struct {
 	gate     *admit.Gate
 	calls    *prometheus.Desc
@@ -111,7 +101,7 @@ type gateSeries struct {
 	held     *prometheus.Desc
 	changes  *prometheus.Desc
 	stalls   *prometheus.Desc
-	readings []*prometheus.Desc // in the order of gateReadings
+	readings table[admit.Stats]
 
 	waits        *prometheus.HistogramVec
 	limitChanges atomic.Uint64
@@ -119,35 +109,29 @@ type gateSeries struct {
 }
 
 func newGateSeries(g *admit.Gate) *gateSeries {
-	gate := prometheus.Labels{"gate": g.Name()}
-	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, gate)
-	}
-	s := &gateSeries{
-		gate:  g,
-		calls: desc("calls_total", "Calls that ran and have ended, by how they ended.", "outcome"),
-		refusals: desc("refusals_total",
+	of := describer{"", prometheus.Labels{"gate": g.Name()}}
+	return &gateSeries{
+		gate:     g,
+		readings: newTable(of, gateReadings),
+		calls:    of.desc("calls_total", "Calls that ran and have ended, by how they ended.", "outcome"),
+		refusals: of.desc("refusals_total",
 			"Calls refused, or in a dry run those that would have been.", "class", "reason"),
-		waiting: desc("class_waiting", "Calls of a class that wait now.", "class"),
-		held: desc("class_permits",
+		waiting: of.desc("class_waiting", "Calls of a class that wait now.", "class"),
+		held: of.desc("class_permits",
 			"Permits that a class has now, of calls whose class or tenant is counted.", "class"),
-		changes: desc("limit_changes_total", "Changes of the limit, by its algorithm or by Update."),
-		stalls:  desc("send_stalls_total", "Streams that were ended because their clients did not take what was sent."),
+		changes: of.desc("limit_changes_total", "Changes of the limit, by its algorithm or by Update."),
+		stalls:  of.desc("send_stalls_total", "Streams that were ended because their clients did not take what was sent."),
 		waits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace:                       namespace,
 			Name:                            "wait_seconds",
 			Help:                            "How long calls waited that had to, by what came of it.",
-			ConstLabels:                     gate,
+			ConstLabels:                     of.source,
 			Buckets:                         waitBuckets,
 			NativeHistogramBucketFactor:     nativeFactor,
 			NativeHistogramMaxBucketNumber:  nativeBuckets,
 			NativeHistogramMinResetDuration: nativeResetAfter,
 		}, []string{"result"}),
 	}
-	for _, r := range gateReadings {
-		s.readings = append(s.readings, desc(r.name, r.help))
-	}
-	return s
 }
 
 // hooks returns hooks that feed the histogram. Its children are looked up once, so that
@@ -192,9 +176,7 @@ func (s *gateSeries) describe(ch chan<- *prometheus.Desc) {
 	ch <- s.held
 	ch <- s.changes
 	ch <- s.stalls
-	for _, d := range s.readings {
-		ch <- d
-	}
+	s.readings.describe(ch)
 	s.waits.Describe(ch)
 }
 
@@ -218,8 +200,6 @@ func (s *gateSeries) collect(ch chan<- prometheus.Metric) {
 	}
 	counter(s.changes, s.limitChanges.Load())
 	counter(s.stalls, interceptors.SendStalls(s.gate))
-	for i, r := range gateReadings {
-		ch <- prometheus.MustNewConstMetric(s.readings[i], r.kind, r.value(&now))
-	}
+	s.readings.collect(ch, &now)
 	s.waits.Collect(ch)
 }

@@ -8,8 +8,6 @@ import (
 	"github.com/weir-go/weir/streamcredit"
 )
 
-const streams = "stream"
-
 var meterReadings = []reading[streamcredit.MeterStats]{
 	{
 		"open", "Streams that are open.",
@@ -102,35 +100,26 @@ var reasons = []streamcredit.Reason{
 	streamcredit.BudgetExhausted,
 }
 
-// A meterSeries holds the metrics of one meter. Its name is part of the
-// descriptors, so that a registry notices two meters of one name.
+// A meterSeries holds the metrics of one meter.
 type meterSeries struct {
 	meter      *streamcredit.Meter
 	violations *prometheus.Desc
-	readings   []*prometheus.Desc // in the order of meterReadings
+	readings   table[streamcredit.MeterStats]
 }
 
 func newMeterSeries(m *streamcredit.Meter) *meterSeries {
-	meter := prometheus.Labels{"meter": m.Name()}
-	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(prometheus.BuildFQName(namespace, streams, name), help, labels, meter)
-	}
-	s := &meterSeries{
-		meter: m,
-		violations: desc("violations_total",
+	of := describer{"stream", prometheus.Labels{"meter": m.Name()}}
+	return &meterSeries{
+		meter:    m,
+		readings: newTable(of, meterReadings),
+		violations: of.desc("violations_total",
 			"Streams that ended because the peer broke the protocol or a time limit passed.", "reason"),
 	}
-	for _, r := range meterReadings {
-		s.readings = append(s.readings, desc(r.name, r.help))
-	}
-	return s
 }
 
 func (s *meterSeries) describe(ch chan<- *prometheus.Desc) {
 	ch <- s.violations
-	for _, d := range s.readings {
-		ch <- d
-	}
+	s.readings.describe(ch)
 }
 
 func (s *meterSeries) collect(ch chan<- prometheus.Metric) {
@@ -139,7 +128,5 @@ func (s *meterSeries) collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(s.violations, prometheus.CounterValue,
 			float64(now.Violations[why]), strings.ToLower(string(why)))
 	}
-	for i, r := range meterReadings {
-		ch <- prometheus.MustNewConstMetric(s.readings[i], r.kind, r.value(&now))
-	}
+	s.readings.collect(ch, &now)
 }

@@ -40,43 +40,24 @@ var (
 // A monitorSeries holds the metrics of one monitor of pressure.
 type monitorSeries struct {
 	monitor  *pressure.Monitor
-	readings []*prometheus.Desc // in the order of monitorReadings
-	signals  []*prometheus.Desc // in the order of signalReadings
+	readings table[pressure.Stats]
+	signals  table[pressure.SignalStats]
 }
 
 func newMonitorSeries(m *pressure.Monitor) *monitorSeries {
-	name := prometheus.Labels{"monitor": m.Name()}
-	desc := func(series, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "pressure", series), help, labels, name)
-	}
-	s := &monitorSeries{monitor: m}
-	for _, r := range monitorReadings {
-		s.readings = append(s.readings, desc(r.name, r.help))
-	}
-	for _, r := range signalReadings {
-		s.signals = append(s.signals, desc(r.name, r.help, "signal"))
-	}
-	return s
+	of := describer{"pressure", prometheus.Labels{"monitor": m.Name()}}
+	return &monitorSeries{m, newTable(of, monitorReadings), newTable(of, signalReadings, "signal")}
 }
 
 func (s *monitorSeries) describe(ch chan<- *prometheus.Desc) {
-	for _, d := range s.readings {
-		ch <- d
-	}
-	for _, d := range s.signals {
-		ch <- d
-	}
+	s.readings.describe(ch)
+	s.signals.describe(ch)
 }
 
 func (s *monitorSeries) collect(ch chan<- prometheus.Metric) {
 	now := s.monitor.Stats()
-	for i, r := range monitorReadings {
-		ch <- prometheus.MustNewConstMetric(s.readings[i], r.kind, r.value(&now))
-	}
+	s.readings.collect(ch, &now)
 	for i := range now.Signals {
-		signal := &now.Signals[i]
-		for j, r := range signalReadings {
-			ch <- prometheus.MustNewConstMetric(s.signals[j], r.kind, r.value(signal), signal.Name)
-		}
+		s.signals.collect(ch, &now.Signals[i], now.Signals[i].Name)
 	}
 }

@@ -40,46 +40,33 @@ var budgetReadings = []reading[retry.BudgetStats]{
 type retrySeries struct {
 	meter    *retry.Meter
 	methods  *prometheus.Desc
-	readings []*prometheus.Desc // in the order of retryReadings
-	budgets  []*prometheus.Desc // in the order of budgetReadings
+	readings table[retry.MeterStats]
+	budgets  table[retry.BudgetStats]
 }
 
 func newRetrySeries(m *retry.Meter) *retrySeries {
-	name := prometheus.Labels{"meter": m.Name()}
-	desc := func(series, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "retry", series), help, labels, name)
+	of := describer{"retry", prometheus.Labels{"meter": m.Name()}}
+	return &retrySeries{
+		meter:    m,
+		methods:  of.desc("methods", "Pairs of a target and a method that were called."),
+		readings: newTable(of, retryReadings, "target", "method"),
+		budgets:  newTable(of, budgetReadings, "target"),
 	}
-	s := &retrySeries{meter: m, methods: desc("methods", "Pairs of a target and a method that were called.")}
-	for _, r := range retryReadings {
-		s.readings = append(s.readings, desc(r.name, r.help, "target", "method"))
-	}
-	for _, r := range budgetReadings {
-		s.budgets = append(s.budgets, desc(r.name, r.help, "target"))
-	}
-	return s
 }
 
 func (s *retrySeries) describe(ch chan<- *prometheus.Desc) {
 	ch <- s.methods
-	for _, d := range s.readings {
-		ch <- d
-	}
-	for _, d := range s.budgets {
-		ch <- d
-	}
+	s.readings.describe(ch)
+	s.budgets.describe(ch)
 }
 
 func (s *retrySeries) collect(ch chan<- prometheus.Metric) {
 	now, budgets := s.meter.Stats(), s.meter.Budgets()
 	ch <- prometheus.MustNewConstMetric(s.methods, prometheus.GaugeValue, float64(len(now)))
 	for i := range now {
-		for j, r := range retryReadings {
-			ch <- prometheus.MustNewConstMetric(s.readings[j], r.kind, r.value(&now[i]), now[i].Target, now[i].Method)
-		}
+		s.readings.collect(ch, &now[i], now[i].Target, now[i].Method)
 	}
 	for i := range budgets {
-		for j, r := range budgetReadings {
-			ch <- prometheus.MustNewConstMetric(s.budgets[j], r.kind, r.value(&budgets[i]), budgets[i].Target)
-		}
+		s.budgets.collect(ch, &budgets[i], budgets[i].Target)
 	}
 }

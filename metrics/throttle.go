@@ -29,42 +29,31 @@ var throttleReadings = []reading[throttle.TargetStats]{
 	},
 }
 
-// A throttleSeries holds the metrics of one throttle. Its name is part of the
-// descriptors, so that a registry notices two throttles of one name.
+// A throttleSeries holds the metrics of one throttle.
 type throttleSeries struct {
 	throttle *throttle.Throttle
 	targets  *prometheus.Desc
-	readings []*prometheus.Desc // in the order of throttleReadings
+	readings table[throttle.TargetStats]
 }
 
 func newThrottleSeries(t *throttle.Throttle) *throttleSeries {
-	name := prometheus.Labels{"throttle": t.Name()}
-	desc := func(series, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "throttle", series), help, labels, name)
-	}
-	s := &throttleSeries{
+	of := describer{"throttle", prometheus.Labels{"throttle": t.Name()}}
+	return &throttleSeries{
 		throttle: t,
-		targets:  desc("targets", "Triples of a target, a method and a class that there are: those that were called."),
+		readings: newTable(of, throttleReadings, "target", "method", "class"),
+		targets:  of.desc("targets", "Triples of a target, a method and a class that there are: those that were called."),
 	}
-	for _, r := range throttleReadings {
-		s.readings = append(s.readings, desc(r.name, r.help, "target", "method", "class"))
-	}
-	return s
 }
 
 func (s *throttleSeries) describe(ch chan<- *prometheus.Desc) {
 	ch <- s.targets
-	for _, d := range s.readings {
-		ch <- d
-	}
+	s.readings.describe(ch)
 }
 
 func (s *throttleSeries) collect(ch chan<- prometheus.Metric) {
 	now := s.throttle.Stats()
 	ch <- prometheus.MustNewConstMetric(s.targets, prometheus.GaugeValue, float64(len(now)))
 	for i := range now {
-		for j, r := range throttleReadings {
-			ch <- prometheus.MustNewConstMetric(s.readings[j], r.kind, r.value(&now[i]), now[i].Target, now[i].Method, now[i].Class)
-		}
+		s.readings.collect(ch, &now[i], now[i].Target, now[i].Method, now[i].Class)
 	}
 }
