@@ -18,6 +18,24 @@ import (
 	"github.com/weir-go/weir/internal/grpctest"
 )
 
+// retries starts a server and a client whose retries the page shows. calls makes ten calls a second
+// and looks after each.
+func retries(t *testing.T, s service, c retry.Config) (p *grpctest.Pair, h *debug.Handler, calls func(time.Duration)) {
+	t.Helper()
+	meter := retry.NewMeter("to-stock")
+	p = grpctest.Start(t, s.register, grpctest.DialOptions(must(interceptors.Client(interceptors.ClientConfig{
+		Retry: &c, Retries: meter,
+	}))(t)...))
+	client := demopb.NewDemoServiceClient(p.Conn)
+	h = must(debug.NewHandler(meter))(t)
+	return p, h, func(d time.Duration) {
+		for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(100 * ms) {
+			_, _ = client.Work(t.Context(), &demopb.WorkRequest{})
+			look(t, h)
+		}
+	}
+}
+
 // The page shows how often calls are sent again, and warns while that is often.
 func TestRetriesAreShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -29,18 +47,7 @@ func TestRetriesAreShown(t *testing.T) {
 			}
 			return &demopb.WorkResponse{}, nil
 		}}
-		meter := retry.NewMeter("to-stock")
-		p := grpctest.Start(t, s.register, grpctest.DialOptions(must(interceptors.Client(interceptors.ClientConfig{
-			Retry: &retry.Config{BudgetRatio: 1}, Retries: meter,
-		}))(t)...))
-		client := demopb.NewDemoServiceClient(p.Conn)
-		h := must(debug.NewHandler(meter))(t)
-		calls := func(d time.Duration) {
-			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(100 * ms) {
-				_, _ = client.Work(t.Context(), &demopb.WorkRequest{})
-				look(t, h)
-			}
-		}
+		p, h, calls := retries(t, s, retry.Config{BudgetRatio: 1})
 		calls(20 * time.Second)
 		if got := finding(t, h, "retries to-stock"); got != "" {
 			t.Errorf("a target that is well: got the finding %q, want none", got)
@@ -76,18 +83,7 @@ func TestAUsedUpBudgetIsShown(t *testing.T) {
 			}
 			return &demopb.WorkResponse{}, nil
 		}}
-		meter := retry.NewMeter("to-stock")
-		p := grpctest.Start(t, s.register, grpctest.DialOptions(must(interceptors.Client(interceptors.ClientConfig{
-			Retry: &retry.Config{BudgetTokens: 20}, Retries: meter,
-		}))(t)...))
-		client := demopb.NewDemoServiceClient(p.Conn)
-		h := must(debug.NewHandler(meter))(t)
-		calls := func(d time.Duration) {
-			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(100 * ms) {
-				_, _ = client.Work(t.Context(), &demopb.WorkRequest{})
-				look(t, h)
-			}
-		}
+		p, h, calls := retries(t, s, retry.Config{BudgetTokens: 20})
 		calls(20 * time.Second)
 		down.Store(true)
 		calls(20 * time.Second)

@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
+	"unicode/utf8"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
@@ -39,7 +39,7 @@ func (m *Meter) Budgets() []BudgetStats {
 			continue
 		}
 		s := BudgetStats{cc.CanonicalTarget(), b.estimate(), b.most}
-		if strings.ToValidUTF8(s.Target, "") != s.Target {
+		if !utf8.ValidString(s.Target) {
 			s.Target = places.Rest
 		}
 		if other, ok := fewest[s.Target]; !ok || s.Tokens < other.Tokens {

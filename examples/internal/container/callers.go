@@ -136,10 +136,11 @@ func (r *run) makeTrouble(ctx context.Context) {
 		}
 	case Streams:
 		for i := range 256 * min(r.scale(), 4) {
+			conn := i
 			if r.scale() > 1 {
-				i = 0
+				conn = 0
 			}
-			clients.Go(func() { r.talkAndNotListen(trouble, i, talk) })
+			clients.Go(func() { r.talkAndNotListen(trouble, conn, talk) })
 		}
 		for range min(r.scale()-1, 4) {
 			clients.Go(func() { r.talkAndNotListen(trouble, 0, drain) })
