@@ -45,7 +45,7 @@ func (s *session[O, I]) send(ctx context.Context, e O) error {
 // valid returns an error if e cannot be an element of any stream.
 func (s *session[O, I]) valid(e O) error { return s.wire.check(e) }
 
-// ready waits for demand.
+// waitCredit waits for demand.
 func (s *session[O, I]) waitCredit(ctx context.Context) error {
 	waited, err := s.out.await(ctx, s.cfg.stall)
 	if s.cfg.onStarved != nil && waited > 0 {

@@ -197,14 +197,14 @@ func (q *Queue) victim(c Call, places, limit int) (*Waiter, Reason) {
 func (q *Queue) victimWithin(c Call, limit int) (*Waiter, Reason) {
 	l := &q.lines[c.Class]
 	heaviest := l.heaviest()
-	weight, _ := q.with(c)
+	weight, tenants := q.with(c)
 	switch most := heaviest.weight(); {
 	case q.find(c.Class, c.Tenant) == heaviest, weight > most:
-		return nil, q.overShare(c, weight, limit, QueueFull)
+		return nil, q.overShare(c.Class, weight, tenants, limit, QueueFull)
 	case weight == most:
 		return nil, QueueFull
 	default:
-		return heaviest.calls.first, q.overShare(c, most, limit, Evicted)
+		return heaviest.calls.first, q.overShare(c.Class, most, tenants, limit, Evicted)
 	}
 }
 
@@ -238,8 +238,8 @@ func (q *Queue) withinShare(l *line, places, limit int) bool {
 // blame returns OverShare if the tenant of a newcomer has more than its share, the newcomer
 // included. Otherwise it returns QueueFull.
 func (q *Queue) blame(c Call, limit int) Reason {
-	weight, _ := q.with(c)
-	return q.overShare(c, weight, limit, QueueFull)
+	weight, tenants := q.with(c)
+	return q.overShare(c.Class, weight, tenants, limit, QueueFull)
 }
 
 // blameBound is blame for a newcomer that would wait for the bound of its tenant for too long.
@@ -254,11 +254,10 @@ func (q *Queue) blameBound(c Call, limit int) Reason {
 const fairPlaces = 32
 
 // overShare returns OverShare if a weight is more than an equal part of the permits and
-// places of the newcomer's class. Otherwise it returns the other reason.
-func (q *Queue) overShare(c Call, weight int64, limit int, otherwise Reason) Reason {
-	_, tenants := q.with(c)
+// places of a class with so many tenants. Otherwise it returns the other reason.
+func (q *Queue) overShare(class int, weight, tenants int64, limit int, otherwise Reason) Reason {
 	places := min(q.cfg.Places, max(fairPlaces, limit))
-	if tenants > 1 && weight*tenants > int64(q.most(c.Class, limit)+q.most(c.Class, places)) {
+	if tenants > 1 && weight*tenants > int64(q.most(class, limit)+q.most(class, places)) {
 		return OverShare
 	}
 	return otherwise
