@@ -256,6 +256,22 @@ func TestAdaptiveColdStart(t *testing.T) {
 	}
 }
 
+// TestAdaptiveColdStartOfSlowCalls looks at the first four seconds of a server with calls of 40 ms,
+// at twice the load. A first probe below the knee must not go on to half of its limit.
+func TestAdaptiveColdStartOfSlowCalls(t *testing.T) {
+	const seeds, capacity, want = 40, 200.0, .96
+	mean := 0.0
+	for seed := uint64(1); seed <= seeds; seed++ {
+		s := with(func(s *sim) { s.service, s.slowdown, s.deadline, s.until = exponential(.04), 0, .75, 4 })
+		s.seed, s.rate, s.algorithm = seed, steady(2*capacity), adaptive(t, limit.AdaptiveConfig{})
+		s.run()
+		mean += s.goodput(.5, 4) / capacity / seeds
+	}
+	if mean < want {
+		t.Errorf("goodput of the first four seconds, mean of %d seeds: got %.3f of capacity, want at least %v", seeds, mean, want)
+	}
+}
+
 // TestAdaptiveIdleThenBurst keeps the limit that it has learned through an hour
 // with hardly a call.
 func TestAdaptiveIdleThenBurst(t *testing.T) {
