@@ -119,10 +119,10 @@ func (c *metered) finish(err error, certain bool) {
 	case err == nil:
 		c.budget.count(succeeded)
 	case last == final, last != unclear && c.sent.Load() > int64(c.kept): // gRPC could not send it again
-	case certain && last == retryable && c.codes[status.Code(err)] && tries < c.most:
-		c.withheld.Add(1)
-		c.budget.count(withheld)
 	default:
+		if certain && last == retryable && c.codes[status.Code(err)] && tries < c.most {
+			c.withheld.Add(1)
+		}
 		c.budget.count(failed)
 	}
 }

@@ -75,9 +75,8 @@ func (b *budget) estimate() float64 {
 // The ways in which a call or an attempt changes a budget.
 const (
 	succeeded = iota // a call succeeds
-	failed           // an attempt fails, and it is not clear whether the budget forbids a retry
+	failed           // an attempt fails and is not retried
 	retried          // an attempt fails and is retried, so gRPC has more than half left
-	withheld         // an attempt fails and is not retried, so gRPC has half or less left
 )
 
 // count notes how a call or an attempt ended.
@@ -85,18 +84,16 @@ func (b *budget) count(how int) {
 	if b == nil {
 		return
 	}
-	by, least, most := -1.0, 0.0, b.most
+	by, least := -1.0, 0.0
 	switch how {
 	case succeeded:
 		by = b.ratio
 	case retried:
 		least = b.most / 2
-	case withheld:
-		most = b.most / 2
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.tokens = min(max(b.tokens+by, least), most)
+	b.tokens = min(max(b.tokens+by, least), b.most)
 }
 
 // budgets holds the budget of each connection. To find one takes no lock.
