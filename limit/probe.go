@@ -93,9 +93,10 @@ func (a *Adaptive) judgeProbe() {
 
 // queuesAt reports whether calls queue at the limit of the probe, too, given the latency there
 // and the calls in flight before. They do if the latency fell with the limit. Where goroutines
-// wait for processors, latencies say less, but then as many calls succeed as before. While nothing
-// has queued yet, little is known, and a limit that is too low refuses calls. Then calls do not
-// queue if the latency is beyond chance longer than it would be in a queue.
+// wait for processors, latencies say less, but then as many calls succeed as before.
+//
+// A wrong yes lowers the limit again, and calls are refused. So while nothing has queued yet, the
+// answer is no if the latency is beyond chance longer than in a queue.
 func (a *Adaptive) queuesAt(latency mean, from float64) bool {
 	inQueue := mean{a.high.latency.n, a.high.latency.value * a.low / from}
 	if a.starting && latency.value > inQueue.value && a.differ(latency, inQueue, proof) {
