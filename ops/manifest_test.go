@@ -16,6 +16,7 @@ type manifest struct {
 		Grace      int `yaml:"terminationGracePeriodSeconds"`
 		Containers []struct {
 			Name      string
+			Resources struct{ Requests, Limits struct{ CPU, Memory string } }
 			Lifecycle struct {
 				PreStop struct{ Sleep struct{ Seconds int } } `yaml:"preStop"`
 			}
@@ -23,6 +24,11 @@ type manifest struct {
 				GRPC   struct{ Port int }
 				Period int `yaml:"periodSeconds"`
 			} `yaml:"readinessProbe"`
+			Liveness struct { // not the health service, which may say NOT_SERVING
+				Socket   struct{ Port int } `yaml:"tcpSocket"`
+				Period   int                `yaml:"periodSeconds"`
+				Failures int                `yaml:"failureThreshold"`
+			} `yaml:"livenessProbe"`
 		}
 	}
 }
