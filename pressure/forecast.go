@@ -1,6 +1,9 @@
 package pressure
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // A forecaster is a signal that says how its value may go on. The monitor calls forecast after
 // each Read that succeeded, in the same goroutine.
@@ -28,9 +31,8 @@ const (
 type pace struct {
 	at    time.Time // of the last reading
 	last  usage
-	now   float64 // between the last two readings, 0 if the usage fell
-	twice float64 // now, but at most twice the pace before it, since one jump makes no pace
-	top   float64 // the highest pace, which counts less until it is forgotten
+	rises [3]float64 // between the last four readings, newest first, 0 where the usage fell
+	top   float64    // the highest of all rises, which counts less until it is forgotten
 }
 
 // add adds a reading. A pace begins anew with another limit.
@@ -42,12 +44,22 @@ func (p *pace) add(at time.Time, u usage) {
 	case took <= 0:
 		return
 	default:
-		before := p.now
-		p.now = max(u.share()-p.last.share(), 0) / took.Seconds()
-		p.twice = min(p.now, 2*before)
-		p.top = max(p.now, p.top*(1-took.Seconds()/paceMemory.Seconds()))
+		now := max(u.share()-p.last.share(), 0) / took.Seconds()
+		p.rises = [...]float64{now, p.rises[0], p.rises[1]}
+		p.top = max(now, p.top*(1-took.Seconds()/paceMemory.Seconds()))
 	}
 	p.at, p.last = at, u
+}
+
+// steady returns the pace that counts for the level. One jump makes no pace, and one
+// collection between two reads does not hide one.
+func (p *pace) steady() float64 {
+	if p.rises[0] == 0 {
+		return 0
+	}
+	r := p.rises
+	slices.Sort(r[:])
+	return r[1]
 }
 
 // forecast returns the rise until the next read and for as long as admitted calls take memory
@@ -59,5 +71,5 @@ func (p *pace) forecast() (rise float64, within time.Duration) {
 	step := max(stride, (checkAt-p.last.share())/2)
 	within = time.Duration(min(step/p.top, longestEvery.Seconds()) * float64(time.Second))
 	within = max(within, shortestEvery)
-	return min(p.twice*(within+underWay).Seconds(), ahead), within
+	return min(p.steady()*(within+underWay).Seconds(), ahead), within
 }

@@ -82,6 +82,39 @@ func TestMemoryThatRisesFast(t *testing.T) {
 	}
 }
 
+// Collections between two reads hide the rise of such a moment. High still begins in time.
+func TestMemoryThatRisesBetweenCollections(t *testing.T) {
+	for _, every := range []time.Duration{25, 35, 45, 60, 80, 110} {
+		synctest.Test(t, func(t *testing.T) {
+			rises := steady(0.6, 0.3)
+			c := climb(func(at time.Duration) float64 {
+				garbage := 0.5 * (at % (every * time.Millisecond)).Seconds()
+				return rises(at) + min(garbage, 0.01)
+			})
+			m := run(t, pressure.WithSignals(c.signal()))
+			if got := begin(t, c, m, pressure.High); got < 0.88 || got > 0.9 {
+				t.Errorf("a collection each %d ms: got high at %.3f, want 0.88 to 0.9", every, got)
+			}
+		})
+	}
+}
+
+// A collection that takes long does not delay a read of memory that rises fast.
+func TestMemoryThatRisesDuringACollection(t *testing.T) {
+	for _, takes := range []time.Duration{20, 40, 200, 2000} {
+		synctest.Test(t, func(t *testing.T) {
+			c := climb(steady(0, 1))
+			collect := func() { time.Sleep(takes * time.Millisecond) }
+			m := run(t, pressure.WithSignals(pressure.CollectingIn(c, noHeap, collect, pressure.MemoryConfig{KeepGoLimit: true})))
+			if got := begin(t, c, m, pressure.High); got > 0.9 {
+				t.Errorf("a collection of %d ms: got high at %.3f, want at most 0.9", takes, got)
+			}
+			m.Stop()
+			time.Sleep(2 * time.Second) // for the collection
+		})
+	}
+}
+
 // A rise that counts before it has happened never ends Calm, and neither does one jump begin
 // High: also a healthy server takes memory for a moment.
 func TestForecastDoesNoHarm(t *testing.T) {

@@ -44,7 +44,7 @@ const (
 	collectAt, checkAt = 0.75, 0.85
 	// betweenCollections is the least time between a collection and one that this signal runs.
 	betweenCollections = 500 * time.Millisecond
-	// briefly is how long a read waits for a collection.
+	// briefly is how long a read waits for a collection at most.
 	briefly = 50 * time.Millisecond
 	// lookAgain is how often the cgroup is looked for again, since a process can be moved.
 	lookAgain = 10 * time.Second
@@ -164,9 +164,9 @@ func (m *memory) ofMachine(h heap) (usage, error) {
 	return usage{used: resident - h.free, limit: max(resident+available, 1)}, nil
 }
 
-// collect runs the collector, and reports whether it has ended. It does not wait for it longer
-// than briefly, because a collection of several GiB takes seconds. The memory must be measured
-// all that time.
+// collect runs the collector, and reports whether it has ended. It waits for it briefly, and not
+// beyond the next read of memory that rises fast. A collection of several GiB takes seconds, and
+// the memory must be measured all that time.
 func (m *memory) collect() (ended bool) {
 	m.collecting = make(chan time.Duration, 1)
 	go func(took chan<- time.Duration) {
@@ -174,7 +174,11 @@ func (m *memory) collect() (ended bool) {
 		m.sys.collect()
 		took <- time.Since(began)
 	}(m.collecting)
-	late := time.NewTimer(briefly)
+	wait := briefly
+	if _, within := m.pace.forecast(); within > 0 {
+		wait = min(wait, within)
+	}
+	late := time.NewTimer(wait)
 	defer late.Stop()
 	select {
 	case took := <-m.collecting:
