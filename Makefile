@@ -74,8 +74,8 @@ cover: ## Test the library and show which lines were reached (out/cover.html)
 	@$(GO) tool cover -html=$(OUT)/cover.out -o $(OUT)/cover.html
 	@$(GO) tool cover -func=$(OUT)/cover.out | tail -n 1
 
-.PHONY: lint lint-go lint-mod lint-proto lint-sh
-lint: lint-go lint-mod lint-proto lint-sh ## Run every check that is not a test (-k: do not stop at the first that fails)
+.PHONY: lint lint-go lint-mod lint-proto lint-sh lint-size
+lint: lint-go lint-mod lint-proto lint-sh lint-size ## Run every check that is not a test (-k: do not stop at the first that fails)
 
 lint-go:
 	@for m in $(MODULES); do echo "lint: golangci-lint, go vet in $$m"; \
@@ -93,6 +93,11 @@ lint-proto:
 lint-sh:
 	@if command -v shellcheck >/dev/null; then echo 'lint: shellcheck'; shellcheck $(SCRIPTS); \
 		else echo 'lint: shell scripts were not checked, since shellcheck is not installed'; fi
+
+lint-size: # a program that was committed once stays in the history
+	@echo 'lint: no file above 512 KiB'
+	@large="$$(git ls-tree -r -l HEAD | awk '$$4 > 524288 {print $$5}')"; \
+		if [ -n "$$large" ]; then echo "lint: files above 512 KiB: $$large"; exit 1; fi
 
 .PHONY: fmt
 fmt: ## Format Go and proto files
