@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/weir-go/weir/internal/check"
 	"github.com/weir-go/weir/streamcredit/internal/ledger"
 )
 
@@ -57,18 +58,29 @@ func (*UnconsumedError) Unwrap() error { return ErrCanceled }
 // GRPCStatus returns the error with the code CANCELED. Package status finds it.
 func (e *UnconsumedError) GRPCStatus() *status.Status { return status.New(codes.Canceled, e.Error()) }
 
-// invalid returns an error that wraps ErrInvalid.
+// invalid returns the error for one mistake. It wraps ErrInvalid. The format begins with the name
+// of the argument, the option or the function, as in "Request: got %d, want at least 1".
 func invalid(format string, args ...any) error {
-	return &misuse{text: fmt.Sprintf(format, args...)}
+	var bad check.Errors
+	bad.That(false, format, args...)
+	return misused(bad)
+}
+
+// misused returns one error for all mistakes, which wraps ErrInvalid, or nil if there are none.
+func misused(bad check.Errors) error {
+	if err := bad.Err(ErrInvalid); err != nil {
+		return &misuse{err}
+	}
+	return nil
 }
 
 // A misuse is an error of this process's program. If a handler returns it, the client learns that
 // the server is at fault, but no details.
-type misuse struct{ text string }
+type misuse struct{ mistakes error }
 
-func (m *misuse) Error() string { return ErrInvalid.Error() + ": " + m.text }
+func (m *misuse) Error() string { return m.mistakes.Error() }
 
-func (*misuse) Unwrap() error { return ErrInvalid }
+func (m *misuse) Unwrap() error { return m.mistakes }
 
 // GRPCStatus returns the status INTERNAL without details. Package status finds it.
 func (*misuse) GRPCStatus() *status.Status {

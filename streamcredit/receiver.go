@@ -93,10 +93,10 @@ func (r *Receiver[T]) Drain(ctx context.Context) (burned int64, err error) { ret
 // error that wraps ErrInvalid if n is less than 1 or the application holds fewer elements.
 func (r *Receiver[T]) Consume(n int) error {
 	if !r.s.isExplicit() {
-		return invalid("got Consume on a receiver that consumes by itself, want WithExplicitConsume")
+		return invalid("Consume: got a receiver that consumes by itself, want WithExplicitConsume")
 	}
 	if had, ok := r.s.inbox().claim(int64(n)); !ok {
-		return invalid("got Consume(%d), want 1 to %d, which the application has", n, had)
+		return invalid("Consume: got %d, want 1 to %d, which the application has", n, had)
 	}
 	r.s.did(0) // claim has counted them, and did requests more if that is due
 	return nil

@@ -32,7 +32,7 @@ func (t *Topic[T]) Serve(ctx context.Context, out *Sender[T], c OutboxConfig) er
 	case DefaultPolicy:
 		c.Policy = DropOldest
 	case Block:
-		return invalid("got the policy Block, want one that does not wait for a slow subscriber")
+		return invalid("Policy: got Block, want one that does not wait for a slow subscriber")
 	default:
 	}
 	ctx, stop := context.WithCancelCause(ctx)
