@@ -61,9 +61,7 @@ func (e *UnconsumedError) GRPCStatus() *status.Status { return status.New(codes.
 // invalid returns the error for one mistake. It wraps ErrInvalid. The format begins with the name
 // of the argument, the option or the function, as in "Request: got %d, want at least 1".
 func invalid(format string, args ...any) error {
-	var bad check.Errors
-	bad.That(false, format, args...)
-	return misused(bad)
+	return &misuse{check.One(ErrInvalid, format, args...)}
 }
 
 // misused returns one error for all mistakes, which wraps ErrInvalid, or nil if there are none.

@@ -69,3 +69,10 @@ func (e Errors) Err(kind error) error {
 	}
 	return fmt.Errorf("%w: %w", kind, errors.Join(e...))
 }
+
+// One returns the error for one mistake, which wraps kind. The format follows fmt.Errorf.
+func One(kind error, format string, args ...any) error {
+	var bad Errors
+	bad.That(false, format, args...)
+	return bad.Err(kind)
+}

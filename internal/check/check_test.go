@@ -59,6 +59,10 @@ func TestNoMistakeIsNoError(t *testing.T) {
 
 func TestErrorsAreWrapped(t *testing.T) {
 	cause := errors.New("cause")
+	one := check.One(errKind, "part %d: %w", 1, cause)
+	if want := errKind.Error() + ": part 1: cause"; one.Error() != want || !errors.Is(one, errKind) || !errors.Is(one, cause) {
+		t.Errorf("One: got %v, want %q, which wraps the kind and the cause", one, want)
+	}
 	var bad check.Errors
 	bad.Add(nil)
 	bad.That(false, "part: %w", cause)
