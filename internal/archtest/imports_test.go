@@ -37,7 +37,7 @@ var rules = []rule{
 	{dir: "streamcredit/internal/queue", not: []string{"context", "sync/..."}, pure: true},
 	{dir: "streamcredit/internal/ledger", may: []string{"streamcredit/internal/queue"}, not: []string{"context", "sync/..."}, pure: true},
 	{dir: "streamcredit", may: []string{
-		"streamcredit/internal/...", "internal/check", "internal/stall", "proto/...", protobuf + "/...",
+		"streamcredit/internal/...", "internal/check", "internal/details", "internal/stall", "proto/...", protobuf + "/...",
 		grpc, grpc + "/codes", grpc + "/metadata", grpc + "/peer", grpc + "/status",
 		"google.golang.org/genproto/googleapis/rpc/errdetails",
 	}},
