@@ -116,15 +116,15 @@ func (r *Receiver[T]) Close() error { return r.s.closeIn() }
 
 // ReceiverStats is the state of a Receiver.
 type ReceiverStats struct {
-	Received    uint64        // elements
-	Bytes       int64         // total size, if a size bound or a budget is set; else 0
-	Consumed    uint64        // elements that the application has consumed
-	Buffered    int           // elements that the application has not seen
-	Held        int           // elements that the application holds and has not consumed
-	Outstanding int64         // elements that were requested and have not arrived
-	Window      int           // current size of the window; 0 for manual demand
-	Waiting     int           // Recvs that wait now
-	Waited      time.Duration // total time in which a Recv waited
+	Received      uint64        // elements
+	ReceivedBytes uint64        // total size, if a size bound or a budget is set; else 0
+	Consumed      uint64        // elements that the application has consumed
+	Buffered      int           // elements that the application has not seen
+	Held          int           // elements that the application holds and has not consumed
+	Outstanding   int64         // elements that were requested and have not arrived
+	Window        int64         // current size of the window; 0 for manual demand
+	Waiting       int           // Recvs that wait now
+	Waited        time.Duration // total time in which a Recv waited
 }
 
 // Stats returns the state of the receiver. It does not block.

@@ -156,12 +156,12 @@ func (s *Sender[T]) Finish(ctx context.Context) error {
 
 // SenderStats is the state of a Sender.
 type SenderStats struct {
-	Sent     uint64        // elements
-	Bytes    int64         // total size, if there is a meter or the receiver bounds sizes; else 0
-	Consumed uint64        // elements that the receiver has reported as consumed
-	Credit   int64         // elements that may be sent now, byte window aside; math.MaxInt64 if unbounded
-	Waiting  int           // Sends that wait for demand now
-	Starved  time.Duration // total time in which a Send waited
+	Sent      uint64        // elements
+	SentBytes uint64        // total size, if there is a meter or the receiver bounds sizes; else 0
+	Consumed  uint64        // elements that the receiver has reported as consumed
+	Credit    int64         // elements that may be sent now, byte window aside; math.MaxInt64 if unbounded
+	Waiting   int           // Sends that wait for demand now
+	Starved   time.Duration // total time in which a Send waited
 }
 
 // Stats returns the state of the sender. It does not block.

@@ -38,7 +38,7 @@ type Config struct {
 	// MaxBytes bounds the bytes that one broker sends for one fetch. The source asks for as
 	// many bytes as the demand has on average, if that is less. A batch of records that is
 	// larger passes alone. The default is 1 MiB.
-	MaxBytes int
+	MaxBytes int64
 	// CommitInterval is the least time between two commits. An acknowledgement does not
 	// wait for its commit. The default is 100 ms.
 	CommitInterval time.Duration
