@@ -68,9 +68,12 @@ func (c SourceConfig) withDefaults() SourceConfig {
 	return c
 }
 
-func (c SourceConfig) validate() error {
+// Validate returns an error that wraps [ErrConfig] and names every mistake in c, or nil. [NewSource]
+// calls it. An adapter calls it as well, before it connects.
+func (c SourceConfig) Validate() error {
 	var bad check.Errors
-	bad.That(c.ExtendEvery == 0 || c.ExtendEvery >= minExtend, "ExtendEvery: got %v, want 0 or at least %v", c.ExtendEvery, minExtend)
-	bad.That(c.MaxHold >= 0, "MaxHold: got %v, want it positive, or 0 for %v", c.MaxHold, defaultMaxHold)
+	bad.That(c.ExtendEvery == 0 || c.ExtendEvery >= minExtend,
+		"ExtendEvery: got %v, want at least %v, or 0 for none", c.ExtendEvery, minExtend)
+	check.NotNegative(&bad, "MaxHold", c.MaxHold, defaultMaxHold)
 	return bad.Err(ErrConfig)
 }

@@ -71,11 +71,11 @@ const (
 
 func (c ConsumeConfig) validate() error {
 	var bad check.Errors
-	bad.That(c.Gate == nil || c.Gate.Limit() > 0, "Gate: got one that admit.New did not make")
-	bad.That(c.MaxAttempts >= 0, "MaxAttempts: got %d, want it positive, or 0 for %d", c.MaxAttempts, defaultAttempts)
-	bad.That(c.RetryDelay >= 0, "RetryDelay: got %v, want it positive, or 0 for %v", c.RetryDelay, defaultRetryDelay)
-	bad.That(c.MaxPause >= 0, "MaxPause: got %v, want it positive, or 0 for %v", c.MaxPause, defaultPause)
-	bad.That(c.Grace >= 0, "Grace: got %v, want it positive, or 0 for %v", c.Grace, defaultGrace)
+	bad.That(c.Gate == nil || c.Gate.Limit() > 0, "Gate: got a zero Gate, want one from admit.New")
+	check.NotNegative(&bad, "MaxAttempts", c.MaxAttempts, defaultAttempts)
+	check.NotNegative(&bad, "RetryDelay", c.RetryDelay, defaultRetryDelay)
+	check.NotNegative(&bad, "MaxPause", c.MaxPause, defaultPause)
+	check.NotNegative(&bad, "Grace", c.Grace, defaultGrace)
 	return bad.Err(ErrConfig)
 }
 

@@ -2,7 +2,6 @@ package broker_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -68,17 +67,15 @@ func TestConsumeChecks(t *testing.T) {
 	q := newQueue(0)
 	s := q.source(t, broker.SourceConfig{})
 	h := func(context.Context, *broker.Message) error { return nil }
-	for name, err := range map[string]error{
-		"source":   broker.Consume(t.Context(), nil, h, broker.ConsumeConfig{}),
-		"handler":  broker.Consume(t.Context(), s, nil, broker.ConsumeConfig{}),
-		"gate":     broker.Consume(t.Context(), s, h, broker.ConsumeConfig{Gate: &admit.Gate{}}),
-		"attempts": broker.Consume(t.Context(), s, h, broker.ConsumeConfig{MaxAttempts: -1}),
-		"times":    broker.Consume(t.Context(), s, h, broker.ConsumeConfig{RetryDelay: -1, MaxPause: -1, Grace: -1}),
-	} {
-		if !errors.Is(err, broker.ErrConfig) {
-			t.Errorf("%s: got %v, want ErrConfig", name, err)
-		}
-	}
+	wantConfig(t, "source", broker.Consume(t.Context(), nil, h, broker.ConsumeConfig{}), "source: got nil, want a Source")
+	wantConfig(t, "handler", broker.Consume(t.Context(), s, nil, broker.ConsumeConfig{}), "handler: got nil, want a function")
+	wantConfig(t, "gate", broker.Consume(t.Context(), s, h, broker.ConsumeConfig{Gate: &admit.Gate{}}),
+		"ConsumeConfig: Gate: got a zero Gate, want one from admit.New")
+	wantConfig(t, "numbers", broker.Consume(t.Context(), s, h, broker.ConsumeConfig{MaxAttempts: -1, RetryDelay: -1, MaxPause: -1, Grace: -1}),
+		"ConsumeConfig: MaxAttempts: got -1, want more than 0, or 0 for 5",
+		"ConsumeConfig: RetryDelay: got -1ns, want more than 0, or 0 for 100ms",
+		"ConsumeConfig: MaxPause: got -1ns, want more than 0, or 0 for 30s",
+		"ConsumeConfig: Grace: got -1ns, want more than 0, or 0 for 10s")
 	closeIn(t, s, time.Second, nil)
 }
 

@@ -3,11 +3,12 @@ package broker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"sync"
 	"time"
+
+	"github.com/weir-go/weir/internal/check"
 )
 
 // maxDemand bounds the demand of a source, so that sums cannot overflow.
@@ -59,10 +60,10 @@ var _ Source = (*pump)(nil)
 // longer up to 10 s, with jitter. A Fetch that returns nothing without waiting is delayed
 // too, up to a second. A panic of f counts as an error.
 func NewSource(f Fetcher, c SourceConfig) (Source, error) {
-	if f == nil {
-		return nil, fmt.Errorf("%w: Fetcher: got nil, want one", ErrConfig)
-	}
-	if err := c.validate(); err != nil {
+	var bad check.Errors
+	bad.That(f != nil, "f: got nil, want a Fetcher")
+	bad.From("SourceConfig", c.Validate(), ErrConfig)
+	if err := bad.Err(ErrConfig); err != nil {
 		return nil, err
 	}
 	p := &pump{

@@ -78,8 +78,8 @@ func Serve[T any](
 
 func (c ServeConfig) validate() error {
 	var bad check.Errors
-	bad.That(c.MaxUnconsumed >= 0, "MaxUnconsumed: got %d, want it positive, or 0 for %d", c.MaxUnconsumed, defaultUnconsumed)
-	bad.That(c.MaxAttempts >= 0, "MaxAttempts: got %d, want it positive, or 0 for no bound", c.MaxAttempts)
+	check.NotNegative(&bad, "MaxUnconsumed", c.MaxUnconsumed, defaultUnconsumed)
+	check.NotNegative(&bad, "MaxAttempts", c.MaxAttempts, "no bound")
 	return bad.Err(ErrConfig)
 }
 

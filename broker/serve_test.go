@@ -354,15 +354,15 @@ func TestServeRepeatsAcknowledgements(t *testing.T) {
 }
 
 func TestServeChecks(t *testing.T) {
-	if err := broker.Serve[*demopb.SubscribeResponse](t.Context(), nil, nil, nil, broker.ServeConfig{}); !errors.Is(err, broker.ErrConfig) {
-		t.Errorf("Serve without anything: got %v, want ErrConfig", err)
-	}
+	err := broker.Serve[*demopb.SubscribeResponse](t.Context(), nil, nil, nil, broker.ServeConfig{})
+	wantConfig(t, "Serve without anything", err,
+		"out: got nil, want a Sender", "source: got nil, want a Source", "encode: got nil, want a function")
 	q := newQueue(0)
 	s := q.serve(t, encode, broker.ServeConfig{MaxUnconsumed: -1, MaxAttempts: -1})
 	in := s.dial(t)
-	if err := <-s.result; !errors.Is(err, broker.ErrConfig) {
-		t.Errorf("Serve with negative bounds: got %v, want ErrConfig", err)
-	}
+	wantConfig(t, "Serve with negative bounds", <-s.result,
+		"ServeConfig: MaxUnconsumed: got -1, want more than 0, or 0 for 1024",
+		"ServeConfig: MaxAttempts: got -1, want more than 0, or 0 for no bound")
 	closeIn(t, <-s.source, time.Second, nil)
 	in.Close()
 }

@@ -16,18 +16,22 @@ import (
 	"github.com/weir-go/weir/broker"
 )
 
+// wantConfig checks that err wraps ErrConfig and names these mistakes.
+func wantConfig(t *testing.T, name string, err error, mistakes ...string) {
+	t.Helper()
+	want := broker.ErrConfig.Error() + ": " + strings.Join(mistakes, "\n")
+	if !errors.Is(err, broker.ErrConfig) || err.Error() != want {
+		t.Errorf("%s: got %v, want ErrConfig with the text %q", name, err, want)
+	}
+}
+
 func TestNewSourceChecks(t *testing.T) {
-	if _, err := broker.NewSource(nil, broker.SourceConfig{}); !errors.Is(err, broker.ErrConfig) {
-		t.Errorf("without a fetcher: got %v, want ErrConfig", err)
-	}
-	for name, c := range map[string]broker.SourceConfig{
-		"ExtendEvery": {ExtendEvery: -1},
-		"MaxHold":     {MaxHold: -1},
-	} {
-		if _, err := broker.NewSource(newQueue(0), c); !errors.Is(err, broker.ErrConfig) {
-			t.Errorf("%s: got %v, want ErrConfig", name, err)
-		}
-	}
+	_, err := broker.NewSource(nil, broker.SourceConfig{ExtendEvery: -1, MaxHold: -1})
+	wantConfig(t, "NewSource", err, "f: got nil, want a Fetcher",
+		"SourceConfig: ExtendEvery: got -1ns, want at least 10ms, or 0 for none",
+		"SourceConfig: MaxHold: got -1ns, want more than 0, or 0 for 1h0m0s")
+	wantConfig(t, "Validate", broker.SourceConfig{ExtendEvery: time.Millisecond}.Validate(),
+		"ExtendEvery: got 1ms, want at least 10ms, or 0 for none")
 }
 
 // A source fetches nothing without demand, and exactly the demand.

@@ -32,7 +32,8 @@ var _ http.Handler = (*Handler)(nil)
 
 // NewHandler returns a handler for sources. The sources may be in use already, and it does not
 // change them. The error wraps [ErrConfig] and names every mistake in the sources. There must be
-// at least one, none may be nil or zero, and no two of a kind may share a name.
+// at least one. None may be nil or zero, no two of a kind may share a name, and each name must be
+// valid UTF-8.
 func NewHandler(sources ...Source) (*Handler, error) {
 	by, err := byKind(sources)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -123,16 +124,16 @@ func TestThePageLoadsNothing(t *testing.T) {
 func TestWrongSources(t *testing.T) {
 	gate := must(admit.New())(t)
 	for want, sources := range map[string][]debug.Source{
-		"got none, want at least one":        {},
-		"source 1 of 2: got <nil>, want a":   {nil, gate},
-		"nameless gate":                      {(*admit.Gate)(nil)},
-		"got a nil, zero or nameless gate":   {&admit.Gate{}},
-		"nameless meter":                     {&streamcredit.Meter{}},
-		`gate name: got "default" more than`: {gate, must(admit.New())(t)},
-		"got debug_test.stranger, want":      {stranger{}},
+		"got none, want at least one":                                                                       {},
+		"source 1 of 2: got <nil>, want a gate":                                                             {nil, gate},
+		"source 1 of 1: got a nil gate, want one from admit.New":                                            {(*admit.Gate)(nil)},
+		"source 1 of 1: got a zero Gate, want one from admit.New":                                           {&admit.Gate{}},
+		"source 1 of 1: got a stream meter without a name, want one with a name from streamcredit.NewMeter": {&streamcredit.Meter{}},
+		`gate name: got "default" more than once, want one for each (admit.WithName)`:                       {gate, must(admit.New())(t)},
+		"source 1 of 1: got debug_test.stranger, want a gate, a breaker, a throttle, a monitor, or a retry, stream or broker meter, or a Describer": {stranger{}},
 	} {
-		if _, err := debug.NewHandler(sources...); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("NewHandler: got %v, want an error that says %q", err, want)
+		if _, err := debug.NewHandler(sources...); !errors.Is(err, debug.ErrConfig) || !strings.Contains(err.Error(), want) {
+			t.Errorf("NewHandler: got %v, want ErrConfig that says %q", err, want)
 		}
 	}
 }

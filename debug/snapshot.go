@@ -19,41 +19,41 @@ func (h *Handler) take(now time.Time) *debugpb.Snapshot {
 	counts := &counted{
 		at: now, gates: map[*admit.Gate]admit.Stats{}, stalls: map[*admit.Gate]uint64{}, tries: map[*retry.Meter]retried{},
 	}
-	all := make(gates, len(h.sources.gates))
-	for n, g := range h.sources.gates {
+	all := make(gates, len(h.sources.Gates))
+	for n, g := range h.sources.Gates {
 		all[n] = g.Inspect()
 	}
 	basis := h.past.basis(now)
-	for n, g := range h.sources.gates {
+	for n, g := range h.sources.Gates {
 		i := &all[n]
 		s.Gates = append(s.Gates, h.gate(g, i, now))
 		f.gate(i, all, basis.since(g, i, now), now)
 		counts.gates[g], counts.stalls[g] = i.Stats, interceptors.SendStalls(g)
 	}
-	for _, b := range h.sources.breakers {
+	for _, b := range h.sources.Breakers {
 		s.Circuits = append(s.Circuits, circuits(b, &f)...)
 	}
-	for _, m := range h.sources.retries {
+	for _, m := range h.sources.Retries {
 		before, over := basis.retriesOf(m, now)
 		var of []*debugpb.Retries
 		of, counts.tries[m] = f.retries(m, before, over)
 		s.Retries, s.RetryBudgets = append(s.Retries, of...), append(s.RetryBudgets, budgets(m)...)
 	}
 	h.past.keep(counts)
-	for _, t := range h.sources.throttles {
+	for _, t := range h.sources.Throttles {
 		s.Throttles = append(s.Throttles, throttles(t, &f)...)
 	}
 	unread := int64(0)
-	for _, m := range h.sources.meters {
+	for _, m := range h.sources.Streams {
 		one := meter(m, now, &f)
 		s.Meters, unread = append(s.Meters, one), unread+one.GetLag()
 	}
-	for _, m := range h.sources.brokers {
+	for _, m := range h.sources.Brokers {
 		stats := m.Stats()
 		s.Others, unread = append(s.Others, messages(m.Name(), &stats, now, &f)), unread+int64(stats.Held)
 	}
 	work := all.held(unread)
-	for _, m := range h.sources.monitors {
+	for _, m := range h.sources.Monitors {
 		s.Monitors = append(s.Monitors, monitor(m, work, &f))
 	}
 	for _, o := range h.sources.others {

@@ -23,7 +23,7 @@ func meter(m *streamcredit.Meter, now time.Time, f *findings) *debugpb.Meter {
 	s := m.Stats()
 	out := &debugpb.Meter{
 		Name: clean(m.Name()), Open: int64(s.Streams), Opened: int64(s.Opened), Starving: int64(s.Starving), Credit: s.Credit,
-		Unbounded: int64(s.Unbounded), Demand: s.Demand, Lag: s.Lag, Window: s.Window,
+		Unbounded: int64(s.Unbounded), Demand: s.Demand, Lag: int64(s.Lag), Window: s.Window,
 		Sent: int64(s.Sent), Received: int64(s.Received), Dropped: int64(s.Dropped),
 	}
 	for why, n := range s.Violations {
@@ -68,7 +68,7 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 // finish elements first.
 func heldBack(s *streamcredit.StreamState) bool {
 	r := &s.Receiver
-	return s.Receives && r.Window > 0 && r.Held >= r.Window && s.RecvWaits >= stalled
+	return s.Receives && r.Window > 0 && int64(r.Held) >= r.Window && s.RecvWaits >= stalled
 }
 
 func stream(s *streamcredit.StreamState, now time.Time) *debugpb.Stream {
@@ -83,7 +83,7 @@ func stream(s *streamcredit.StreamState, now time.Time) *debugpb.Stream {
 		r := &s.Receiver
 		out.Receiving = &debugpb.Receiving{
 			Received: int64(r.Received), Consumed: int64(r.Consumed), Requested: bounded(r.Outstanding),
-			Window: int64(r.Window), Buffered: int64(r.Buffered),
+			Window: r.Window, Buffered: int64(r.Buffered),
 		}
 	}
 	return out
@@ -128,7 +128,7 @@ func senderWaits(s *streamcredit.StreamState) string {
 func receiverWaits(s *streamcredit.StreamState) string {
 	r := &s.Receiver
 	switch {
-	case r.Window > 0 && r.Held >= r.Window && s.RecvWaits > 0:
+	case r.Window > 0 && int64(r.Held) >= r.Window && s.RecvWaits > 0:
 		return fmt.Sprintf("The application holds %s, a whole window, and waits for more for %s. It must finish some.",
 			many(int64(r.Held), "element"), inWords(s.RecvWaits))
 	case r.Buffered > 0:

@@ -19,12 +19,16 @@ func wantMistakes(t *testing.T, none bool, err error, want ...string) {
 	if err == nil || !none {
 		t.Fatalf("got a collector: %t, %v, want none and an error", !none, err)
 	}
-	lines := strings.Split(err.Error(), "\n")
+	text, wraps := strings.CutPrefix(err.Error(), metrics.ErrConfig.Error()+": ")
+	if !wraps || !errors.Is(err, metrics.ErrConfig) {
+		t.Errorf("got %v, want an error that wraps ErrConfig", err)
+	}
+	lines := strings.Split(text, "\n")
 	if len(lines) != len(want) {
 		t.Fatalf("got %d mistakes, want %d: %v", len(lines), len(want), err)
 	}
 	for i, w := range want {
-		if !strings.Contains(lines[i], w) || !strings.HasPrefix(lines[i], "metrics: ") {
+		if !strings.Contains(lines[i], w) {
 			t.Errorf("mistake %d: got %q, want it to say %q", i+1, lines[i], w)
 		}
 	}
@@ -40,13 +44,13 @@ func TestNewCollectorOfBreakersNamesEveryMistake(t *testing.T) {
 		want     []string
 	}{
 		"none":     {nil, []string{"sources: got none, want at least one"}},
-		"nil":      {[]*breaker.Breaker{nil}, []string{"breaker 1 of 1: got nil, want one from breaker.New"}},
-		"zero":     {[]*breaker.Breaker{{}}, []string{"breaker 1 of 1: got a zero Breaker, want one"}},
+		"nil":      {[]*breaker.Breaker{nil}, []string{"source 1 of 1: got a nil breaker, want one from breaker.New"}},
+		"zero":     {[]*breaker.Breaker{{}}, []string{"source 1 of 1: got a zero Breaker, want one"}},
 		"not text": {[]*breaker.Breaker{of("a\xff")}, []string{`breaker name: got "a\xff", want valid UTF-8`}},
 		"twice":    {[]*breaker.Breaker{one, one}, []string{`breaker name: got "api" more than once`}},
 		"all": {
 			[]*breaker.Breaker{one, nil, of("api"), of(""), of("fine"), of(""), of("api")},
-			[]string{"breaker 2 of 7: got nil", `got "api" more than once`, `got "default" more than once, want one for each breaker`},
+			[]string{"source 2 of 7: got a nil breaker, want one from breaker.New", `got "api" more than once`, `got "default" more than once, want one for each (breaker.Config.Name)`},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -66,13 +70,13 @@ func TestNewCollectorOfThrottlesNamesEveryMistake(t *testing.T) {
 		want      []string
 	}{
 		"none":     {nil, []string{"sources: got none, want at least one"}},
-		"nil":      {[]*throttle.Throttle{nil}, []string{"throttle 1 of 1: got nil, want one from throttle.New"}},
-		"zero":     {[]*throttle.Throttle{{}}, []string{"throttle 1 of 1: got a zero Throttle, want one"}},
+		"nil":      {[]*throttle.Throttle{nil}, []string{"source 1 of 1: got a nil throttle, want one from throttle.New"}},
+		"zero":     {[]*throttle.Throttle{{}}, []string{"source 1 of 1: got a zero Throttle, want one"}},
 		"not text": {[]*throttle.Throttle{of("a\xff")}, []string{`throttle name: got "a\xff", want valid UTF-8`}},
 		"twice":    {[]*throttle.Throttle{one, one}, []string{`throttle name: got "api" more than once`}},
 		"all": {
 			[]*throttle.Throttle{one, nil, of("api"), of(""), of("fine"), of(""), of("api")},
-			[]string{"throttle 2 of 7: got nil", `got "api" more than once`, `got "default" more than once, want one for each throttle`},
+			[]string{"source 2 of 7: got a nil throttle, want one from throttle.New", `got "api" more than once`, `got "default" more than once, want one for each (throttle.Config.Name)`},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -2,39 +2,13 @@ package metrics
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-go/weir/admit"
-	"github.com/weir-go/weir/broker"
-	"github.com/weir-go/weir/interceptors/breaker"
-	"github.com/weir-go/weir/interceptors/retry"
-	"github.com/weir-go/weir/interceptors/throttle"
-	"github.com/weir-go/weir/pressure"
-	"github.com/weir-go/weir/streamcredit"
+	"github.com/weir-go/weir/internal/check"
 )
-
-// A Source has numbers that a [Collector] shows. It is an [*admit.Gate], a
-// [*breaker.Breaker], a [*throttle.Throttle], a [*retry.Meter], a [*streamcredit.Meter], a
-// [*pressure.Monitor] or a [*broker.Meter].
-type Source interface {
-	// Name returns the value of the label that the metrics of the source have.
-	Name() string
-}
-
-// Sources returns sources of one type for [NewCollector].
-//
-//	collector, err := metrics.NewCollector(metrics.Sources(gates.All()...)...)
-func Sources[S Source](all ...S) []Source {
-	sources := make([]Source, len(all))
-	for i, s := range all {
-		sources[i] = s
-	}
-	return sources
-}
 
 // A Collector shows sources to Prometheus. Register it with a prometheus.Registerer. It is
 // safe for concurrent use. Use [NewCollector]; the zero Collector shows nothing.
@@ -53,7 +27,7 @@ var _ prometheus.Collector = (*Collector)(nil)
 // each gate with [admit.Gate.Update], and does not change the other sources. Hooks cannot be
 // removed, so make one collector for a gate and keep it, as you would a metric.
 //
-// The error names every mistake in the sources. There must be at least one. None may be
+// The error wraps [ErrConfig] and names every mistake in the sources. There must be at least one. None may be
 // nil, zero or of another type. No two may share a kind and a name, and each name must be
 // valid UTF-8. After such an error no gate was changed. NewCollector also returns the
 // errors of Update. Collectors can share a registry. The registry refuses a second source
@@ -63,34 +37,32 @@ func NewCollector(sources ...Source) (*Collector, error) {
 	if err != nil {
 		return nil, err
 	}
+	var bad check.Errors
 	c := &Collector{}
-	var errs []error
-	for _, g := range by.gates {
+	for _, g := range by.Gates {
 		s := newGateSeries(g)
-		if err := g.Update(admit.WithHooks(s.hooks())); err != nil {
-			errs = append(errs, fmt.Errorf("metrics: gate %q: %w", g.Name(), err))
-		}
+		bad.From(fmt.Sprintf("gate %q", g.Name()), g.Update(admit.WithHooks(s.hooks())), admit.ErrConfig)
 		c.all = append(c.all, s)
 	}
-	for _, b := range by.breakers {
+	for _, b := range by.Breakers {
 		c.all = append(c.all, newBreakerSeries(b))
 	}
-	for _, t := range by.throttles {
+	for _, t := range by.Throttles {
 		c.all = append(c.all, newThrottleSeries(t))
 	}
-	for _, m := range by.retries {
+	for _, m := range by.Retries {
 		c.all = append(c.all, newRetrySeries(m))
 	}
-	for _, m := range by.meters {
+	for _, m := range by.Streams {
 		c.all = append(c.all, newMeterSeries(m))
 	}
-	for _, m := range by.monitors {
+	for _, m := range by.Monitors {
 		c.all = append(c.all, newMonitorSeries(m))
 	}
-	for _, m := range by.brokers {
+	for _, m := range by.Brokers {
 		c.all = append(c.all, newBrokerSeries(m))
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := bad.Err(ErrConfig); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -119,89 +91,6 @@ func (c *Collector) UseExemplars(f func(context.Context) prometheus.Labels) {
 			g.exemplar.Store(to)
 		}
 	}
-}
-
-// kinds holds sources by their kind.
-type kinds struct {
-	gates     []*admit.Gate
-	breakers  []*breaker.Breaker
-	throttles []*throttle.Throttle
-	retries   []*retry.Meter
-	meters    []*streamcredit.Meter
-	monitors  []*pressure.Monitor
-	brokers   []*broker.Meter
-}
-
-func byKind(sources []Source) (by kinds, err error) {
-	var errs []error
-	if len(sources) == 0 {
-		errs = append(errs, errors.New("metrics: sources: got none, want at least one"))
-	}
-	for i, s := range sources {
-		switch s := s.(type) {
-		case *admit.Gate:
-			by.gates = append(by.gates, s)
-		case *breaker.Breaker:
-			by.breakers = append(by.breakers, s)
-		case *throttle.Throttle:
-			by.throttles = append(by.throttles, s)
-		case *retry.Meter:
-			by.retries = append(by.retries, s)
-		case *streamcredit.Meter:
-			by.meters = append(by.meters, s)
-		case *pressure.Monitor:
-			by.monitors = append(by.monitors, s)
-		case *broker.Meter:
-			by.brokers = append(by.brokers, s)
-		default:
-			errs = append(errs, fmt.Errorf(
-				"metrics: source %d of %d: got %T, want a gate, "+
-					"a breaker, a throttle, a meter of retries, streams or a broker, or a monitor",
-				i+1, len(sources), s))
-		}
-	}
-	errs = append(errs,
-		validate(subject{"gate", "one from admit.New", "a zero Gate", "admit.WithName"}, by.gates),
-		validate(subject{"breaker", "one from breaker.New", "a zero Breaker", "breaker.Config.Name"}, by.breakers),
-		validate(subject{"throttle", "one from throttle.New", "a zero Throttle", "throttle.Config.Name"}, by.throttles),
-		validate(subject{"meter of retries", "a named one from retry.NewMeter", "one without a name", "retry.NewMeter"}, by.retries),
-		validate(subject{"meter", "a named one from streamcredit.NewMeter", "one without a name", "streamcredit.NewMeter"}, by.meters),
-		validate(subject{"monitor", "one from pressure.New", "a zero Monitor", "pressure.WithName"}, by.monitors),
-		validate(subject{"broker meter", "a named one from broker.NewMeter", "one without a name", "broker.NewMeter"}, by.brokers))
-	return by, errors.Join(errs...)
-}
-
-// A subject is how errors speak of a kind of source.
-type subject struct{ noun, want, nameless, option string }
-
-// validate checks the sources of one kind. Their names become label values.
-func validate[T interface {
-	comparable
-	Name() string
-}](what subject, watched []T) error {
-	var errs []error
-	wrong := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("metrics: "+what.noun+format, args...))
-	}
-	var none T
-	uses := make(map[string]int, len(watched))
-	for i, w := range watched {
-		if w == none {
-			wrong(" %d of %d: got nil, want %s", i+1, len(watched), what.want)
-			continue
-		}
-		name := w.Name()
-		uses[name]++
-		switch {
-		case name == "":
-			wrong(" %d of %d: got %s, want %s", i+1, len(watched), what.nameless, what.want)
-		case uses[name] == 2:
-			wrong(" name: got %q more than once, want one for each %s (%s)", name, what.noun, what.option)
-		case uses[name] == 1 && !utf8.ValidString(name):
-			wrong(" name: got %q, want valid UTF-8", name)
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // Describe implements prometheus.Collector.

@@ -23,8 +23,8 @@ func TestNewCollectorNamesEveryMistake(t *testing.T) {
 		want  []string
 	}{
 		{"none", nil, []string{"got none, want at least one"}},
-		{"nil", []*admit.Gate{nil}, []string{"gate 1 of 1: got nil"}},
-		{"zero", []*admit.Gate{{}}, []string{"gate 1 of 1: got a zero Gate"}},
+		{"nil", []*admit.Gate{nil}, []string{"source 1 of 1: got a nil gate, want one from admit.New"}},
+		{"zero", []*admit.Gate{{}}, []string{"source 1 of 1: got a zero Gate"}},
 		{"not text", []*admit.Gate{named(t, "a\xff")}, []string{`got "a\xff", want valid UTF-8`}},
 		{
 			"two of a name, and three of another, and nil",
@@ -32,7 +32,7 @@ func TestNewCollectorNamesEveryMistake(t *testing.T) {
 				named(t, "api"), nil, named(t, "db"), named(t, "api"), named(t, "db"), named(t, "fine"), named(t, "db"),
 			},
 			[]string{
-				"gate 2 of 7: got nil",
+				"source 2 of 7: got a nil gate, want one from admit.New",
 				`gate name: got "api" more than once`,
 				`gate name: got "db" more than once`,
 			},
@@ -40,18 +40,7 @@ func TestNewCollectorNamesEveryMistake(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c, err := metrics.NewCollector(metrics.Sources(test.gates...)...)
-			if err == nil || c != nil {
-				t.Fatalf("got %v, %v, want no collector and an error", c, err)
-			}
-			lines := strings.Split(err.Error(), "\n")
-			if len(lines) != len(test.want) {
-				t.Errorf("got %d mistakes, want %d: %v", len(lines), len(test.want), err)
-			}
-			for i, want := range test.want {
-				if i < len(lines) && (!strings.Contains(lines[i], want) || !strings.HasPrefix(lines[i], "metrics: ")) {
-					t.Errorf("mistake %d: got %q, want it to say %q", i+1, lines[i], want)
-				}
-			}
+			wantMistakes(t, c == nil, err, test.want...)
 		})
 	}
 }

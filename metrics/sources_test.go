@@ -72,9 +72,9 @@ func TestMistakesOfAllKinds(t *testing.T) {
 		"source 1 of 8: got <nil>, want a gate",
 		"source 2 of 8: got metrics_test.stranger, want a gate",
 		`gate name: got "a" more than once`,
-		"breaker 1 of 1: got a zero Breaker",
-		"throttle 1 of 1: got nil",
-		"meter 1 of 1: got one without a name",
-		"monitor 1 of 1: got a zero Monitor, want one from pressure.New",
+		"source 5 of 8: got a zero Breaker",
+		"source 6 of 8: got a nil throttle, want one from throttle.New",
+		"source 7 of 8: got a stream meter without a name, want one with a name from streamcredit.NewMeter",
+		"source 8 of 8: got a zero Monitor, want one from pressure.New",
 	)
 }

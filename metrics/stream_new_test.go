@@ -2,7 +2,6 @@ package metrics_test
 
 import (
 	"errors"
-	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,11 +18,11 @@ func TestNewCollectorOfStreamsNamesEveryMistake(t *testing.T) {
 		want   []string
 	}{
 		{"none", nil, []string{"sources: got none, want at least one"}},
-		{"nil", []*streamcredit.Meter{nil}, []string{"meter 1 of 1: got nil"}},
-		{"zero", []*streamcredit.Meter{{}}, []string{"meter 1 of 1: got one without a name"}},
-		{"nameless", []*streamcredit.Meter{streamcredit.NewMeter("")}, []string{"meter 1 of 1: got one without a name"}},
-		{"not text", []*streamcredit.Meter{streamcredit.NewMeter("a\xff")}, []string{`meter name: got "a\xff", want valid UTF-8`}},
-		{"one twice", []*streamcredit.Meter{feed, feed}, []string{`meter name: got "feed" more than once`}},
+		{"nil", []*streamcredit.Meter{nil}, []string{"source 1 of 1: got a nil stream meter, want one with a name from streamcredit.NewMeter"}},
+		{"zero", []*streamcredit.Meter{{}}, []string{"source 1 of 1: got a stream meter without a name, want one with a name from streamcredit.NewMeter"}},
+		{"nameless", []*streamcredit.Meter{streamcredit.NewMeter("")}, []string{"source 1 of 1: got a stream meter without a name, want one with a name from streamcredit.NewMeter"}},
+		{"not text", []*streamcredit.Meter{streamcredit.NewMeter("a\xff")}, []string{`stream meter name: got "a\xff", want valid UTF-8`}},
+		{"one twice", []*streamcredit.Meter{feed, feed}, []string{`stream meter name: got "feed" more than once`}},
 		{
 			"two of a name, and three of another, and nil",
 			[]*streamcredit.Meter{
@@ -31,26 +30,15 @@ func TestNewCollectorOfStreamsNamesEveryMistake(t *testing.T) {
 				streamcredit.NewMeter("db"), streamcredit.NewMeter("fine"), streamcredit.NewMeter("db"),
 			},
 			[]string{
-				"meter 2 of 7: got nil",
-				`meter name: got "feed" more than once`,
-				`meter name: got "db" more than once`,
+				"source 2 of 7: got a nil stream meter, want one with a name from streamcredit.NewMeter",
+				`stream meter name: got "feed" more than once`,
+				`stream meter name: got "db" more than once`,
 			},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c, err := metrics.NewCollector(metrics.Sources(test.meters...)...)
-			if err == nil || c != nil {
-				t.Fatalf("got %v, %v, want no collector and an error", c, err)
-			}
-			lines := strings.Split(err.Error(), "\n")
-			if len(lines) != len(test.want) {
-				t.Errorf("got %d mistakes, want %d: %v", len(lines), len(test.want), err)
-			}
-			for i, want := range test.want {
-				if i < len(lines) && (!strings.Contains(lines[i], want) || !strings.HasPrefix(lines[i], "metrics: ")) {
-					t.Errorf("mistake %d: got %q, want it to say %q", i+1, lines[i], want)
-				}
-			}
+			wantMistakes(t, c == nil, err, test.want...)
 		})
 	}
 }

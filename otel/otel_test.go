@@ -2,6 +2,7 @@ package otel_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -263,13 +264,13 @@ func TestEachDocumentedMetricHasAnInstrument(t *testing.T) {
 
 func TestRegisterNamesEveryMistake(t *testing.T) {
 	meter := metric.NewMeterProvider().Meter("test")
-	if err := otel.Register(nil, newGate(t)); err == nil || !strings.Contains(err.Error(), "meter: got nil") {
+	if err := otel.Register(nil, newGate(t)); !errors.Is(err, otel.ErrConfig) || !strings.Contains(err.Error(), "meter: got nil") {
 		t.Errorf("a nil meter: got %v, want an error that says so", err)
 	}
-	if err := otel.Register(meter); err == nil || !strings.Contains(err.Error(), "sources: got none") {
+	if err := otel.Register(meter); !errors.Is(err, otel.ErrConfig) || !strings.Contains(err.Error(), "sources: got none") {
 		t.Errorf("no source: got %v, want an error that says so", err)
 	}
-	if err := otel.Trace(); err == nil || !strings.Contains(err.Error(), "gates: got none") {
+	if err := otel.Trace(); !errors.Is(err, otel.ErrConfig) || !strings.Contains(err.Error(), "gates: got none") {
 		t.Errorf("no gate: got %v, want an error that says so", err)
 	}
 	err := otel.Trace(nil, &admit.Gate{})

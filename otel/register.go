@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/internal/check"
 	"github.com/weir-go/weir/metrics"
 )
 
@@ -21,17 +22,23 @@ const waits = "weir_wait_seconds"
 // waitBounds are the bounds of the buckets in package metrics.
 var waitBounds = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}
 
+// ErrConfig is wrapped by the errors of [Register] and [Trace] about their arguments.
+var ErrConfig = errors.New("otel: invalid configuration")
+
 // Register makes an instrument of the meter for each metric of the sources. They are the sources of
-// [metrics.NewCollector], with the same conditions, and the error is like its error. Register adds hooks to each
-// gate, which cannot be removed, so call it once for a source. The instruments read the Stats of the sources when
-// metrics are collected.
+// [metrics.NewCollector], with the same conditions. The error wraps [ErrConfig] and names every mistake. Register adds
+// hooks to each gate, which cannot be removed, so call it once for a source. The instruments read the Stats of the
+// sources when metrics are collected.
 func Register(meter metric.Meter, sources ...metrics.Source) error {
-	if meter == nil {
-		return errors.New("otel: meter: got nil, want one of a MeterProvider")
+	var bad check.Errors
+	bad.That(meter != nil, "meter: got nil, want one of a MeterProvider")
+	if err := bad.Err(ErrConfig); err != nil {
+		return err
 	}
 	collector, err := metrics.NewCollector(sources...)
 	if err != nil {
-		return err
+		bad.From("sources", err, metrics.ErrConfig)
+		return bad.Err(ErrConfig)
 	}
 	registry := prometheus.NewRegistry()
 	if err := registry.Register(collector); err != nil {

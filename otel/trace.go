@@ -2,7 +2,6 @@ package otel
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -10,28 +9,26 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/internal/check"
 )
 
 // Trace adds events to the spans of the calls that come to the gates. A call that was admitted after a wait gets
 // weir.wait, a refused call weir.refused, and a call that its caller gave up while it waited weir.left. The span is the
 // one in the context of Acquire, which is that of the RPC if the tracing of gRPC stands outside of the gate. A call
 // without a recorded span costs a look at its context. Trace adds hooks to each gate, which cannot be removed, so
-// call it once for a gate. The error names every gate that is nil or zero.
+// call it once for a gate. The error wraps [ErrConfig] and names every gate that is nil or zero.
 func Trace(gates ...*admit.Gate) error {
-	var errs []error
-	if len(gates) == 0 {
-		errs = append(errs, errors.New("otel: gates: got none, want at least one"))
-	}
+	var bad check.Errors
+	bad.That(len(gates) > 0, "gates: got none, want at least one")
 	for i, g := range gates {
+		place := fmt.Sprintf("gate %d of %d", i+1, len(gates))
 		if g == nil {
-			errs = append(errs, fmt.Errorf("otel: gate %d of %d: got nil, want one from admit.New", i+1, len(gates)))
+			bad.That(false, "%s: got nil, want one from admit.New", place)
 			continue
 		}
-		if err := g.Update(admit.WithHooks(eventHooks(g.Name()))); err != nil {
-			errs = append(errs, fmt.Errorf("otel: gate %d of %d: %w", i+1, len(gates), err))
-		}
+		bad.From(place, g.Update(admit.WithHooks(eventHooks(g.Name()))), admit.ErrConfig)
 	}
-	return errors.Join(errs...)
+	return bad.Err(ErrConfig)
 }
 
 func eventHooks(gate string) admit.Hooks {

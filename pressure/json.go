@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"time"
+
+	"github.com/weir-go/weir/internal/check"
 )
 
 // A document is the input of FromJSON. A nil field was absent.
@@ -39,12 +40,12 @@ func FromJSON(data []byte) (Option, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: document: byte %d: %w", ErrConfig, dec.InputOffset(), err)
+		return nil, check.One(ErrConfig, "document: byte %d: %w", dec.InputOffset(), err)
 	}
 	var every time.Duration
 	if d.Every != nil {
 		if every, err = time.ParseDuration(*d.Every); err != nil || every <= 0 {
-			return nil, fmt.Errorf("%w: document: every: got %q, want a duration such as %q", ErrConfig, *d.Every, "100ms")
+			return nil, check.One(ErrConfig, "document: every: got %q, want a duration such as %q", *d.Every, "100ms")
 		}
 	}
 	return option(func(c *config) {

@@ -72,7 +72,7 @@ func (m *memory) Name() string { return NameMemory }
 
 func (m *memory) validate() error {
 	if m.cfg.Limit < 0 {
-		return fmt.Errorf("memory: Limit: got %d, want 0 (found by itself) or more", m.cfg.Limit)
+		return fmt.Errorf("memory: Limit: got %d, want more than 0, or 0 for the one that is found", m.cfg.Limit)
 	}
 	return nil
 }

@@ -68,7 +68,7 @@ func (m *Monitor) Update(opts ...Option) error {
 	next := m.cfg
 	next.apply(opts)
 	bad := next.validate()
-	bad.That(next.name == m.cfg.name, "a monitor cannot be renamed: got %q, want %q", next.name, m.cfg.name)
+	bad.That(next.name == m.cfg.name, "name: got %q, want %q, because a monitor cannot be renamed", next.name, m.cfg.name)
 	if err := bad.Err(ErrConfig); err != nil {
 		return err
 	}

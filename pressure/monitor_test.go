@@ -298,20 +298,20 @@ func TestNoMonitor(t *testing.T) {
 func TestConfigErrors(t *testing.T) {
 	disk := newDial("disk", 0)
 	for want, opts := range map[string][]pressure.Option{
-		"option 0: got nil": {nil},
-		"every: got 1ms, want 0 (100ms) or 10ms to 1m0s": {pressure.WithEvery(time.Millisecond)},
-		"every: got 1h0m0s":                             {pressure.WithEvery(time.Hour)},
-		"signal 1: got nil, want a signal":              {pressure.WithSignals(disk, nil)},
-		`signal 1: got the name "disk" of another`:      {pressure.WithSignals(disk, newDial("disk", 0))},
-		`signal 0: got the name ""`:                     {pressure.WithSignals(newDial("", 0))},
-		"signal 0: got the name \"\\xff\"":              {pressure.WithSignals(newDial("\xff", 0))},
-		"signal 0: got a panic from Name":               {pressure.WithSignals((*dial)(nil))},
-		"signal 0: memory: Limit: got -1":               {pressure.WithSignals(pressure.Memory(pressure.MemoryConfig{Limit: -1}))},
-		"marks: High: got 0.5, want more than Elevated": {pressure.WithMarks(pressure.Marks{High: 0.5})},
-		"marks: Elevated: got 0.85, want more than Rel": {pressure.WithMarks(pressure.Marks{Release: 0.9})},
-		"marks: Extreme: got NaN, want more than 0":     {pressure.WithMarks(pressure.Marks{Extreme: math.NaN()})},
-		"marks: Extreme: got 1.2, want more than 0":     {pressure.WithMarks(pressure.Marks{Extreme: 1.2})},
-		"marks: Release: got -1, want more than 0":      {pressure.WithMarks(pressure.Marks{Release: -1})},
+		"option 0: got nil, want an option":                                 {nil},
+		"every: got 1ms, want 0 (100ms) or 10ms to 1m0s":                    {pressure.WithEvery(time.Millisecond)},
+		"every: got 1h0m0s, want 0 (100ms) or 10ms to 1m0s":                 {pressure.WithEvery(time.Hour)},
+		"signal 1: got nil, want a signal":                                  {pressure.WithSignals(disk, nil)},
+		`signal 1: Name: got "disk" of another signal, want one of its own`: {pressure.WithSignals(disk, newDial("disk", 0))},
+		`signal 0: Name: got "", want 1 to `:                                {pressure.WithSignals(newDial("", 0))},
+		"signal 0: Name: got \"\\xff\", want 1 to ":                         {pressure.WithSignals(newDial("\xff", 0))},
+		"signal 0: Name: got a panic (":                                     {pressure.WithSignals((*dial)(nil))},
+		"signal 0: memory: Limit: got -1, want more than 0, or 0 for ":      {pressure.WithSignals(pressure.Memory(pressure.MemoryConfig{Limit: -1}))},
+		"marks: High: got 0.5, want more than Elevated":                     {pressure.WithMarks(pressure.Marks{High: 0.5})},
+		"marks: Elevated: got 0.85, want more than Rel":                     {pressure.WithMarks(pressure.Marks{Release: 0.9})},
+		"marks: Extreme: got NaN, want more than 0":                         {pressure.WithMarks(pressure.Marks{Extreme: math.NaN()})},
+		"marks: Extreme: got 1.2, want more than 0":                         {pressure.WithMarks(pressure.Marks{Extreme: 1.2})},
+		"marks: Release: got -1, want more than 0":                          {pressure.WithMarks(pressure.Marks{Release: -1})},
 	} {
 		_, err := pressure.New(opts...)
 		if !errors.Is(err, pressure.ErrConfig) || !strings.Contains(err.Error(), want) {

@@ -106,9 +106,9 @@ func (c *config) newProbes(signals []Signal) (probes []*probe) {
 		switch {
 		case err != nil:
 		case name == "" || len(name) > longestName || !utf8.ValidString(name):
-			err = fmt.Errorf("got the name %q, want 1 to %d bytes of UTF-8", name, longestName)
+			err = fmt.Errorf("Name: got %q, want 1 to %d bytes of UTF-8", name, longestName)
 		case names[name]:
-			err = fmt.Errorf("got the name %q of another signal, want one of its own", name)
+			err = fmt.Errorf("Name: got %q of another signal, want one of its own", name)
 		default:
 			if s, ok := s.(interface{ validate() error }); ok {
 				err = s.validate()
@@ -140,7 +140,7 @@ func nameOf(s Signal) (name string, err error) {
 	}
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("got a panic from Name (%v), want a name", v)
+			err = fmt.Errorf("Name: got a panic (%v), want a name", v)
 		}
 	}()
 	return s.Name(), nil

@@ -249,7 +249,7 @@ func credit(opts ...streamcredit.ReceiveOption) subject {
 		if err != nil {
 			b.Fatal(err)
 		}
-		return func() error { _, err := in.Recv(ctx); return err }, func() int { return in.Stats().Window }
+		return func() error { _, err := in.Recv(ctx); return err }, func() int { return int(in.Stats().Window) }
 	}
 }
 
@@ -260,7 +260,7 @@ func enveloped(opts ...streamcredit.DuplexOption) subject {
 		if err != nil {
 			b.Fatal(err)
 		}
-		return func() error { _, err := both.In.Recv(ctx); return err }, func() int { return both.In.Stats().Window }
+		return func() error { _, err := both.In.Recv(ctx); return err }, func() int { return int(both.In.Stats().Window) }
 	}
 }
 

@@ -1,8 +1,11 @@
 package streamcredit
 
 import (
+	"cmp"
 	"sync"
 	"time"
+
+	"github.com/weir-go/weir/internal/check"
 )
 
 // BudgetConfig bounds the elements of all receivers that share a [Budget]. At least one of Bytes
@@ -50,30 +53,47 @@ type Budget struct {
 	sweeping  bool  // a call of sweep is scheduled
 }
 
-// NewBudget returns a budget, or an error that wraps ErrInvalid and describes the mistake in c.
+// NewBudget returns a budget, or an error that wraps ErrInvalid and names every mistake in c.
 func NewBudget(c BudgetConfig) (*Budget, error) {
-	if c.Bytes < 0 || c.Messages < 0 || c.ElementBytes < 0 || c.ReclaimAfter < 0 || c.Bytes == 0 && c.Messages == 0 {
-		return nil, invalid("got budget %+v, want Bytes or Messages positive, and nothing negative", c)
+	if err := c.validate(); err != nil {
+		return nil, err
 	}
+	return &Budget{config: c.withDefaults(), accounts: map[*account]struct{}{}}, nil
+}
+
+func (c BudgetConfig) validate() error {
+	var bad check.Errors
+	check.NotNegative(&bad, "Bytes", c.Bytes, "no bound")
+	check.NotNegative(&bad, "Messages", c.Messages, "no bound")
+	bad.That(c.Bytes != 0 || c.Messages != 0, "Bytes and Messages: got 0 for both, want at least one of them more than 0")
+	check.NotNegative(&bad, "ElementBytes", c.ElementBytes, "the default")
+	bad.That(c.Bytes <= 0 || c.ElementBytes <= c.Bytes,
+		"ElementBytes: got %d, want at most Bytes (%d), or no stream could have one element", c.ElementBytes, c.Bytes)
+	check.NotNegative(&bad, "ReclaimAfter", c.ReclaimAfter, defaultReclaim)
+	return misused(bad)
+}
+
+func (c BudgetConfig) withDefaults() BudgetConfig {
 	if c.ElementBytes == 0 {
-		c.ElementBytes = 16 << 10
+		c.ElementBytes = defaultElement
 		if c.Bytes > 0 {
 			c.ElementBytes = min(c.ElementBytes, c.Bytes)
 		}
 	}
-	if c.ReclaimAfter == 0 {
-		c.ReclaimAfter = time.Second
-	}
-	if c.Bytes > 0 && c.ElementBytes > c.Bytes {
-		return nil, invalid("got ElementBytes %d, want at most Bytes (%d), or no stream could have one element", c.ElementBytes, c.Bytes)
-	}
+	c.ReclaimAfter = cmp.Or(c.ReclaimAfter, defaultReclaim)
 	c.Bytes, c.Messages = min(c.Bytes, mostBytes), min(c.Messages, mostMessages)
 	c.ElementBytes = min(c.ElementBytes, mostBytes)
-	return &Budget{config: c, accounts: map[*account]struct{}{}}, nil
+	return c
 }
 
 // made reports whether NewBudget made the budget. A nil budget is none, and needs no making.
 func (b *Budget) made() bool { return b == nil || b.accounts != nil }
+
+// The defaults of a BudgetConfig.
+const (
+	defaultElement = 16 << 10
+	defaultReclaim = time.Second
+)
 
 // Larger bounds are as good as none. These keep sums from overflowing.
 const (

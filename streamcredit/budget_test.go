@@ -3,7 +3,6 @@ package streamcredit_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"sync"
@@ -417,12 +416,22 @@ func TestBudgetOfManyStopped(t *testing.T) {
 }
 
 func TestNewBudgetRefusesWhatMakesNoSense(t *testing.T) {
-	for _, c := range []streamcredit.BudgetConfig{
-		{}, {Bytes: -1}, {Messages: -1}, {Messages: 1, Bytes: -1}, {Bytes: 1, ElementBytes: -1}, {Bytes: 1, ReclaimAfter: -1}, {ElementBytes: 1},
+	const orZero = ", want more than 0, or 0 for "
+	for want, c := range map[string]streamcredit.BudgetConfig{
+		"Bytes and Messages: got 0 for both, want at least one of them more than 0":        {},
+		"Bytes: got -1" + orZero + "no bound":                                              {Bytes: -1},
+		"Messages: got -1" + orZero + "no bound":                                           {Messages: -1},
+		"Bytes: got -2" + orZero + "no bound":                                              {Messages: 1, Bytes: -2},
+		"ElementBytes: got -1" + orZero + "the default":                                    {Bytes: 1, ElementBytes: -1},
+		"ReclaimAfter: got -1ns" + orZero + "1s":                                           {Bytes: 1, ReclaimAfter: -1},
+		"ElementBytes: got 2, want at most Bytes (1), or no stream could have one element": {Bytes: 1, ElementBytes: 2},
+		"Bytes: got -3" + orZero + "no bound\nMessages: got -4" + orZero + "no bound":      {Bytes: -3, Messages: -4},
 	} {
-		if b, err := streamcredit.NewBudget(c); !errors.Is(err, streamcredit.ErrInvalid) || b != nil {
-			t.Errorf("NewBudget(%s): got %v, %v; want an error that wraps ErrInvalid", fmt.Sprintf("%+v", c), b, err)
+		b, err := streamcredit.NewBudget(c)
+		if b != nil {
+			t.Errorf("NewBudget(%+v): got a budget, want none", c)
 		}
+		wantInvalid(t, "NewBudget", err, want)
 	}
 }
 

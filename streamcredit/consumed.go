@@ -3,9 +3,7 @@ package streamcredit
 import (
 	"context"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 )
 
 // doubtTrailer tells a client whether its server's handler, which has returned, may have
@@ -88,7 +86,7 @@ func (s *session[O, I]) notifyConsumed(consumed uint64) {
 		returned := false
 		defer func() {
 			if p := recover(); p != nil || !returned {
-				s.fail(status.Errorf(codes.Internal, "streamcredit: the hook for consumed elements %s", how(p)))
+				s.fail(faultStatus("the hook for consumed elements " + how(p)).Err())
 			}
 		}()
 		for {

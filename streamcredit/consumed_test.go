@@ -390,9 +390,7 @@ func TestConsume(t *testing.T) {
 			t.Fatalf("with 4 of 4 seen and none done: credit %d, want 0", out.Credit())
 		}
 		for _, n := range []int{0, -1, 5} {
-			if err := in.Consume(n); !errors.Is(err, streamcredit.ErrInvalid) {
-				t.Errorf("Consume(%d) of 4: got %v, want ErrInvalid", n, err)
-			}
+			wantInvalid(t, "Consume", in.Consume(n), fmt.Sprintf("Consume: got %d, want 1 to 4, which the application has", n))
 		}
 		if err := in.Consume(2); err != nil {
 			t.Errorf("Consume(2) of 4: got %v, want no error", err)

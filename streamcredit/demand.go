@@ -12,7 +12,7 @@ func (r *incoming[I]) demand(n int64, mayBeUnbounded bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !mayBeUnbounded && r.ledger.WouldBeUnbounded(n) {
-		return invalid("got unbounded demand on a stream that also sends, want it bounded")
+		return invalid("Request: got unbounded demand on a stream that also sends, want it bounded")
 	}
 	r.ledger.Owe(n)
 	if more := r.ledger.Due(r.consumed.Load()); more > 0 || !r.ledger.State().Live() {
@@ -132,7 +132,7 @@ func (r *incoming[I]) drain() (<-chan int64, error) {
 	case !state.Live():
 		return nil, r.ledger.Why()
 	case !r.drains:
-		return nil, invalid("got Drain with a sender that does not know FEATURE_DRAIN")
+		return nil, invalid("Drain: got a sender that does not know FEATURE_DRAIN, want one that does")
 	case state != ledger.InDraining:
 		r.askLocked(0, true)
 	}

@@ -4,10 +4,9 @@ import (
 	"errors"
 	"fmt"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/weir-go/weir/internal/check"
 	"github.com/weir-go/weir/streamcredit/internal/ledger"
 )
 
@@ -55,28 +54,32 @@ func (e *UnconsumedError) Error() string {
 func (*UnconsumedError) Unwrap() error { return ErrCanceled }
 
 // GRPCStatus returns the error with the code CANCELED. Package status finds it.
-func (e *UnconsumedError) GRPCStatus() *status.Status { return status.New(codes.Canceled, e.Error()) }
+func (e *UnconsumedError) GRPCStatus() *status.Status { return canceledStatus(e.Error()) }
 
-// invalid returns an error that wraps ErrInvalid.
+// invalid returns the error for one mistake. It wraps ErrInvalid. The format begins with the name
+// of the argument, the option or the function, as in "Request: got %d, want at least 1".
 func invalid(format string, args ...any) error {
-	return &misuse{text: fmt.Sprintf(format, args...)}
+	return &misuse{check.One(ErrInvalid, format, args...)}
+}
+
+// misused returns one error for all mistakes, which wraps ErrInvalid, or nil if there are none.
+func misused(bad check.Errors) error {
+	if err := bad.Err(ErrInvalid); err != nil {
+		return &misuse{err}
+	}
+	return nil
 }
 
 // A misuse is an error of this process's program. If a handler returns it, the client learns that
 // the server is at fault, but no details.
-type misuse struct{ text string }
+type misuse struct{ mistakes error }
 
-func (m *misuse) Error() string { return ErrInvalid.Error() + ": " + m.text }
+func (m *misuse) Error() string { return m.mistakes.Error() }
 
-func (*misuse) Unwrap() error { return ErrInvalid }
+func (m *misuse) Unwrap() error { return m.mistakes }
 
 // GRPCStatus returns the status INTERNAL without details. Package status finds it.
-func (*misuse) GRPCStatus() *status.Status {
-	return status.New(codes.Internal, "streamcredit: the handler misused the stream")
-}
-
-// domain is the domain of the ErrorInfo in a status.
-const domain = "weir"
+func (*misuse) GRPCStatus() *status.Status { return faultStatus("the handler misused the stream") }
 
 // A Reason says why a stream was ended. It is the reason of the ErrorInfo in the status. These
 // reasons say that the peer broke the protocol: InvalidDemand, DemandTooLarge, UnexpectedFrame,
@@ -106,25 +109,6 @@ const (
 	BudgetExhausted     Reason = "BUDGET_EXHAUSTED"      // no room for one more stream in the Budget
 )
 
-// Code returns the gRPC code of violations with the reason r, or UNKNOWN if r is not a reason.
-func (r Reason) Code() codes.Code {
-	switch r {
-	case InvalidDemand, InvalidConsumed:
-		return codes.InvalidArgument
-	case UnexpectedFrame, VersionMismatch, AfterTerminal:
-		return codes.FailedPrecondition
-	case DemandTooLarge, CreditExceeded, BytesExceeded, MessageTooLarge, ControlFlood, BudgetExhausted:
-		return codes.ResourceExhausted
-	case CountMismatch:
-		return codes.DataLoss
-	case HandshakeTimeout, FirstRequestTimeout, CreditStarved:
-		return codes.DeadlineExceeded
-	case PeerStalled:
-		return codes.Unavailable
-	}
-	return codes.Unknown
-}
-
 // A ProtocolError says that the peer broke the protocol, or exceeded one of its time limits. It
 // ends the stream in both directions. A server's handler should return it, because it carries the
 // status that the protocol demands.
@@ -142,13 +126,7 @@ func (e *ProtocolError) Error() string {
 
 // GRPCStatus returns the status of the violation, with the reason as ErrorInfo.
 // Package status finds it.
-func (e *ProtocolError) GRPCStatus() *status.Status {
-	st := status.New(e.Reason.Code(), e.Error())
-	if detailed, err := st.WithDetails(&errdetails.ErrorInfo{Reason: string(e.Reason), Domain: domain}); err == nil {
-		return detailed
-	}
-	return st
-}
+func (e *ProtocolError) GRPCStatus() *status.Status { return reasonStatus(e.Reason, e.Error()) }
 
 // violation returns a ProtocolError; got is a format.
 func violation(r Reason, want, got string, args ...any) *ProtocolError {
@@ -180,7 +158,7 @@ func (c *canceled) Error() string {
 }
 
 func (*canceled) Unwrap() error                { return ErrCanceled }
-func (c *canceled) GRPCStatus() *status.Status { return status.New(codes.Canceled, c.Error()) }
+func (c *canceled) GRPCStatus() *status.Status { return canceledStatus(c.Error()) }
 
 // broken returns the error for a violation that a ledger has found.
 func broken(v *ledger.Violation) *ProtocolError {

@@ -3,8 +3,6 @@ package streamcredit
 import (
 	"context"
 
-	"google.golang.org/grpc/metadata"
-
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
 
@@ -50,29 +48,4 @@ func DialFrames[CallOption any, S ClientStream[creditpb.Frame, creditpb.Frame]](
 		return nil, err
 	}
 	return newDuplex(s), nil
-}
-
-// trailerOf returns the trailer of a client's stream, which has ended.
-func trailerOf(stream any) metadata.MD {
-	if t, ok := stream.(interface{ Trailer() metadata.MD }); ok {
-		return t.Trailer()
-	}
-	return nil
-}
-
-// trailerSetterOf returns a function that sets a trailer on a server's stream, or nil if it
-// cannot.
-func trailerSetterOf(stream any) func(metadata.MD) {
-	if t, ok := stream.(interface{ SetTrailer(md metadata.MD) }); ok {
-		return t.SetTrailer
-	}
-	return nil
-}
-
-// last returns the last value, or an empty string if there is none.
-func last(values []string) string {
-	if len(values) == 0 {
-		return ""
-	}
-	return values[len(values)-1]
 }

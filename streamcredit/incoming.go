@@ -292,9 +292,9 @@ func (r *incoming[I]) stats() ReceiverStats {
 	defer r.mu.Unlock()
 	l, seen, consumed := &r.ledger, r.seen.Load(), r.consumed.Load()
 	s := ReceiverStats{
-		Received: uint64(l.Received()), Bytes: l.Bytes(), Consumed: uint64(consumed),
+		Received: uint64(l.Received()), ReceivedBytes: uint64(l.Bytes()), Consumed: uint64(consumed),
 		Buffered: int(l.Received() - seen), Held: int(max(0, seen-consumed)),
-		Window: int(l.Size()), Waiting: r.waiting, Waited: r.waited,
+		Window: l.Size(), Waiting: r.waiting, Waited: r.waited,
 	}
 	if l.State().Live() {
 		s.Outstanding = l.Outstanding()

@@ -49,7 +49,7 @@ type MeterStats struct {
 	// Sent and Received count elements. SentBytes and ReceivedBytes count their bytes.
 	// ReceivedBytes includes only receivers with a size bound or a budget.
 	Sent, Received           uint64
-	SentBytes, ReceivedBytes int64
+	SentBytes, ReceivedBytes uint64
 
 	// ControlSent and ControlReceived count control messages, and control that rode on elements.
 	ControlSent, ControlReceived uint64
@@ -70,7 +70,7 @@ type MeterStats struct {
 	// with unbounded demand are left out.
 	Demand int64
 	// Lag is the number of elements that have arrived and are not consumed.
-	Lag int64
+	Lag int
 	// WaitedSeconds is the time in which a Recv waited for elements, summed over receivers.
 	WaitedSeconds float64
 	// Window is the sum of the windows of receivers.
@@ -162,12 +162,12 @@ func (s *session[O, I]) measure(m *MeterStats) {
 	if s.in != nil {
 		i := s.in.stats()
 		m.Received += i.Received
-		m.ReceivedBytes += i.Bytes
+		m.ReceivedBytes += i.ReceivedBytes
 		m.WaitedSeconds += i.Waited.Seconds()
 		if i.Outstanding != unbounded {
 			m.Demand = saturate(m.Demand, i.Outstanding)
 		}
-		m.Lag = saturate(m.Lag, int64(i.Received-i.Consumed))
-		m.Window += int64(i.Window)
+		m.Lag += int(i.Received - i.Consumed)
+		m.Window += i.Window
 	}
 }

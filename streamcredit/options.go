@@ -2,13 +2,12 @@ package streamcredit
 
 import (
 	"context"
-	"fmt"
 	"math"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 
+	"github.com/weir-go/weir/internal/check"
 	"github.com/weir-go/weir/streamcredit/internal/ledger"
 )
 
@@ -66,7 +65,6 @@ type config struct {
 	setup     any // a client's first element
 	call      []grpc.CallOption
 	unaware   bool // a server accepts clients that do not know the protocol
-	missing   int  // number of options that are nil
 
 	firstRequest time.Duration
 	stall        time.Duration
@@ -264,55 +262,60 @@ func newConfig[O DuplexOption](r role, opts []O) (*config, error) {
 	if r.server {
 		c.firstRequest = defaultFirstRequest
 	}
-	for _, o := range opts {
+	var bad check.Errors
+	for i, o := range opts {
 		if any(o) == nil {
-			c.missing++
+			bad.That(false, "option %d: got nil, want an option", i)
 			continue
 		}
 		o.apply(c)
 	}
-	if err := c.validate(); err != nil {
+	c.validate(&bad)
+	if err := misused(bad); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// validate checks all fields, and returns one error for all mistakes.
-func (c *config) validate() error {
-	var wrong []string
-	want := func(ok bool, format string, args ...any) {
-		if !ok {
-			wrong = append(wrong, fmt.Sprintf(format, args...))
-		}
-	}
+// validate adds every mistake in the options to bad.
+func (c *config) validate(bad *check.Errors) {
 	r := c.role
-	want(c.missing == 0, "got %d nil options, want none", c.missing)
-	want(c.budget.made(), "got a zero Budget, want one from NewBudget")
-	want(r.sends || r.receives, "got WithSendOnly and WithReceiveOnly, want one of them")
-	want(c.handshake > 0, "got a handshake timeout of %v, want it positive", c.handshake)
-	want(c.heartbeat == 0 || c.heartbeat >= minHeartbeat, "got a heartbeat of %v, want 0 or at least %v", c.heartbeat, minHeartbeat)
-	want(c.firstRequest >= 0, "got a WithFirstRequestTimeout of %v, want it positive, or 0 for no bound", c.firstRequest)
-	want(c.stall >= 0, "got a WithSendStallTimeout of %v, want it positive, or 0 for no bound", c.stall)
-	want(c.maxCredit >= 0, "got a largest peer credit or demand of %d, want it positive, or 0 for no bound", c.maxCredit)
-	want(c.byteWindow >= 0, "got a WithByteWindow of %d, want it positive, or 0 for no bound", c.byteWindow)
-	want(c.maxMessage >= 0, "got a WithMaxMessageBytes of %d, want it positive, or 0 for no bound", c.maxMessage)
-	want(c.setup == nil || !r.server, "got a setup element on a server, want it on the client")
-	want(len(c.call) == 0 || !r.server, "got call options on a server, want them on the client")
-	want(!c.unaware || r.server, "got WithPlainClients on a client, want it on the server")
-	want(c.windows <= 1, "got %d options that set the window, want one", c.windows)
-	want(c.mode != fixedWindow || c.size >= 1 && c.size <= largestWindow, "got a window of %d, want 1 to %d", c.size, largestWindow)
+	bad.That(r.sends || r.receives, "WithSendOnly and WithReceiveOnly: got both, want one of them")
+	check.Positive(bad, "WithHandshakeTimeout", c.handshake)
+	bad.That(c.heartbeat == 0 || c.heartbeat >= minHeartbeat,
+		"WithHeartbeat: got %v, want at least %v, or 0 for none", c.heartbeat, minHeartbeat)
+	bad.That(c.setup == nil || !r.server, "WithSetup: got one on a server, want it on the client")
+	bad.That(len(c.call) == 0 || !r.server, "WithCallOptions: got %d on a server, want them on the client", len(c.call))
+	bad.That(!c.unaware || r.server, "WithPlainClients: got it on a client, want it on the server")
+	check.NotNegative(bad, "WithFirstRequestTimeout", c.firstRequest, "no bound")
+	check.NotNegative(bad, "WithSendStallTimeout", c.stall, "no bound")
+	check.NotNegative(bad, c.maxCreditOption(), c.maxCredit, "no bound")
+	check.NotNegative(bad, "WithByteWindow", c.byteWindow, "no bound")
+	check.NotNegative(bad, "WithMaxMessageBytes", c.maxMessage, "no bound")
+	bad.That(c.budget.made(), "WithBudget: got a zero Budget, want one from NewBudget")
+	bad.That(c.windows <= 1, "window: got %d options that set it, want one", c.windows)
+	fixed := c.mode == fixedWindow
+	if fixed {
+		check.Between(bad, "WithWindow", c.size, 1, largestWindow)
+	}
 	if c.low != nil {
-		want(c.mode == fixedWindow, "got a low-water mark of %d without a fixed window, want WithWindow beside it", *c.low)
-		want(c.mode != fixedWindow || *c.low >= 0 && *c.low < c.size, "got a low-water mark of %d, want 0 to %d, which is below the window",
-			*c.low, c.size-1)
+		bad.That(fixed, "WithLowWater: got %d without a fixed window, want WithWindow beside it", *c.low)
+		bad.That(!fixed || *c.low >= 0 && *c.low < c.size,
+			"WithLowWater: got %d, want 0 to %d, which is below the window", *c.low, c.size-1)
 	}
 	a := c.auto.defaults()
-	want(a.Min >= 1 && a.Min <= a.Max && a.Max <= largestWindow && a.Bytes > 0,
-		"got an automatic window %+v, want 1 <= Min <= Max <= %d and Bytes positive", c.auto, largestWindow)
-	if len(wrong) == 0 {
-		return nil
+	check.Between(bad, "WithAutoWindow: Min", a.Min, 1, largestWindow)
+	bad.That(c.auto.Max == 0 || a.Max >= a.Min && a.Max <= largestWindow,
+		"WithAutoWindow: Max: got %d, want Min (%d) to %d", a.Max, a.Min, largestWindow)
+	check.Positive(bad, "WithAutoWindow: Bytes", a.Bytes)
+}
+
+// maxCreditOption returns the option that has set maxCredit.
+func (c *config) maxCreditOption() string {
+	if c.rejectCredit {
+		return "WithMaxPeerDemand"
 	}
-	return invalid("%s", strings.Join(wrong, "; "))
+	return "WithMaxPeerCredit"
 }
 
 // newWindow returns the window that the options configure.

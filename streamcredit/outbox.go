@@ -1,11 +1,13 @@
 package streamcredit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
 	"time"
 
+	"github.com/weir-go/weir/internal/check"
 	"github.com/weir-go/weir/streamcredit/internal/queue"
 )
 
@@ -36,6 +38,9 @@ func (p Policy) drops() bool { return p == DropOldest || p == DropNewest || p ==
 // ErrOutboxFull is the error of Put for an element that [Fail] rejects.
 var ErrOutboxFull = errors.New("streamcredit: the outbox is full because the receiver requests too little")
 
+// defaultCapacity is the default of OutboxConfig.Capacity.
+const defaultCapacity = 64
+
 // OutboxConfig configures an [Outbox].
 type OutboxConfig struct {
 	// Capacity is the largest number of elements that wait. The default is 64.
@@ -44,21 +49,20 @@ type OutboxConfig struct {
 	Policy Policy
 }
 
-func (c *OutboxConfig) validate() error {
-	if c.Capacity < 0 || c.Policy > Fail {
-		return invalid("got an outbox of capacity %d and policy %d, "+
-			"want a capacity from 0 and a policy up to %d", c.Capacity, c.Policy, Fail)
-	}
-	if c.Capacity == 0 {
-		c.Capacity = 64
-	}
+func (c OutboxConfig) validate(bad *check.Errors) {
+	check.NotNegative(bad, "Capacity", c.Capacity, defaultCapacity)
+	bad.That(c.Policy <= Fail, "Policy: got %d, want 0 (DefaultPolicy) to %d (Fail)", c.Policy, Fail)
+}
+
+func (c OutboxConfig) withDefaults() OutboxConfig {
+	c.Capacity = cmp.Or(c.Capacity, defaultCapacity)
 	if c.Policy == DefaultPolicy {
 		c.Policy = Block
 	}
 	if c.Policy == Latest {
 		c.Capacity = 1
 	}
-	return nil
+	return c
 }
 
 // An Outbox queues elements between a producer that cannot be slowed down and a [Sender]. It
@@ -85,14 +89,14 @@ type Outbox[T any] struct {
 // outbox is closed. No other code should send to out. Close must be called. A nil or zero Sender,
 // and a wrong configuration, are errors that wrap ErrInvalid.
 func NewOutbox[T any](ctx context.Context, out *Sender[T], c OutboxConfig) (*Outbox[T], error) {
-	if err := c.validate(); err != nil {
+	var bad check.Errors
+	bad.That(out.made(), "out: got none, want a Sender of ServeSend, DialSend or their variants")
+	c.validate(&bad)
+	if err := misused(bad); err != nil {
 		return nil, err
 	}
-	if !out.made() {
-		return nil, invalid("got an outbox without a sender, want one of ServeSend, DialSend or their variants")
-	}
 	ctx, cancel := context.WithCancel(ctx) //nolint:gosec // Close calls it
-	o := &Outbox[T]{out: out, config: c, cancel: cancel, ended: make(chan struct{})}
+	o := &Outbox[T]{out: out, config: c.withDefaults(), cancel: cancel, ended: make(chan struct{})}
 	go o.run(ctx) // Close waits for it
 	return o, nil
 }

@@ -318,11 +318,12 @@ func TestCloseOfAnOutboxTwice(t *testing.T) {
 }
 
 func TestNewOutboxRefusesWhatMakesNoSense(t *testing.T) {
-	for _, c := range []streamcredit.OutboxConfig{{Capacity: -1}, {Policy: streamcredit.Fail + 1}} {
-		if b, err := streamcredit.NewOutbox[[]byte](t.Context(), nil, c); !errors.Is(err, streamcredit.ErrInvalid) || b != nil {
-			t.Errorf("NewOutbox(%+v): got %v, %v; want an error that wraps ErrInvalid", c, b, err)
-		}
+	b, err := streamcredit.NewOutbox[[]byte](t.Context(), nil, streamcredit.OutboxConfig{Capacity: -1, Policy: streamcredit.Fail + 1})
+	if b != nil {
+		t.Error("NewOutbox: got an outbox, want none")
 	}
+	wantInvalid(t, "NewOutbox", err, "out: got none, want a Sender of ServeSend, DialSend or their variants\n"+
+		"Capacity: got -1, want more than 0, or 0 for 64\nPolicy: got 6, want 0 (DefaultPolicy) to 5 (Fail)")
 }
 
 // A stuck transport does not keep Close from ending with its context: neither where elements

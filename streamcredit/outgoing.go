@@ -168,7 +168,7 @@ func (o *outgoing) stats() SenderStats {
 	defer o.mu.Unlock()
 	l := &o.ledger
 	s := SenderStats{
-		Sent: l.Sent(), Bytes: l.Bytes(), Consumed: l.Consumed(), Credit: l.Credit(), Waiting: o.waiting, Starved: o.starved,
+		Sent: l.Sent(), SentBytes: uint64(l.Bytes()), Consumed: l.Consumed(), Credit: l.Credit(), Waiting: o.waiting, Starved: o.starved,
 	}
 	if o.waiting > 0 {
 		s.Starved += time.Since(o.since)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/weir-go/weir/internal/check"
 	"github.com/weir-go/weir/streamcredit/internal/ledger"
 )
 
@@ -36,11 +37,13 @@ const (
 // ErrSkip, nothing is sent. Pipe also returns when ctx ends, except during a write that the
 // transport does not take: see [Sender.Send].
 func Pipe[A, B any](ctx context.Context, in *Receiver[A], out *Sender[B], f func(context.Context, A) (B, error)) error {
-	if !in.made() || !out.made() || f == nil {
-		return invalid("got a pipe without a receiver, a sender or a function, want all three")
-	}
-	if !in.s.isManual() {
-		return invalid("got a pipe from a receiver with a window, want WithManualDemand")
+	var bad check.Errors
+	bad.That(in.made(), "in: got none, want a Receiver of DialReceive, ServeReceive or their variants")
+	bad.That(!in.made() || in.s.isManual(), "in: got a receiver with a window, want WithManualDemand")
+	bad.That(out.made(), "out: got none, want a Sender of ServeSend, DialSend or their variants")
+	bad.That(f != nil, "f: got nil, want a function")
+	if err := misused(bad); err != nil {
+		return err
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)

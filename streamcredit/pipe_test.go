@@ -415,9 +415,7 @@ func TestAPipeFromAWindowIsRefused(t *testing.T) {
 				from := connect(t, framesDown, opened(opt), nil)
 				to := connect(t, framesUp, nil, nil)
 				err := streamcredit.Pipe(t.Context(), from.client.in.(inOf[[]byte]).Receiver, to.client.out.(outOf[[]byte]).Sender, same)
-				if !errors.Is(err, streamcredit.ErrInvalid) {
-					t.Errorf("Pipe: got %v, want an error that wraps ErrInvalid", err)
-				}
+				wantInvalid(t, "Pipe", err, "in: got a receiver with a window, want WithManualDemand")
 				sendAll(t, from.server.out, 1, 1) // both streams are as they were
 				take(t, from.client.in, 1, 1)
 				sendAll(t, to.client.out, 1, 1)

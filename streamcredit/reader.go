@@ -7,9 +7,6 @@ import (
 	"math"
 	"strings"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 	"github.com/weir-go/weir/streamcredit/internal/ledger"
 )
@@ -181,23 +178,12 @@ func (s *session[O, I]) finish(end error, total uint64) *ProtocolError {
 	return v
 }
 
-// remoteError returns the error of Recv for an Error.
-func remoteError(e *creditpb.Error) error {
-	code := codes.Code(e.GetCode())
-	if code == codes.OK || code > codes.Unauthenticated {
-		code = codes.Unknown
-	}
-	p := status.New(code, e.GetMessage()).Proto()
-	p.Details = e.GetDetails()
-	return status.FromProto(p).Err()
-}
-
 // ended ends the session after the read loop has ended with err. A server may go on sending after
 // a client's half-close.
 func (s *session[O, I]) ended(err error) {
 	switch {
 	case !isEOF(err):
-		if !endsContext(status.Code(err)) {
+		if !saysContextEnded(err) {
 			s.broken.Store(true)
 		}
 		s.fail(err)
@@ -219,11 +205,6 @@ func (s *session[O, I]) ended(err error) {
 			s.out.halfClosed()
 		}
 	}
-}
-
-// endsContext reports whether code is that of a read after the stream's context has ended.
-func endsContext(code codes.Code) bool {
-	return code == codes.Canceled || code == codes.DeadlineExceeded
 }
 
 // isEOF reports whether err says only that the stream is over.

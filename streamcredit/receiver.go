@@ -93,10 +93,10 @@ func (r *Receiver[T]) Drain(ctx context.Context) (burned int64, err error) { ret
 // error that wraps ErrInvalid if n is less than 1 or the application holds fewer elements.
 func (r *Receiver[T]) Consume(n int) error {
 	if !r.s.isExplicit() {
-		return invalid("got Consume on a receiver that consumes by itself, want WithExplicitConsume")
+		return invalid("Consume: got a receiver that consumes by itself, want WithExplicitConsume")
 	}
 	if had, ok := r.s.inbox().claim(int64(n)); !ok {
-		return invalid("got Consume(%d), want 1 to %d, which the application has", n, had)
+		return invalid("Consume: got %d, want 1 to %d, which the application has", n, had)
 	}
 	r.s.did(0) // claim has counted them, and did requests more if that is due
 	return nil
@@ -116,15 +116,15 @@ func (r *Receiver[T]) Close() error { return r.s.closeIn() }
 
 // ReceiverStats is the state of a Receiver.
 type ReceiverStats struct {
-	Received    uint64        // elements
-	Bytes       int64         // total size, if a size bound or a budget is set; else 0
-	Consumed    uint64        // elements that the application has consumed
-	Buffered    int           // elements that the application has not seen
-	Held        int           // elements that the application holds and has not consumed
-	Outstanding int64         // elements that were requested and have not arrived
-	Window      int           // current size of the window; 0 for manual demand
-	Waiting     int           // Recvs that wait now
-	Waited      time.Duration // total time in which a Recv waited
+	Received      uint64        // elements
+	ReceivedBytes uint64        // total size, if a size bound or a budget is set; else 0
+	Consumed      uint64        // elements that the application has consumed
+	Buffered      int           // elements that the application has not seen
+	Held          int           // elements that the application holds and has not consumed
+	Outstanding   int64         // elements that were requested and have not arrived
+	Window        int64         // current size of the window; 0 for manual demand
+	Waiting       int           // Recvs that wait now
+	Waited        time.Duration // total time in which a Recv waited
 }
 
 // Stats returns the state of the receiver. It does not block.

@@ -28,9 +28,9 @@ func (s *session[O, I]) recv(ctx context.Context) (I, error) {
 func (s *session[O, I]) ask(n int64) error {
 	switch {
 	case s.cfg.mode != manualDemand:
-		return invalid("got Request on a receiver with a window, want WithManualDemand")
+		return invalid("Request: got a receiver with a window, want WithManualDemand")
 	case n < 1:
-		return invalid("got Request(%d), want at least 1", n)
+		return invalid("Request: got %d, want at least 1", n)
 	}
 	if err := s.in.demand(n, s.out == nil); err != nil {
 		return err
@@ -41,7 +41,7 @@ func (s *session[O, I]) ask(n int64) error {
 
 func (s *session[O, I]) drain(ctx context.Context) (int64, error) {
 	if s.cfg.mode != manualDemand {
-		return 0, invalid("got Drain on a receiver with a window, want WithManualDemand")
+		return 0, invalid("Drain: got a receiver with a window, want WithManualDemand")
 	}
 	select {
 	case <-s.opened:

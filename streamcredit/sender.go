@@ -5,11 +5,7 @@ import (
 	"errors"
 	"iter"
 	"math"
-	"strings"
 	"time"
-
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	creditpb "github.com/weir-go/weir/proto/weir/credit/v1"
 )
@@ -112,12 +108,6 @@ func (s *Sender[T]) Close() error {
 	return s.s.terminate(context.Background(), completed)
 }
 
-// The largest error that a sender ends with, in bytes.
-const (
-	mostErrorText    = 8 << 10
-	mostErrorDetails = 32 << 10
-)
-
 func completed(sent uint64) *creditpb.Control {
 	return &creditpb.Control{Kind: &creditpb.Control_Complete{Complete: &creditpb.Complete{Total: sent}}}
 }
@@ -140,19 +130,10 @@ func (s *Sender[T]) CloseWithError(err error) error {
 	if err == nil {
 		return s.Close()
 	}
-	st, ok := status.FromError(err)
-	if !ok {
-		st = status.FromContextError(err) // as gRPC does with the error of a handler
-	}
-	p := st.Proto()
-	p.Message = clip(strings.ToValidUTF8(p.GetMessage(), "\uFFFD"), mostErrorText)
-	if proto.Size(p)-len(p.GetMessage()) > mostErrorDetails {
-		p.Details = nil
-	}
+	e := wireError(err)
 	return s.s.terminate(context.Background(), func(sent uint64) *creditpb.Control {
-		return &creditpb.Control{Kind: &creditpb.Control_Error{Error: &creditpb.Error{
-			Code: p.GetCode(), Message: p.GetMessage(), Details: p.GetDetails(), Total: sent,
-		}}}
+		e.Total = sent
+		return &creditpb.Control{Kind: &creditpb.Control_Error{Error: e}}
 	})
 }
 
@@ -175,12 +156,12 @@ func (s *Sender[T]) Finish(ctx context.Context) error {
 
 // SenderStats is the state of a Sender.
 type SenderStats struct {
-	Sent     uint64        // elements
-	Bytes    int64         // total size, if there is a meter or the receiver bounds sizes; else 0
-	Consumed uint64        // elements that the receiver has reported as consumed
-	Credit   int64         // elements that may be sent now, byte window aside; math.MaxInt64 if unbounded
-	Waiting  int           // Sends that wait for demand now
-	Starved  time.Duration // total time in which a Send waited
+	Sent      uint64        // elements
+	SentBytes uint64        // total size, if there is a meter or the receiver bounds sizes; else 0
+	Consumed  uint64        // elements that the receiver has reported as consumed
+	Credit    int64         // elements that may be sent now, byte window aside; math.MaxInt64 if unbounded
+	Waiting   int           // Sends that wait for demand now
+	Starved   time.Duration // total time in which a Send waited
 }
 
 // Stats returns the state of the sender. It does not block.

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 
 	"github.com/weir-go/weir/streamcredit/internal/ledger"
 )
@@ -214,7 +213,7 @@ func (s *session[O, I]) reasonFor(err error) error {
 // client the call has ended.
 func (s *session[O, I]) left() {
 	s.awaitLoop() // the read loop knows the cause, and gRPC hands over the messages that it has
-	s.fail(status.FromContextError(s.ctx.Err()).Err())
+	s.fail(contextError(s.ctx.Err()))
 	s.w.unguard()
 	<-s.done
 	if s.cfg.meter != nil {

@@ -112,7 +112,7 @@ func serveEmbedded[Out, In any, P DuplexOption](stream Stream[Out, In], r role, 
 	return serve(stream.Context(), w, headerOf(stream), c)
 }
 
-var errNoStream = invalid("got no stream, want that of a handler")
+var errNoStream = invalid("stream: got none, want that of a handler")
 
 // headerOf returns a function that sets a response header on a server's stream, or nil if it
 // cannot.
@@ -228,7 +228,7 @@ func dial[O, I, CallOption any, S any](
 		return nil, err
 	}
 	if open == nil {
-		return nil, invalid("got no method to open the stream, want that of a generated client")
+		return nil, invalid("open: got no method, want that of a generated client")
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	stream, err := open(ctx, opts...)
@@ -279,7 +279,7 @@ func callOptions[CallOption any](c *config) (opts []CallOption, err error) {
 	for _, o := range c.call {
 		opt, ok := any(o).(CallOption)
 		if !ok {
-			return nil, invalid("got a method with other options than grpc's, want one that takes %T", o)
+			return nil, invalid("open: got a method with other options than grpc's, want one that takes %T", o)
 		}
 		opts = append(opts, opt)
 	}

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // A Topic sends the elements of one source to many subscribers. Each subscriber has a credit, an
@@ -32,7 +29,7 @@ func (t *Topic[T]) Serve(ctx context.Context, out *Sender[T], c OutboxConfig) er
 	case DefaultPolicy:
 		c.Policy = DropOldest
 	case Block:
-		return invalid("got the policy Block, want one that does not wait for a slow subscriber")
+		return invalid("Policy: got Block, want one that does not wait for a slow subscriber")
 	default:
 	}
 	ctx, stop := context.WithCancelCause(ctx)
@@ -56,7 +53,7 @@ func (t *Topic[T]) Serve(ctx context.Context, out *Sender[T], c OutboxConfig) er
 func (*Topic[T]) end(ctx context.Context, box *Outbox[T]) error {
 	cause := context.Cause(ctx)
 	if errors.Is(cause, ErrOutboxFull) {
-		err := status.Error(codes.ResourceExhausted, cause.Error())
+		err := fullError(cause)
 		var closed error
 		if box.stop() {
 			closed = inTime(ctx, func() error { return box.out.CloseWithError(err) })

@@ -122,9 +122,10 @@ func TestATopicRefusesBlock(t *testing.T) {
 		if _, err := in.recv(within(t, time.Minute)); err == nil {
 			t.Error("Recv: got no error, want the handler's")
 		}
-		if len(s.ended) != 1 || !errors.Is(s.ended[0], streamcredit.ErrInvalid) {
-			t.Errorf("Serve: got %v, want an error that wraps ErrInvalid", s.ended)
+		if len(s.ended) != 1 {
+			t.Fatalf("Serve: got %v, want one error", s.ended)
 		}
+		wantInvalid(t, "Serve", s.ended[0], "Policy: got Block, want one that does not wait for a slow subscriber")
 	})
 }
 

@@ -48,7 +48,7 @@ func (h handlers) farAway(t *testing.T, d time.Duration) demopb.StreamServiceCli
 // watch lets a client receive for d from a server that needs so long for each element, with a
 // consumer that needs so long for each, over a line that takes way each way. It returns the
 // smallest and the largest window from the second half on, and how many elements came.
-func watch(t *testing.T, d, way, making, taking time.Duration, opts ...streamcredit.ReceiveOption) (least, most, elements int) {
+func watch(t *testing.T, d, way, making, taking time.Duration, opts ...streamcredit.ReceiveOption) (least, most int64, elements int) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		client := handlers{subscribe: func(s subscribeServer) error {
@@ -163,7 +163,7 @@ func TestAutoWindowOfMixedSizes(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		s := in.Stats()
-		mean := s.Bytes / int64(s.Received)
+		mean := int64(s.ReceivedBytes / s.Received)
 		if held := int64(s.Buffered) * mean; held > 2*bound {
 			t.Errorf("window %d, held: got %d KiB of payload, want at most about AutoWindow.Bytes, %d KiB", s.Window, held>>10, bound>>10)
 		}

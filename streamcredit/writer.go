@@ -70,7 +70,7 @@ type writer[O any] struct {
 
 	controls atomic.Uint64 // for the meter, like the next two
 	elements atomic.Uint64
-	bytes    atomic.Int64
+	bytes    atomic.Uint64
 	metered  bool
 }
 

@@ -68,7 +68,7 @@ type Consumer struct {
 	AckTimeout time.Duration `json:"ack_timeout"`
 	// ByteWindow bounds the bytes that the source holds, for an adapter that has such a
 	// bound. The default is 0, the default of the adapter.
-	ByteWindow int `json:"byte_window"`
+	ByteWindow int64 `json:"byte_window"`
 }
 
 // A Server is a running broker. The suite calls its methods from several goroutines.

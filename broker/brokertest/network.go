@@ -104,7 +104,7 @@ func checkLarge(tr *trial) {
 	tr.must("publish a large message", tr.server.Publish(tr.ctx, tr.queue, broker.Message{Key: "large", Body: large}))
 	tr.publish(3)
 	as := tr.consumer("worker")
-	as.ByteWindow = max(1, len(large)/4)
+	as.ByteWindow = max(1, int64(len(large))/4)
 	c := tr.openAs(as)
 	stop := tr.watch(c)
 	c.request(2)

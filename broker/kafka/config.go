@@ -38,7 +38,7 @@ type Config struct {
 	// MaxBytes bounds the bytes that one broker sends for one fetch. The source asks for as
 	// many bytes as the demand has on average, if that is less. A batch of records that is
 	// larger passes alone. The default is 1 MiB.
-	MaxBytes int
+	MaxBytes int64
 	// CommitInterval is the least time between two commits. An acknowledgement does not
 	// wait for its commit. The default is 100 ms.
 	CommitInterval time.Duration
@@ -69,11 +69,13 @@ func (c Config) validate() (Config, error) {
 	bad.That(c.Group != "", "Group: got none, want the name of a consumer group")
 	bad.That(len(c.Topics) > 0 && !slices.Contains(c.Topics, ""), "Topics: got %q, want at least one topic", c.Topics)
 	bad.That(c.DeadLetterTopic == "" || !slices.Contains(c.Topics, c.DeadLetterTopic),
-		"DeadLetterTopic: got %q, which is one of Topics", c.DeadLetterTopic)
-	bad.That(c.MaxAhead >= 0, "MaxAhead: got %d, want it positive, or 0 for the default", c.MaxAhead)
-	bad.That(c.MaxBytes >= 0 && c.MaxBytes <= mostBytes, "MaxBytes: got %d, want 0 for the default, or 1 to %d", c.MaxBytes, mostBytes)
-	bad.That(c.CommitInterval >= 0, "CommitInterval: got %v, want it positive, or 0 for the default", c.CommitInterval)
-	bad.That(c.RevokeWait >= 0, "RevokeWait: got %v, want it positive, or 0 for the default", c.RevokeWait)
+		"DeadLetterTopic: got %q, which is one of Topics, want another topic", c.DeadLetterTopic)
+	check.NotNegative(&bad, "MaxAhead", c.MaxAhead, defaultMaxAhead)
+	bad.That(c.MaxBytes >= 0 && c.MaxBytes <= mostBytes,
+		"MaxBytes: got %d, want 1 to %d, or 0 for %d", c.MaxBytes, mostBytes, defaultMaxBytes)
+	check.NotNegative(&bad, "CommitInterval", c.CommitInterval, defaultCommitInterval)
+	check.NotNegative(&bad, "RevokeWait", c.RevokeWait, defaultRevokeWait)
+	bad.From("Source", c.Source.Validate(), broker.ErrConfig)
 	if err := bad.Err(ErrConfig); err != nil {
 		return c, err
 	}

@@ -20,13 +20,23 @@ import (
 func TestConfig(t *testing.T) {
 	_, err := kafka.Open(kafka.Config{
 		Topics: []string{"a"}, DeadLetterTopic: "a", MaxAhead: -1, MaxBytes: -1, CommitInterval: -1, RevokeWait: -1,
+		Source: broker.SourceConfig{MaxHold: -1},
 	})
 	if !errors.Is(err, kafka.ErrConfig) {
 		t.Fatalf("Open = %v, want ErrConfig", err)
 	}
-	for _, field := range []string{"Seeds", "Group", "DeadLetterTopic", "MaxAhead", "MaxBytes", "CommitInterval", "RevokeWait"} {
-		if !strings.Contains(err.Error(), field+": ") {
-			t.Errorf("error = %v, want it to name %s", err, field)
+	for _, want := range []string{
+		"Seeds: got [], want at least one address",
+		"Group: got none, want the name of a consumer group",
+		`DeadLetterTopic: got "a", which is one of Topics, want another topic`,
+		"MaxAhead: got -1, want more than 0, or 0 for 4096",
+		"MaxBytes: got -1, want 1 to 1073741824, or 0 for 1048576",
+		"CommitInterval: got -1ns, want more than 0, or 0 for 100ms",
+		"RevokeWait: got -1ns, want more than 0, or 0 for 1s",
+		"Source: MaxHold: got -1ns, want more than 0, or 0 for 1h0m0s",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error = %v, want it to say %q", err, want)
 		}
 	}
 	good := kafka.Config{Seeds: []string{"127.0.0.1:1"}, Group: "g", Topics: []string{"a"}}

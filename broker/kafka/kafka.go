@@ -11,6 +11,7 @@ import (
 
 	"github.com/weir-go/weir/broker"
 	"github.com/weir-go/weir/broker/kafka/internal/offsets"
+	"github.com/weir-go/weir/internal/check"
 )
 
 // ErrRevoked is the error of a message after its partition has left this process. Kafka delivers
@@ -42,7 +43,7 @@ func open(config Config, opts []kgo.Opt) (*consumer, broker.Source, error) {
 	if err != nil {
 		c.stop()
 		c.client.CloseAllowingRebalance()
-		return nil, nil, fmt.Errorf("%w: Source: %w", ErrConfig, err)
+		return nil, nil, err
 	}
 	return c, source, nil
 }
@@ -107,7 +108,7 @@ func newConsumer(config Config, opts []kgo.Opt) (*consumer, error) {
 		kgo.RequiredAcks(kgo.AllISRAcks()), // a dead letter is the only copy that counts
 	)...)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+		return nil, check.One(ErrConfig, "%w", err)
 	}
 	c.client = client
 	c.loop.Go(c.commitLoop)

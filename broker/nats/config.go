@@ -12,6 +12,9 @@ import (
 	"github.com/weir-go/weir/internal/check"
 )
 
+// ErrConfig is wrapped by the error of [Open] for a Config or a consumer that cannot work.
+var ErrConfig = errors.New("nats: invalid configuration")
+
 // A Config configures [Open]. Stream and Consumer must be set.
 type Config struct {
 	// Stream is the name of the stream.
@@ -51,45 +54,38 @@ const (
 )
 
 // validate returns all mistakes in c that show without a server.
-func (c Config) validate() error {
+func (c Config) validate(js jetstream.JetStream) error {
 	var bad check.Errors
+	bad.That(js != nil, "js: got nil, want a JetStream")
 	bad.That(c.Stream != "", "Stream: got none, want the name of a stream")
 	bad.That(c.Consumer != "", "Consumer: got none, want the name of a durable consumer")
 	bad.That(!strings.ContainsAny(c.DeadLetter, "*> \t\r\n"), "DeadLetter: got %q, want a subject without wildcards", c.DeadLetter)
-	bad.That(c.RequeueDelay >= 0, "RequeueDelay: got %v, want 0 or more", c.RequeueDelay)
-	bad.That(c.Demand >= 0, "Demand: got %d, want 0 or more", c.Demand)
-	return bad.Err(broker.ErrConfig)
+	check.NotNegative(&bad, "RequeueDelay", c.RequeueDelay, "none")
+	check.NotNegative(&bad, "Demand", c.Demand, "no check")
+	bad.From("Source", c.Source.Validate(), broker.ErrConfig)
+	return bad.Err(ErrConfig)
 }
 
 // check returns all settings of the consumer with which the source would lose messages or
 // stall.
 func (c Config) check(is jetstream.ConsumerConfig) error {
-	var bad []error
-	add := func(format string, args ...any) {
-		prefix := fmt.Sprintf("consumer %q of stream %q: ", c.Consumer, c.Stream)
-		bad = append(bad, fmt.Errorf("%w: "+prefix+format, append([]any{broker.ErrConfig}, args...)...))
-	}
-	if is.AckPolicy != jetstream.AckExplicitPolicy {
-		add("AckPolicy: got %v, want explicit, or one acknowledgement would settle other messages", is.AckPolicy)
-	}
-	if is.MaxDeliver > 0 {
-		add("MaxDeliver: got %d, want -1, or the server drops a message that was given back too often, without a dead letter",
-			is.MaxDeliver)
-	}
-	if len(is.PriorityGroups) > 0 {
-		add("PriorityGroups: got %v, want none", is.PriorityGroups)
-	}
-	if is.HeadersOnly {
-		add("HeadersOnly: got true, want false, or messages arrive without a body")
-	}
-	if is.MaxAckPending > 0 && is.MaxAckPending < c.Demand {
-		add("MaxAckPending: got %d, want at least the demand of %d", is.MaxAckPending, c.Demand)
-	}
-	if every, wait := c.Source.ExtendEvery, shortest(is); every > 0 && every >= wait {
-		add("AckWait: got %v, want more than ExtendEvery of %v, or messages are delivered again while they are held", wait, every)
-	}
-	return errors.Join(bad...)
+	var bad check.Errors
+	bad.That(is.AckPolicy == jetstream.AckExplicitPolicy,
+		"AckPolicy: got %v, want explicit, or one acknowledgement would settle other messages", is.AckPolicy)
+	bad.That(is.MaxDeliver <= 0,
+		"MaxDeliver: got %d, want -1, or the server drops a message that was given back too often, without a dead letter", is.MaxDeliver)
+	bad.That(len(is.PriorityGroups) == 0, "PriorityGroups: got %v, want none", is.PriorityGroups)
+	bad.That(!is.HeadersOnly, "HeadersOnly: got true, want false, or messages arrive without a body")
+	bad.That(is.MaxAckPending <= 0 || is.MaxAckPending >= c.Demand,
+		"MaxAckPending: got %d, want at least the demand of %d", is.MaxAckPending, c.Demand)
+	every, wait := c.Source.ExtendEvery, shortest(is)
+	bad.That(every <= 0 || every < wait,
+		"AckWait: got %v, want more than ExtendEvery of %v, or messages are delivered again while they are held", wait, every)
+	return bad.Err(ErrConfig)
 }
+
+// of names the consumer in an error.
+func (c Config) of() string { return fmt.Sprintf("consumer %q of stream %q", c.Consumer, c.Stream) }
 
 // shortest returns the shortest time after which the server delivers an unacknowledged
 // message again.

@@ -79,7 +79,7 @@ func (f *fetcher) Fetch(ctx context.Context, n int) ([]*broker.Message, error) {
 	if f.pending > 0 && n > f.pending && !f.warned {
 		f.warned = true
 		return nil, fmt.Errorf(
-			"broker/nats: demand of %d for consumer %q of stream %q, whose MaxAckPending of %d lets the server deliver less",
+			"nats: demand of %d for consumer %q of stream %q, whose MaxAckPending of %d lets the server deliver less",
 			n, f.config.Consumer, f.config.Stream, f.pending)
 	}
 	if err := f.connected(ctx); err != nil {
@@ -118,7 +118,7 @@ func (f *fetcher) connected(ctx context.Context) error {
 	for {
 		switch {
 		case nc.IsClosed():
-			return fmt.Errorf("%w: broker/nats: %w", broker.ErrPermanent, f.link.because(nats.ErrConnectionClosed))
+			return fmt.Errorf("%w: nats: %w", broker.ErrPermanent, f.link.because(nats.ErrConnectionClosed))
 		case nc.IsConnected():
 			f.down = false
 			return nil
@@ -127,7 +127,7 @@ func (f *fetcher) connected(ctx context.Context) error {
 		case <-f.status:
 		case <-late:
 			f.down = true
-			return fmt.Errorf("broker/nats: no connection to the server: %w", f.link.because(nats.ErrDisconnected))
+			return fmt.Errorf("nats: no connection to the server: %w", f.link.because(nats.ErrDisconnected))
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -206,7 +206,7 @@ func (f *fetcher) pullLocked(in *inbox, n int) error {
 		return err
 	}
 	if err := f.js.Conn().PublishRequest(f.subject, in.sub.Subject, request); err != nil {
-		return fmt.Errorf("broker/nats: pull request: %w", err)
+		return fmt.Errorf("nats: pull request: %w", err)
 	}
 	in.wanted += n
 	in.heard = time.Now()
@@ -237,7 +237,7 @@ func (f *fetcher) dropSilent(ctx context.Context) {
 	defer f.mu.Unlock()
 	if in := f.inbox; in != nil && in.failed == nil && time.Since(in.heard) >= 2*f.heartbeat() {
 		in.failed = f.link.because(fmt.Errorf(
-			"broker/nats: no sign of life from consumer %q of stream %q for %v, and the connection %s; asking again",
+			"nats: no sign of life from consumer %q of stream %q for %v, and the connection %s; asking again",
 			f.config.Consumer, f.config.Stream, 2*f.heartbeat(), connection))
 		signal(f.wake)
 	}

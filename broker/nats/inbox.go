@@ -31,7 +31,7 @@ func (f *fetcher) openLocked() (*inbox, error) {
 	in := &inbox{f: f, closed: make(chan struct{}), reconnects: nc.Stats().Reconnects}
 	sub, err := nc.Subscribe(nc.NewInbox(), in.receive)
 	if err != nil {
-		return nil, fmt.Errorf("broker/nats: inbox for messages: %w", err)
+		return nil, fmt.Errorf("nats: inbox for messages: %w", err)
 	}
 	// The demand bounds the buffer. The default of 64 MiB could be less than that, and
 	// then the client drops messages.
@@ -75,17 +75,17 @@ func (in *inbox) state(msg *nats.Msg) {
 	case code == "408" && msg.Header.Get("Nats-Pending-Messages") != "": // expired
 		left, err := strconv.Atoi(msg.Header.Get("Nats-Pending-Messages"))
 		if err != nil {
-			in.failed = fmt.Errorf("broker/nats: end of a pull request: %w", err)
+			in.failed = fmt.Errorf("nats: end of a pull request: %w", err)
 			return
 		}
 		in.wanted = max(0, in.wanted-left)
 	case code == "409" && text == "Consumer Deleted":
 		in.failed = in.f.gone()
 	case code == "503": // nothing listens to pull requests
-		in.failed = fmt.Errorf("broker/nats: pull request to consumer %q of stream %q: %w", in.f.config.Consumer,
+		in.failed = fmt.Errorf("nats: pull request to consumer %q of stream %q: %w", in.f.config.Consumer,
 			in.f.config.Stream, nats.ErrNoResponders)
 	default:
-		in.failed = fmt.Errorf("broker/nats: pull request to consumer %q of stream %q: got status %s %q", in.f.config.Consumer,
+		in.failed = fmt.Errorf("nats: pull request to consumer %q of stream %q: got status %s %q", in.f.config.Consumer,
 			in.f.config.Stream, code, text)
 	}
 }

@@ -171,8 +171,8 @@ func TestOpenExplainsWrongSettings(t *testing.T) {
 				_ = source.Close(t.Context())
 				return
 			}
-			if !errors.Is(err, broker.ErrConfig) {
-				t.Errorf("Open = %v, want %v", err, broker.ErrConfig)
+			if !errors.Is(err, weirnats.ErrConfig) {
+				t.Errorf("Open = %v, want %v", err, weirnats.ErrConfig)
 			}
 			for _, want := range c.want {
 				if err == nil || !strings.Contains(err.Error(), want) {
@@ -190,8 +190,8 @@ func TestOpenNeedsTheConsumer(t *testing.T) {
 			t.Errorf("Open of consumer %s of stream %s = %v, want that it was not found", c.Consumer, c.Stream, err)
 		}
 	}
-	if _, err := weirnats.Open(t.Context(), nil, weirnats.Config{}); !errors.Is(err, broker.ErrConfig) {
-		t.Errorf("Open without JetStream = %v, want %v", err, broker.ErrConfig)
+	if _, err := weirnats.Open(t.Context(), nil, weirnats.Config{}); !errors.Is(err, weirnats.ErrConfig) {
+		t.Errorf("Open without JetStream = %v, want %v", err, weirnats.ErrConfig)
 	}
 }
 

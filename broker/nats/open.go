@@ -11,31 +11,31 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weir-go/weir/broker"
+	"github.com/weir-go/weir/internal/check"
 )
 
 // Open returns a source of the messages of a consumer. It asks the server for the settings
-// of the consumer, until ctx ends. The errors of wrong settings wrap broker.ErrConfig and
+// of the consumer, until ctx ends. The errors of wrong settings wrap [ErrConfig] and
 // name every one of them.
 //
 // The key of a message is its subject, its ID is the stream with the sequence number, and
 // its attributes are the first values of its headers.
 func Open(ctx context.Context, js jetstream.JetStream, c Config) (broker.Source, error) {
-	if js == nil {
-		return nil, fmt.Errorf("%w: JetStream: got nil, want one", broker.ErrConfig)
-	}
-	if err := c.validate(); err != nil {
+	if err := c.validate(js); err != nil {
 		return nil, err
 	}
 	consumer, err := js.Consumer(ctx, c.Stream, c.Consumer)
 	switch {
 	case errors.Is(err, jetstream.ErrNotPullConsumer):
-		return nil, fmt.Errorf("%w: consumer %q of stream %q: got a push consumer, want a pull consumer",
-			broker.ErrConfig, c.Consumer, c.Stream)
+		return nil, check.One(ErrConfig, "%s: got a push consumer, want a pull consumer", c.of())
 	case err != nil:
-		return nil, fmt.Errorf("broker/nats: consumer %q of stream %q: %w", c.Consumer, c.Stream, err)
+		return nil, fmt.Errorf("nats: %s: %w", c.of(), err)
 	}
 	is := consumer.CachedInfo().Config
-	if err := errors.Join(c.check(is), c.checkDeadLetter(ctx, js, is)); err != nil {
+	var bad check.Errors
+	bad.From(c.of(), c.check(is), ErrConfig)
+	err = c.checkDeadLetter(ctx, js, is, &bad)
+	if err := errors.Join(bad.Err(ErrConfig), err); err != nil {
 		return nil, err
 	}
 	c.Source.Name = cmp.Or(c.Source.Name, c.Stream)
@@ -53,17 +53,19 @@ func Open(ctx context.Context, js jetstream.JetStream, c Config) (broker.Source,
 // leastExtend is the shortest time that a source accepts between two extensions.
 const leastExtend = 10 * time.Millisecond
 
-// checkDeadLetter looks for the stream that stores the dead letters.
-func (c Config) checkDeadLetter(ctx context.Context, js jetstream.JetStream, is jetstream.ConsumerConfig) error {
+// checkDeadLetter looks for the stream that stores the dead letters. It adds mistakes of the
+// configuration to bad, and returns an error of the server.
+func (c Config) checkDeadLetter(ctx context.Context, js jetstream.JetStream, is jetstream.ConsumerConfig, bad *check.Errors) error {
 	if c.DeadLetter == "" {
 		return nil
 	}
 	name, err := js.StreamNameBySubject(ctx, c.DeadLetter)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return fmt.Errorf("%w: DeadLetter: got subject %q, which no stream stores, want one", broker.ErrConfig, c.DeadLetter)
+		bad.That(false, "DeadLetter: got subject %q, which no stream stores, want one that a stream stores", c.DeadLetter)
+		return nil
 	case err != nil:
-		return fmt.Errorf("broker/nats: stream of the subject %q: %w", c.DeadLetter, err)
+		return fmt.Errorf("nats: stream of the subject %q: %w", c.DeadLetter, err)
 	}
 	filters := is.FilterSubjects
 	if is.FilterSubject != "" {
@@ -73,9 +75,7 @@ func (c Config) checkDeadLetter(ctx context.Context, js jetstream.JetStream, is 
 	for _, filter := range filters {
 		again = again || matches(filter, c.DeadLetter)
 	}
-	if name == c.Stream && again {
-		return fmt.Errorf("%w: DeadLetter: got subject %q, which consumer %q would deliver again, want one of another stream",
-			broker.ErrConfig, c.DeadLetter, c.Consumer)
-	}
+	bad.That(name != c.Stream || !again,
+		"DeadLetter: got subject %q, which consumer %q would deliver again, want one of another stream", c.DeadLetter, c.Consumer)
 	return nil
 }

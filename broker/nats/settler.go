@@ -39,7 +39,7 @@ var _ broker.Settler = (*settler)(nil)
 func (f *fetcher) newMessage(msg *nats.Msg) (*broker.Message, error) {
 	meta, err := msg.Metadata()
 	if err != nil {
-		return nil, fmt.Errorf("broker/nats: message of subject %q with reply %q: %w", msg.Subject, msg.Reply, err)
+		return nil, fmt.Errorf("nats: message of subject %q with reply %q: %w", msg.Subject, msg.Reply, err)
 	}
 	m := broker.Message{
 		ID:      meta.Stream + ":" + strconv.FormatUint(meta.Sequence.Stream, 10),
@@ -81,7 +81,7 @@ func (s *settler) Requeue(ctx context.Context) error {
 // has an ID.
 func (s *settler) DeadLetter(ctx context.Context, reason string) error {
 	if s.f.config.DeadLetter == "" {
-		return fmt.Errorf("broker/nats: no dead letter for message %d of stream %q: Config.DeadLetter is not set",
+		return fmt.Errorf("nats: no dead letter for message %d of stream %q: Config.DeadLetter is not set",
 			s.meta.Sequence.Stream, s.meta.Stream)
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
@@ -101,7 +101,7 @@ func (s *settler) DeadLetter(ctx context.Context, reason string) error {
 	dead.Header.Set(HeaderAttempt, strconv.FormatUint(s.meta.NumDelivered, 10))
 	id := jetstream.WithMsgID("weir " + s.meta.Stream + " " + s.meta.Consumer + " " + sequence)
 	if _, err := s.f.js.PublishMsg(ctx, dead, id); err != nil {
-		return fmt.Errorf("broker/nats: dead letter to subject %q: %w", s.f.config.DeadLetter, err)
+		return fmt.Errorf("nats: dead letter to subject %q: %w", s.f.config.DeadLetter, err)
 	}
 	return s.tell(ctx, "+TERM")
 }
@@ -142,7 +142,7 @@ func (s *settler) tell(ctx context.Context, verdict string) error {
 func (s *settler) request(ctx context.Context, verdict string) error {
 	_, err := s.f.js.Conn().RequestWithContext(ctx, s.msg.Reply, []byte(verdict))
 	if err != nil {
-		return fmt.Errorf("broker/nats: %s of message %d of stream %q: %w", verdict[:4], s.meta.Sequence.Stream, s.meta.Stream, err)
+		return fmt.Errorf("nats: %s of message %d of stream %q: %w", verdict[:4], s.meta.Sequence.Stream, s.meta.Stream, err)
 	}
 	return nil
 }

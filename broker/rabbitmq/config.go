@@ -61,11 +61,12 @@ func (c Config) validate() (Config, error) {
 	}
 	bad.That(c.Queue != "", "Queue: got none, want the name of a queue")
 	bad.That(c.DeadLetterExchange != "" || c.DeadLetterKey == "" || c.DeadLetterKey != c.Queue,
-		"DeadLetterKey: got %q, which is Queue", c.DeadLetterKey)
+		"DeadLetterKey: got %q, which is Queue, want another queue", c.DeadLetterKey)
 	bad.That(len(c.Name) <= maxName, "Name: got %d bytes, want at most %d", len(c.Name), maxName)
-	bad.That(c.Source.ExtendEvery == 0, "Source.ExtendEvery: got %v, want 0", c.Source.ExtendEvery)
+	bad.That(c.Source.ExtendEvery == 0, "Source: ExtendEvery: got %v, want 0", c.Source.ExtendEvery)
 	bad.That(c.Client.Recovery == nil, "Client.Recovery: got one, want nil")
 	bad.From("Arguments", c.Arguments.Validate(), nil)
+	bad.From("Source", c.Source.Validate(), broker.ErrConfig)
 	if err := bad.Err(ErrConfig); err != nil {
 		return c, err
 	}

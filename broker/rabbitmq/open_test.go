@@ -18,11 +18,16 @@ func TestOpenNamesEveryMistake(t *testing.T) {
 	_, err := rabbitmq.Open(t.Context(), rabbitmq.Config{
 		URLs: []string{"http://localhost"}, Name: strings.Repeat("n", 300),
 		Arguments: amqp.Table{"x": struct{}{}}, Client: amqp.Config{Recovery: &amqp.Recovery{}},
+		Source: broker.SourceConfig{ExtendEvery: time.Second, MaxHold: -1},
 	})
 	if !errors.Is(err, rabbitmq.ErrConfig) {
 		t.Fatalf("got %v, want %v", err, rabbitmq.ErrConfig)
 	}
-	for _, want := range []string{"URLs[0]", "Queue", "Name", "Arguments", "Recovery"} {
+	for _, want := range []string{
+		"URLs[0]: ", "Queue: got none, want the name of a queue", "Name: got 300 bytes, want at most ", "Arguments: ",
+		"Client.Recovery: got one, want nil", "Source: ExtendEvery: got 1s, want 0",
+		"Source: MaxHold: got -1ns, want more than 0, or 0 for 1h0m0s",
+	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not name %s: %v", want, err)
 		}

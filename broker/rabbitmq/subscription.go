@@ -57,8 +57,8 @@ const (
 )
 
 // Open connects to a node and returns the source of a queue. It fails if no node answers, or
-// if the queue or the place for dead letters does not exist. The error wraps [ErrConfig] or
-// [broker.ErrConfig] if the configuration is wrong. ctx bounds Open only.
+// if the queue or the place for dead letters does not exist. The error wraps [ErrConfig] if
+// the configuration is wrong, and then names every mistake. ctx bounds Open only.
 //
 // Acknowledgements do not wait for the broker while the demand stays level, because the
 // protocol has no answer to them. If the connection is lost meanwhile, the message comes

@@ -84,7 +84,7 @@ type Config struct {
 	Source broker.SourceConfig
 }
 
-// Open makes a source. It returns an error if c is wrong. It does not block. The first Next
+// Open makes a source. The error wraps [ErrConfig] and names every mistake in c. Open does not block. The first Next
 // connects, and creates the group if it is missing.
 func Open(c Config) (broker.Source, error) {
 	c = c.withDefaults()
@@ -136,11 +136,12 @@ func (c Config) validate() error {
 	bad.That(c.Stream != "", "Stream: got none, want the key of the stream")
 	bad.That(c.Group != "", "Group: got none, want the name of the consumer group")
 	bad.That(c.Consumer != givenBack, "Consumer: got %q, want another name, because this one owns what was given back", givenBack)
-	bad.That(c.DeadLetters == "" || c.DeadLetters != c.Stream, "DeadLetters: got %q, which is the Stream, want another key", c.DeadLetters)
+	bad.That(c.DeadLetters == "" || c.DeadLetters != c.Stream, "DeadLetters: got %q, which is Stream, want another key", c.DeadLetters)
 	check.Between(&bad, "AckTimeout", c.AckTimeout, minAckTimeout, longIdle)
 	check.Between(&bad, "Poll", c.Poll, minPoll, maxPoll)
 	bad.That(c.Source.ExtendEvery < c.AckTimeout,
-		"Source.ExtendEvery: got %v, want less than AckTimeout, %v", c.Source.ExtendEvery, c.AckTimeout)
+		"Source: ExtendEvery: got %v, want less than AckTimeout, %v", c.Source.ExtendEvery, c.AckTimeout)
 	bad.That(c.BodyField != c.KeyField, "BodyField and KeyField: got %q for both, want two names", c.BodyField)
+	bad.From("Source", c.Source.Validate(), broker.ErrConfig)
 	return bad.Err(ErrConfig)
 }

@@ -410,15 +410,15 @@ func TestConfig(t *testing.T) {
 		change func(*redis.Config)
 		want   []string
 	}{
-		"nothing is set":     {func(c *redis.Config) { *c = redis.Config{} }, []string{"Stream: got none", "Group: got none"}},
-		"consumer":           {func(c *redis.Config) { c.Consumer = "weir-given-back" }, []string{"Consumer: got"}},
-		"dead letters":       {func(c *redis.Config) { c.DeadLetters = "s" }, []string{"DeadLetters: got"}},
+		"nothing is set":     {func(c *redis.Config) { *c = redis.Config{} }, []string{"Stream: got none, want the key of the stream", "Group: got none, want the name of the consumer group"}},
+		"consumer":           {func(c *redis.Config) { c.Consumer = "weir-given-back" }, []string{`Consumer: got "weir-given-back", want another name`}},
+		"dead letters":       {func(c *redis.Config) { c.DeadLetters = "s" }, []string{`DeadLetters: got "s", which is Stream, want another key`}},
 		"short ack timeout":  {func(c *redis.Config) { c.AckTimeout = time.Millisecond }, []string{"AckTimeout: got 1ms, want 100ms to 24h"}},
-		"long ack timeout":   {func(c *redis.Config) { c.AckTimeout = 25 * time.Hour }, []string{"AckTimeout"}},
+		"long ack timeout":   {func(c *redis.Config) { c.AckTimeout = 25 * time.Hour }, []string{"AckTimeout: got 25h0m0s, want 100ms to 24h"}},
 		"negative poll":      {func(c *redis.Config) { c.Poll = -1 }, []string{"Poll: got -1ns, want 10ms to 1m"}},
-		"extended too late":  {func(c *redis.Config) { c.Source.ExtendEvery = time.Minute }, []string{"Source.ExtendEvery: got 1m0s, want less than AckTimeout, 1m0s"}},
-		"one field for both": {func(c *redis.Config) { c.BodyField = "key" }, []string{"BodyField and KeyField"}},
-		"of the core":        {func(c *redis.Config) { c.Source.MaxHold = -1 }, []string{"MaxHold"}},
+		"extended too late":  {func(c *redis.Config) { c.Source.ExtendEvery = time.Minute }, []string{"Source: ExtendEvery: got 1m0s, want less than AckTimeout, 1m0s"}},
+		"one field for both": {func(c *redis.Config) { c.BodyField = "key" }, []string{`BodyField and KeyField: got "key" for both, want two names`}},
+		"of the core":        {func(c *redis.Config) { c.Source.MaxHold = -1 }, []string{"Source: MaxHold: got -1ns, want more than 0, or 0 for 1h0m0s"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			conf := good
@@ -432,7 +432,7 @@ func TestConfig(t *testing.T) {
 					t.Errorf("Open: got %q, want it to say %q", err, want)
 				}
 			}
-			if name != "of the core" && !errors.Is(err, redis.ErrConfig) {
+			if !errors.Is(err, redis.ErrConfig) {
 				t.Errorf("Open: got %v, want ErrConfig", err)
 			}
 		})

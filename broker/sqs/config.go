@@ -113,15 +113,17 @@ func (c Config) validate() error {
 	bad.That(seconds(c.Visibility, time.Second, maxVisibility),
 		"Visibility: got %v, want whole seconds from 1s to %v", c.Visibility, maxVisibility)
 	bad.That(seconds(c.Wait, time.Second, maxWait), "Wait: got %v, want whole seconds from 1s to %v", c.Wait, maxWait)
-	bad.That(c.Receives >= 1, "Receives: got %d, want 1 or more", c.Receives)
+	check.Positive(&bad, "Receives", c.Receives)
 	check.Between(&bad, "Batch", c.Batch, 1, most)
 	bad.That(seconds(c.RequeueDelay, 0, maxVisibility),
 		"RequeueDelay: got %v, want whole seconds from 0 to %v", c.RequeueDelay, maxVisibility)
 	bad.That(c.Source.ExtendEvery < c.Visibility,
-		"Source.ExtendEvery: got %v, want less than Visibility, %v", c.Source.ExtendEvery, c.Visibility)
-	bad.That(c.DeadLetterURL == "" || c.DeadLetterURL != c.QueueURL, "DeadLetterURL: got the QueueURL, want another queue")
+		"Source: ExtendEvery: got %v, want less than Visibility, %v", c.Source.ExtendEvery, c.Visibility)
+	bad.That(c.DeadLetterURL == "" || c.DeadLetterURL != c.QueueURL,
+		"DeadLetterURL: got %q, which is QueueURL, want another queue", c.DeadLetterURL)
 	bad.That(c.DeadLetterURL == "" || strings.HasSuffix(c.DeadLetterURL, ".fifo") == c.fifo(),
 		"DeadLetterURL: got %q for the queue %q, want both FIFO or both standard", c.DeadLetterURL, c.QueueURL)
+	bad.From("Source", c.Source.Validate(), broker.ErrConfig)
 	return bad.Err(ErrConfig)
 }
 

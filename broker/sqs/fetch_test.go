@@ -351,16 +351,16 @@ func TestConfig(t *testing.T) {
 		change func(*sqs.Config)
 		want   []string
 	}{
-		"nothing is set":     {func(c *sqs.Config) { *c = sqs.Config{} }, []string{"Client: got none", "QueueURL: got none"}},
+		"nothing is set":     {func(c *sqs.Config) { *c = sqs.Config{} }, []string{"Client: got none, want a client of SQS", "QueueURL: got none, want the address of the queue"}},
 		"visibility":         {func(c *sqs.Config) { c.Visibility = 1500 * time.Millisecond }, []string{"Visibility: got 1.5s, want whole seconds"}},
-		"long visibility":    {func(c *sqs.Config) { c.Visibility = 13 * time.Hour }, []string{"Visibility"}},
-		"wait":               {func(c *sqs.Config) { c.Wait = 21 * time.Second }, []string{"Wait: got 21s"}},
-		"negative":           {func(c *sqs.Config) { c.Receives, c.Batch, c.RequeueDelay = -1, 11, -time.Second }, []string{"Receives", "Batch", "RequeueDelay"}},
-		"extended too late":  {func(c *sqs.Config) { c.Source.ExtendEvery = 30 * time.Second }, []string{"Source.ExtendEvery: got 30s"}},
-		"itself":             {func(c *sqs.Config) { c.DeadLetterURL = c.QueueURL }, []string{"DeadLetterURL"}},
+		"long visibility":    {func(c *sqs.Config) { c.Visibility = 13 * time.Hour }, []string{"Visibility: got 13h0m0s, want whole seconds from 1s to 12h"}},
+		"wait":               {func(c *sqs.Config) { c.Wait = 21 * time.Second }, []string{"Wait: got 21s, want whole seconds from 1s to 20s"}},
+		"negative":           {func(c *sqs.Config) { c.Receives, c.Batch, c.RequeueDelay = -1, 11, -time.Second }, []string{"Receives: got -1, want more than 0", "Batch: got 11, want 1 to 10", "RequeueDelay: got -1s, want whole seconds from 0 to 12h"}},
+		"extended too late":  {func(c *sqs.Config) { c.Source.ExtendEvery = 30 * time.Second }, []string{"Source: ExtendEvery: got 30s, want less than Visibility, 30s"}},
+		"itself":             {func(c *sqs.Config) { c.DeadLetterURL = c.QueueURL }, []string{`DeadLetterURL: got "https://sqs/1/jobs", which is QueueURL, want another queue`}},
 		"FIFO and standard":  {func(c *sqs.Config) { c.DeadLetterURL = "https://sqs/1/dead.fifo" }, []string{"both FIFO or both standard"}},
 		"standard and FIFO":  {func(c *sqs.Config) { c.QueueURL += ".fifo"; c.DeadLetterURL = "https://sqs/1/dead" }, []string{"both FIFO or both standard"}},
-		"of the core":        {func(c *sqs.Config) { c.Source.MaxHold = -1 }, []string{"MaxHold"}},
+		"of the core":        {func(c *sqs.Config) { c.Source.MaxHold = -1 }, []string{"Source: MaxHold: got -1ns, want more than 0, or 0 for 1h0m0s"}},
 		"typed nil is wrong": {func(c *sqs.Config) { c.Client = nil }, []string{"Client: got none"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -375,7 +375,7 @@ func TestConfig(t *testing.T) {
 					t.Errorf("Open: got %q, want it to say %q", err, want)
 				}
 			}
-			if name != "of the core" && !errors.Is(err, sqs.ErrConfig) {
+			if !errors.Is(err, sqs.ErrConfig) {
 				t.Errorf("Open: got %v, want ErrConfig", err)
 			}
 		})

@@ -37,7 +37,7 @@ var rules = []rule{
 	{dir: "streamcredit/internal/queue", not: []string{"context", "sync/..."}, pure: true},
 	{dir: "streamcredit/internal/ledger", may: []string{"streamcredit/internal/queue"}, not: []string{"context", "sync/..."}, pure: true},
 	{dir: "streamcredit", may: []string{
-		"streamcredit/internal/...", "internal/stall", "proto/...", protobuf + "/...",
+		"streamcredit/internal/...", "internal/check", "internal/details", "internal/stall", "proto/...", protobuf + "/...",
 		grpc, grpc + "/codes", grpc + "/metadata", grpc + "/peer", grpc + "/status",
 		"google.golang.org/genproto/googleapis/rpc/errdetails",
 	}},
@@ -83,10 +83,13 @@ var rules = []rule{
 		"broker", "broker/internal/batch", "internal/check", "github.com/aws/aws-sdk-go-v2/...", "github.com/aws/smithy-go",
 	}},
 	{dir: "weirtest", may: []string{"admit", "interceptors", "internal/inside", grpc + "/..."}},
-	{dir: "metrics", may: append([]string{"github.com/prometheus/client_golang/..."}, watched...)},
-	{dir: "debug", may: append([]string{grpc, "proto/...", protobuf + "/..."}, watched...)},
+	{dir: "metrics", may: append([]string{"internal/check", "internal/sources", "github.com/prometheus/client_golang/..."}, watched...)},
+	{dir: "debug", may: append([]string{"internal/check", "internal/sources", grpc, "proto/...", protobuf + "/..."}, watched...)},
+	{dir: "internal/sources", may: []string{
+		"admit", "broker", "interceptors/breaker", "interceptors/retry", "interceptors/throttle", "internal/check", "pressure", "streamcredit",
+	}},
 	{dir: "otel", may: []string{
-		"admit", "metrics", "github.com/prometheus/client_golang/...", "github.com/prometheus/client_model/go", "go.opentelemetry.io/otel/...",
+		"admit", "metrics", "internal/check", "github.com/prometheus/client_golang/...", "github.com/prometheus/client_model/go", "go.opentelemetry.io/otel/...",
 	}},
 	{dir: "ops"},
 	{dir: "ops/dashboard", may: []string{"github.com/grafana/grafana-foundation-sdk/go/..."}},

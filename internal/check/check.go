@@ -26,9 +26,25 @@ func (e *Errors) Add(err error) {
 	}
 }
 
+// A Number is a setting with an order.
+type Number interface {
+	int | int64 | float64 | time.Duration
+}
+
 // Between adds an error unless lo <= got <= hi. NaN is always an error.
-func Between[T int | float64 | time.Duration](e *Errors, name string, got, lo, hi T) {
+func Between[T Number](e *Errors, name string, got, lo, hi T) {
 	e.That(got >= lo && got <= hi, "%s: got %v, want %v to %v", name, got, lo, hi)
+}
+
+// Positive adds an error unless got > 0. NaN is an error.
+func Positive[T Number](e *Errors, name string, got T) {
+	e.That(got > 0, "%s: got %v, want more than 0", name, got)
+}
+
+// NotNegative adds an error unless got >= 0. NaN is an error. The error names the meaning of zero,
+// such as a default or "no bound".
+func NotNegative[T Number](e *Errors, name string, got T, zero any) {
+	e.That(got >= 0, "%s: got %v, want more than 0, or 0 for %v", name, got, zero)
 }
 
 // From adds the mistakes of one part of a configuration, each with the name of the part in
@@ -52,4 +68,11 @@ func (e Errors) Err(kind error) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %w", kind, errors.Join(e...))
+}
+
+// One returns the error for one mistake, which wraps kind. The format follows fmt.Errorf.
+func One(kind error, format string, args ...any) error {
+	var bad Errors
+	bad.That(false, format, args...)
+	return bad.Err(kind)
 }

@@ -59,7 +59,7 @@ func (w *embedded[Out, In]) read(into []*In) (*creditpb.Control, []*In, error) {
 	r := reflected(m)
 	c, ok := r.Get(w.in.desc).Message().Interface().(*creditpb.Control)
 	if !ok { // a dynamic message, which generated streams do not make
-		return nil, into, invalid("got a Control of type %T, want %T", r.Get(w.in.desc).Message().Interface(), c)
+		return nil, into, invalid("message: got a Control of type %T, want %T", r.Get(w.in.desc).Message().Interface(), c)
 	}
 	if !c.GetWithData() {
 		return c, into, nil
@@ -87,10 +87,10 @@ func (*embedded[Out, In]) sizeIn(m *In) int   { return proto.Size(reflected(m).I
 // check returns an error if m cannot be an element.
 func (w *embedded[Out, In]) check(m *Out) error {
 	if m == nil {
-		return invalid("got a nil %s, want a message", w.out.desc.Parent().FullName())
+		return invalid("element: got a nil %s, want a message", w.out.desc.Parent().FullName())
 	}
 	if w.out.isSet(m) {
-		return invalid("got a %s with %s set, want it unset, since the protocol sets it", w.out.desc.Parent().FullName(), w.out.desc.Name())
+		return invalid("element: got a %s with %s set, want it unset, since the protocol sets it", w.out.desc.Parent().FullName(), w.out.desc.Name())
 	}
 	return nil
 }
@@ -99,7 +99,7 @@ func (w *embedded[Out, In]) check(m *Out) error {
 func (*embedded[Out, In]) setup(m any) (*Out, error) {
 	e, ok := m.(*Out)
 	if !ok || e == nil {
-		return nil, invalid("got a setup element of type %T, want a %T", m, e)
+		return nil, invalid("WithSetup: got a %T, want a %T", m, e)
 	}
 	return e, nil
 }
@@ -148,7 +148,7 @@ var controlFields sync.Map
 func controlFieldOf(m any) (*controlField, error) {
 	msg, ok := m.(proto.Message)
 	if !ok {
-		return nil, invalid("got a stream of %T, want one of protobuf messages", m)
+		return nil, invalid("stream: got one of %T, want one of protobuf messages", m)
 	}
 	md := msg.ProtoReflect().Descriptor()
 	known, ok := controlFields.Load(md)
@@ -171,14 +171,14 @@ func findControl(md protoreflect.MessageDescriptor) (protoreflect.FieldDescripto
 		}
 		switch {
 		case f.IsList() || f.ContainingOneof() != nil && !f.ContainingOneof().IsSynthetic():
-			return nil, invalid("got field %s of type %s repeated or in a oneof, want it plain", f.FullName(), control)
+			return nil, invalid("message %s: got field %s of type %s repeated or in a oneof, want it plain", md.FullName(), f.Name(), control)
 		case found != nil:
-			return nil, invalid("got two fields of type %s in %s (%s and %s), want one", control, md.FullName(), found.Name(), f.Name())
+			return nil, invalid("message %s: got fields %s and %s of type %s, want one", md.FullName(), found.Name(), f.Name(), control)
 		}
 		found = f
 	}
 	if found == nil {
-		return nil, invalid("message %s has no field of type %[2]s: import weir/credit/v1/credit.proto and add \"%[2]s credit = 15;\"",
+		return nil, invalid("message %s: got no field of type %[2]s, want one: import weir/credit/v1/credit.proto and add \"%[2]s credit = 15;\"",
 			md.FullName(), control)
 	}
 	return found, nil

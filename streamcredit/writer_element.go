@@ -42,7 +42,7 @@ func (w *writer[O]) writeElementLocked(e O) (sent bool, err error) {
 	w.noteWrite()
 	if w.metered {
 		w.elements.Add(1)
-		w.bytes.Add(size)
+		w.bytes.Add(uint64(size))
 	}
 	return true, nil
 }

@@ -56,5 +56,5 @@ func (g *guarded[O]) Stalled() {
 		return
 	}
 	g.before()
-	_ = g.stuck.end(status.Convert(g.err)) // if it fails, the stream has ended
+	_ = g.stuck.end(statusOf(g.err)) // if it fails, the stream has ended
 }

@@ -2,9 +2,6 @@ package streamcredit
 
 import (
 	"fmt"
-
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // An interceptor, a codec or a message may panic or call runtime.Goexit while a message is read
@@ -15,7 +12,7 @@ import (
 // abrupt returns the error of a stream whose reading or writing ended with the panic p, or with
 // runtime.Goexit if p is nil.
 func abrupt(p any) error {
-	return status.Error(codes.Internal, "streamcredit: reading or writing a message "+how(p))
+	return faultStatus("reading or writing a message " + how(p)).Err()
 }
 
 // how describes the end of a function that did not return.
@@ -37,7 +34,7 @@ func (w *writer[O]) release(returned *bool) {
 
 // errAbrupt is the error of a stream after a write that the application's goroutine did not
 // survive. The panic itself is the application's.
-var errAbrupt = status.Error(codes.Internal, "streamcredit: writing a message panicked or called runtime.Goexit")
+var errAbrupt = faultStatus("writing a message panicked or called runtime.Goexit").Err()
 
 // survive is deferred in a goroutine of the session. A panic ends the stream and not the process.
 func (s *session[O, I]) survive() {

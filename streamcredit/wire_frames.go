@@ -294,7 +294,7 @@ func (*framed) sizeIn(e []byte) int  { return len(e) }
 func (*framed) setup(m any) ([]byte, error) {
 	e, ok := m.([]byte)
 	if !ok {
-		return nil, invalid("got a setup element of type %T, want []byte", m)
+		return nil, invalid("WithSetup: got a %T, want []byte", m)
 	}
 	return e, nil
 }

@@ -1,0 +1,71 @@
+package archtest_test
+
+import (
+	"fmt"
+	"go/ast"
+	"io/fs"
+	"testing"
+)
+
+// mistakesElsewhere lists the packages that still make such errors by hand.
+var mistakesElsewhere = []string{"admit", "interceptors"}
+
+// checkMistakes returns the calls of fmt.Errorf with ErrConfig or ErrInvalid. internal/check makes
+// the errors of configurations, so that all have one form and name every mistake.
+func checkMistakes(t *testing.T, root fs.FS) (problems []string) {
+	t.Helper()
+	for _, p := range packagesEverywhere(t, root) {
+		if !p.public() || anyMatches(mistakesElsewhere, p.dir) {
+			continue
+		}
+		for _, f := range sorted(p.files) {
+			ast.Inspect(f, func(n ast.Node) bool {
+				call, ok := n.(*ast.CallExpr)
+				if !ok || !isCall(call, "fmt", "Errorf") {
+					return true
+				}
+				for _, arg := range call.Args {
+					if name := lastName(arg); name == "ErrConfig" || name == "ErrInvalid" {
+						problems = append(problems, fmt.Sprintf("%s: fmt.Errorf with %s, want check.Errors or check.One",
+							p.fset.Position(call.Pos()), name))
+					}
+				}
+				return true
+			})
+		}
+	}
+	return problems
+}
+
+// isCall reports whether call calls the function of a package.
+func isCall(call *ast.CallExpr, pkg, function string) bool {
+	sel, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	x, ok := sel.X.(*ast.Ident)
+	return ok && x.Name == pkg && sel.Sel.Name == function
+}
+
+// lastName returns the name of a variable, without its package, or "" if e is none.
+func lastName(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.Ident:
+		return e.Name
+	case *ast.SelectorExpr:
+		return e.Sel.Name
+	}
+	return ""
+}
+
+func TestMistakesOfConfigurations(t *testing.T) { report(t, checkMistakes(t, tree())) }
+
+func TestMistakesOfConfigurationsCheck(t *testing.T) {
+	root := synthetic(map[string]string{
+		"a/a.go":          "package a\nimport \"fmt\"\nvar err = fmt.Errorf(\"%w: A: got 1\", ErrConfig)",
+		"b/b.go":          "package b\nimport \"fmt\"\nvar err = fmt.Errorf(\"%w: A: got 1\", a.ErrInvalid)",
+		"c/c.go":          "package c\nimport \"fmt\"\nvar err = fmt.Errorf(\"%w: the queue is full\", ErrFull)",
+		"d/internal/d.go": "package d\nimport \"fmt\"\nvar err = fmt.Errorf(\"%w: A: got 1\", ErrConfig)",
+	})
+	wantProblems(t, checkMistakes(t, root), "a/a.go:3:11: fmt.Errorf with ErrConfig", "b/b.go:3:11: fmt.Errorf with ErrInvalid")
+}
