@@ -168,9 +168,9 @@ func (g *Gate) acquireLocking(ctx context.Context, call Call) (Permit, error) {
 	if why, refuse := g.refuseAllLocked(); refuse {
 		return g.refuseAndUnlock(ctx, call, why)
 	}
-	if g.crowdedLocked() {
+	if g.tooManyOpenLocked() {
 		if g.cfg.dryRun {
-			return g.passCrowdedAndUnlock(ctx, call, c)
+			return g.passTooManyAndUnlock(ctx, call, c)
 		}
 		return g.refuseAndUnlock(ctx, call, TooManyOpen)
 	}

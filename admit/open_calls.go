@@ -52,14 +52,14 @@ func (g *Gate) openLocked() int {
 	return g.inFlight.load().inFlight() + beyond + g.turns.Len() + g.readyCalls()
 }
 
-// crowdedLocked reports whether one more open call would be too many.
-func (g *Gate) crowdedLocked() bool {
+// tooManyOpenLocked reports whether one more open call would be too many.
+func (g *Gate) tooManyOpenLocked() bool {
 	return g.cfg.maxOpen > 0 && g.openLocked() >= g.cfg.maxOpen
 }
 
-// passCrowdedAndUnlock admits a call above the bound of open calls, in a dry run, and counts
+// passTooManyAndUnlock admits a call above the bound of open calls, in a dry run, and counts
 // it as refused.
-func (g *Gate) passCrowdedAndUnlock(ctx context.Context, call Call, c turn.Call) (Permit, error) {
+func (g *Gate) passTooManyAndUnlock(ctx context.Context, call Call, c turn.Call) (Permit, error) {
 	now, counted := g.now(), call.quota == wouldFail // the quota has counted it
 	s := g.inFlight.load()
 	pressed := s.inFlight()+c.Cost > s.limit()

@@ -45,7 +45,7 @@ func (g *Gate) full() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := g.inFlight.load()
-	return g.draining || !g.cfg.dryRun && !g.isZero() && (g.crowdedLocked() || !s.free() && g.turns.Full(s.limit()))
+	return g.draining || !g.cfg.dryRun && !g.isZero() && (g.tooManyOpenLocked() || !s.free() && g.turns.Full(s.limit()))
 }
 
 func (g *Gate) turnAway(ctx context.Context, call Call) (why Reason, away bool) {
@@ -61,7 +61,7 @@ func (g *Gate) turnAway(ctx context.Context, call Call) (why Reason, away bool) 
 	switch s := g.inFlight.load(); {
 	case g.draining:
 		why, away = Draining, true
-	case !g.cfg.dryRun && !g.isZero() && g.crowdedLocked():
+	case !g.cfg.dryRun && !g.isZero() && g.tooManyOpenLocked():
 		_, _ = g.refuseAndUnlock(ctx, call, TooManyOpen)
 		return TooManyOpen, true
 	case !g.cfg.dryRun && !g.isZero() && !s.free():
