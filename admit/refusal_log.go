@@ -29,8 +29,8 @@ type RefusedCall struct {
 	// Pace is the mean time between two permits that come back, or 0 if it is not known. If
 	// none has come back for longer, it is that time.
 	Pace time.Duration
-	// Stands is the number of refusals for the reason since the last sample, this one included.
-	Stands uint64
+	// Represents is the number of refusals for the reason since the last sample, this one included.
+	Represents uint64
 }
 
 const (
@@ -89,7 +89,7 @@ func (l *refusedLog) add(why Reason, now time.Duration) *refusedCall {
 	r := &l.ring[l.count%mostRefusals]
 	l.count++
 	*r = refusedCall{at: now}
-	r.Reason, r.Stands = why, l.seen[why]-l.took[why]
+	r.Reason, r.Represents = why, l.seen[why]-l.took[why]
 	l.last[why], l.took[why], l.next[why] = now, l.seen[why], l.seen[why]+l.step[why]
 	return r
 }
