@@ -28,9 +28,9 @@ const (
 	mostDecisions = 100
 )
 
-// A past holds the memories of a gate. The gate's lock guards it. It is filled as
+// A history holds the memories of a gate. The gate's lock guards it. It is filled as
 // calls end, so a gate without calls adds nothing.
-type past struct {
+type history struct {
 	*memories               // nil until the first call ends
 	ended     time.Duration // when calls last ended, or 0
 	count     uint64        // calls that have ended
@@ -62,111 +62,95 @@ type decision struct {
 	why      limit.Explanation
 }
 
-// see looks at the state of a gate. The samples are gathered.
-func (p *past) see(g *Gate, now time.Duration) {
-	if n := g.counters.ended[Ignored] + g.counters.ended[Success] + g.counters.ended[Overload]; n != p.count {
-		p.count, p.ended = n, max(now, 1)
+// begin makes room for the memories. It is called before any are kept.
+func (h *history) begin(now time.Duration) {
+	if h.memories == nil {
+		h.memories = &memories{}
+		h.now.at = now + momentEvery
 	}
-	if p.memories == nil {
-		p.memories = &memories{}
-		p.now.at = now + momentEvery
+}
+
+// see looks at the state of a gate. Gather the samples first.
+func (h *history) see(r *recorder, now time.Duration) {
+	if n := r.counters.ended[Ignored] + r.counters.ended[Success] + r.counters.ended[Overload]; n != h.count {
+		h.count, h.ended = n, max(now, 1)
 	}
-	if now >= p.now.at {
-		p.close(g, now)
+	h.begin(now)
+	if now >= h.now.at {
+		h.close(r, now)
 	}
-	m, s := &p.now, g.inFlight.load()
+	m, s := &h.now, r.permits.inUse.load()
 	m.limit = int32(s.limit())
-	m.inFlight = max(m.inFlight, int32(min(max(g.inFlight.peak.Load(), int64(s.inFlight())), manyInFlight)))
-	m.queue = max(m.queue, int32(g.turns.Len()))
+	m.inFlight = max(m.inFlight, int32(min(max(r.permits.inUse.peak.Load(), int64(s.inFlight())), manyInFlight)))
+	m.queue = max(m.queue, int32(r.permits.queue.Len()))
 	for c := range MaxClasses {
-		m.held[c] = max(m.held[c], int32(min(max(g.turns.Held(c), g.watch.held[c]), manyInFlight)))
-		m.waiting[c] = max(m.waiting[c], int32(g.turns.Waiting(c)))
-		if w := g.turns.First(c); w != nil {
+		m.held[c] = max(m.held[c], int32(min(max(r.permits.queue.Held(c), r.running.held[c]), manyInFlight)))
+		m.waiting[c] = max(m.waiting[c], int32(r.permits.queue.Waiting(c)))
+		if w := r.permits.queue.First(c); w != nil {
 			m.oldest = max(m.oldest, now-w.Since)
 		}
 	}
 }
 
 // close ends the current moment. If no call ended for long, it lasts for longer.
-func (p *past) close(g *Gate, now time.Duration) {
-	m := &p.now
+func (h *history) close(r *recorder, now time.Duration) {
+	m := &h.now
 	m.at = now
-	for o, n := range g.counters.ended {
-		m.ended[o] = n - p.before.ended[o]
+	for o, n := range r.counters.ended {
+		m.ended[o] = n - h.before.ended[o]
 	}
-	for c := range g.counters.refused {
-		for why, n := range g.counters.refused[c] {
-			m.refused[c] += n - p.before.refused[c][why]
+	for c := range r.counters.refused {
+		for why, n := range r.counters.refused[c] {
+			m.refused[c] += n - h.before.refused[c][why]
 		}
 	}
-	p.before = g.counters
-	p.moments[p.nth%mostMoments] = *m
-	p.nth++
-	p.now = moment{at: now + momentEvery}
+	h.before = r.counters
+	h.moments[h.nth%mostMoments] = *m
+	h.nth++
+	h.now = moment{at: now + momentEvery}
 }
 
 // decide remembers a change of the limit.
-func (p *past) decide(now time.Duration, from, to int, why limit.Explanation) {
-	if p.memories == nil {
-		p.memories = &memories{}
-		p.now.at = now + momentEvery
-	}
-	p.decisions[p.decided%mostDecisions] = decision{now, from, to, why}
-	p.decided++
+func (h *history) decide(now time.Duration, from, to int, why limit.Explanation) {
+	h.begin(now)
+	h.decisions[h.decided%mostDecisions] = decision{now, from, to, why}
+	h.decided++
 }
 
-func (p *past) lastEnd(epoch time.Time) time.Time {
-	if p.ended == 0 {
+func (h *history) lastEnd(c *clock) time.Time {
+	if h.ended == 0 {
 		return time.Time{}
 	}
-	return epoch.Add(p.ended)
+	return c.date(h.ended)
 }
 
-// lastDecisions returns the last changes of the limit, the oldest first.
-func (g *Gate) lastDecisions() []Decision {
-	raw := lastOf(g, mostDecisions, func() ([]decision, int) { return g.past.decisions[:], g.past.decided })
+// decisions returns the last changes of the limit, the oldest first.
+func (l *look) decisions() []Decision {
+	raw := lastOf(l, mostDecisions, func() ([]decision, int) { return l.record.history.decisions[:], l.record.history.decided })
 	all := make([]Decision, len(raw))
 	for i, d := range raw {
-		all[i] = Decision{g.epoch.Add(d.at), d.from, d.to, d.why}
+		all[i] = Decision{l.clock.date(d.at), d.from, d.to, d.why}
 	}
 	return all
 }
 
-// lastMoments returns the moments of the last five minutes, the oldest first.
-func (g *Gate) lastMoments() []Moment {
-	raw := lastOf(g, mostMoments, func() ([]moment, int) { return g.past.moments[:], g.past.nth })
+// moments returns the moments of the last five minutes, the oldest first.
+func (l *look) moments() []Moment {
+	raw := lastOf(l, mostMoments, func() ([]moment, int) { return l.record.history.moments[:], l.record.history.nth })
 	all := make([]Moment, len(raw))
 	for i := range raw {
-		all[i] = raw[i].public(g.epoch)
+		all[i] = raw[i].public(l.clock)
 	}
 	return all
 }
 
-// lastOf copies a ring of a size, the oldest value first. ring returns the ring and the number of
-// values so far, with the lock held.
-func lastOf[T any](g *Gate, size int, ring func() (values []T, count int)) []T {
-	all := make([]T, 0, size)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	_, end := ring()
-	for n := 0; ; n++ {
-		values, count := ring()
-		n = max(n, count-size) // the older ones are gone
-		if n >= end {
-			return all
-		}
-		all = append(all, values[n%size])
-		g.restLocked(len(all))
-	}
-}
-
-func (m *moment) public(epoch time.Time) Moment {
+func (m *moment) public(c *clock) Moment {
 	out := Moment{
-		At: epoch.Add(m.at), Limit: int(m.limit), InFlight: int(m.inFlight), Queue: int(m.queue), Oldest: m.oldest,
+		At: c.date(m.at), Limit: int(m.limit), InFlight: int(m.inFlight), Queue: int(m.queue), Oldest: m.oldest,
 		Ended: m.ended, Refused: m.refused,
 	}
-	for c := range MaxClasses {
-		out.Waiting[c], out.Held[c] = int(m.waiting[c]), int(m.held[c])
+	for i := range MaxClasses {
+		out.Waiting[i], out.Held[i] = int(m.waiting[i]), int(m.held[i])
 	}
 	return out
 }

@@ -16,18 +16,20 @@ func init() { //nolint:gochecknoinits // package inside cannot import this one
 		TurnAway: func(ctx context.Context, g *Gate, c Call) (Reason, bool) { return g.turnAway(ctx, c) },
 		Urgent:   (*Gate).urgent,
 		Higher: func(g *Gate, a, b Class) Class {
-			return g.ofClasses(func(t *classTable) Class { return t.higher(a, b) })
+			return configured(g, func(c *config) Class { return c.classes.higher(a, b) })
 		},
 		Lower: func(g *Gate, a, b Class) Class {
-			return g.ofClasses(func(t *classTable) Class { return t.lower(a, b) })
+			return configured(g, func(c *config) Class { return c.classes.lower(a, b) })
 		},
-		Below: func(g *Gate, c Class) Class {
-			return g.ofClasses(func(t *classTable) Class { return t.below(c) })
+		Below: func(g *Gate, class Class) Class {
+			return configured(g, func(c *config) Class { return c.classes.below(class) })
 		},
-		Room:   (*Gate).capacity,
-		Adapts: (*Gate).adapts,
+		Room: func(g *Gate) int {
+			return configured(g, func(c *config) int { return c.room(g.Limit()) })
+		},
+		Adapts: func(g *Gate) bool { return configured(g, (*config).adapts) },
 		Stalled: func(ctx context.Context, g *Gate, method string, bound time.Duration) {
-			g.logStall(ctx, method, bound)
+			configured(g, func(c *config) *gateLog { return c.log }).streamStalled(ctx, g.Name(), method, bound)
 		},
 		RefuseIf: func(next func() (Reason, bool)) Option {
 			return option(func(c *config) { c.refuseIf = next })
@@ -36,7 +38,7 @@ func init() { //nolint:gochecknoinits // package inside cannot import this one
 }
 
 func (g *Gate) full() bool {
-	if g.shedding() {
+	if g.sheds.Load().some() {
 		return true
 	}
 	if s := g.inFlight.load(); !s.mustLock() && s.free() {
@@ -45,39 +47,44 @@ func (g *Gate) full() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := g.inFlight.load()
-	return g.draining || !g.cfg.dryRun && !g.isZero() && (g.tooManyOpenLocked() || !s.free() && g.turns.Full(s.limit()))
+	if g.isZero() || g.cfg.dryRun {
+		return g.draining
+	}
+	return g.draining || g.open.tooMany(g.cfg.maxOpen, &g.permits) || !s.free() && g.permits.queue.Full(s.limit())
 }
 
-func (g *Gate) turnAway(ctx context.Context, call Call) (why Reason, away bool) {
-	if why, away = g.shedEarly(ctx, call); away {
-		return why, true
+func (g *Gate) turnAway(ctx context.Context, c Call) (why Reason, away bool) {
+	if s := g.sheds.Load(); s.acts() {
+		if refusal, _ := g.shed(ctx, s, c); refusal != nil {
+			return refusal.Reason, true
+		}
 	}
-	if q := g.quotas.Load(); q != nil && g.full() && q.over(call, time.Now()) {
-		why, _, _ = g.overQuota(ctx, call, 0)
-		return why, true
+	if q := g.quotas.Load(); q != nil && g.full() && q.over(c, time.Now()) {
+		if refusal := g.refuseOverQuota(ctx, c, q, 0); refusal != nil {
+			return refusal.Reason, true
+		}
 	}
 	g.mu.Lock()
-	call, c := g.describeLocked(call)
+	a := g.arriveLocked(ctx, c)
 	switch s := g.inFlight.load(); {
 	case g.draining:
 		why, away = Draining, true
-	case !g.cfg.dryRun && !g.isZero() && g.tooManyOpenLocked():
-		_, _ = g.refuseAndUnlock(ctx, call, TooManyOpen)
+	case !g.cfg.dryRun && !g.isZero() && g.open.tooMany(g.cfg.maxOpen, &g.permits):
+		_, _ = g.refuseAndUnlock(&a, TooManyOpen)
 		return TooManyOpen, true
 	case !g.cfg.dryRun && !g.isZero() && !s.free():
 		var because turn.Reason
-		because, away = g.turns.Shut(c, s.limit())
+		because, away = g.permits.queue.Shut(a.asks, s.limit())
 		why = reasonOf[because]
 	}
 	if !away {
 		g.mu.Unlock()
 		return 0, false
 	}
-	g.window.pressed++
-	g.countRefusedLocked(ctx, call, why, nil)
-	hooks := g.hooksLocked()
+	g.record.window.press(true)
+	g.record.countRefused(ctx, a.call, why, 0)
 	g.mu.Unlock()
-	hooks.refused(ctx, call, why, 0)
+	g.hooks.refused(ctx, a.call, why, 0)
 	return why, true
 }
 
@@ -87,36 +94,26 @@ func (g *Gate) urgent() (Class, bool) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c, ok := g.turns.Urgent(g.roomLocked(g.inFlight.load(), g.now()))
+	c, ok := g.permits.queue.Urgent(g.permits.roomNow(g.clock.now()))
 	return Class(c), ok
 }
 
-// ofClasses returns a function of the classes of a gate.
-func (g *Gate) ofClasses(f func(*classTable) Class) Class {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return f(&g.cfg.classes)
-}
-
-func (g *Gate) capacity() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	n := g.Limit()
+// room returns the number of calls that a gate with a limit of n is meant to hold.
+func (c *config) room(n int) int {
 	switch {
-	case g.cfg.maxOpen > 0:
-		return g.cfg.maxOpen
-	case g.cfg.noQueue:
+	case c.maxOpen > 0:
+		return c.maxOpen
+	case c.noQueue:
 		return n
-	case g.cfg.queue.Capacity > 0:
-		return n + g.cfg.queue.Capacity
+	case c.queue.Capacity > 0:
+		return n + c.queue.Capacity
 	}
 	return n + max(n, 32)
 }
 
-func (g *Gate) adapts() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	switch g.cfg.algorithm.(type) {
+// adapts reports whether the limit is one that learns from calls.
+func (c *config) adapts() bool {
+	switch c.algorithm.(type) {
 	case *limit.Adaptive, *limit.AIMD, *limit.Vegas, *limit.Gradient:
 		return true
 	}

@@ -1,9 +1,9 @@
 package admit
 
 import (
-	"context"
+	"sync/atomic"
 
-	"github.com/weir-go/weir/admit/internal/turn"
+	"github.com/weir-go/weir/limit"
 )
 
 // maxOpen is the largest bound of WithMaxOpen.
@@ -20,62 +20,38 @@ const maxOpen = 1 << 30
 // While there is a bound, every call takes the gate's lock.
 func WithMaxOpen(n int) Option { return option(func(c *config) { c.maxOpen = n }) }
 
-// Ready returns the permit while the call goes on, and tells the limit how the call has begun,
-// as Release does. The call stays open, as [WithMaxOpen] counts it, until Release. Ready
-// does not block and is safe for concurrent use. Only the first call counts, and none after
-// Release.
-//
-//	permit.Ready(admit.Success) // the watch is set up
-func (p *Permit) Ready(o Outcome) {
-	if p.gate == nil || !p.state.CompareAndSwap(held, ready) {
-		return
-	}
-	p.gate.ready.Add(1) // before the permit is free, or one call too many could open
-	p.giveBack(o)
+// openCalls counts the calls that stay open after [Permit.Ready] or [Permit.Finish]. It is safe for
+// concurrent use.
+type openCalls struct {
+	ready atomic.Int64 // calls that go on without a permit
+	// leaving counts the permits of finished calls, and beyond the ones among them that the
+	// limit does not count.
+	leaving, beyond atomic.Int64
+	countsFinished  atomic.Bool // the limit counts finished calls
 }
 
-// MoveTo moves the permit to another variable, which must not hold one. After that p holds nothing. No
-// other goroutine may use either variable meanwhile.
-func (p *Permit) MoveTo(to *Permit) {
-	to.gate, to.start, to.claim, to.pressed, to.waited, to.due = p.gate, p.start, p.claim, p.pressed, p.waited, p.due
-	to.state.Store(p.state.Load())
-	p.gate = nil
+// use decides whether the limit counts finished calls.
+func (o *openCalls) use(a limit.Algorithm) {
+	_, fixed := a.(*limit.Fixed)
+	o.countsFinished.Store(fixed)
 }
 
-// readyCalls returns the number of calls that go on without a permit. A Release that overtakes
+// readied returns the number of calls that go on without a permit. A Release that overtakes
 // its Ready makes the counter negative for a moment.
-func (g *Gate) readyCalls() int { return int(max(g.ready.Load(), 0)) }
+func (o *openCalls) readied() int { return int(max(o.ready.Load(), 0)) }
 
-// openLocked returns the number of open calls. A call inside Ready may count twice.
-func (g *Gate) openLocked() int {
-	_, beyond := g.leavingPermits()
-	return g.inFlight.load().inFlight() + beyond + g.turns.Len() + g.readyCalls()
+// finished returns the number of permits of finished calls, and the part of them that
+// the limit does not count. A Release that overtakes its Finish makes a counter negative for a
+// moment.
+func (o *openCalls) finished() (all, beyond int) {
+	return int(max(o.leaving.Load(), 0)), int(max(o.beyond.Load(), 0))
 }
 
-// tooManyOpenLocked reports whether one more open call would be too many.
-func (g *Gate) tooManyOpenLocked() bool {
-	return g.cfg.maxOpen > 0 && g.openLocked() >= g.cfg.maxOpen
-}
-
-// passTooManyAndUnlock admits a call above the bound of open calls, in a dry run, and counts
-// it as refused.
-func (g *Gate) passTooManyAndUnlock(ctx context.Context, call Call, c turn.Call) (Permit, error) {
-	now, counted := g.now(), call.quota == wouldFail // the quota has counted it
-	s := g.inFlight.load()
-	pressed := s.inFlight()+c.Cost > s.limit()
-	cost := g.inFlight.chargeBeyond(c.Cost)
-	g.inFlight.add(cost)
-	got := g.holdLocked(c, cost, now)
-	g.enterLocked(ctx, call, &got, now)
-	if !counted {
-		g.countRefusedLocked(ctx, call, TooManyOpen, nil)
+// tooMany reports whether one more open call would be too many. A call inside Ready may count twice.
+func (o *openCalls) tooMany(most int, p *permits) bool {
+	if most == 0 {
+		return false
 	}
-	hooks := g.hooksLocked()
-	g.mu.Unlock()
-	g.holding(got, func() {
-		if !counted {
-			hooks.refused(ctx, call, TooManyOpen, 0)
-		}
-	})
-	return Permit{gate: g, start: now, claim: got, pressed: pressed}, nil
+	_, beyond := o.finished()
+	return p.inUse.load().inFlight()+beyond+p.queue.Len()+o.readied() >= most
 }

@@ -6,62 +6,39 @@ import (
 	"time"
 )
 
-// A quotaState is the result of the quota check of a call.
-type quotaState uint8
-
-const (
-	notAsked  quotaState = iota
-	within               // the call may run
-	wouldFail            // the call is over its quota, in a dry run, and counted as refused
-)
-
 // acquireWithin is Acquire for a gate with quotas.
 func (g *Gate) acquireWithin(ctx context.Context, c Call, q *quotas) (permit Permit, err error) {
 	spent, delay := q.take(c, time.Now())
 	if delay > 0 {
-		_, refusal, dry := g.overQuota(ctx, c, delay)
-		switch {
-		case refusal != nil:
+		if refusal := g.refuseOverQuota(ctx, c, q, delay); refusal != nil {
 			return Permit{}, refusal
-		case !dry:
-			return Permit{}, q.refusals.after(delay, q.gate)
 		}
-		c.quota = wouldFail
-		return g.Acquire(ctx, c)
+		return g.acquireLocking(ctx, c, true)
 	}
-	c.quota = within
 	ran := false
 	defer func() { q.settle(&spent, ran) }() // also after a Goexit in a hook, which frees the permit
-	permit, err = g.Acquire(ctx, c)
+	permit, err = g.acquire(ctx, c)
 	ran = err == nil
 	return
 }
 
-// overQuota counts a call over its quota and returns the reason of its refusal. If the
-// gate is draining, it returns that refusal instead, because another server may take the
-// call. In a dry run the call is not refused.
-func (g *Gate) overQuota(ctx context.Context, c Call, delay time.Duration) (why Reason, refusal *Refusal, dry bool) {
+// refuseOverQuota counts a call over its quota and returns its refusal. While the gate is draining,
+// that is the reason, because another server may take the call. In a dry run it returns nil.
+func (g *Gate) refuseOverQuota(ctx context.Context, c Call, q *quotas, delay time.Duration) (refusal *Refusal) {
+	why := OverQuota
 	g.mu.Lock()
 	c.Class = g.cfg.classes.class(c.Class)
-	hooks := g.hooksLocked()
 	if g.draining {
-		why, refusal = Draining, g.refusalLocked(ctx, c, Draining)
+		why, refusal = Draining, g.record.refuse(ctx, c, Draining)
 	} else {
-		why, dry = OverQuota, g.cfg.dryRun
-		g.countRefusedLocked(ctx, c, OverQuota, &Refusal{RetryAfter: delay})
+		g.record.countRefused(ctx, c, OverQuota, delay)
+		if !g.cfg.dryRun {
+			refusal = q.refusals.after(delay, q.gate)
+		}
 	}
 	g.mu.Unlock()
-	hooks.refused(ctx, c, why, 0)
-	return why, refusal, dry
-}
-
-// useQuotasLocked puts the configured quotas into effect.
-func (g *Gate) useQuotasLocked() {
-	if g.cfg.quotas.none() {
-		g.quotas.Store(nil)
-		return
-	}
-	g.quotas.Store(newQuotas(&g.cfg, g.quotas.Load(), time.Now()))
+	g.hooks.refused(ctx, c, why, 0)
+	return refusal
 }
 
 // quotas holds the buckets of a gate. It is safe for concurrent use.
@@ -78,8 +55,11 @@ type quotas struct {
 }
 
 // newQuotas returns quotas as configured. It takes over the usage of the quotas before,
-// which may be nil.
+// which may be nil. If nothing is bounded, it returns nil.
 func newQuotas(c *config, before *quotas, now time.Time) *quotas {
+	if c.quotas.none() {
+		return nil
+	}
 	q := &quotas{gate: c.name, known: c.classes.known, each: c.quotas.Tenant, named: map[string]*bucket{}, mu: new(sync.Mutex)}
 	if before == nil {
 		before = &quotas{}
