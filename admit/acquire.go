@@ -22,8 +22,8 @@ import (
 //	}
 //	outcome := admit.Ignored
 //	defer func() { permit.Release(outcome) }()
-func (g *Gate) Acquire(ctx context.Context, c Call) (Permit, error) {
-	if err := ctx.Err(); err != nil {
+func (g *Gate) Acquire(ctx context.Context, c Call) (permit Permit, err error) {
+	if err = ctx.Err(); err != nil {
 		return Permit{}, g.leave(ctx, c, 0, err)
 	}
 	if s := g.sheds.Load(); s != nil {
@@ -31,26 +31,32 @@ func (g *Gate) Acquire(ctx context.Context, c Call) (Permit, error) {
 		switch {
 		case refusal != nil:
 			return Permit{}, refusal
-		case would: // and a call counts as refused once
-			return g.acquireLocking(ctx, c, true)
+		case would: // and no quota counts it once more
+			err = g.acquireLocking(ctx, c, true, &permit)
+			return
 		}
 	}
 	if q := g.quotas.Load(); q != nil {
-		return g.acquireWithin(ctx, c, q)
+		err = g.acquireWithin(ctx, c, q, &permit)
+		return
 	}
-	return g.acquire(ctx, c)
+	err = g.acquire(ctx, c, &permit)
+	return
 }
 
+// The functions below fill in the permit, because copies of it would cost more than all they do.
+
 // acquire is Acquire for a call that neither pressure nor a quota refuses.
-func (g *Gate) acquire(ctx context.Context, c Call) (Permit, error) {
+func (g *Gate) acquire(ctx context.Context, c Call, p *Permit) error {
 	if c.Cost <= 1 && c.Tenant == "" {
 		if n, ok := g.inFlight.takeFree(); ok {
-			start := g.clock.now()
+			p.gate, p.start = g, g.clock.now()
+			p.claim.cost, p.claim.class, p.claim.begun = 1, c.Class, g.record.begin(n)
 			g.yield.maybe(n)
-			return Permit{gate: g, start: start, claim: claim{cost: 1, class: c.Class, begun: g.record.begin(n)}}, nil
+			return nil
 		}
 	}
-	return g.acquireLocking(ctx, c, false)
+	return g.acquireLocking(ctx, c, false, p)
 }
 
 // An arrival is a call that asks for a permit.
@@ -65,9 +71,9 @@ type arrival struct {
 
 // acquireLocking is Acquire under the lock. It tries to refuse before it reads the clock,
 // because a refusal must be cheap.
-func (g *Gate) acquireLocking(ctx context.Context, c Call, counted bool) (Permit, error) {
+func (g *Gate) acquireLocking(ctx context.Context, c Call, counted bool, p *Permit) error {
 	if g.isZero() {
-		return Permit{}, errZeroGate
+		return errZeroGate
 	}
 	g.mu.Lock()
 	a := g.arriveLocked(ctx, c)
@@ -80,7 +86,7 @@ func (g *Gate) acquireLocking(ctx context.Context, c Call, counted bool) (Permit
 	if g.open.tooMany(g.cfg.maxOpen, &g.permits) {
 		if g.cfg.dryRun {
 			a.at, a.pressed = g.clock.now(), full
-			return g.passAndUnlock(&a, TooManyOpen, true)
+			return g.passAndUnlock(&a, TooManyOpen, true, p)
 		}
 		return g.refuseAndUnlock(&a, TooManyOpen)
 	}
@@ -96,12 +102,13 @@ func (g *Gate) acquireLocking(ctx context.Context, c Call, counted bool) (Permit
 		n := g.InFlight()
 		g.mu.Unlock()
 		g.yield.maybe(n)
-		return Permit{gate: g, start: a.at, claim: got}, nil
+		p.gate, p.start, p.claim = g, a.at, got
+		return nil
 	}
 	a.pressed = g.permits.short(a.asks)
 	g.record.window.press(a.pressed)
 	if g.cfg.dryRun {
-		return g.passAndUnlock(&a, QueueFull, g.permits.queue.FullOf(a.asks, g.permits.roomNow(a.at)))
+		return g.passAndUnlock(&a, QueueFull, g.permits.queue.FullOf(a.asks, g.permits.roomNow(a.at)), p)
 	}
 	w, why := g.queueLocked(&a)
 	if w == nil {
@@ -109,7 +116,7 @@ func (g *Gate) acquireLocking(ctx context.Context, c Call, counted bool) (Permit
 	}
 	patience := g.cfg.maxWait()
 	g.mu.Unlock()
-	return g.wait(ctx, w, patience)
+	return g.wait(ctx, w, patience, p)
 }
 
 // arriveLocked gives a call a class of the gate, and a cost that it can have.
@@ -133,11 +140,11 @@ func (g *Gate) refuseAllLocked() (why Reason, refuse bool) {
 }
 
 // refuseAndUnlock refuses a call that has not waited.
-func (g *Gate) refuseAndUnlock(a *arrival, why Reason) (Permit, error) {
+func (g *Gate) refuseAndUnlock(a *arrival, why Reason) error {
 	refusal := g.record.refuse(a.ctx, a.call, why)
 	g.mu.Unlock()
 	g.hooks.refused(a.ctx, a.call, why, 0)
-	return Permit{}, refusal
+	return refusal
 }
 
 // enterLocked notes that a call runs which has not waited.
@@ -151,7 +158,7 @@ func (g *Gate) enterLocked(a *arrival, got *claim) {
 
 // passAndUnlock admits a call in a dry run that would have been refused, or would have waited. It
 // counts that.
-func (g *Gate) passAndUnlock(a *arrival, why Reason, refused bool) (Permit, error) {
+func (g *Gate) passAndUnlock(a *arrival, why Reason, refused bool, p *Permit) error {
 	got := g.permits.claimBeyond(a.asks, a.at)
 	g.enterLocked(a, &got)
 	if refused && !a.counted {
@@ -167,7 +174,8 @@ func (g *Gate) passAndUnlock(a *arrival, why Reason, refused bool) (Permit, erro
 			g.countWaited(a.ctx, a.call, 0)
 		}
 	})
-	return Permit{gate: g, start: a.at, claim: got, pressed: a.pressed}, nil
+	p.gate, p.start, p.claim, p.pressed = g, a.at, got, a.pressed
+	return nil
 }
 
 // leave counts a call that leaves with its context, reports it to the hooks, and returns

@@ -70,7 +70,7 @@ func (g *Gate) turnAway(ctx context.Context, c Call) (why Reason, away bool) {
 	case g.draining:
 		why, away = Draining, true
 	case !g.cfg.dryRun && !g.isZero() && g.open.tooMany(g.cfg.maxOpen, &g.permits):
-		_, _ = g.refuseAndUnlock(&a, TooManyOpen)
+		_ = g.refuseAndUnlock(&a, TooManyOpen)
 		return TooManyOpen, true
 	case !g.cfg.dryRun && !g.isZero() && !s.free():
 		var because turn.Reason

@@ -7,19 +7,19 @@ import (
 )
 
 // acquireWithin is Acquire for a gate with quotas.
-func (g *Gate) acquireWithin(ctx context.Context, c Call, q *quotas) (permit Permit, err error) {
+func (g *Gate) acquireWithin(ctx context.Context, c Call, q *quotas, p *Permit) (err error) {
 	spent, delay := q.take(c, time.Now())
 	if delay > 0 {
 		if refusal := g.refuseOverQuota(ctx, c, q, delay); refusal != nil {
-			return Permit{}, refusal
+			return refusal
 		}
-		return g.acquireLocking(ctx, c, true)
+		return g.acquireLocking(ctx, c, true, p)
 	}
 	ran := false
 	defer func() { q.settle(&spent, ran) }() // also after a Goexit in a hook, which frees the permit
-	permit, err = g.acquire(ctx, c)
+	err = g.acquire(ctx, c, p)
 	ran = err == nil
-	return
+	return err
 }
 
 // refuseOverQuota counts a call over its quota and returns its refusal. While the gate is draining,

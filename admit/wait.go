@@ -64,7 +64,7 @@ func (g *Gate) queueLocked(a *arrival) (w *waiter, why Reason) {
 
 // wait blocks until w has its verdict, ctx ends, or patience has passed. A patience of 0
 // has no end. It returns w to the pool.
-func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration) (Permit, error) {
+func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration, p *Permit) error {
 	if g.record.samples.isDue(w.Since) { // perhaps no call ends
 		g.learn(w.Since)
 	}
@@ -90,17 +90,18 @@ func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration) (Per
 	switch err := ctx.Err(); {
 	case left:
 		g.hooks.left(ctx, call, now-since, err)
-		return Permit{}, err
+		return err
 	case refused != nil:
 		g.hooks.refused(ctx, call, refused.Reason, now-since)
-		return Permit{}, refused
+		return refused
 	case err != nil: // the permit goes to the next waiter
 		g.giveBack(got, now)
-		return Permit{}, g.leave(ctx, call, now-since, err)
+		return g.leave(ctx, call, now-since, err)
 	}
 	g.holding(got, func() { g.countWaited(ctx, call, now-since) })
 	g.yield.maybe(g.InFlight())
-	return Permit{gate: g, start: granted, claim: got, pressed: pressed, waited: granted - since, deadline: deadline}, nil
+	p.gate, p.start, p.claim, p.pressed, p.waited, p.deadline = g, granted, got, pressed, granted-since, deadline
+	return nil
 }
 
 func (w *waiter) startTimer(d time.Duration) <-chan time.Time {
