@@ -26,7 +26,7 @@ func (g *Gate) Acquire(ctx context.Context, c Call) (permit Permit, err error) {
 	if err = ctx.Err(); err != nil {
 		return Permit{}, g.leave(ctx, c, 0, err)
 	}
-	if s := g.sheds.Load(); s != nil {
+	if s := g.shedder.Load(); s != nil {
 		refusal, would := g.shed(ctx, s, c)
 		switch {
 		case refusal != nil:
@@ -180,12 +180,12 @@ func (g *Gate) passAndUnlock(a *arrival, why Reason, refused bool, p *Permit) er
 
 // leave counts a call that leaves with its context, reports it to the hooks, and returns
 // err.
-func (g *Gate) leave(ctx context.Context, c Call, waited time.Duration, err error) error {
+func (g *Gate) leave(ctx context.Context, c Call, wait time.Duration, err error) error {
 	g.mu.Lock()
 	c.Class = g.cfg.classes.class(c.Class)
 	g.record.counters.left++
 	g.mu.Unlock()
-	g.hooks.left(ctx, c, waited, err)
+	g.hooks.left(ctx, c, wait, err)
 	return err
 }
 

@@ -32,8 +32,8 @@ type Gate struct {
 
 	clock   clock
 	yield   yielder
-	quotas  atomic.Pointer[quotas] // nil without quotas
-	sheds   atomic.Pointer[sheds]  // nil without pressure
+	quotas  atomic.Pointer[quotas]  // nil without quotas
+	shedder atomic.Pointer[shedder] // nil without pressure
 	open    openCalls
 	hooks   hookSet
 	waiters sync.Pool // of *waiter. Their timers must not leave a testing/synctest bubble.

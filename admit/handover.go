@@ -32,7 +32,7 @@ func (g *Gate) dispatchLocked(now time.Duration) {
 		}
 		w := waiterOf(next)
 		class := w.call.Class
-		why, sheds := g.sheds.Load().refuse(class)
+		why, sheds := g.shedder.Load().refuse(class)
 		switch {
 		case sheds:
 			g.refuseWaiterLocked(w, why, now)

@@ -38,7 +38,7 @@ func init() { //nolint:gochecknoinits // package inside cannot import this one
 }
 
 func (g *Gate) full() bool {
-	if g.sheds.Load().some() {
+	if g.shedder.Load().some() {
 		return true
 	}
 	if s := g.inFlight.load(); !s.mustLock() && s.free() {
@@ -54,7 +54,7 @@ func (g *Gate) full() bool {
 }
 
 func (g *Gate) turnAway(ctx context.Context, c Call) (why Reason, away bool) {
-	if s := g.sheds.Load(); s.acts() {
+	if s := g.shedder.Load(); s.acts() {
 		if refusal, _ := g.shed(ctx, s, c); refusal != nil {
 			return refusal.Reason, true
 		}

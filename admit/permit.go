@@ -12,7 +12,7 @@ type Permit struct {
 	start    time.Duration
 	claim    claim
 	pressed  bool          // no permit was free when the call came
-	waited   time.Duration // in the queue
+	wait     time.Duration // in the queue
 	deadline time.Duration // when the caller gives up, if the call waited; 0 otherwise
 	state    atomic.Uint32 // held, ready, finished, beyond or released
 }
@@ -101,7 +101,7 @@ func (p *Permit) Finish(o Outcome) {
 // MoveTo moves the permit to another variable, which must not hold one. After that p holds nothing. No
 // other goroutine may use either variable meanwhile.
 func (p *Permit) MoveTo(to *Permit) {
-	to.gate, to.start, to.claim, to.pressed, to.waited, to.deadline = p.gate, p.start, p.claim, p.pressed, p.waited, p.deadline
+	to.gate, to.start, to.claim, to.pressed, to.wait, to.deadline = p.gate, p.start, p.claim, p.pressed, p.wait, p.deadline
 	to.state.Store(p.state.Load())
 	p.gate = nil
 }

@@ -43,21 +43,21 @@ func WithPressure(ps ...Pressure) Option {
 // pressureLevels is the number of levels that a gate tells apart.
 const pressureLevels = 4
 
-// A sheds is the configuration of pressure as calls need it. It never changes. A nil one refuses
+// A shedder asks the sources of pressure which calls to refuse. It never changes. A nil one refuses
 // nothing.
-type sheds struct {
+type shedder struct {
 	sources []Pressure
 	panics  *atomic.Uint64
 	dryRun  bool
 	refused [pressureLevels][MaxClasses]bool // by level and class
 }
 
-// newSheds returns nil if there is no pressure. It counts panics of the sources.
-func newSheds(c *config, panics *atomic.Uint64) *sheds {
+// newShedder returns nil if there is no pressure. It counts panics of the sources.
+func newShedder(c *config, panics *atomic.Uint64) *shedder {
 	if len(c.pressure) == 0 {
 		return nil
 	}
-	s := &sheds{sources: c.pressure, panics: panics, dryRun: c.dryRun}
+	s := &shedder{sources: c.pressure, panics: panics, dryRun: c.dryRun}
 	usual, critical := c.classes.priority(Default), c.classes.priority(Critical)
 	for class := range s.refused[0] {
 		p := c.classes.priority(Class(class))
@@ -69,7 +69,7 @@ func newSheds(c *config, panics *atomic.Uint64) *sheds {
 }
 
 // level returns the highest level of the sources, and the reason for which its signal refuses.
-func (s *sheds) level() (level uint8, why Reason) {
+func (s *shedder) level() (level uint8, why Reason) {
 	signal := ""
 	for _, p := range s.sources {
 		if l, name := s.ask(p); l > level {
@@ -80,7 +80,7 @@ func (s *sheds) level() (level uint8, why Reason) {
 }
 
 // ask asks one source. A panic counts as level 0.
-func (s *sheds) ask(p Pressure) (level uint8, signal string) {
+func (s *shedder) ask(p Pressure) (level uint8, signal string) {
 	defer func() {
 		if recover() != nil {
 			s.panics.Add(1)
@@ -104,10 +104,10 @@ func pressureReason(signal string) Reason {
 }
 
 // acts reports whether pressure refuses calls at all.
-func (s *sheds) acts() bool { return s != nil && !s.dryRun }
+func (s *shedder) acts() bool { return s != nil && !s.dryRun }
 
 // refuse reports whether pressure refuses a waiter of a class, and why.
-func (s *sheds) refuse(c Class) (why Reason, refuse bool) {
+func (s *shedder) refuse(c Class) (why Reason, refuse bool) {
 	if !s.acts() {
 		return 0, false
 	}
@@ -116,7 +116,7 @@ func (s *sheds) refuse(c Class) (why Reason, refuse bool) {
 }
 
 // some reports whether pressure refuses calls of any class.
-func (s *sheds) some() bool {
+func (s *shedder) some() bool {
 	if !s.acts() {
 		return false
 	}
@@ -126,7 +126,7 @@ func (s *sheds) some() bool {
 
 // shed refuses a newcomer because of pressure, and counts that. In a dry run it counts the call
 // and returns no refusal, but reports that it would have refused the call.
-func (g *Gate) shed(ctx context.Context, s *sheds, c Call) (refusal *Refusal, would bool) {
+func (g *Gate) shed(ctx context.Context, s *shedder, c Call) (refusal *Refusal, would bool) {
 	level, why := s.level()
 	if level == 0 {
 		return nil, false

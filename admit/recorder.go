@@ -57,7 +57,7 @@ func (r *recorder) end(p *Permit, o Outcome, now time.Duration) {
 	if o == Success {
 		r.shortest.see(p.claim.class, took)
 	}
-	if o == Overload && p.waited > took {
+	if o == Overload && p.wait > took {
 		o = Ignored
 	}
 	r.samples.add(p, o, took)
@@ -130,12 +130,12 @@ func (r *recorder) seeSilence(now time.Duration) {
 }
 
 // sample takes a sample of a refusal, with the state of the gate.
-func (r *recorder) sample(c Call, why Reason, now, waited, deadline, delay time.Duration) {
+func (r *recorder) sample(c Call, why Reason, now, wait, deadline, delay time.Duration) {
 	of, class := r.permits, int(c.Class)
 	to, s, q := r.refused.add(why, now), of.inUse.load(), of.queue
 	to.method.set(c.Method)
 	to.tenant.set(c.Tenant)
-	to.Class, to.Waited, to.RetryAfter = c.Class, waited, delay
+	to.Class, to.Wait, to.RetryAfter = c.Class, wait, delay
 	if deadline > 0 {
 		to.TimeLeft = deadline - now
 	}

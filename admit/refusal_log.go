@@ -12,8 +12,8 @@ type RefusedCall struct {
 	Method, Tenant string
 	// Class is the class of the call.
 	Class Class
-	// Waited is how long the call waited, and RetryAfter the delay that it was told, or 0.
-	Waited, RetryAfter time.Duration
+	// Wait is how long the call waited, and RetryAfter the delay that it was told, or 0.
+	Wait, RetryAfter time.Duration
 	// TimeLeft is the time until the caller would have given up. It is 0 without a deadline.
 	TimeLeft time.Duration
 	// Limit, InFlight and Queue are the permits of the gate, the ones in use, and the waiters.

@@ -58,7 +58,7 @@ func (g *Gate) useConfigLocked(c *config) {
 	g.hooks.use(c.allHooks())
 	g.record.refusals.bound(c)
 	g.quotas.Store(newQuotas(c, g.quotas.Load(), time.Now()))
-	g.sheds.Store(newSheds(c, &g.hooks.panics))
+	g.shedder.Store(newShedder(c, &g.hooks.panics))
 	g.open.use(c.algorithm)
 }
 

@@ -100,7 +100,7 @@ func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration, p *P
 	}
 	g.holding(got, func() { g.countWaited(ctx, call, now-since) })
 	g.yield.maybe(g.InFlight())
-	p.gate, p.start, p.claim, p.pressed, p.waited, p.deadline = g, granted, got, pressed, granted-since, deadline
+	p.gate, p.start, p.claim, p.pressed, p.wait, p.deadline = g, granted, got, pressed, granted-since, deadline
 	return nil
 }
 
