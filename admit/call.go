@@ -20,8 +20,6 @@ type Call struct {
 	// Method names the call for hooks and pages, as a full method name does. It decides
 	// nothing. The gate keeps the string only while the call runs or waits.
 	Method string
-
-	quota quotaState
 }
 
 // An Outcome is how a call ended, as the limit sees it: Ignored, Success or Overload.

@@ -23,7 +23,6 @@ type config struct {
 	noQueue       bool
 	hooks         []Hooks
 	log           *gateLog
-	told          []Hooks // hooks and the logger's; set by useLog
 	dryRun        bool
 	maxRetryAfter time.Duration
 	maxOpen       int

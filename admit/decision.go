@@ -4,7 +4,18 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/weir-go/weir/limit"
 )
+
+// A Decision is a change of the limit.
+type Decision struct {
+	// At is when the limit changed, From and To are the limits before and after.
+	At       time.Time
+	From, To int
+	// Explanation is the reason, and the measurements behind it.
+	limit.Explanation
+}
 
 // String describes the decision in one line, such as
 //

@@ -2,6 +2,8 @@ package admit
 
 import (
 	"math/bits"
+	"math/rand/v2"
+	"sync/atomic"
 	"time"
 )
 
@@ -62,14 +64,13 @@ type refusals struct {
 	mean  time.Duration // mean delay
 	most  time.Duration // longest delay
 	quiet silence
+	dice  dice // the jitter
 	built [NumReasons][delaySteps]*Refusal
 }
 
 // init must be called first.
-func (r *refusals) init(c *config) {
-	r.gate = c.name
-	r.mean = usualDelay
-	r.bound(c)
+func (r *refusals) init(gate string) {
+	r.gate, r.mean, r.dice = gate, usualDelay, dice(rand.Uint64())
 }
 
 // bound sets the longest delay.
@@ -146,14 +147,14 @@ func (s *silence) end() { s.since, s.lasts = 0, 0 }
 // than the mean, that time is the mean, because the pace of earlier calls tells nothing then.
 // The mean of a refusal because of pressure is two thirds of the longest delay, because
 // pressure does not end with the queue.
-func (r *refusals) get(why Reason, d *dice) *Refusal {
-	delay := shortestDelay + d.below(shortestDelay-time.Millisecond)
+func (r *refusals) get(why Reason) *Refusal {
+	delay := shortestDelay + r.dice.below(shortestDelay-time.Millisecond)
 	if why != Draining {
 		mean := r.most * 2 / 3
 		if why != TooManyOpen && !why.ofPressure() { // these last, and the queue does not tell for how long
 			mean = min(mean, max(r.mean, r.quiet.lasts))
 		}
-		delay = mean/2 + d.below(mean)
+		delay = mean/2 + r.dice.below(mean)
 	}
 	i := int(firstDelay[bits.Len64(uint64(delay))])
 	for i < delaySteps-1 && delays[i] < delay {
@@ -169,12 +170,6 @@ func (r *refusals) get(why Reason, d *dice) *Refusal {
 	return *slot
 }
 
-// seeSilenceLocked notes the time of a refusal. Permits that came back before end the silence.
-func (g *Gate) seeSilenceLocked(now time.Duration) {
-	g.gatherLocked()
-	g.refusals.quiet.see(now)
-}
-
 // A dice is a cheap source of jitter. It is Knuth's linear congruential generator, and
 // only its high bits are used. It is not unpredictable and need not be.
 type dice uint64
@@ -185,4 +180,27 @@ const diceBits = 24
 func (d *dice) below(n time.Duration) time.Duration {
 	*d = *d*6364136223846793005 + 1442695040888963407
 	return time.Duration(int64(n) * int64(*d>>(64-diceBits)) >> diceBits)
+}
+
+// Delays of quotas are rounded up to milliseconds, the unit in which clients learn them.
+// A call that came back earlier would be refused again. Calls with the same delay share a
+// refusal.
+const (
+	longestQuotaDelay = 24 * time.Hour
+	quotaDelays       = 1024
+)
+
+// quotaRefusals caches refusals by their delay.
+type quotaRefusals [quotaDelays]atomic.Pointer[Refusal]
+
+// after returns a refusal with a delay.
+func (q *quotaRefusals) after(delay time.Duration, gate string) *Refusal {
+	delay = (delay + time.Millisecond - 1).Truncate(time.Millisecond)
+	slot := &q[delay.Milliseconds()%quotaDelays]
+	if r := slot.Load(); r != nil && r.RetryAfter == delay {
+		return r
+	}
+	r := &Refusal{Reason: OverQuota, RetryAfter: delay, Gate: gate}
+	slot.Store(r)
+	return r
 }

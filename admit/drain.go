@@ -5,29 +5,25 @@ package admit
 // grpc.Server.GracefulStop, which would wait for the whole queue.
 func (g *Gate) Drain() {
 	g.mu.Lock()
-	first, waiting, log, name := !g.draining, g.waitersLocked(), g.cfg.log, g.cfg.name
-	g.drainLocked()
+	first, log, name := !g.draining, g.cfg.log, g.cfg.name
+	waiting := g.drainLocked()
 	g.mu.Unlock()
 	if first {
 		log.drained(name, waiting)
 	}
 }
 
-func (g *Gate) waitersLocked() int {
+// drainLocked returns the number of waiters that it refused.
+func (g *Gate) drainLocked() (waiting int) {
+	g.draining = true
 	if g.isZero() {
 		return 0
 	}
-	return g.turns.Len()
-}
-
-func (g *Gate) drainLocked() {
-	g.draining = true
-	if g.isZero() {
-		return
-	}
-	now := g.now()
-	for w := g.turns.Any(); w != nil; w = g.turns.Any() {
+	now, q := g.clock.now(), g.permits.queue
+	waiting = q.Len()
+	for w := q.Any(); w != nil; w = q.Any() {
 		g.refuseWaiterLocked(waiterOf(w), Draining, now)
 	}
 	g.useLockLocked()
+	return waiting
 }

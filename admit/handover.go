@@ -8,40 +8,35 @@ func (g *Gate) giveBack(c claim, now time.Duration) {
 		return
 	}
 	g.mu.Lock()
-	g.giveBackLocked(c, now)
-	g.mu.Unlock()
-}
-
-func (g *Gate) giveBackLocked(c claim, now time.Duration) {
-	g.inFlight.add(-c.cost)
 	if c.listed != nil {
-		g.watch.leave(c.listed)
+		g.record.running.leave(c.listed)
 	}
-	if c.holder != nil {
-		g.turns.Return(c.holder, c.cost, g.roomLocked(g.inFlight.load(), now))
-	}
+	g.permits.giveBack(c, now)
 	g.dispatchLocked(now)
+	g.mu.Unlock()
 }
 
 // dispatchLocked hands free permits to waiters. The head of the queue waits until its
 // full cost is free and blocks the waiters behind it.
 func (g *Gate) dispatchLocked(now time.Duration) {
-	for g.turns.Len() > 0 {
+	q := g.permits.queue
+	for q.Len() > 0 {
 		s := g.inFlight.load()
 		if !s.free() {
 			break
 		}
-		r := g.roomLocked(s, now)
-		next, cost := g.turns.Next(r)
+		r := g.permits.room(s, now)
+		next, cost := q.Next(r)
 		if next == nil {
 			break
 		}
 		w := waiterOf(next)
-		why, sheds := g.shedsLocked(Class(w.Class))
+		class := w.call.Class
+		why, sheds := g.shedder.Load().refuse(class)
 		switch {
 		case sheds:
 			g.refuseWaiterLocked(w, why, now)
-		case g.turns.TooLate(next, g.shortest.of(Class(w.Class), now), g.late.are(Class(w.Class)), r):
+		case q.TooLate(next, g.record.shortest.of(class, now), g.record.late.are(class), r):
 			g.refuseWaiterLocked(w, DeadlineTooClose, now)
 		case s.inFlight()+cost > s.limit():
 			return
@@ -55,17 +50,35 @@ func (g *Gate) dispatchLocked(now time.Duration) {
 // grantLocked admits w. The latency of the call starts here. It includes the time that
 // the goroutine takes to wake up, because the permits are held during that time.
 func (g *Gate) grantLocked(w *waiter, cost int, now time.Duration) {
-	g.inFlight.add(cost)
-	s := g.inFlight.load()
-	holder := g.turns.Serve(&w.Waiter, cost, g.roomLocked(s, now))
-	w.claim = claim{cost: cost, class: Class(w.Class), holder: holder, begun: g.samples.begin(g.amongLocked(w.Class))}
-	w.claim.listed = g.watch.enter(w.call, cost, now, w.Deadline)
-	w.granted = now
-	w.ready <- nil
+	w.claim, w.granted = g.permits.serve(&w.Waiter, cost, now), now
+	g.record.enter(&w.claim, w.call, now, w.Deadline)
+	w.verdict <- nil
+}
+
+// grantAllLocked admits every waiter regardless of the limit, for a dry run.
+func (g *Gate) grantAllLocked(now time.Duration) {
+	n := g.Limit()
+	for w := g.permits.queue.Any(); w != nil; w = g.permits.queue.Any() {
+		g.grantLocked(waiterOf(w), g.inFlight.chargeBeyond(min(w.Cost, n)), now)
+	}
+}
+
+// refuseWaiterLocked removes w from the queue and refuses it.
+func (g *Gate) refuseWaiterLocked(w *waiter, why Reason, now time.Duration) {
+	g.permits.queue.Remove(&w.Waiter, g.permits.roomNow(now))
+	w.verdict <- g.record.refuseWaiter(w, why, now)
+}
+
+// refuseExcessLocked refuses the waiters that have no place any more.
+func (g *Gate) refuseExcessLocked(now time.Duration) {
+	n := g.Limit()
+	for w := g.permits.queue.Excess(n); w != nil; w = g.permits.queue.Excess(n) {
+		g.refuseWaiterLocked(waiterOf(w), Evicted, now)
+	}
 }
 
 // useLockLocked sets the lock bit if calls must take the lock, and clears it otherwise.
 func (g *Gate) useLockLocked() {
-	always := g.draining || g.cfg.dryRun || g.cfg.refuseIf != nil || g.cfg.maxOpen > 0 || g.watch.on
-	g.inFlight.setMustLock(always || g.turns.Len() > 0 || g.turns.Counted())
+	always := g.draining || g.cfg.dryRun || g.cfg.refuseIf != nil || g.cfg.maxOpen > 0 || g.record.running.on
+	g.inFlight.setMustLock(always || g.permits.queue.Len() > 0 || g.permits.queue.Counted())
 }

@@ -26,15 +26,25 @@ type Hooks struct {
 	Panicked func(value any)
 }
 
-// A hookSet calls the hooks of a gate and counts their panics. Use it without locks held.
+// A hookSet calls the hooks of a gate and counts their panics. It is safe for concurrent use. Call
+// its methods without the gate's lock.
 type hookSet struct {
-	hooks  []Hooks
-	panics *atomic.Uint64
+	hooks  atomic.Pointer[[]Hooks] // nil if New did not make the gate
+	panics atomic.Uint64
 }
 
-func (g *Gate) hooksLocked() hookSet { return hookSet{g.cfg.told, &g.panics} }
+// use replaces the hooks.
+func (h *hookSet) use(hooks []Hooks) { h.hooks.Store(&hooks) }
 
-func (h hookSet) waited(ctx context.Context, c Call, wait time.Duration) {
+// all returns the hooks.
+func (h *hookSet) all() []Hooks {
+	if hooks := h.hooks.Load(); hooks != nil {
+		return *hooks
+	}
+	return nil
+}
+
+func (h *hookSet) waited(ctx context.Context, c Call, wait time.Duration) {
 	h.each(func(to *Hooks) {
 		if to.Waited != nil {
 			to.Waited(ctx, c, wait)
@@ -42,8 +52,8 @@ func (h hookSet) waited(ctx context.Context, c Call, wait time.Duration) {
 	})
 }
 
-func (h hookSet) refused(ctx context.Context, c Call, why Reason, wait time.Duration) {
-	if len(h.hooks) == 0 { // the usual case needs no closure
+func (h *hookSet) refused(ctx context.Context, c Call, why Reason, wait time.Duration) {
+	if len(h.all()) == 0 { // the usual case needs no closure
 		return
 	}
 	h.each(func(to *Hooks) {
@@ -53,7 +63,7 @@ func (h hookSet) refused(ctx context.Context, c Call, why Reason, wait time.Dura
 	})
 }
 
-func (h hookSet) left(ctx context.Context, c Call, wait time.Duration, err error) {
+func (h *hookSet) left(ctx context.Context, c Call, wait time.Duration, err error) {
 	h.each(func(to *Hooks) {
 		if to.Left != nil {
 			to.Left(ctx, c, wait, err)
@@ -61,7 +71,7 @@ func (h hookSet) left(ctx context.Context, c Call, wait time.Duration, err error
 	})
 }
 
-func (h hookSet) limitChanged(from, to int) {
+func (h *hookSet) limitChanged(from, to int) {
 	if from == to {
 		return
 	}
@@ -73,9 +83,9 @@ func (h hookSet) limitChanged(from, to int) {
 }
 
 // panicked counts a panic and reports it. A hook that panics here is not reported.
-func (h hookSet) panicked(v any) {
+func (h *hookSet) panicked(v any) {
 	h.panics.Add(1)
-	for _, to := range h.hooks {
+	for _, to := range h.all() {
 		if to.Panicked != nil {
 			func() {
 				defer func() { _ = recover() }()
@@ -86,28 +96,16 @@ func (h hookSet) panicked(v any) {
 }
 
 // each runs f for each set of hooks. A panic in one does not stop the others.
-func (h hookSet) each(f func(*Hooks)) {
-	for i := range h.hooks {
+func (h *hookSet) each(f func(*Hooks)) {
+	hooks := h.all()
+	for i := range hooks {
 		func() {
 			defer func() {
 				if v := recover(); v != nil {
 					h.panicked(v)
 				}
 			}()
-			f(&h.hooks[i])
+			f(&hooks[i])
 		}()
 	}
-}
-
-// holding runs tell for a call that holds permits. If a hook ends the goroutine with
-// runtime.Goexit, the permits go to the next waiter.
-func (g *Gate) holding(c claim, tell func()) {
-	told := false
-	defer func() {
-		if !told {
-			g.giveBack(c, g.now())
-		}
-	}()
-	tell()
-	told = true
 }

@@ -49,6 +49,20 @@ func (f *inFlight) take(from word, n int) bool {
 	return true
 }
 
+// takeFree takes one permit if one is free, and calls need not take the lock. It returns the number
+// of permits in use afterwards.
+func (f *inFlight) takeFree() (n int, ok bool) {
+	for {
+		s := f.load()
+		if s.mustLock() || !s.free() {
+			return 0, false
+		}
+		if f.take(s, 1) {
+			return s.inFlight() + 1, true
+		}
+	}
+}
+
 func (f *inFlight) sawInUse(n int64) {
 	for {
 		p := f.peak.Load()

@@ -1,14 +1,8 @@
 package admit
 
 import (
-	"cmp"
 	"runtime"
-	"slices"
-	"strings"
 	"time"
-
-	"github.com/weir-go/weir/admit/internal/turn"
-	"github.com/weir-go/weir/limit"
 )
 
 // An Inspection is a detailed snapshot of a gate, for a page that people read.
@@ -62,17 +56,6 @@ type CallState struct {
 	Deadline time.Time
 }
 
-// The bounds of an Inspection.
-const (
-	shownTenants = 10
-	mostCalls    = 100
-	mostLooked   = 1024 // tenants without waiters
-	mostText     = 256  // bytes
-	// lookBatch is the number of entries that are copied under one lock. A call that comes
-	// meanwhile waits for about a microsecond.
-	lookBatch = 8
-)
-
 // Inspect returns a snapshot with the calls and tenants of the gate, and the recent past. It
 // takes the gate's lock many times, each time for about a microsecond, so its parts are not of
 // exactly the same moment. Call it for a page, not for every call.
@@ -85,15 +68,16 @@ func (g *Gate) Inspect() Inspection {
 	}
 	g.looks.Lock()
 	defer g.looks.Unlock()
-	i := Inspection{Tenants: g.busiest()}
+	l := look{mu: &g.mu, clock: &g.clock, queue: g.permits.queue, record: &g.record}
+	i := Inspection{Tenants: l.busiest()}
 	runtime.Gosched() // A call that found the lock taken runs now. Otherwise it would wait for the whole look.
 	i.Stats = g.Stats()
 	g.beginLook(&i)
-	i.Waiting = g.waitingCalls(&i.Stats)
+	i.Waiting = l.waiting(&i.Stats)
 	runtime.Gosched()
-	i.Running, i.Unlisted = g.runningCalls()
+	i.Running, i.Unlisted = l.running(g.InFlight())
 	runtime.Gosched()
-	i.Decisions, i.History, i.Refusals = g.lastDecisions(), g.lastMoments(), g.lastRefusals()
+	i.Decisions, i.History, i.Refusals = l.decisions(), l.moments(), l.refusals()
 	return i
 }
 
@@ -101,171 +85,15 @@ func (g *Gate) Inspect() Inspection {
 func (g *Gate) beginLook(i *Inspection) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now := g.now()
-	g.watch.begin(now)
+	now := g.clock.now()
+	g.record.running.begin(now)
 	g.useLockLocked()
-	g.past.see(g, now)
-	i.LastEnd = g.past.lastEnd(g.epoch)
+	g.record.history.see(&g.record, now)
+	i.LastEnd = g.record.history.lastEnd(&g.clock)
 	for c := range MaxClasses {
-		i.Held[c] = max(g.turns.Held(c), g.watch.held[c])
-		if w := g.turns.First(c); w != nil {
+		i.Held[c] = max(g.permits.queue.Held(c), g.record.running.held[c])
+		if w := g.permits.queue.First(c); w != nil {
 			i.Oldest[c] = now - w.Since
 		}
 	}
-}
-
-// restLocked releases the lock for a moment after every few entries of a look. The memory for
-// the entries should be there before the lock is taken, because the allocator may take longer
-// than the whole look.
-func (g *Gate) restLocked(entries int) {
-	if entries%lookBatch == 0 {
-		g.mu.Unlock()
-		if rested != nil {
-			rested()
-		}
-		g.mu.Lock()
-	}
-}
-
-// rested is called in each rest of a look. Only tests set it.
-var rested func()
-
-// busiest returns the busiest tenants.
-func (g *Gate) busiest() (top []TenantState) {
-	for _, l := range g.loads() {
-		top = addTenant(top, TenantState{l.Tenant, Class(l.Class), l.Held, l.Waiting})
-	}
-	for i := range top {
-		top[i].Name = brief(top[i].Name)
-	}
-	return top
-}
-
-// loads returns some tenants with calls, and the ones that want most.
-func (g *Gate) loads() []turn.Load {
-	all := make([]turn.Load, 0, mostLooked+shownTenants*MaxClasses)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for l := range g.turns.Loads() {
-		if all = append(all, l); len(all) == mostLooked {
-			break
-		}
-		g.restLocked(len(all))
-	}
-	for c := range MaxClasses {
-		g.restLocked(0)
-		for l := range g.turns.Heaviest(c, shownTenants) {
-			all = append(all, l)
-		}
-	}
-	return all
-}
-
-// addTenant adds a tenant to the busiest ones.
-func addTenant(top []TenantState, t TenantState) []TenantState {
-	same := func(o TenantState) bool { return o.Class == t.Class && o.Name == t.Name }
-	if i := slices.IndexFunc(top, same); i >= 0 {
-		top[i] = t
-		return top
-	}
-	i, _ := slices.BinarySearchFunc(top, t, byWeight)
-	if i < shownTenants {
-		top = slices.Insert(top[:min(len(top), shownTenants-1)], i, t)
-	}
-	return top
-}
-
-// byWeight orders tenants, the busiest first.
-func byWeight(a, b TenantState) int {
-	return cmp.Or(cmp.Compare(b.Held+b.Waiting, a.Held+a.Waiting), cmp.Compare(b.Held, a.Held), cmp.Compare(a.Name, b.Name))
-}
-
-// waitingCalls returns the calls that have waited longest.
-func (g *Gate) waitingCalls(s *Stats) []CallState {
-	var all []CallState
-	for c, n := range s.Waiting {
-		if n > 0 {
-			all = append(all, g.waitingOf(c, min(n, mostCalls))...)
-		}
-	}
-	sortByAge(all)
-	return briefly(all[:min(len(all), mostCalls)])
-}
-
-// waitingOf returns the calls of a class that have waited longest, most of them at most.
-func (g *Gate) waitingOf(class, most int) []CallState {
-	all := make([]CallState, 0, most)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for t := range g.turns.Oldest(class) {
-		if all = append(all, g.stateOf(&waiterOf(t).call, t.Since, t.Deadline, t.Cost)); len(all) == most {
-			break
-		}
-		g.restLocked(len(all))
-	}
-	return all
-}
-
-// runningCalls returns the calls that have run longest, and the number of permits in use that
-// no listed call holds.
-func (g *Gate) runningCalls() (all []CallState, unlisted int) {
-	all, unlisted = g.listed(), g.inFlight.load().inFlight()
-	for i := range all {
-		unlisted -= all[i].Cost
-	}
-	sortByAge(all)
-	return briefly(all), max(0, unlisted)
-}
-
-// listed returns the running calls that are known, the oldest first.
-func (g *Gate) listed() []CallState {
-	all := make([]CallState, 0, mostCalls)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for r := range g.watch.running() {
-		if all = append(all, g.stateOf(&r.call, r.since, r.deadline, r.cost)); len(all) == mostCalls {
-			break
-		}
-		g.restLocked(len(all))
-	}
-	return all
-}
-
-// sortByAge puts the oldest calls first.
-func sortByAge(all []CallState) {
-	slices.SortStableFunc(all, func(a, b CallState) int { return a.Since.Compare(b.Since) })
-}
-
-// stateOf describes a call, with names that are not cut off yet.
-func (g *Gate) stateOf(c *Call, since, deadline time.Duration, cost int) CallState {
-	s := CallState{Method: c.Method, Tenant: c.Tenant, Class: c.Class, Cost: cost, Since: g.epoch.Add(since)}
-	if deadline > 0 {
-		s.Deadline = g.epoch.Add(deadline)
-	}
-	return s
-}
-
-// briefly cuts off the names of calls.
-func briefly(all []CallState) []CallState {
-	for i := range all {
-		all[i].Method, all[i].Tenant = brief(all[i].Method), brief(all[i].Tenant)
-	}
-	return all
-}
-
-// brief cuts a text off. It copies the text, so that a long one is not kept.
-func brief(s string) string {
-	if len(s) <= mostText {
-		return s
-	}
-	return strings.Clone(s[:mostText])
-}
-
-// A Decision is a change of the limit.
-type Decision struct {
-	// At is when the limit changed, From and To are the limits before and after.
-	At       time.Time
-	From, To int
-	// Explanation is the reason, and the measurements behind it.
-	limit.Explanation
 }

@@ -143,11 +143,11 @@ func TestInspectShowsRefusals(t *testing.T) {
 			t.Fatalf("refusals: got %d, want 2: %+v", len(got), got)
 		}
 		a, b := got[0], got[1]
-		if a.Method != "/a/B" || len(a.Tenant) != 96 || a.Class != admit.Background || a.TimeLeft != 70*ms || a.Waited != 0 || a.RetryAfter == 0 ||
-			a.Limit != 1 || a.InFlight != 1 || a.Queue != 1 || a.Stands != 1 {
+		if a.Method != "/a/B" || len(a.Tenant) != 96 || a.Class != admit.Background || a.TimeLeft != 70*ms || a.Wait != 0 || a.RetryAfter == 0 ||
+			a.Limit != 1 || a.InFlight != 1 || a.Queue != 1 || a.Represents != 1 {
 			t.Errorf("the newcomer: got %+v, want the numbers of its moment", a)
 		}
-		if b.Method != "/waits/Too" || b.Reason != admit.WaitedTooLong || b.Waited != 200*ms || b.At.Sub(a.At) != 200*ms {
+		if b.Method != "/waits/Too" || b.Reason != admit.WaitedTooLong || b.Wait != 200*ms || b.At.Sub(a.At) != 200*ms {
 			t.Errorf("the waiter: got %+v, want it to have waited 200 ms", b)
 		}
 
@@ -171,7 +171,7 @@ func TestInspectSamplesRefusals(t *testing.T) {
 		}
 		sum := uint64(0)
 		for _, r := range got {
-			sum += r.Stands
+			sum += r.Represents
 		}
 		if sum < many/2 || sum > many {
 			t.Errorf("after a flood: the samples stand for %d refusals, want most of %d", sum, many)

@@ -134,7 +134,7 @@ func UpdateFromJSON(document []byte, gates ...*Gate) error {
 	for _, s := range sections {
 		if g := byName[s.Name]; g == nil {
 			r.wrong(s.node, "got a gate %q, want one of those that there are: a new gate needs a restart", s.Name)
-		} else if err := g.wouldTake(s.Option); err != nil {
+		} else if err := configured(g, func(c *config) error { return c.wouldTake(s.Option) }); err != nil {
 			r.wrong(s.node, "%w", err)
 		}
 	}
@@ -150,10 +150,7 @@ func UpdateFromJSON(document []byte, gates ...*Gate) error {
 }
 
 // wouldTake returns the errors that an Update with the option would return.
-func (g *Gate) wouldTake(o Option) error {
-	g.mu.Lock()
-	cfg := g.cfg
-	g.mu.Unlock()
-	next := cfg.with([]Option{o})
+func (c *config) wouldTake(o Option) error {
+	next := c.with([]Option{o})
 	return errors.Join(next.validate()...)
 }

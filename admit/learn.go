@@ -12,7 +12,7 @@ func (g *Gate) learn(now time.Duration) {
 	if !g.mu.TryLock() {
 		return
 	}
-	from, to, hooks := g.Limit(), 0, g.hooksLocked()
+	from, to := g.Limit(), 0
 	var failure any
 	func() {
 		defer g.mu.Unlock() // also after a Goexit in the algorithm
@@ -20,64 +20,53 @@ func (g *Gate) learn(now time.Duration) {
 		to = g.Limit()
 	}()
 	if failure != nil {
-		hooks.panicked(failure)
+		g.hooks.panicked(failure)
 	}
-	hooks.limitChanged(from, to)
+	g.hooks.limitChanged(from, to)
 }
 
 // learnLocked returns the value of a panic of the algorithm, or nil. After a panic the
 // limit stays as it was.
 func (g *Gate) learnLocked(now time.Duration) (failure any) {
-	g.gatherLocked()
-	g.past.see(g, now)
-	g.refused.relax(now)
-	if g.watch.over(now) {
+	if g.record.look(now) {
 		g.useLockLocked()
 	}
-	g.samples.due.Store(int64(now + limit.WindowLength))
+	g.record.samples.due.Store(int64(now + limit.WindowLength))
 	prober, probes := g.cfg.algorithm.(limit.Prober)
-	if !g.window.ready(now, probes) {
+	if !g.record.window.ready(now, probes) {
 		return nil
 	}
 	closed := g.closeWindowLocked(now, probes)
 	defer func() { failure = recover() }()
 	if probes {
 		defer func() {
-			g.samples.mark.Store(int64(prober.Mark()))
-			g.probing = prober.Probing()
+			g.record.samples.mark.Store(int64(prober.Mark()))
+			g.permits.probing = prober.Probing()
 		}()
 	}
 	if n := min(max(g.cfg.algorithm.Update(closed), 1), limit.Max); n != closed.Limit {
 		g.setLimitLocked(n)
-		g.past.decide(now, closed.Limit, n, limit.Explain(g.cfg.algorithm, closed))
+		g.record.history.decide(now, closed.Limit, n, limit.Explain(g.cfg.algorithm, closed))
 	}
 	return nil
 }
 
-// gatherLocked moves the samples into the window and the counters.
-func (g *Gate) gatherLocked() {
-	all := g.samples.gather()
-	if all.calls() > 0 {
-		g.refusals.quiet.end()
-	}
-	g.window.add(&all)
-	g.counters.add(&all)
-}
-
-// closeWindowLocked closes the window, and updates the pace and the delay of refusals.
+// closeWindowLocked closes the window, and tells it to the parts that learn from it.
 func (g *Gate) closeWindowLocked(now time.Duration, probes bool) limit.Window {
-	w := g.window.close(now, g.Limit(), g.inFlight.resetPeak(), probes)
+	w := g.record.window.close(now, g.Limit(), g.inFlight.resetPeak(), probes)
+	g.permits.see(w, now)
 	if w.Succeeded > 0 {
-		g.lasts.see(now, w.Succeeded, w.MeanLatency)
-		compete := w.Succeeded
-		if w.Pressed == 0 && w.MaxInFlight < w.Limit {
-			compete = 0 // calls that will compete for the permits may be of another kind
-		}
-		g.pace.see(now, compete, w.MeanLatency/time.Duration(w.Limit))
 		g.yield.learn(w.MeanLatency)
 	}
-	g.turns.Crowd(g.roomLocked(g.inFlight.load(), now), g.crowd.see(w))
 	turns := min(g.cfg.places(), max(2, w.Limit)) + 1
-	g.refusals.learn(turns, g.lasts.least/time.Duration(w.Limit), g.cfg.maxWait(), w.Arrived, w.Completed())
+	g.record.refusals.learn(turns, g.permits.lasts.least/time.Duration(w.Limit), g.cfg.maxWait(), w.Arrived, w.Completed())
 	return w
+}
+
+// setLimitLocked sets a limit. More waiters may have their turn, or fewer of them a place.
+func (g *Gate) setLimitLocked(n int) {
+	g.inFlight.setLimit(n)
+	now := g.clock.now()
+	g.refuseExcessLocked(now)
+	g.dispatchLocked(now)
 }

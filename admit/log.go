@@ -81,14 +81,13 @@ func (l *gateLog) hooks(gate string, classes [MaxClasses]string, dryRun bool) Ho
 	}
 }
 
-// useLog makes the logger a set of hooks.
-func (c *config) useLog() {
-	c.told = c.hooks
+// allHooks returns the hooks of the configuration and its logger.
+func (c *config) allHooks() []Hooks {
 	if c.log == nil {
-		return
+		return c.hooks
 	}
 	c.log.lowest.Store(int64(max(1, c.floor)))
-	c.told = append(slices.Clip(c.hooks), c.log.hooks(c.name, c.classes.names(), c.dryRun))
+	return append(slices.Clip(c.hooks), c.log.hooks(c.name, c.classes.names(), c.dryRun))
 }
 
 // drained logs that the gate drains.
@@ -98,14 +97,8 @@ func (l *gateLog) drained(gate string, waiting int) {
 	}
 }
 
-// logStall logs that a stream was ended because its client took no messages.
-func (g *Gate) logStall(ctx context.Context, method string, bound time.Duration) {
-	if g.isZero() {
-		return
-	}
-	g.mu.Lock()
-	l, gate := g.cfg.log, g.cfg.name
-	g.mu.Unlock()
+// streamStalled logs that a stream was ended because its client took no messages.
+func (l *gateLog) streamStalled(ctx context.Context, gate, method string, bound time.Duration) {
 	if l == nil {
 		return
 	}

@@ -3,6 +3,7 @@ package admit
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 )
 
 // A Pressure tells gates how close the process is to its end. The Monitor of package
@@ -42,45 +43,47 @@ func WithPressure(ps ...Pressure) Option {
 // pressureLevels is the number of levels that a gate tells apart.
 const pressureLevels = 4
 
-// A sheds is the configuration of pressure as calls need it. It never changes.
-type sheds struct {
+// A shedder asks the sources of pressure which calls to refuse. It never changes. A nil one refuses
+// nothing.
+type shedder struct {
 	sources []Pressure
+	panics  *atomic.Uint64
 	dryRun  bool
 	refused [pressureLevels][MaxClasses]bool // by level and class
 }
 
-// usePressureLocked puts the configured pressure into effect.
-func (g *Gate) usePressureLocked() {
-	if len(g.cfg.pressure) == 0 {
-		g.sheds.Store(nil)
-		return
+// newShedder returns nil if there is no pressure. It counts panics of the sources.
+func newShedder(c *config, panics *atomic.Uint64) *shedder {
+	if len(c.pressure) == 0 {
+		return nil
 	}
-	s := &sheds{sources: g.cfg.pressure, dryRun: g.cfg.dryRun}
-	usual, critical := g.cfg.classes.priority(Default), g.cfg.classes.priority(Critical)
-	for c := range s.refused[0] {
-		p := g.cfg.classes.priority(Class(c))
-		s.refused[1][c] = p < usual
-		s.refused[2][c] = p < max(usual, critical)
-		s.refused[3][c] = true
+	s := &shedder{sources: c.pressure, panics: panics, dryRun: c.dryRun}
+	usual, critical := c.classes.priority(Default), c.classes.priority(Critical)
+	for class := range s.refused[0] {
+		p := c.classes.priority(Class(class))
+		s.refused[1][class] = p < usual
+		s.refused[2][class] = p < max(usual, critical)
+		s.refused[3][class] = true
 	}
-	g.sheds.Store(s)
+	return s
 }
 
-// level returns the highest level of the sources, and its signal.
-func (s *sheds) level(g *Gate) (level uint8, signal string) {
+// level returns the highest level of the sources, and the reason for which its signal refuses.
+func (s *shedder) level() (level uint8, why Reason) {
+	signal := ""
 	for _, p := range s.sources {
-		if l, name := levelOf(p, g); l > level {
+		if l, name := s.ask(p); l > level {
 			level, signal = l, name
 		}
 	}
-	return min(level, pressureLevels-1), signal
+	return min(level, pressureLevels-1), pressureReason(signal)
 }
 
-// levelOf asks one source. A panic counts as level 0.
-func levelOf(p Pressure, g *Gate) (level uint8, signal string) {
+// ask asks one source. A panic counts as level 0.
+func (s *shedder) ask(p Pressure) (level uint8, signal string) {
 	defer func() {
 		if recover() != nil {
-			g.panics.Add(1)
+			s.panics.Add(1)
 			level = 0
 		}
 	}()
@@ -100,60 +103,46 @@ func pressureReason(signal string) Reason {
 	return UnderPressure
 }
 
-// shed refuses a call because of pressure, and counts that. In a dry run it counts the call
+// acts reports whether pressure refuses calls at all.
+func (s *shedder) acts() bool { return s != nil && !s.dryRun }
+
+// refuse reports whether pressure refuses a waiter of a class, and why.
+func (s *shedder) refuse(c Class) (why Reason, refuse bool) {
+	if !s.acts() {
+		return 0, false
+	}
+	level, why := s.level()
+	return why, s.refused[level][c]
+}
+
+// some reports whether pressure refuses calls of any class.
+func (s *shedder) some() bool {
+	if !s.acts() {
+		return false
+	}
+	level, _ := s.level()
+	return level > 0
+}
+
+// shed refuses a newcomer because of pressure, and counts that. In a dry run it counts the call
 // and returns no refusal, but reports that it would have refused the call.
-func (g *Gate) shed(ctx context.Context, s *sheds, c Call) (refusal *Refusal, would bool) {
-	level, signal := s.level(g)
+func (g *Gate) shed(ctx context.Context, s *shedder, c Call) (refusal *Refusal, would bool) {
+	level, why := s.level()
 	if level == 0 {
 		return nil, false
 	}
 	g.mu.Lock()
 	c.Class = g.cfg.classes.class(c.Class)
-	why := pressureReason(signal)
 	if !s.refused[level][c.Class] || g.draining { // another server may take the call at once
 		g.mu.Unlock()
 		return nil, false
 	}
 	if s.dryRun {
-		g.countRefusedLocked(ctx, c, why, nil)
+		g.record.countRefused(ctx, c, why, 0)
 	} else {
-		refusal = g.refusalLocked(ctx, c, why)
+		refusal = g.record.refuse(ctx, c, why)
 	}
-	hooks := g.hooksLocked()
 	g.mu.Unlock()
-	hooks.refused(ctx, c, why, 0)
+	g.hooks.refused(ctx, c, why, 0)
 	return refusal, true
-}
-
-// shedsLocked reports whether pressure refuses a waiter of a class, and why.
-func (g *Gate) shedsLocked(c Class) (why Reason, refuse bool) {
-	s := g.sheds.Load()
-	if s == nil || s.dryRun {
-		return 0, false
-	}
-	level, signal := s.level(g)
-	return pressureReason(signal), s.refused[level][c]
-}
-
-// shedding reports whether pressure refuses calls of any class.
-func (g *Gate) shedding() bool {
-	s := g.sheds.Load()
-	if s == nil || s.dryRun {
-		return false
-	}
-	level, _ := s.level(g)
-	return level > 0
-}
-
-// shedEarly is shed for a call that has not been read.
-func (g *Gate) shedEarly(ctx context.Context, c Call) (why Reason, away bool) {
-	s := g.sheds.Load()
-	if s == nil || s.dryRun {
-		return 0, false
-	}
-	refusal, _ := g.shed(ctx, s, c)
-	if refusal == nil {
-		return 0, false
-	}
-	return refusal.Reason, true
 }

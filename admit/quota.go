@@ -1,95 +1,193 @@
 package admit
 
 import (
-	"cmp"
-	"fmt"
-	"maps"
-	"math"
-	"slices"
-
-	"github.com/weir-go/weir/internal/check"
+	"context"
+	"sync"
+	"time"
 )
 
-// A Rate bounds the permits per second. A call that costs more counts for more. The zero
-// Rate means no bound where a field allows it.
-type Rate struct {
-	// PerSecond is the number of permits per second in the long run. It is more than 0
-	// and at most a billion. A fraction is fine: 0.1 is one call in ten seconds.
-	PerSecond float64
-	// Burst is the number of permits that may be used at once after a quiet time. Zero
-	// means PerSecond rounded up, and at least 1. A call that costs more than Burst takes
-	// all of it.
-	Burst int
-}
-
-// A QuotaConfig bounds calls per second, however many permits are free. The zero value
-// bounds nothing.
-type QuotaConfig struct {
-	// Classes bounds all calls of a class together.
-	Classes map[Class]Rate
-	// Tenant bounds the calls of each tenant, over all classes. The zero Rate is no
-	// bound. It does not bound calls without a tenant.
-	Tenant Rate
-	// Tenants bounds the calls of single tenants, in place of Tenant.
-	Tenants map[string]Rate
-	// MaxTenants is the number of tenants with a bucket of their own, from 1 to 16
-	// million. Zero means 131072. A bucket takes some 300 bytes and is dropped once it
-	// is full, so a tenant cannot get a new burst by making the gate forget the old one.
-	// All further tenants share 4096 buckets of the rate Tenant.
-	MaxTenants int
-}
-
-const (
-	defaultTenants = 1 << 17
-	mostTenants    = 1 << 24
-	mostPerSecond  = 1e9
-	mostBurst      = 1 << 30
-)
-
-// WithQuotas bounds calls per second. A call over its quota is refused because of
-// [OverQuota], with the delay until it may run. It takes no permit and no place in the
-// queue. A call counts when it gets its permit. A call that is refused or leaves before
-// that costs nothing.
-//
-// In [Gate.Update] it replaces all quotas, and usage carries over. The zero QuotaConfig
-// removes them. A gate with quotas takes one more lock for each call.
-func WithQuotas(q QuotaConfig) Option {
-	q.Classes, q.Tenants = maps.Clone(q.Classes), maps.Clone(q.Tenants)
-	return option(func(c *config) { c.quotas = q })
-}
-
-// none reports whether nothing is bounded.
-func (q *QuotaConfig) none() bool {
-	return len(q.Classes) == 0 && len(q.Tenants) == 0 && q.Tenant == Rate{}
-}
-
-// burst returns Burst or its default.
-func (r Rate) burst() int {
-	return cmp.Or(r.Burst, max(1, int(math.Ceil(min(r.PerSecond, mostBurst)))))
-}
-
-func (r Rate) validate(bad *check.Errors, what string) {
-	bad.That(r.PerSecond > 0 && r.PerSecond <= mostPerSecond, // false for NaN
-		"%s: got a rate of %v a second, want more than 0 and at most %v", what, r.PerSecond, float64(mostPerSecond))
-	bad.That(r.Burst >= 0 && r.Burst <= mostBurst,
-		"%s: got a burst of %d, want 0 (automatic) to %d", what, r.Burst, mostBurst)
-}
-
-func (q *QuotaConfig) validate(bad *check.Errors, classes *classTable) {
-	for _, c := range slices.Sorted(maps.Keys(q.Classes)) {
-		what := fmt.Sprintf("quota of class %d", c)
-		bad.That(c < MaxClasses && classes.known[c],
-			"%s: got a class that the gate does not have, want one of %s", what, classes.list())
-		q.Classes[c].validate(bad, what)
+// acquireWithin is Acquire for a gate with quotas.
+func (g *Gate) acquireWithin(ctx context.Context, c Call, q *quotas, p *Permit) (err error) {
+	spent, delay := q.take(c, time.Now())
+	if delay > 0 {
+		if refusal := g.refuseOverQuota(ctx, c, q, delay); refusal != nil {
+			return refusal
+		}
+		return g.acquireLocking(ctx, c, true, p)
 	}
-	if q.Tenant != (Rate{}) {
-		q.Tenant.validate(bad, "quota of each tenant")
+	ran := false
+	defer func() { q.settle(&spent, ran) }() // also after a Goexit in a hook, which frees the permit
+	err = g.acquire(ctx, c, p)
+	ran = err == nil
+	return err
+}
+
+// refuseOverQuota counts a call over its quota and returns its refusal. While the gate is draining,
+// that is the reason, because another server may take the call. In a dry run it returns nil.
+func (g *Gate) refuseOverQuota(ctx context.Context, c Call, q *quotas, delay time.Duration) (refusal *Refusal) {
+	why := OverQuota
+	g.mu.Lock()
+	c.Class = g.cfg.classes.class(c.Class)
+	if g.draining {
+		why, refusal = Draining, g.record.refuse(ctx, c, Draining)
+	} else {
+		g.record.countRefused(ctx, c, OverQuota, delay)
+		if !g.cfg.dryRun {
+			refusal = q.refusals.after(delay, q.gate)
+		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(q.Tenants)) {
-		what := fmt.Sprintf("quota of tenant %q", key)
-		bad.That(key != "", "%s: got an empty name, want a tenant's", what)
-		q.Tenants[key].validate(bad, what)
+	g.mu.Unlock()
+	g.hooks.refused(ctx, c, why, 0)
+	return refusal
+}
+
+// quotas holds the buckets of a gate. It is safe for concurrent use.
+type quotas struct {
+	gate     string // the gate's name
+	refusals quotaRefusals
+
+	mu      *sync.Mutex // guards the fields below; the quotas before an Update share it
+	known   [MaxClasses]bool
+	classes [MaxClasses]*bucket // nil if the class is not bounded
+	each    Rate                // of tenants without a rate of their own; zero if not bounded
+	named   map[string]*bucket  // tenants with a rate of their own
+	others  *tenantTable        // the other tenants; nil if each is zero
+}
+
+// newQuotas returns quotas as configured. It takes over the usage of the quotas before,
+// which may be nil. If nothing is bounded, it returns nil.
+func newQuotas(c *config, before *quotas, now time.Time) *quotas {
+	if c.quotas.none() {
+		return nil
 	}
-	bad.That(q.MaxTenants >= 0 && q.MaxTenants <= mostTenants,
-		"quotas: got MaxTenants %d, want 0 (%d) to %d", q.MaxTenants, defaultTenants, mostTenants)
+	q := &quotas{gate: c.name, known: c.classes.known, each: c.quotas.Tenant, named: map[string]*bucket{}, mu: new(sync.Mutex)}
+	if before == nil {
+		before = &quotas{}
+	} else {
+		q.mu = before.mu
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	goOn := func(b *bucket, r Rate) *bucket {
+		if b == nil {
+			return newBucket(r)
+		}
+		b.become(r, now)
+		return b
+	}
+	for class, r := range c.quotas.Classes {
+		q.classes[class] = goOn(before.classes[class], r)
+	}
+	for key, r := range c.quotas.Tenants {
+		b := before.named[key]
+		if b == nil && before.others != nil {
+			b = before.others.leave(key)
+		}
+		q.named[key] = goOn(b, r)
+	}
+	if q.each == (Rate{}) {
+		return q
+	}
+	q.others = before.others
+	if q.others == nil {
+		q.others = newTenantTable()
+	}
+	q.others.become(q.each, c.quotas.MaxTenants, now)
+	for key, b := range before.named {
+		if q.named[key] == nil {
+			q.others.adopt(key, b, now)
+		}
+	}
+	return q
+}
+
+// A spending is the tokens that a call took, and their buckets.
+type spending struct {
+	from [2]*bucket
+	n    [2]int
+}
+
+// take takes the tokens of a call. If they are not there, it takes none and returns the
+// delay until they will be.
+func (q *quotas) take(c Call, now time.Time) (s spending, delay time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	s, delay = q.priceLocked(c, now)
+	if delay > 0 {
+		return spending{}, delay
+	}
+	for i, b := range s.from {
+		if b != nil {
+			b.take(s.n[i], now)
+		}
+	}
+	return s, 0
+}
+
+// over reports whether a call is over its quota. It takes nothing.
+func (q *quotas) over(c Call, now time.Time) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	_, delay := q.priceLocked(c, now)
+	return delay > 0
+}
+
+// priceLocked returns the tokens that a call costs, and the delay until they are there.
+func (q *quotas) priceLocked(c Call, now time.Time) (s spending, delay time.Duration) {
+	class := c.Class
+	if class >= MaxClasses || !q.known[class] {
+		class = Background
+	}
+	s.from = [2]*bucket{q.classes[class], q.tenantLocked(c.Tenant, now)}
+	for i, b := range s.from {
+		if b != nil {
+			s.n[i] = b.cost(c.Cost)
+			delay = max(delay, b.missing(s.n[i], now))
+		}
+	}
+	return s, delay
+}
+
+// tenantLocked returns the bucket of a tenant, or nil if the tenant is not bounded.
+func (q *quotas) tenantLocked(key string, now time.Time) *bucket {
+	if key == "" {
+		return nil
+	}
+	if b := q.named[key]; b != nil || q.others == nil {
+		return b
+	}
+	return q.others.bucket(key, now)
+}
+
+// settle ends the spending of a call. If the call did not run, its tokens go back.
+func (q *quotas) settle(s *spending, ran bool) {
+	var now time.Time
+	if !ran {
+		now = time.Now()
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i, b := range s.from {
+		switch {
+		case b == nil:
+		case ran:
+			b.ran(s.n[i])
+		default:
+			b.giveBack(s.n[i], now)
+		}
+	}
+}
+
+// tenants returns the number of tenants with a bucket of their own. It accepts nil.
+func (q *quotas) tenants() int {
+	if q == nil {
+		return 0
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := len(q.named)
+	if q.others != nil {
+		n += len(q.others.seats)
+	}
+	return n
 }

@@ -80,9 +80,9 @@ func (g *Gate) Stats() Stats {
 	if g.isZero() {
 		return Stats{Draining: g.draining}
 	}
-	g.gatherLocked()
-	now := g.inFlight.load()
-	leaving, beyond := g.leavingPermits()
+	g.record.gather()
+	now, q := g.inFlight.load(), g.permits.queue
+	leaving, beyond := g.open.finished()
 	s := Stats{
 		Name:          g.cfg.name,
 		Limit:         now.limit(),
@@ -90,21 +90,21 @@ func (g *Gate) Stats() Stats {
 		Leaving:       leaving,
 		Beyond:        beyond,
 		MinLimit:      g.cfg.floor,
-		Queue:         g.turns.Len(),
+		Queue:         q.Len(),
 		QueueCapacity: g.cfg.places(),
 		MaxWait:       g.cfg.longestWait(),
 		Classes:       g.cfg.classes.names(),
-		Tenants:       g.turns.Tenants(),
-		Ready:         g.readyCalls(),
+		Tenants:       q.Tenants(),
+		Ready:         g.open.readied(),
 		MaxOpen:       g.cfg.maxOpen,
 		QuotaTenants:  g.quotas.Load().tenants(),
 		Draining:      g.draining,
 		DryRun:        g.cfg.dryRun,
-		Panics:        g.panics.Load(),
+		Panics:        g.hooks.panics.Load(),
 	}
 	for i := range MaxClasses {
-		s.Waiting[i], s.Held[i], s.Standing[i] = g.turns.Waiting(i), g.turns.Held(i), g.turns.Standing(i)
+		s.Waiting[i], s.Held[i], s.Standing[i] = q.Waiting(i), q.Held(i), q.Standing(i)
 	}
-	g.counters.writeTo(&s)
+	g.record.counters.writeTo(&s)
 	return s
 }

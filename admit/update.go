@@ -14,17 +14,17 @@ import (
 // option is wrong, Update changes nothing and returns an error that wraps [ErrConfig] and
 // names every wrong option.
 func (g *Gate) Update(opts ...Option) error {
-	from, to, hooks, err := g.update(opts)
-	hooks.limitChanged(from, to)
+	from, to, err := g.update(opts)
+	g.hooks.limitChanged(from, to)
 	return err
 }
 
-func (g *Gate) update(opts []Option) (from, to int, hooks hookSet, err error) {
+func (g *Gate) update(opts []Option) (from, to int, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock() // also after a Goexit in an algorithm
 	from = g.Limit()
 	err = g.updateLocked(opts)
-	return from, g.Limit(), g.hooksLocked(), err
+	return from, g.Limit(), err
 }
 
 func (g *Gate) updateLocked(opts []Option) error {
@@ -32,32 +32,34 @@ func (g *Gate) updateLocked(opts []Option) error {
 	if err := g.checkLocked(&next); err != nil {
 		return err
 	}
-	next.useLog()
-	g.cfg = next
-	g.refusals.bound(&next)
-	g.useQuotasLocked()
-	g.usePressureLocked()
-	now := g.now()
-	g.turns.Configure(next.turns(), now)
+	g.useConfigLocked(&next)
+	now := g.clock.now()
+	g.permits.queue.Configure(next.turns(), now)
 	if next.algorithmSet {
-		g.samples.useMark(next.algorithm)
-		g.useFinishedLocked()
-		g.gatherLocked() // the new algorithm must not learn from calls that have ended
-		g.window.clear(now)
-		g.pace, g.lasts, g.probing = pacer{}, pacer{}, false
-		g.inFlight.resetPeak()
+		g.record.forget(now, next.algorithm) // the new algorithm must not learn from calls that have ended
+		g.permits.forget()
 		from := g.Limit()
 		g.setLimitLocked(next.initial)
 		if next.initial != from {
-			g.past.decide(now, from, next.initial, limit.Explanation{Why: "the configuration was changed"})
+			g.record.history.decide(now, from, next.initial, limit.Explanation{Why: "the configuration was changed"})
 		}
 	}
-	g.trimLocked(now)
+	g.refuseExcessLocked(now)
 	if next.dryRun {
-		g.admitWaitersLocked(now)
+		g.grantAllLocked(now)
 	}
 	g.dispatchLocked(now) // classes may have larger bounds now
 	return nil
+}
+
+// useConfigLocked puts a valid configuration into effect, except for the limit and the queue.
+func (g *Gate) useConfigLocked(c *config) {
+	g.cfg = *c
+	g.hooks.use(c.allHooks())
+	g.record.refusals.bound(c)
+	g.quotas.Store(newQuotas(c, g.quotas.Load(), time.Now()))
+	g.shedder.Store(newShedder(c, &g.hooks.panics))
+	g.open.use(c.algorithm)
 }
 
 // checkLocked validates a configuration. If it is valid, the gate owns its algorithm from
@@ -74,19 +76,4 @@ func (g *Gate) checkLocked(next *config) error {
 		bad.Add(g.algorithm.own(g, next.algorithm, next.name, len(bad) == 0))
 	}
 	return bad.Err(ErrConfig)
-}
-
-func (g *Gate) setLimitLocked(n int) {
-	g.inFlight.setLimit(n)
-	now := g.now()
-	g.trimLocked(now)
-	g.dispatchLocked(now)
-}
-
-// trimLocked refuses the waiters that have no place any more.
-func (g *Gate) trimLocked(now time.Duration) {
-	n := g.Limit()
-	for w := g.turns.Excess(n); w != nil; w = g.turns.Excess(n) {
-		g.refuseWaiterLocked(waiterOf(w), Evicted, now)
-	}
 }

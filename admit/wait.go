@@ -7,12 +7,12 @@ import (
 	"github.com/weir-go/weir/admit/internal/turn"
 )
 
-// A waiter is a call in the queue. The gate's lock guards its fields, except for ready,
-// which receives one verdict.
+// A waiter is a call in the queue. The gate's lock guards its fields, except for
+// verdict, which receives one.
 type waiter struct {
 	turn.Waiter
 
-	ready   chan *Refusal // nil if the waiter was admitted
+	verdict chan *Refusal // nil if the waiter was admitted
 	call    Call          // with a class of the gate
 	pressed bool          // no permit was free when it came
 	claim   claim         // the permits that it got
@@ -21,7 +21,7 @@ type waiter struct {
 }
 
 func newWaiter() *waiter {
-	w := &waiter{ready: make(chan *Refusal, 1)}
+	w := &waiter{verdict: make(chan *Refusal, 1)}
 	w.Owner = w
 	return w
 }
@@ -29,80 +29,79 @@ func newWaiter() *waiter {
 // waiterOf returns the waiter that package turn has chosen.
 func waiterOf(w *turn.Waiter) *waiter { return w.Owner.(*waiter) } //nolint:forcetypeassert // the queue holds no others
 
-// queueAndUnlock queues a call and waits for its verdict, or refuses the call.
-func (g *Gate) queueAndUnlock(ctx context.Context, call Call, c turn.Call, now time.Duration, pressed bool) (Permit, error) {
-	s := g.inFlight.load()
-	if why, shut := g.turns.Shut(c, s.limit()); shut {
-		return g.refuseAndUnlock(ctx, call, reasonOf[why])
+// queueLocked puts a call into the queue. It returns nil and the reason if the call may not wait.
+func (g *Gate) queueLocked(a *arrival) (w *waiter, why Reason) {
+	q, c, now, s := g.permits.queue, a.asks, a.at, g.inFlight.load()
+	if why, shut := q.Shut(c, s.limit()); shut {
+		return nil, reasonOf[why]
 	}
 	var least time.Duration
-	deadline := g.deadlineOf(ctx)
+	deadline := g.clock.deadlineOf(a.ctx)
 	if deadline > 0 {
-		least = g.shortest.of(call.Class, now)
+		least = g.record.shortest.of(a.call.Class, now)
 	}
-	verdict := g.turns.Ask(c, g.roomLocked(s, now), deadline, least)
+	verdict := q.Ask(c, g.permits.room(s, now), deadline, least)
 	if !verdict.Wait {
-		return g.refuseAndUnlock(ctx, call, reasonOf[verdict.Why])
+		return nil, reasonOf[verdict.Why]
 	}
 	if verdict.Evict != nil {
 		g.refuseWaiterLocked(waiterOf(verdict.Evict), reasonOf[verdict.Why], now)
 	}
-	w := g.waiters.Get().(*waiter) //nolint:forcetypeassert // the pool makes nothing else
+	w = g.waiters.Get().(*waiter) //nolint:forcetypeassert // the pool makes nothing else
 	w.Class, w.Cost, w.Since, w.Deadline, w.Trial = c.Class, c.Cost, now, deadline, verdict.Trial
-	w.call, w.pressed = call, pressed
-	if g.turns.Waiting(c.Class) == 0 {
-		g.late.forget(call.Class)
+	w.call, w.pressed = a.call, a.pressed
+	if q.Waiting(c.Class) == 0 {
+		g.record.late.forget(a.call.Class)
 	}
-	g.turns.Join(&w.Waiter, c.Tenant, g.roomLocked(s, now))
+	q.Join(&w.Waiter, c.Tenant, g.permits.room(s, now))
 	// A permit may have come back before the lock bit was set. No release would hand it
 	// over.
 	if g.useLockLocked(); g.inFlight.load().free() {
 		g.dispatchLocked(now)
 	}
-	patience := g.cfg.maxWait()
-	g.mu.Unlock()
-	if g.samples.isDue(now) { // perhaps no call ends
-		g.learn(now)
-	}
-	return g.wait(ctx, w, patience)
+	return w, 0
 }
 
 // wait blocks until w has its verdict, ctx ends, or patience has passed. A patience of 0
 // has no end. It returns w to the pool.
-func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration) (Permit, error) {
-	var late <-chan time.Time
+func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration, p *Permit) error {
+	if g.record.samples.isDue(w.Since) { // perhaps no call ends
+		g.learn(w.Since)
+	}
+	var tooLong <-chan time.Time
 	if patience > 0 && (w.Deadline == 0 || w.Since+patience < w.Deadline) {
-		late = w.startTimer(patience)
+		tooLong = w.startTimer(patience)
 	}
 	var refused *Refusal
 	left := false // the context ended before the verdict
 	select {
-	case refused = <-w.ready:
+	case refused = <-w.verdict:
 	case <-ctx.Done():
 		refused, left = g.withdraw(w, true)
-	case <-late:
+	case <-tooLong:
 		refused, left = g.withdraw(w, ctx.Err() != nil)
 	}
-	call, since, granted, got, pressed, due := w.call, w.Since, w.granted, w.claim, w.pressed, w.Deadline
-	now := g.now()
+	call, got, pressed, since, granted, deadline := w.call, w.claim, w.pressed, w.Since, w.granted, w.Deadline
+	now := g.clock.now()
 	w.stopTimer()
 	w.call, w.claim = Call{}, claim{}
 	g.waiters.Put(w)
 
 	switch err := ctx.Err(); {
 	case left:
-		g.hooks().left(ctx, call, now-since, err)
-		return Permit{}, err
+		g.hooks.left(ctx, call, now-since, err)
+		return err
 	case refused != nil:
-		g.hooks().refused(ctx, call, refused.Reason, now-since)
-		return Permit{}, refused
+		g.hooks.refused(ctx, call, refused.Reason, now-since)
+		return refused
 	case err != nil: // the permit goes to the next waiter
 		g.giveBack(got, now)
-		return Permit{}, g.leave(ctx, call, now-since, err)
+		return g.leave(ctx, call, now-since, err)
 	}
 	g.holding(got, func() { g.countWaited(ctx, call, now-since) })
-	g.yield.maybe(g.inFlight.load().inFlight())
-	return Permit{gate: g, start: granted, claim: got, pressed: pressed, waited: granted - since, due: due}, nil
+	g.yield.maybe(g.InFlight())
+	p.gate, p.start, p.claim, p.pressed, p.wait, p.deadline = g, granted, got, pressed, granted-since, deadline
+	return nil
 }
 
 func (w *waiter) startTimer(d time.Duration) <-chan time.Time {
@@ -126,41 +125,28 @@ func (g *Gate) withdraw(w *waiter, leaves bool) (refused *Refusal, left bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !w.Queued() {
-		return <-w.ready, false // sent under the lock, so this does not block
+		return <-w.verdict, false // sent under the lock, so this does not block
 	}
-	now := g.now()
-	r := g.roomLocked(g.inFlight.load(), now)
+	now := g.clock.now()
+	r := g.permits.roomNow(now)
 	why := WaitedTooLong
-	if g.turns.AtBound(&w.Waiter, r) {
+	if g.permits.queue.AtBound(&w.Waiter, r) {
 		why = OverShare // it waited for permits that its own tenant holds
 	}
-	g.turns.Remove(&w.Waiter, r)
+	g.permits.queue.Remove(&w.Waiter, r)
 	if leaves {
-		g.counters.left++
+		g.record.counters.left++
 	} else {
-		refused = g.countWaiterLocked(w, why, now)
+		refused = g.record.refuseWaiter(w, why, now)
 	}
 	g.dispatchLocked(now) // the waiters behind it may want fewer permits
 	return refused, leaves
 }
 
-// refuseWaiterLocked removes w from the queue and refuses it.
-func (g *Gate) refuseWaiterLocked(w *waiter, why Reason, now time.Duration) {
-	g.turns.Remove(&w.Waiter, g.roomLocked(g.inFlight.load(), now))
-	w.ready <- g.countWaiterLocked(w, why, now)
-}
-
 // countWaited counts a call that was admitted after waiting, and reports it to the hooks.
 func (g *Gate) countWaited(ctx context.Context, c Call, wait time.Duration) {
 	g.mu.Lock()
-	g.counters.wait(wait)
-	hooks := g.hooksLocked()
+	g.record.counters.wait(wait)
 	g.mu.Unlock()
-	hooks.waited(ctx, c, wait)
-}
-
-func (g *Gate) hooks() hookSet {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.hooksLocked()
+	g.hooks.waited(ctx, c, wait)
 }

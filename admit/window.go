@@ -25,6 +25,15 @@ func (w *window) clear(now time.Duration) {
 	w.tally, w.start, w.pressed, w.bounded = tally{}, now, 0, 0
 }
 
+// press counts a call that cannot run at once. It is pressed if it found no permit free.
+func (w *window) press(pressed bool) {
+	if pressed {
+		w.pressed++
+	} else {
+		w.bounded++
+	}
+}
+
 // ready reports whether the algorithm is to be asked. A prober is asked after
 // [limit.WindowPatience] even if few calls ended, as long as calls find no permit.
 func (w *window) ready(now time.Duration, probes bool) bool {

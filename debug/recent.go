@@ -85,8 +85,8 @@ func (c *counted) since(g *admit.Gate, i *admit.Inspection, now time.Time) (r re
 	r.over = recentFor
 	for n := range i.Refusals {
 		if one := &i.Refusals[n]; !one.At.After(began) && now.Sub(one.At) < recentFor {
-			r.refused[one.Class][one.Reason] += one.Stands
-			r.total += one.Stands
+			r.refused[one.Class][one.Reason] += one.Represents
+			r.total += one.Represents
 		}
 	}
 	if n := len(i.History); n > 0 && now.Sub(i.History[n-1].At) < recentFor {

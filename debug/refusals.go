@@ -11,8 +11,8 @@ import (
 func explain(r *admit.RefusedCall, class string) string {
 	var b strings.Builder
 	fmt.Fprint(&b, because(r, class))
-	if r.Waited > 0 {
-		fmt.Fprintf(&b, " It had waited for %s.", inWords(r.Waited))
+	if r.Wait > 0 {
+		fmt.Fprintf(&b, " It had waited for %s.", inWords(r.Wait))
 	}
 	switch {
 	case r.TimeLeft > 0:

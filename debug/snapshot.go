@@ -138,7 +138,7 @@ func (h *Handler) refusal(s *admit.Stats, r *admit.RefusedCall) *debugpb.Refusal
 	name := clean(s.Classes[r.Class])
 	return &debugpb.Refusal{
 		At: timestamppb.New(r.At), Reason: r.Reason.String(), Method: clean(r.Method), Tenant: h.tenants.tenant(r.Tenant),
-		Class: name, Explanation: explain(r, name), StandsFor: int64(r.Stands),
+		Class: name, Explanation: explain(r, name), StandsFor: int64(r.Represents),
 	}
 }
 

@@ -235,7 +235,7 @@ func (q *Queue) withinShare(l *line, places, limit int) bool {
 	return q.owed(l, l.weight()-int64(l.heaviest().calls.first.Cost), l.n-1, places, limit)
 }
 
-// blame returns OverShare if the tenant of a newcomer has more than its share, the newcomer
+// blame returns OverShare if the tenant of a newcomer has more than an equal part, the newcomer
 // included. Otherwise it returns QueueFull.
 func (q *Queue) blame(c Call, limit int) Reason {
 	weight, tenants := q.with(c)
@@ -250,7 +250,7 @@ func (q *Queue) blameBound(c Call, limit int) Reason {
 	return q.blame(c, limit)
 }
 
-// fairPlaces is the smallest number of places that counts for the shares of tenants.
+// fairPlaces is the smallest number of places that counts for the equal parts of tenants.
 const fairPlaces = 32
 
 // overShare returns OverShare if a weight is more than an equal part of the permits and

@@ -2,7 +2,6 @@ package admit
 
 import (
 	"math"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -93,27 +92,4 @@ func (b *bucket) full(now time.Time) bool { return b.missing(b.rate.burst(), now
 func (b *bucket) like(o *bucket, now time.Time) {
 	used := float64(b.rate.burst()) - o.tokens.TokensAt(now)
 	b.tokens.AllowN(now, min(max(0, int(math.Ceil(used))), b.rate.burst()))
-}
-
-// Delays of quotas are rounded up to milliseconds, the unit in which clients learn them.
-// A call that came back earlier would be refused again. Calls with the same delay share a
-// refusal.
-const (
-	longestQuotaDelay = 24 * time.Hour
-	quotaDelays       = 1024
-)
-
-// quotaRefusals caches refusals by their delay.
-type quotaRefusals [quotaDelays]atomic.Pointer[Refusal]
-
-// after returns a refusal with a delay.
-func (q *quotaRefusals) after(delay time.Duration, gate string) *Refusal {
-	delay = (delay + time.Millisecond - 1).Truncate(time.Millisecond)
-	slot := &q[delay.Milliseconds()%quotaDelays]
-	if r := slot.Load(); r != nil && r.RetryAfter == delay {
-		return r
-	}
-	r := &Refusal{Reason: OverQuota, RetryAfter: delay, Gate: gate}
-	slot.Store(r)
-	return r
 }

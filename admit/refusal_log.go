@@ -1,9 +1,6 @@
 package admit
 
-import (
-	"context"
-	"time"
-)
+import "time"
 
 // A RefusedCall is a refusal, with the state of the gate at that moment. In a dry run it is a
 // call that would have been refused.
@@ -15,8 +12,8 @@ type RefusedCall struct {
 	Method, Tenant string
 	// Class is the class of the call.
 	Class Class
-	// Waited is how long the call waited, and RetryAfter the delay that it was told, or 0.
-	Waited, RetryAfter time.Duration
+	// Wait is how long the call waited, and RetryAfter the delay that it was told, or 0.
+	Wait, RetryAfter time.Duration
 	// TimeLeft is the time until the caller would have given up. It is 0 without a deadline.
 	TimeLeft time.Duration
 	// Limit, InFlight and Queue are the permits of the gate, the ones in use, and the waiters.
@@ -29,8 +26,8 @@ type RefusedCall struct {
 	// Pace is the mean time between two permits that come back, or 0 if it is not known. If
 	// none has come back for longer, it is that time.
 	Pace time.Duration
-	// Stands is the number of refusals for the reason since the last sample, this one included.
-	Stands uint64
+	// Represents is the number of refusals for the reason since the last sample, this one included.
+	Represents uint64
 }
 
 const (
@@ -40,10 +37,10 @@ const (
 	sampleGap = 500 * time.Millisecond
 )
 
-// A refusedLog samples refusals. The gate's lock guards it. A refusal that is not sampled
+// A refusalLog samples refusals. The gate's lock guards it. A refusal that is not sampled
 // costs one comparison. The samples are about sampleGap apart for each reason, whatever the
 // rate. It allocates its memory at the first refusal.
-type refusedLog struct {
+type refusalLog struct {
 	seen  [NumReasons]uint64        // refusals so far
 	next  [NumReasons]uint64        // value of seen at which to take a sample
 	step  [NumReasons]uint64        // refusals between two samples
@@ -70,13 +67,13 @@ type refusedCall struct {
 }
 
 // due counts a refusal and reports whether to take a sample.
-func (l *refusedLog) due(why Reason) bool {
+func (l *refusalLog) due(why Reason) bool {
 	l.seen[why]++
 	return l.seen[why] > l.next[why]
 }
 
 // add returns the place for a sample, and decides when the next one is taken.
-func (l *refusedLog) add(why Reason, now time.Duration) *refusedCall {
+func (l *refusalLog) add(why Reason, now time.Duration) *refusedCall {
 	if l.ring == nil {
 		l.ring = new([mostRefusals]refusedCall)
 	}
@@ -89,13 +86,13 @@ func (l *refusedLog) add(why Reason, now time.Duration) *refusedCall {
 	r := &l.ring[l.count%mostRefusals]
 	l.count++
 	*r = refusedCall{at: now}
-	r.Reason, r.Stands = why, l.seen[why]-l.took[why]
+	r.Reason, r.Represents = why, l.seen[why]-l.took[why]
 	l.last[why], l.took[why], l.next[why] = now, l.seen[why], l.seen[why]+l.step[why]
 	return r
 }
 
 // relax takes the next sample soon for each reason that has none of late.
-func (l *refusedLog) relax(now time.Duration) {
+func (l *refusalLog) relax(now time.Duration) {
 	if l.ring == nil {
 		return
 	}
@@ -107,67 +104,19 @@ func (l *refusedLog) relax(now time.Duration) {
 	}
 }
 
-// lastRefusals returns the samples, the oldest first.
-func (g *Gate) lastRefusals() []RefusedCall {
-	raw := lastOf(g, mostRefusals, func() ([]refusedCall, int) {
-		if g.refused.ring == nil {
+// refusals returns the samples, the oldest first.
+func (l *look) refusals() []RefusedCall {
+	raw := lastOf(l, mostRefusals, func() ([]refusedCall, int) {
+		if l.record.refused.ring == nil {
 			return nil, 0
 		}
-		return g.refused.ring[:], g.refused.count
+		return l.record.refused.ring[:], l.record.refused.count
 	})
 	all := make([]RefusedCall, len(raw))
 	for i := range raw {
 		r := &raw[i]
 		all[i] = r.RefusedCall
-		all[i].At, all[i].Method, all[i].Tenant = g.epoch.Add(r.at), r.method.String(), r.tenant.String()
+		all[i].At, all[i].Method, all[i].Tenant = l.clock.date(r.at), r.method.String(), r.tenant.String()
 	}
 	return all
-}
-
-// countRefusedLocked counts the refusal of a call that has not waited. refusal is nil if the
-// call runs all the same, or if the delay is not known here.
-func (g *Gate) countRefusedLocked(ctx context.Context, c Call, why Reason, refusal *Refusal) {
-	g.counters.refused[c.Class][why]++
-	if !g.refused.due(why) {
-		return
-	}
-	now := g.now()
-	var left time.Duration
-	if d := g.deadlineOf(ctx); d > 0 {
-		left = d - now
-	}
-	g.sampleLocked(c, why, now, 0, left, refusal)
-}
-
-// countWaiterLocked counts the refusal of a call that waited.
-func (g *Gate) countWaiterLocked(w *waiter, why Reason, now time.Duration) *Refusal {
-	if g.refusals.quiet.due() {
-		g.seeSilenceLocked(now)
-	}
-	refusal := g.refusals.get(why, &g.dice)
-	g.counters.refused[w.Class][why]++
-	if g.refused.due(why) {
-		var left time.Duration
-		if w.Deadline > 0 {
-			left = w.Deadline - now
-		}
-		g.sampleLocked(w.call, why, now, now-w.Since, left, refusal)
-	}
-	return refusal
-}
-
-// sampleLocked takes a sample of a refusal.
-func (g *Gate) sampleLocked(c Call, why Reason, now, waited, left time.Duration, refusal *Refusal) {
-	r, s := g.refused.add(why, now), g.inFlight.load()
-	r.method.set(c.Method)
-	r.tenant.set(c.Tenant)
-	r.Class, r.Waited, r.TimeLeft = c.Class, waited, left
-	if refusal != nil {
-		r.RetryAfter = refusal.RetryAfter
-	}
-	r.Limit, r.InFlight, r.Queue = s.limit(), s.inFlight(), g.turns.Len()
-	if r.Most = g.turns.Bound(int(c.Class), s.limit()); r.Most > 0 {
-		r.Held = g.turns.Held(int(c.Class))
-	}
-	r.Waiting, r.Standing, r.Pace = g.turns.Waiting(int(c.Class)), g.turns.Standing(int(c.Class)), max(g.pace.least, g.refusals.quiet.lasts)
 }

@@ -36,7 +36,7 @@ type waitTotals struct{ count, sum float64 }
 // The Go runtime counts every eighth wait or so in a histogram, whether or not anybody
 // reads it.
 type waitReader struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	sample [1]metrics.Sample
 	at     time.Time
 	latest waitTotals
