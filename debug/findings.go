@@ -132,7 +132,7 @@ func (r *recent) words(s *admit.Stats) string {
 	slices.SortFunc(lines, func(a, b line) int { return cmp.Or(cmp.Compare(b.n, a.n), strings.Compare(a.text, b.text)) })
 	parts := make([]string, 0, 3)
 	for _, l := range lines[:min(3, len(lines))] {
-		parts = append(parts, fmt.Sprintf("%.3g a second of class %s", float64(l.n)/r.over.Seconds(), l.text))
+		parts = append(parts, fmt.Sprintf("%s a second of class %s", digits(float64(l.n)/r.over.Seconds()), l.text))
 	}
 	text := strings.Join(parts, ", ")
 	if rest := len(lines) - len(parts); rest > 0 {
