@@ -50,12 +50,12 @@ func (f *findings) gate(i *admit.Inspection, all gates, r recent, now time.Time)
 		f.add(debugpb.Finding_LEVEL_CRITICAL, source, fmt.Sprintf(
 			"Nothing moves. No call has ended for %s, all permits (%d) are in use and %s. "+
 				"The handlers hang, wait for calls that wait at this gate, or are long streams.%s%s",
-			inWords(idle), s.InFlight-s.Beyond, waiting(s.Queue), stuckCalls(i), all.others(s.Name, now)))
+			inWords(idle), s.InFlight-s.Beyond, waiting(s.Queue), stuckCalls(i, now), all.others(s.Name, now)))
 	case r.useless(s):
 		f.add(debugpb.Finding_LEVEL_CRITICAL, source, fmt.Sprintf(
 			"Almost nothing succeeds. Of %s that ended in the last %s %d succeeded, and all permits are in use. "+
 				"The handlers hang until their callers give up, or wait for calls that wait at this gate.%s%s",
-			many(int64(sum(r.ended[:])), "call"), inWords(r.over), r.ended[admit.Success], stuckCalls(i), all.others(s.Name, now)))
+			many(int64(sum(r.ended[:])), "call"), inWords(r.over), r.ended[admit.Success], stuckCalls(i, now), all.others(s.Name, now)))
 	}
 	if r.total > 0 && !s.Draining {
 		level, verb := debugpb.Finding_LEVEL_WARNING, "refuses"
