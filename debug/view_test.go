@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -18,7 +17,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/broker"
@@ -212,32 +210,6 @@ func (*asked) Name() string { return "asked" }
 
 func (a *asked) Describe() (kind string, fields []debug.Field) {
 	return "counter", []debug.Field{{Name: "looks", Value: fmt.Sprint(a.n.Add(1))}}
-}
-
-// A connection that was used for the page serves the next request, however late that comes.
-func TestALaterRequestOfAConnection(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		server := &http.Server{Handler: must(debug.NewHandler(must(admit.New())(t)))(t)}
-		lis := bufconn.Listen(1 << 20)
-		served := make(chan error, 1)
-		go func() { served <- server.Serve(lis) }()
-		conn := must(lis.Dial())(t)
-		defer conn.Close()
-		for n := range 3 {
-			must(io.WriteString(conn, "GET /?format=json HTTP/1.1\r\nHost: x\r\n\r\n"))(t)
-			got := make([]byte, 12)
-			if _, err := io.ReadFull(conn, got); err != nil || string(got) != "HTTP/1.1 200" {
-				t.Fatalf("request %d: got %q, %v, want an answer", n, got, err)
-			}
-			synctest.Wait()
-			_ = conn.SetReadDeadline(time.Now().Add(time.Second))
-			_, _ = io.Copy(io.Discard, conn) // the rest of the answer
-			_ = conn.SetReadDeadline(time.Time{})
-			time.Sleep(time.Minute)
-		}
-		_ = server.Close()
-		<-served
-	})
 }
 
 // No cache, no other site and no log of another site gets what the page shows.
