@@ -43,7 +43,7 @@ func (d Decision) Seen() string {
 	}
 	parts := []string{
 		fmt.Sprintf("in %v: %.0f calls/s succeeded", rounded(d.Period), d.Throughput),
-		fmt.Sprintf("%.3g in flight", d.InFlight),
+		digits(d.InFlight) + " in flight",
 	}
 	if d.Latency > 0 {
 		parts = append(parts, fmt.Sprintf("latency %v", rounded(d.Latency)))
@@ -58,6 +58,15 @@ func (d Decision) Seen() string {
 		parts = append(parts, fmt.Sprintf("%d overloaded", d.Overloaded))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// digits returns a number with three digits, or with all digits before the point. It never has
+// an exponent.
+func digits(v float64) string {
+	if v >= 999.5 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
 }
 
 // rounded returns a duration with three digits.

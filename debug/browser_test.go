@@ -2,6 +2,7 @@ package debug_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -207,7 +208,8 @@ func (b *browser) shoot(name string) {
 func TestTheBrowserShowsTrouble(t *testing.T) {
 	b := startBrowser(t)
 	calm := must(admit.New(admit.WithName("calm")))(t)
-	server := httptest.NewServer(must(debug.NewHandler(append([]debug.Source{calm}, troubled(t)...)...))(t))
+	sources := append([]debug.Source{calm, hostileGate(t), hostileSource{"<b>bold</b>" + evil}}, troubled(t)...)
+	server := httptest.NewServer(must(debug.NewHandler(sources...))(t))
 	defer server.Close()
 	b.size(1280, 900, false, false)
 	b.call("Page.navigate", map[string]any{"url": server.URL})
@@ -224,6 +226,7 @@ func TestTheBrowserShowsTrouble(t *testing.T) {
 		t.Errorf("tenants: got %q, want hashes", text)
 	}
 	b.lives()
+	b.writesNoHTML()
 	b.isAccessible()
 	b.showsTroubleFirst()
 
@@ -239,6 +242,33 @@ func TestTheBrowserShowsTrouble(t *testing.T) {
 	server.CloseClientConnections()
 	server.Close()
 	b.see("The server does not answer")
+}
+
+// evil is a name that would run a script and draw a picture if it became HTML.
+const evil = `<img src=x onerror="window.evil=1"><script>window.evil=1</script>`
+
+// hostileGate is a gate with a call whose names are HTML, and with refusals of such calls.
+func hostileGate(t testing.TB) *admit.Gate {
+	g := must(admit.New(admit.WithName("hostile"+evil), admit.WithFixedLimit(1), admit.WithoutQueue()))(t)
+	g.Inspect() // from now on running calls are listed
+	c := admit.Call{Method: "/a.A/" + evil, Tenant: evil}
+	p := must(g.Acquire(t.Context(), c))(t)
+	held := new(admit.Permit)
+	p.MoveTo(held)
+	t.Cleanup(func() { held.Release(admit.Ignored) })
+	newCallers(t).repeat(50*ms, func(ctx context.Context) { _, _ = g.Acquire(ctx, c) })
+	return g
+}
+
+// writesNoHTML checks that hostile names are on the page as text, and nothing of them is an element.
+func (b *browser) writesNoHTML() {
+	b.t.Helper()
+	b.see("Gate hostile<img src=x", "/a.A/<img src=x", "<b>bold</b><img src=x")
+	for _, expression := range []string{"document.querySelector('img, b:not(figcaption b)') === null", "document.scripts.length === 1", "window.evil === undefined"} {
+		if got := b.eval(expression); got != "true" {
+			b.t.Errorf("names that are HTML: got %s for %s, want true", got, expression)
+		}
+	}
 }
 
 // showsTroubleFirst checks that gates that are well come last, that charts fill their width before

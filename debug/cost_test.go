@@ -67,6 +67,9 @@ func TestARefreshDoesNotGrowWithTheCrowd(t *testing.T) {
 		refresh(t, h)
 		return testing.AllocsPerRun(20, func() { refresh(t, h) })
 	}
+	if s := look(t, many).GetMeters()[0]; s.GetOpen() != 1000 || len(s.GetStreams()) != 100 {
+		t.Errorf("streams: got %d of %d, want 100 of 1000", len(s.GetStreams()), s.GetOpen())
+	}
 	if a, b := cost(few), cost(many); b > 1.2*a {
 		t.Errorf("allocations of a refresh: got %.0f with many calls and %.0f with few, want about as many", b, a)
 	}

@@ -20,8 +20,9 @@
 //
 // Without viewers weir records only the changes of limits, a sample of refusals, and five
 // minutes of numbers every five seconds. A look makes the gates list their running calls as
-// well, until a minute after the last look. Calls that began before the first look are not
-// listed.
+// well, until a minute after the last look. Calls that began while nobody looked are counted and
+// not listed, because a list of them would cost every call. Their methods are not known here. A
+// goroutine dump (package net/http/pprof) shows where they are.
 //
 // The page shows names of methods and tenants, and addresses. It shows no payload and no
 // metadata. Tenants are hashed with a secret of the Handler, unless [Handler.ShowTenantNames] is called.

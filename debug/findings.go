@@ -50,12 +50,12 @@ func (f *findings) gate(i *admit.Inspection, all gates, r recent, now time.Time)
 		f.add(debugpb.Finding_LEVEL_CRITICAL, source, fmt.Sprintf(
 			"Nothing moves. No call has ended for %s, all permits (%d) are in use and %s. "+
 				"The handlers hang, wait for calls that wait at this gate, or are long streams.%s%s",
-			inWords(idle), s.InFlight-s.Beyond, waiting(s.Queue), stuckCalls(i), all.others(s.Name, now)))
+			inWords(idle), s.InFlight-s.Beyond, waiting(s.Queue), stuckCalls(i, now), all.others(s.Name, now)))
 	case r.useless(s):
 		f.add(debugpb.Finding_LEVEL_CRITICAL, source, fmt.Sprintf(
 			"Almost nothing succeeds. Of %s that ended in the last %s %d succeeded, and all permits are in use. "+
 				"The handlers hang until their callers give up, or wait for calls that wait at this gate.%s%s",
-			many(int64(sum(r.ended[:])), "call"), inWords(r.over), r.ended[admit.Success], stuckCalls(i), all.others(s.Name, now)))
+			many(int64(sum(r.ended[:])), "call"), inWords(r.over), r.ended[admit.Success], stuckCalls(i, now), all.others(s.Name, now)))
 	}
 	if r.total > 0 && !s.Draining {
 		level, verb := debugpb.Finding_LEVEL_WARNING, "refuses"
@@ -132,7 +132,7 @@ func (r *recent) words(s *admit.Stats) string {
 	slices.SortFunc(lines, func(a, b line) int { return cmp.Or(cmp.Compare(b.n, a.n), strings.Compare(a.text, b.text)) })
 	parts := make([]string, 0, 3)
 	for _, l := range lines[:min(3, len(lines))] {
-		parts = append(parts, fmt.Sprintf("%.3g a second of class %s", float64(l.n)/r.over.Seconds(), l.text))
+		parts = append(parts, fmt.Sprintf("%s a second of class %s", digits(float64(l.n)/r.over.Seconds()), l.text))
 	}
 	text := strings.Join(parts, ", ")
 	if rest := len(lines) - len(parts); rest > 0 {

@@ -148,9 +148,12 @@ func TestWhatAStuckGateWaitsFor(t *testing.T) {
 		behind bool // the gate behind is full, too
 		want   []string
 	}{
-		"itself":                     {want: []string{"Running: 1 × /a/Slow. Waiting: 2 × /a/Other, 1 × /a/Slow.", "gates (behind) have permits to spare"}},
-		"itself, with a late viewer": {late: true, want: []string{"Waiting: 2 × /a/Other, 1 × /a/Slow. The running calls began before", "goroutine dump"}},
-		"another gate":               {behind: true, want: []string{"Also full: behind."}},
+		"itself": {want: []string{"Running: 1 × /a/Slow (up to 10 s). Waiting: 2 × /a/Other (up to 10 s), 1 × /a/Slow (up to 10 s).", "gates (behind) have permits to spare"}},
+		"itself, with a late viewer": {late: true, want: []string{
+			"The running calls began while nobody looked at this page, so their methods are not known. A goroutine dump",
+			"Waiting: 2 × /a/Other (up to 16 s), 1 × /a/Slow (up to 16 s).",
+		}},
+		"another gate": {behind: true, want: []string{"Also full: behind."}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -175,6 +178,42 @@ func TestWhatAStuckGateWaitsFor(t *testing.T) {
 					time.Sleep(6 * time.Second)
 				}
 				wantSays(t, name, finding(t, h, "gate front"), append(c.want, "Nothing moves.")...)
+				cancel()
+				synctest.Wait()
+			})
+		})
+	}
+}
+
+// Calls that began while nobody looked are counted in the JSON and in the finding, and so are calls
+// that are too many to list.
+func TestWhatIsNotListed(t *testing.T) {
+	for name, c := range map[string]struct {
+		early, late      int // running calls that began before and after the first look
+		listed, unlisted int
+		want             []string
+	}{
+		"early calls":      {2, 0, 0, 2, []string{"The running calls began while nobody looked at this page", "goroutine dump"}},
+		"some early calls": {1, 2, 2, 1, []string{"Running: 2 × /a/Runs (up to 10 s). Not listed: 1 permit of calls that began while nobody looked"}},
+		"no early call":    {0, 2, 2, 0, []string{"Running: 2 × /a/Runs (up to 10 s). The 100 that have waited longest: 100 × /a/Waits (up to 10 s)."}},
+		"too many calls":   {0, 130, 100, 30, []string{"Running: 100 × /a/Runs (up to 10 s). Not listed: 30 permits"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := must(admit.New(admit.WithFixedLimit(c.early+c.late), admit.WithQueue(admit.QueueConfig{Policy: admit.Block})))(t)
+				h := must(debug.NewHandler(g))(t)
+				ctx, cancel := context.WithCancel(t.Context())
+				s := &stage{t: t, gate: g, ctx: ctx}
+				s.runs(c.early, admit.Call{Method: "/a/Runs"})
+				look(t, h)
+				s.runs(c.late, admit.Call{Method: "/a/Runs"})
+				s.waits(150, admit.Call{Method: "/a/Waits"})
+				time.Sleep(10 * time.Second)
+				wantSays(t, name, finding(t, h, "gate default"), c.want...)
+				shown := look(t, h).GetGates()[0]
+				if got := len(shown.GetRunning()); got != c.listed || int(shown.GetUnlisted()) != c.unlisted {
+					t.Errorf("JSON: got %d running and %d unlisted, want %d and %d", got, shown.GetUnlisted(), c.listed, c.unlisted)
+				}
 				cancel()
 				synctest.Wait()
 			})

@@ -160,6 +160,10 @@ const calls = (list) => list.map((c) => [
 ]);
 const callColumns = (age) => [['Method', 'name'], ['Class'], ['Tenant'], [age, 'number'], ['Deadline left', 'number'], ['Permits', 'number']];
 
+// mostListed is the number of running calls that a snapshot lists.
+const mostListed = 100;
+const permits = (n) => count(n) + (num(n) === 1 ? ' permit is' : ' permits are');
+
 function gate(into, g, now) {
   const a = open(set(put(into, 'gate ' + g.name, 'article'), 'id', idOf('gate ' + g.name)));
   const flags = [g.draining ? 'draining' : '', g.dry_run ? 'dry run' : ''].filter(Boolean).join(', ');
@@ -199,7 +203,9 @@ function gate(into, g, now) {
     g.decisions.map((x) => [clock(x.at), (x.to > x.from ? 'raised ' : 'lowered ') + x.from + ' → ' + x.to, x.why, x.seen])));
   details(a, 'running', 'Running calls', g.running.length || g.unlisted, (d) => {
     table(d, 't', 'The calls that have run longest', callColumns('Runs for'), calls(g.running), 'none is listed.');
-    if (g.unlisted) text(put(d, 'more', 'p', 'note'), count(g.unlisted) + ' more in use, by calls that are not listed. They began before this page was opened, or the list is full.');
+    if (g.unlisted) text(put(d, 'more', 'p', 'note'), permits(g.unlisted) + ' in use by calls that are not listed. ' + (g.running.length < mostListed
+      ? 'These calls began while nobody looked at this page, so their methods are not known. A goroutine dump shows where they are.'
+      : 'The list is full. Calls that began while nobody looked at this page are not listed either.'));
   });
   details(a, 'waiting', 'Waiting calls', g.queue, (d) => table(d, 't', 'The calls that have waited longest', callColumns('Waits for'), calls(g.waiting)));
   details(a, 'tenants', 'Tenants with calls', g.tenants, (d) => table(d, 't', 'The busiest tenants',
@@ -254,7 +260,7 @@ function pressure(into, s) {
   troubled('monitor', s.monitors, Date.parse(s.at)).forEach((m) => {
     const a = open(set(put(into, 'monitor ' + m.name, 'article'), 'id', idOf('monitor ' + m.name)));
     text(put(a, 'name', 'h3'), 'Monitor ' + m.name + ': ' + m.level + (m.signal ? ', because of ' + m.signal : ''));
-    text(put(a, 'marks', 'p', 'note'), 'Elevated from ' + per(m.elevated) + ', high from ' + per(m.high) + ', extreme from ' + per(m.extreme) + ', calm again below ' + per(m.release) + '. The level has changed ' + count(m.changes) + ' times.');
+    text(put(a, 'marks', 'p', 'note'), 'Elevated from ' + per(m.elevated) + ', high from ' + per(m.high) + ', extreme from ' + per(m.extreme) + ', calm again below ' + per(m.release) + '. Changes of the level so far: ' + count(m.changes) + '.');
     table(a, 'signals', 'Signals', [['Signal'], ['Used', 'number'], ['Failed reads', 'number'], ['Last error', 'words']],
       m.signals.map((x) => [x.name, per(x.value), count(x.failures), x.error || 'none']));
     close(a);

@@ -52,9 +52,9 @@ func (f *findings) retried(m *debugpb.Retries, recent *retry.MeterStats, over ti
 			m.GetTarget(), inWords(over), many(int64(recent.Withheld), "call"), m.GetMethod(), verb(int64(recent.Withheld), "it", "them")))
 	case recent.Calls >= fewCalls && m.GetRecent() >= manyRetries:
 		f.add(debugpb.Finding_LEVEL_WARNING, source, fmt.Sprintf(
-			"gRPC sends %s to %s again: %.2g retries per call in the last %s. "+
+			"gRPC sends %s to %s again: %s retries per call in the last %s. "+
 				"The target fails or refuses, and retries add to its load.",
-			m.GetMethod(), m.GetTarget(), m.GetRecent(), inWords(over)))
+			m.GetMethod(), m.GetTarget(), digits(m.GetRecent()), inWords(over)))
 	}
 }
 

@@ -58,15 +58,26 @@ func callsWait(n int) string { return many(int64(n), "call") + " " + verb(int64(
 
 // stuckCalls names the methods of the calls that run and wait at a gate that is stuck. Running
 // calls that are not listed cannot be named.
-func stuckCalls(i *admit.Inspection) string {
-	text := " Waiting: " + methods(i.Waiting) + "."
-	if len(i.Waiting) == 0 {
-		text = ""
+func stuckCalls(i *admit.Inspection, now time.Time) string {
+	var b strings.Builder
+	switch early := i.Unlisted; {
+	case len(i.Running) == 0:
+		fmt.Fprint(&b, " The running calls began while nobody looked at this page, so their methods are not known. "+
+			"A goroutine dump shows where they are.")
+	case early > 0:
+		fmt.Fprintf(&b, " Running: %s. Not listed: %s of calls that began while nobody looked, or that are too many to list.",
+			methods(i.Running, now), many(int64(early), "permit"))
+	default:
+		fmt.Fprintf(&b, " Running: %s.", methods(i.Running, now))
 	}
-	if len(i.Running) > 0 {
-		return " Running: " + methods(i.Running) + "." + text
+	switch listed := len(i.Waiting); {
+	case listed == 0:
+	case listed < i.Stats.Queue:
+		fmt.Fprintf(&b, " The %d that have waited longest: %s.", listed, methods(i.Waiting, now))
+	default:
+		fmt.Fprintf(&b, " Waiting: %s.", methods(i.Waiting, now))
 	}
-	return text + " The running calls began before this page was opened, so a goroutine dump must show where they are."
+	return b.String()
 }
 
 // mostNamed bounds the names that a finding has.
@@ -81,19 +92,30 @@ func some(names []string) string {
 	return text
 }
 
-// methods says which methods calls are of, the most frequent first.
-func methods(all []admit.CallState) string {
-	counts := map[string]int{}
+// methods says which methods calls are of, the most frequent first, and the age of the oldest call
+// of each. A call that waits for as long as nothing moves is often one that a stuck call makes.
+func methods(all []admit.CallState, now time.Time) string {
+	type group struct {
+		method string
+		n      int
+		age    time.Duration
+	}
+	at := map[string]int{}
+	var groups []group
 	for i := range all {
-		counts[clean(all[i].Method)]++
+		name := clean(all[i].Method)
+		n, ok := at[name]
+		if !ok {
+			n = len(groups)
+			at[name], groups = n, append(groups, group{method: name})
+		}
+		groups[n].n++
+		groups[n].age = max(groups[n].age, now.Sub(all[i].Since))
 	}
-	names := make([]string, 0, len(counts))
-	for name := range counts {
-		names = append(names, name)
-	}
-	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), strings.Compare(a, b)) })
-	for i, name := range names {
-		names[i] = fmt.Sprintf("%d × %s", counts[name], orUnnamed(name))
+	slices.SortFunc(groups, func(a, b group) int { return cmp.Or(cmp.Compare(b.n, a.n), strings.Compare(a.method, b.method)) })
+	names := make([]string, len(groups))
+	for i, g := range groups {
+		names[i] = fmt.Sprintf("%d × %s (up to %s)", g.n, orUnnamed(g.method), inWords(g.age))
 	}
 	return some(names)
 }

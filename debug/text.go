@@ -51,24 +51,34 @@ func (n *namer) tenant(name string) string {
 	return "tenant-" + hex.EncodeToString(m.Sum(nil)[:4])
 }
 
-// inWords returns a duration with two or three digits, as a person would say it.
+// inWords returns a duration with two or three digits, as a person would say it. The bounds are
+// where three digits round up to the next unit.
 func inWords(d time.Duration) string {
 	switch {
 	case d < 0:
 		return "-" + inWords(-d)
 	case d < time.Microsecond:
 		return fmt.Sprintf("%d ns", d.Nanoseconds())
-	case d < time.Millisecond:
-		return fmt.Sprintf("%.3g µs", float64(d)/1e3)
-	case d < time.Second:
-		return fmt.Sprintf("%.3g ms", float64(d)/1e6)
+	case d < 999_500*time.Nanosecond:
+		return digits(float64(d)/1e3) + " µs"
+	case d < 999_500*time.Microsecond:
+		return digits(float64(d)/1e6) + " ms"
 	case d < 2*time.Minute:
-		return fmt.Sprintf("%.3g s", d.Seconds())
+		return digits(d.Seconds()) + " s"
 	case d < 2*time.Hour:
 		return fmt.Sprintf("%.0f min", d.Minutes())
 	default:
 		return fmt.Sprintf("%.0f h", d.Hours())
 	}
+}
+
+// digits returns a number with three digits, or with all digits before the point. It never has
+// an exponent, which a reader would have to work out.
+func digits(v float64) string {
+	if v >= 999.5 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
 }
 
 // many returns a number with its noun.

@@ -110,9 +110,64 @@ func TestEachAlertHasItsTests(t *testing.T) {
 			t.Errorf("%s: got no test with native histograms in which it %s, want one", a.Alert, missing)
 		}
 	}
+	for file, tests := range map[string][]ruleTest{"alerts_test.yml": classic, "alerts_native_test.yml": native} {
+		for _, test := range tests {
+			for _, missing := range absent(t, test) {
+				t.Errorf("%s: %s: got no series of %s, want one, or the alert is silent whatever it asks", file, test.Name, missing)
+			}
+			for _, s := range test.Series {
+				of, _, _ := strings.Cut(s.Series, "{")
+				if strings.Contains(s.Values, "{{") != (of == waits && file == "alerts_native_test.yml") {
+					t.Errorf("%s: %s: got %s with the values %s, want native histograms there and only there", file, test.Name, of, s.Values)
+				}
+			}
+		}
+	}
 	if !reads["WeirWaitLong"] || reads["WeirQueueFull"] {
 		t.Errorf("alerts that read histograms: got %v, want WeirWaitLong, and not WeirQueueFull", reads)
 	}
+}
+
+// waits is the histogram, and plain the name of a metric without what a classic histogram adds.
+const waits = "weir_wait_seconds"
+
+func plain(metric string) string {
+	if strings.HasPrefix(metric, waits) {
+		return waits
+	}
+	return metric
+}
+
+// absent returns the metrics that the alerts of a test read, themselves or by a recorded rule, and that it has no series
+// of. Without them an alert does not fire, whatever its expression. A test in which an alert fires has what it needs.
+func absent(t *testing.T, test ruleTest) (missing []string) {
+	t.Helper()
+	fed, exprs := map[string]bool{}, map[string]string{}
+	for _, s := range test.Series {
+		of, _, _ := strings.Cut(s.Series, "{")
+		fed[plain(of)] = true
+	}
+	for _, r := range rules(t) {
+		exprs[r.name()] = r.Expr
+	}
+	var visit func(name string)
+	visit = func(name string) {
+		for _, n := range namesIn(t, name, exprs[name]) {
+			switch _, recorded := exprs[n.metric]; {
+			case recorded:
+				visit(n.metric)
+			case !fed[plain(n.metric)] && !slices.Contains(missing, n.metric):
+				missing = append(missing, n.metric)
+			}
+		}
+	}
+	for _, a := range test.Alerts {
+		if len(a.Exp) > 0 {
+			return nil
+		}
+		visit(a.Alert)
+	}
+	return missing
 }
 
 // untested returns the tests of an alert that are missing.

@@ -77,19 +77,34 @@ func TestPagesAreComplete(t *testing.T) {
 	}
 }
 
-// line is a line of /metrics or of promtool: a series and its value.
-var line = regexp.MustCompile(`^(.*\}) (?:=> )?(\S+)(?: @\[.*\])?$`)
+// line is a line of /metrics or of promtool: a series and its value. counted is a line of uniq or awk: a number and
+// the name of what is counted.
+var (
+	line    = regexp.MustCompile(`^(.*\}) (?:=> )?(\S+)(?: @\[.*\])?$`)
+	counted = regexp.MustCompile(`^\s*(\d+) (\S+)$`)
+)
+
+// read splits a line.
+func read(text string) (name, value string, ok bool) {
+	if m := line.FindStringSubmatch(text); m != nil {
+		return m[1], m[2], true
+	}
+	if m := counted.FindStringSubmatch(text); m != nil {
+		return m[2], m[1], true
+	}
+	return "", "", false
+}
 
 // prints reports whether one of the lines is the wanted one. A value of 0 stands for 0, any other value for any above 0.
 func prints(lines []string, want string) bool {
-	w := line.FindStringSubmatch(want)
-	return slices.ContainsFunc(lines, func(got string) bool {
-		g := line.FindStringSubmatch(got)
-		if g == nil || w == nil || g[1] != w[1] {
+	name, wanted, ok := read(want)
+	return ok && slices.ContainsFunc(lines, func(text string) bool {
+		same, got, ok := read(text)
+		if !ok || same != name {
 			return false
 		}
-		value, err := strconv.ParseFloat(g[2], 64)
-		return err == nil && (value > 0) == (w[2] != "0")
+		value, err := strconv.ParseFloat(got, 64)
+		return err == nil && (value > 0) == (wanted != "0")
 	})
 }
 
@@ -189,6 +204,9 @@ func TestPrints(t *testing.T) {
 		{`{b="1"} => 0.25 @[1732.1]`, `{b="1"} => 1 @[1]`, true},
 		{`other`, `{b="1"} => 1 @[1]`, false},
 		{`other`, `other`, false},
+		{`     48 _Shop_Buy_Handler.func1`, `16 _Shop_Buy_Handler.func1`, true},
+		{`     48 _Shop_Buy_Handler.func1`, `16 _Shop_Browse_Handler.func1`, false},
+		{`5 main.(*a).B`, `1 main.(*a).B`, true},
 	} {
 		if got := prints([]string{"x", c.got}, c.want); got != c.is {
 			t.Errorf("prints %q where %q is wanted: got %v, want %v", c.got, c.want, got, c.is)

@@ -119,3 +119,30 @@ func (o *outgoing) play(events []ledger.OutEvent) {
 		}
 	}
 }
+
+// A Counted is an open stream of a meter without a peer. It has sent Sent elements.
+type Counted struct {
+	Sent   uint64
+	Looked func() // called when a look measures or describes it, or nil
+}
+
+func (c *Counted) measure(m *MeterStats) {
+	m.Sent += c.Sent
+	if c.Looked != nil {
+		c.Looked()
+	}
+}
+
+func (c *Counted) describe() StreamState { return StreamState{} }
+
+// Join opens c at the meter.
+func (m *Meter) Join(c *Counted) { m.join(c) }
+
+// Leave ends c at the meter.
+func (m *Meter) Leave(c *Counted) { m.leave(c) }
+
+// OnRest has f called in each rest of a look at a meter, until restore is called.
+func OnRest(f func()) (restore func()) {
+	rested = f
+	return func() { rested = nil }
+}

@@ -15,9 +15,13 @@ type Meter struct {
 	name    string
 	dropped atomic.Uint64
 
-	mu         sync.Mutex // guards the fields below
-	open       map[metered]struct{}
-	closed     MeterStats // sums over streams that have ended
+	looks sync.Mutex // held during Stats, so that only one sum is made at a time
+
+	mu         sync.Mutex         // guards the fields below
+	open       map[metered]uint64 // the last look that measured the stream
+	look       uint64             // the number of looks so far
+	looking    *MeterStats        // the sum of the look that goes on, or nil
+	closed     MeterStats         // sums over streams that have ended
 	violations map[Reason]uint64
 	log        *slog.Logger
 	logged     map[Reason]sampled
@@ -81,40 +85,73 @@ type MeterStats struct {
 	Violations map[Reason]uint64
 }
 
-// Stats returns the sums. Its cost grows with the number of open streams.
+// lookBatch is the number of streams that are measured or copied under one lock. A stream that
+// opens or ends meanwhile waits for about a microsecond.
+const lookBatch = 8
+
+// Stats returns the sums. Its cost grows with the number of open streams. Streams that open or end
+// meanwhile do not wait for it. It counts each stream once, also one that ends meanwhile.
 func (m *Meter) Stats() MeterStats {
+	m.looks.Lock()
+	defer m.looks.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	sum := m.closed
-	sum.Dropped = m.dropped.Load()
-	for s := range m.open {
+	m.look++
+	m.looking = &sum
+	measured := 0
+	for s := range m.open { // the map may change in a rest
 		s.measure(&sum)
+		m.open[s] = m.look
+		measured++
+		m.restLocked(measured)
 	}
+	m.looking = nil
+	sum.Opened, sum.Dropped = m.closed.Opened, m.dropped.Load()
 	sum.Streams = len(m.open)
 	sum.Violations = maps.Clone(m.violations)
 	return sum
 }
+
+// restLocked releases the lock for a moment after every few streams of a look.
+func (m *Meter) restLocked(streams int) {
+	if streams%lookBatch == 0 {
+		m.mu.Unlock()
+		if rested != nil {
+			rested()
+		}
+		m.mu.Lock()
+	}
+}
+
+// rested is called in each rest of a look. Only tests set it.
+var rested func()
 
 func (m *Meter) join(s metered) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed.Opened++
 	if m.open == nil {
-		m.open = map[metered]struct{}{}
+		m.open = map[metered]uint64{}
 	}
-	m.open[s] = struct{}{}
+	m.open[s] = 0
 }
 
-// leave removes s and keeps its counts.
+// leave removes s and keeps its counts. A look that goes on and has not measured s counts it now,
+// or its sums would be lower than those of an earlier look.
 func (m *Meter) leave(s metered) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, ok := m.open[s]; !ok {
+	last, ok := m.open[s]
+	if !ok {
 		return
 	}
 	delete(m.open, s)
 	s.measure(&m.closed)
 	m.closed.forgetState()
+	if m.looking != nil && last != m.look {
+		s.measure(m.looking)
+	}
 }
 
 // failed counts err if it is a violation.

@@ -39,11 +39,15 @@ const mostLooked = 4096
 // it takes the locks that Stats takes, one after the other.
 func (m *Meter) Streams(n int) []StreamState {
 	m.mu.Lock()
-	open := make([]metered, 0, min(len(m.open), mostLooked))
+	most := min(len(m.open), mostLooked)
+	m.mu.Unlock()
+	open := make([]metered, 0, most) // not under the lock, because the allocator may take long
+	m.mu.Lock()
 	for s := range m.open {
-		if open = append(open, s); len(open) == mostLooked {
+		if open = append(open, s); len(open) >= mostLooked {
 			break
 		}
+		m.restLocked(len(open))
 	}
 	m.mu.Unlock()
 	all := make([]StreamState, 0, len(open))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -236,7 +237,7 @@ func (s *system) start(
 // pagePath is where the page for people on call is.
 const pagePath = "/debug/weir"
 
-// serveAdmin serves /metrics and the page until stop.
+// serveAdmin serves /metrics, the page and profiles until stop.
 func (s *system) serveAdmin(addr string) (url string, stop func(), err error) {
 	page, err := debug.NewHandler(s.shown...)
 	if err != nil {
@@ -249,6 +250,8 @@ func (s *system) serveAdmin(addr string) (url string, stop func(), err error) {
 	mux := http.NewServeMux()
 	mux.Handle(pagePath, page)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	// The runbook asks for goroutine dumps and heap profiles. Serve them where only operators reach them.
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	s.serving.Go(func() { _ = server.Serve(lis) })
 	return "http://" + lis.Addr().String(), func() { _ = server.Close() }, nil

@@ -401,12 +401,13 @@ type Gate struct {
 	Classes []*Class `protobuf:"bytes,18,rep,name=classes,proto3" json:"classes,omitempty"`
 	// The busiest tenants.
 	BusiestTenants []*Tenant `protobuf:"bytes,19,rep,name=busiest_tenants,json=busiestTenants,proto3" json:"busiest_tenants,omitempty"`
-	// The calls that have run longest.
+	// The calls that have run longest, among the ones that began within a minute after a look.
 	Running []*Call `protobuf:"bytes,20,rep,name=running,proto3" json:"running,omitempty"`
 	// The calls that have waited longest.
 	Waiting []*Call `protobuf:"bytes,21,rep,name=waiting,proto3" json:"waiting,omitempty"`
-	// Permits in use by calls that are not listed. They began before the page was opened, or
-	// there are too many.
+	// Permits in use by calls that are not listed in running. The names of calls that began
+	// without a viewer are not known. If running has fewer than 100 calls, all the unlisted ones
+	// are such calls. Otherwise there may also be too many to list. A goroutine dump shows both.
 	Unlisted int32 `protobuf:"varint,22,opt,name=unlisted,proto3" json:"unlisted,omitempty"`
 	// The last changes of the limit, the newest first.
 	Decisions []*Decision `protobuf:"bytes,23,rep,name=decisions,proto3" json:"decisions,omitempty"`
