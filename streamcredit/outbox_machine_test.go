@@ -168,7 +168,7 @@ type boxMachine struct {
 	full     int // elements for which Put returned ErrOutboxFull
 	got      []int64
 	consumed int
-	last     error // what Recv returned at the end
+	last     error  // what Recv returned at the end
 	closing  uint64 // elements dropped when Close began
 	crossing int    // Puts that were made at the same time or later
 	closed   error  // what Close returned
