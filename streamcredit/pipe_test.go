@@ -507,3 +507,32 @@ func TestAPipeAfterAHeader(t *testing.T) {
 func convert(_ context.Context, e *demopb.ConvertRequest) (*demopb.ConvertResponse, error) {
 	return &demopb.ConvertResponse{Number: e.GetNumber()}, nil
 }
+
+// The cause of the end of its context is the result of a pipe, whatever it waits for.
+func TestAPipeReturnsTheCauseOfItsEnd(t *testing.T) {
+	cause := errors.New("the reason")
+	wait := func(ctx context.Context, _ []byte) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() }
+	for name, c := range map[string]struct {
+		sent int64
+		f    stage
+	}{
+		"waiting for an element": {0, same},
+		"in its function":        {1, wait},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				p := lay(t, ctx, nil, c.f)
+				if err := p.sink.Request(2); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				sendAll(t, p.source, 1, c.sent)
+				synctest.Wait()
+				cancel(cause)
+				p.wantResults(t, cause)
+			})
+		})
+	}
+}
