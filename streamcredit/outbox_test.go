@@ -499,3 +499,24 @@ func TestAPutThatWaitsWhenItsOutboxEnds(t *testing.T) {
 		}
 	})
 }
+
+// Close returns when its context ends, and the goroutine that sends ends with it. It does not take
+// the wait for demand for a stuck transport.
+func TestCloseOfAnOutboxReturnsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, out, in := box(t, streamcredit.OutboxConfig{})
+		if err := b.Put(t.Context(), toBytes(1)); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := b.Close(within(t, time.Second)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Close: got %v, want %v", err, context.DeadlineExceeded)
+		}
+		if took := time.Since(began); took != time.Second || out.Stats().Waiting > 0 {
+			t.Errorf("Close: took %v and left %d waiting, want 1s and none", took, out.Stats().Waiting)
+		}
+		if _, err := in.recv(within(t, time.Minute)); !errors.Is(err, streamcredit.ErrGoingAway) {
+			t.Errorf("Recv: got %v, want %v", err, streamcredit.ErrGoingAway)
+		}
+	})
+}

@@ -536,3 +536,20 @@ func TestAPipeReturnsTheCauseOfItsEnd(t *testing.T) {
 		})
 	}
 }
+
+// The last demand is passed on as soon as the stage may send for it, and not in a step.
+func TestAPipePassesTheLastDemandOnAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most, wanted = 10, 13
+		p := lay(t, t.Context(), opened(streamcredit.WithMaxPeerCredit(most)), same)
+		if err := p.sink.Request(wanted); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		sendAll(t, p.source, 1, wanted-most)
+		synctest.Wait()
+		if got := p.asked(); got != wanted {
+			t.Errorf("asked of the source: got %d, want %d", got, wanted)
+		}
+	})
+}
