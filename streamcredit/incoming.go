@@ -32,7 +32,7 @@ type incoming[I any] struct {
 	size     func(I) int
 	atOnce   bool            // errors overtake elements
 	explicit bool            // the application calls Consume
-	report   func()          // writes pending control
+	report   func()          // has pending control written, and does not wait
 	lapse    func()          // tells a server's client that more may be consumed than was reported
 	gone     <-chan struct{} // closed when the stream's context has ended
 

@@ -184,7 +184,7 @@ func (o *Outbox[T]) Close(ctx context.Context) error {
 // stream.
 func inTime(ctx context.Context, end func() error) error {
 	ended := make(chan error, 1)
-	go func() { ended <- end() }()
+	go shelter(end, func(err error) { ended <- err })
 	select {
 	case err := <-ended:
 		return err
@@ -239,11 +239,12 @@ func (o *Outbox[T]) Stats() OutboxStats {
 // run sends the queued elements until drain ends.
 func (o *Outbox[T]) run(ctx context.Context) {
 	defer close(o.ended)
-	err := o.drain(ctx)
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.err = err
-	o.wakeLocked()
+	shelter(func() error { return o.drain(ctx) }, func(err error) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.err = err
+		o.wakeLocked()
+	})
 }
 
 func (o *Outbox[T]) drain(ctx context.Context) error {
@@ -262,15 +263,25 @@ func (o *Outbox[T]) drain(ctx context.Context) error {
 		e := o.queue.Pop()
 		o.wakeLocked()
 		o.mu.Unlock()
-		if err := o.out.Send(ctx, e); err != nil {
-			o.mu.Lock()
-			o.dropLocked(1)
-			o.mu.Unlock()
-			if !errors.Is(err, ErrTooLarge) || !o.config.Policy.drops() {
-				return err
-			}
+		if err := o.send(ctx, e); err != nil && (!errors.Is(err, ErrTooLarge) || !o.config.Policy.drops()) {
+			return err
 		}
 	}
+}
+
+// send sends e, and counts it as dropped if that fails or does not return.
+func (o *Outbox[T]) send(ctx context.Context, e T) error {
+	sent := false
+	defer func() {
+		if !sent {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			o.dropLocked(1)
+		}
+	}()
+	err := o.out.Send(ctx, e)
+	sent = err == nil
+	return err
 }
 
 // await waits for an element. It returns false if there will be none.

@@ -11,6 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/streamcredit"
 )
@@ -415,4 +418,106 @@ func TestACutSubscriptionIsNotComplete(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An element that is too large for the receiver is dropped and counted by a policy that drops, and
+// the others arrive. A policy that drops nothing ends the outbox, and both ends are told.
+func TestAnOutboxWithAnElementThatIsTooLarge(t *testing.T) {
+	for name, policy := range policies {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := connect(t, framesDown, opened(streamcredit.WithMaxMessageBytes(10)), nil)
+				b, err := streamcredit.NewOutbox(t.Context(), e.server.out.(outOf[[]byte]).Sender, streamcredit.OutboxConfig{Policy: policy})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, element := range [][]byte{toBytes(1), make([]byte, 11), toBytes(2)} {
+					if err := b.Put(t.Context(), element); err != nil && !errors.Is(err, streamcredit.ErrTooLarge) {
+						t.Errorf("Put: got %v, want no error, or ErrTooLarge", err)
+					}
+					synctest.Wait()
+				}
+				closed := b.Close(within(t, time.Minute))
+				got, end := rest(t, e.client.in)
+				if policy == streamcredit.Block || policy == streamcredit.Fail {
+					if !errors.Is(closed, streamcredit.ErrTooLarge) || status.Code(end) != codes.ResourceExhausted || !slices.Equal(got, []int64{1}) {
+						t.Errorf("got %v, Close %v and the end %v, want 1 and that both say too large", got, closed, end)
+					}
+					return
+				}
+				if closed != nil || !errors.Is(end, io.EOF) || !slices.Equal(got, []int64{1, 2}) {
+					t.Errorf("got %v, Close %v and the end %v, want 1, 2 and a proper end", got, closed, end)
+				}
+				if s := b.Stats(); s != (streamcredit.OutboxStats{Put: 3, Dropped: 1}) {
+					t.Errorf("Stats: got %+v, want 3 put and 1 dropped", s)
+				}
+			})
+		})
+	}
+}
+
+// An outbox that has sent everything is closed without an error, whatever the context of a later
+// Close.
+func TestCloseOfAnOutboxWithAnEndedContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _, _ := box(t, streamcredit.OutboxConfig{})
+		if err := b.Close(within(t, time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range 20 { // Close may see either end first
+			if err := b.Close(ctx); err != nil {
+				t.Errorf("Close with an ended context: got %v, want no error, since nothing is left", err)
+			}
+		}
+	})
+}
+
+// A producer that waits for room learns that an element that is too large has ended the outbox.
+func TestAPutThatWaitsWhenItsOutboxEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := connect(t, framesDown, opened(streamcredit.WithManualDemand(), streamcredit.WithMaxMessageBytes(10)), nil)
+		b, err := streamcredit.NewOutbox(t.Context(), e.server.out.(outOf[[]byte]).Sender, streamcredit.OutboxConfig{Capacity: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Put(t.Context(), make([]byte, 11)); err != nil {
+			t.Fatal(err)
+		}
+		var errs [2]error
+		first := later(func() { errs[0] = b.Put(within(t, time.Hour), toBytes(1)) })
+		second := later(func() { errs[1] = b.Put(within(t, time.Hour), toBytes(2)) })
+		if err := e.client.in.Request(1); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if !first.Load() || !second.Load() || !errors.Is(errors.Join(errs[:]...), streamcredit.ErrTooLarge) {
+			t.Errorf("Puts: returned %t and %t with %v, want both to return, and %v", first.Load(), second.Load(), errs, streamcredit.ErrTooLarge)
+		}
+		if err := b.Close(within(t, time.Minute)); !errors.Is(err, streamcredit.ErrTooLarge) {
+			t.Errorf("Close: got %v, want %v", err, streamcredit.ErrTooLarge)
+		}
+	})
+}
+
+// Close returns when its context ends, and the goroutine that sends ends with it. It does not take
+// the wait for demand for a stuck transport.
+func TestCloseOfAnOutboxReturnsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, out, in := box(t, streamcredit.OutboxConfig{})
+		if err := b.Put(t.Context(), toBytes(1)); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := b.Close(within(t, time.Second)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Close: got %v, want %v", err, context.DeadlineExceeded)
+		}
+		if took := time.Since(began); took != time.Second || out.Stats().Waiting > 0 {
+			t.Errorf("Close: took %v and left %d waiting, want 1s and none", took, out.Stats().Waiting)
+		}
+		if _, err := in.recv(within(t, time.Minute)); !errors.Is(err, streamcredit.ErrGoingAway) {
+			t.Errorf("Recv: got %v, want %v", err, streamcredit.ErrGoingAway)
+		}
+	})
 }

@@ -258,7 +258,8 @@ func (o *outgoing) unconsumedLocked() error {
 
 // awaitConsumed waits until the receiver has consumed n elements.
 func (o *outgoing) awaitConsumed(ctx context.Context, n uint64) error {
-	err := o.wait(ctx, func() bool { return o.ledger.Settled(n) })
+	short := func() bool { return n > o.ledger.Sent() && !o.ledger.State().Sends() }
+	err := o.wait(ctx, func() bool { return o.ledger.Settled(n) || short() })
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	l := &o.ledger
@@ -269,6 +270,8 @@ func (o *outgoing) awaitConsumed(ctx context.Context, n uint64) error {
 		return l.Lost()
 	case !l.State().Hears():
 		return l.Left
+	case short(): // there will be no n elements
+		return l.Why()
 	}
 	return err
 }

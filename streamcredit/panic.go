@@ -23,6 +23,20 @@ func how(p any) string {
 	return fmt.Sprintf("panicked: %v", p)
 }
 
+// shelter calls f and then after with its error, in a goroutine that this package has started for
+// an application. If f panics or calls runtime.Goexit, the error says so, and the process goes on.
+func shelter(f func() error, after func(error)) {
+	returned, err := false, error(nil)
+	defer func() {
+		if !returned {
+			err = abrupt(recover())
+		}
+		after(err)
+	}()
+	err = f()
+	returned = true
+}
+
 // release releases the lock after a write. It is deferred. If the write did not return, a part of
 // a message may be written, so the session fails.
 func (w *writer[O]) release(returned *bool) {

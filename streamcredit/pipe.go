@@ -48,8 +48,11 @@ func Pipe[A, B any](ctx context.Context, in *Receiver[A], out *Sender[B], f func
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var forwarding sync.WaitGroup
-	forwarding.Go(func() { stop(forward(ctx, in, out)) })
+	forwarding.Go(func() { shelter(func() error { return forward(ctx, in, out) }, stop) })
 	err := pump(ctx, in, out, f)
+	if err != nil && errors.Is(err, ctx.Err()) {
+		err = context.Cause(ctx)
+	}
 	stop(nil)
 	forwarding.Wait()
 	if err == nil {
@@ -87,8 +90,6 @@ func pump[A, B any](ctx context.Context, in *Receiver[A], out *Sender[B], f func
 			return out.Close()
 		case errors.Is(err, ErrGoingAway):
 			return out.CloseGoingAway()
-		case err != nil && errors.Is(err, ctx.Err()):
-			return context.Cause(ctx)
 		case err != nil:
 			return err
 		}

@@ -505,3 +505,49 @@ func TestAPipeAfterAHeader(t *testing.T) {
 func convert(_ context.Context, e *demopb.ConvertRequest) (*demopb.ConvertResponse, error) {
 	return &demopb.ConvertResponse{Number: e.GetNumber()}, nil
 }
+
+// The cause of the end of its context is the result of a pipe, whatever it waits for.
+func TestAPipeReturnsTheCauseOfItsEnd(t *testing.T) {
+	cause := errors.New("the reason")
+	wait := func(ctx context.Context, _ []byte) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() }
+	for name, c := range map[string]struct {
+		sent int64
+		f    stage
+	}{
+		"waiting for an element": {0, same},
+		"in its function":        {1, wait},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				p := lay(t, ctx, nil, c.f)
+				if err := p.sink.Request(2); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				sendAll(t, p.source, 1, c.sent)
+				synctest.Wait()
+				cancel(cause)
+				p.wantResults(t, cause)
+			})
+		})
+	}
+}
+
+// The last demand is passed on as soon as the stage may send for it, and not in a step.
+func TestAPipePassesTheLastDemandOnAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most, wanted = 10, 13
+		p := lay(t, t.Context(), opened(streamcredit.WithMaxPeerCredit(most)), same)
+		if err := p.sink.Request(wanted); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		sendAll(t, p.source, 1, wanted-most)
+		synctest.Wait()
+		if got := p.asked(); got != wanted {
+			t.Errorf("asked of the source: got %d, want %d", got, wanted)
+		}
+	})
+}

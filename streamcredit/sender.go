@@ -48,7 +48,8 @@ func (s *Sender[T]) Send(ctx context.Context, e T) error { return s.s.send(ctx, 
 func (s *Sender[T]) TrySend(e T) (bool, error) { return s.s.try(e) }
 
 // SendSeq sends the elements of a sequence. It draws an element only when there is demand for it.
-// It stops at the first error and returns it. It does not end the direction.
+// It stops at the first error and returns it. It does not end the direction. It notices the end of
+// the sequence only when there is demand for one more element.
 func (s *Sender[T]) SendSeq(ctx context.Context, elements iter.Seq[T]) error {
 	next, stop := iter.Pull(elements)
 	defer stop()
@@ -90,8 +91,9 @@ func (s *Sender[T]) Credit() int64 { return s.s.ledger().allowed() }
 // receivers report when they request more, and within 100 ms after they have nothing more to do.
 func (s *Sender[T]) Consumed() uint64 { return s.s.ledger().stats().Consumed }
 
-// WaitConsumed waits until the receiver has consumed the first n elements. It returns ctx.Err(),
-// or the reason why the direction ended before.
+// WaitConsumed waits until the receiver has consumed the first n elements. It returns ctx.Err(), or
+// the reason why the direction ended before. That is ErrClosed if it was closed after fewer than n
+// elements.
 func (s *Sender[T]) WaitConsumed(ctx context.Context, n uint64) error {
 	return s.s.because(ctx, s.s.ledger().awaitConsumed(ctx, n))
 }

@@ -91,7 +91,7 @@ func newSession[O, I any](ctx context.Context, wr wire[O, I], abort context.Canc
 	s.w = newWriter(ctx, wr, s.out, s, c.meter != nil)
 	if s.role.receives {
 		s.in = newIncoming(c, &s.w.pending, wr.sizeIn)
-		s.in.report, s.in.gone = s.w.writePending, ctx.Done()
+		s.in.report, s.in.gone = s.w.writeSoon, ctx.Done()
 	}
 	if c.meter != nil {
 		s.began = time.Now()

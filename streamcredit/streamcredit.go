@@ -245,7 +245,9 @@ func dial[O, I, CallOption any, S any](
 		s.fail(err)
 		return nil, err
 	}
-	_ = s.w.writeOpenLocked(s.hello(), setup) // an error is left to the read loop, which learns the call's status
+	if err := s.w.writeOpenLocked(s.hello(), setup); err != nil {
+		s.w.lostLocked(err)
+	}
 	s.after(c.handshake, func() {
 		select {
 		case <-s.opened:

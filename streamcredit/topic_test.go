@@ -361,3 +361,40 @@ func (g gated) Send(m *demopb.SubscribeResponse) error {
 	}
 	return g.subscribeServer.Send(m)
 }
+
+// Elements that are published for a subscriber whose end is stuck in its transport count as dropped.
+func TestATopicCountsWhatALeavingSubscriberMisses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var topic streamcredit.Topic[*demopb.SubscribeResponse]
+		gate := make(chan struct{})
+		client := handlers{subscribe: func(stream subscribeServer) error {
+			out, _, err := streamcredit.ServeSend(gated{stream, gate})
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(stream.Context(), time.Second)
+			defer cancel()
+			err = topic.Serve(ctx, out, streamcredit.OutboxConfig{Capacity: 4})
+			<-gate
+			return err
+		}}.start(t)
+		in, err := streamcredit.DialReceive(t.Context(), client.Subscribe, streamcredit.WithWindow(64))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		synctest.Wait()
+		topic.Publish(event(1)) // is being written
+		time.Sleep(time.Second + 100*time.Millisecond)
+		if got := topic.Stats().Subscribers; got != 1 {
+			t.Fatalf("subscribers: got %d, want the one that is about to leave", got)
+		}
+		topic.Publish(event(2))
+		time.Sleep(10 * time.Second)
+		close(gate)
+		synctest.Wait()
+		if got := topic.Stats(); got != (streamcredit.TopicStats{Published: 2, Dropped: 1}) {
+			t.Errorf("Stats: got %+v, want 2 published and the second one dropped", got)
+		}
+	})
+}

@@ -142,7 +142,7 @@ func (w *writer[O]) writePending() {
 	for w.pending.waits.Load() && !w.wire.crowded() && w.tryLock() {
 		paced, err := w.writePendingAndUnlock(false)
 		if err != nil {
-			return // the read loop learns the cause
+			return // the session has failed, or the read loop learns the cause
 		}
 		if paced {
 			w.writePaced()
@@ -198,6 +198,7 @@ func (w *writer[O]) writePendingLocked(urgent bool) (paced bool, err error) {
 			return false, w.wire.writeHalfClose()
 		case c != nil:
 			if err := w.writeControlLocked(c); err != nil {
+				w.lostLocked(err)
 				return false, err
 			}
 		}
@@ -206,6 +207,14 @@ func (w *writer[O]) writePendingLocked(urgent bool) (paced bool, err error) {
 		}
 	}
 	return false, nil
+}
+
+// lostLocked ends the session after control could not be written, since the peer may wait for it.
+// A stream that has ended needs no more control, and the read loop learns the cause.
+func (w *writer[O]) lostLocked(err error) {
+	if !isEOF(err) && w.ctx.Err() == nil {
+		w.host.fail(err)
+	}
 }
 
 // writePaced writes pending control after a moment, as often as the flood rule allows.
