@@ -34,7 +34,7 @@ func TestWrongOptions(t *testing.T) {
 		"handshake timeout": {opened(streamcredit.WithHandshakeTimeout(-1)), "WithHandshakeTimeout: got -1ns, want more than 0"},
 		"nil options": {
 			opened(nil, streamcredit.WithWindow(8), nil),
-			"option 0: got nil, want an option\noption 2: got nil, want an option",
+			"option 0: got nil, want an option\n" + "option 2: got nil, want an option",
 		},
 		"a zero budget": {opened(streamcredit.WithBudget(&streamcredit.Budget{})), "WithBudget: got a zero Budget, want one from NewBudget"},
 		"heartbeat":     {opened(streamcredit.WithHeartbeat(time.Microsecond)), "WithHeartbeat: got 1µs, want at least 100ms, or 0 for none"},
@@ -131,11 +131,15 @@ func TestMissingParts(t *testing.T) {
 			"Pipe(nil, out)":   {func() error { return streamcredit.Pipe(e.ctx, nil, out, same) }, receiver},
 			"Pipe(in, nil)":    {func() error { return streamcredit.Pipe(e.ctx, in, nil, same) }, sender},
 			"Pipe(in, zero)":   {func() error { return streamcredit.Pipe(e.ctx, in, &streamcredit.Sender[[]byte]{}, same) }, sender},
-			"Pipe of nothing": {func() error { return streamcredit.Pipe[[]byte, []byte](e.ctx, nil, nil, nil) },
-				receiver + "\n" + sender + "\nf: got nil, want a function"},
+			"Pipe of nothing": {
+				func() error { return streamcredit.Pipe[[]byte, []byte](e.ctx, nil, nil, nil) },
+				receiver + "\n" + sender + "\nf: got nil, want a function",
+			},
 			"Pipe, nil": {func() error { return streamcredit.Pipe[[]byte, []byte](e.ctx, in, out, nil) }, "f: got nil, want a function"},
-			"ServeSend(nil)": {func() error { _, _, err := streamcredit.ServeSend(subscribeServer(nil)); return err },
-				"stream: got none, want that of a handler"},
+			"ServeSend(nil)": {
+				func() error { _, _, err := streamcredit.ServeSend(subscribeServer(nil)); return err },
+				"stream: got none, want that of a handler",
+			},
 			"ServeFrames(nil)": {func() error {
 				_, _, err := streamcredit.ServeFrames(nil)
 				return err

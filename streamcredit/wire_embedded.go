@@ -90,7 +90,8 @@ func (w *embedded[Out, In]) check(m *Out) error {
 		return invalid("element: got a nil %s, want a message", w.out.desc.Parent().FullName())
 	}
 	if w.out.isSet(m) {
-		return invalid("element: got a %s with %s set, want it unset, since the protocol sets it", w.out.desc.Parent().FullName(), w.out.desc.Name())
+		return invalid("element: got a %s with %s set, want it unset, since the protocol sets it",
+			w.out.desc.Parent().FullName(), w.out.desc.Name())
 	}
 	return nil
 }
@@ -171,14 +172,16 @@ func findControl(md protoreflect.MessageDescriptor) (protoreflect.FieldDescripto
 		}
 		switch {
 		case f.IsList() || f.ContainingOneof() != nil && !f.ContainingOneof().IsSynthetic():
-			return nil, invalid("message %s: got field %s of type %s repeated or in a oneof, want it plain", md.FullName(), f.Name(), control)
+			return nil, invalid("message %s: got field %s of type %s repeated or in a oneof, want it plain",
+				md.FullName(), f.Name(), control)
 		case found != nil:
 			return nil, invalid("message %s: got fields %s and %s of type %s, want one", md.FullName(), found.Name(), f.Name(), control)
 		}
 		found = f
 	}
 	if found == nil {
-		return nil, invalid("message %s: got no field of type %[2]s, want one: import weir/credit/v1/credit.proto and add \"%[2]s credit = 15;\"",
+		return nil, invalid("message %s: got no field of type %[2]s, want one: "+
+			"import weir/credit/v1/credit.proto and add \"%[2]s credit = 15;\"",
 			md.FullName(), control)
 	}
 	return found, nil

@@ -66,14 +66,15 @@ func Sort[S Source](all []S, bad *check.Errors, other func(S) bool, more string)
 		if state == unknown && other != nil && other(s) {
 			k, state = others, present
 		}
-		switch {
-		case state == unknown:
+		switch state {
+		case unknown:
 			bad.That(false, "%s: got %T, want a gate, a breaker, a throttle, a monitor, "+
 				"or a retry, stream or broker meter%s", place, s, more)
 			continue
-		case state == absent:
+		case absent:
 			bad.That(false, "%s: got a nil %s, want %s", place, k.name, k.from)
 			continue
+		case present:
 		}
 		name := s.Name()
 		use := named{k, name}

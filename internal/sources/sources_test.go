@@ -21,12 +21,14 @@ func TestSourcesOfOtherKinds(t *testing.T) {
 		other func(sources.Source) bool
 		want  string
 	}{
-		{func(s sources.Source) bool { _, ok := s.(cache); return ok },
+		{
+			func(s sources.Source) bool { _, ok := s.(cache); return ok },
 			"kind: source name: got \"a\" more than once, want one for each (its Name)\n" +
 				"source 4 of 7: got a source without a name, want one with a name\n" +
 				"source name: got \"b\\xff\", want valid UTF-8\n" +
 				"source 6 of 7: got a nil broker meter, want one with a name from broker.NewMeter\n" +
-				"source 7 of 7: got <nil>, want a gate, a breaker, a throttle, a monitor, or a retry, stream or broker meter, or a cache"},
+				"source 7 of 7: got <nil>, want a gate, a breaker, a throttle, a monitor, or a retry, stream or broker meter, or a cache",
+		},
 		{nil, "kind: " +
 			"source 2 of 7: got sources_test.cache, want a gate, a breaker, a throttle, a monitor, or a retry, stream or broker meter, or a cache\n" +
 			"source 3 of 7: got sources_test.cache, want a gate, a breaker, a throttle, a monitor, or a retry, stream or broker meter, or a cache\n" +
