@@ -31,7 +31,8 @@
 // [RefusalFrom] returns the reason and the delay of a refusal, and whether a server or this
 // process made it.
 //
-// The packages below hold the rest of a client. Package breaker refuses calls to methods that
+// Package memory below bounds the memory of a server. The other packages below hold the rest of
+// a client. Package breaker refuses calls to methods that
 // fail, package throttle refuses calls to servers that refuse them, and package retry
 // configures gRPC's retries.
 //

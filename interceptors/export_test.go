@@ -1,9 +1,6 @@
 package interceptors
 
-import (
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/encoding"
-)
+import "google.golang.org/grpc"
 
 // Families counts the gates that are remembered.
 func Families() int {
@@ -19,20 +16,3 @@ var UnaryRestore = unaryRestore
 func UnaryOf(c ServerConfig) grpc.UnaryServerInterceptor {
 	return c.router(unaryServer, c.Gate, serverConfig(nil)).unary
 }
-
-// Hold makes b hold n messages of one byte each.
-func Hold(b *Bytes, n int64) *Bytes {
-	b.messages.Store(n)
-	b.counts.Store(n)
-	return b
-}
-
-// Sending returns how many messages of b are between encoding and sending.
-func Sending(b *Bytes) int {
-	b.sending.mu.Lock()
-	defer b.sending.mu.Unlock()
-	return len(b.sending.parcels)
-}
-
-// Counting returns the codec that counts responses, around a registered codec.
-func Counting(b *Bytes, codec string) encoding.CodecV2 { return departures{codecOf(codec), b} }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/memory"
 	"github.com/weir-go/weir/internal/check"
 )
 
@@ -48,17 +49,17 @@ type ServerConfig struct {
 	// that number if it is larger. It does not change when a limit grows. To bound
 	// connections more tightly, append grpc.MaxConcurrentStreams to the options.
 	MaxConcurrentStreams uint32
-	// Memory is the memory budget of the process in bytes, at least 16 MiB. [SizesFor] derives
+	// Memory is the memory budget of the process in bytes, at least 16 MiB. memory.SizesFor derives
 	// the largest request and the windows from it, and MaxConcurrentStreams if that is zero.
 	// Zero means gRPC's defaults. Other grpc.ServerOptions that you append override them.
 	Memory int64
-	// Chose, if not nil, is called once, by Server, with the sizes that follow from Memory, so that
+	// OnSizes, if not nil, is called once, by Server, with the sizes that follow from Memory, so that
 	// you can log them.
-	Chose func(Sizes)
+	OnSizes func(memory.Sizes)
 	// Bytes, if not nil, counts the bytes of the messages that the server holds. Give it to the
 	// gates too, with admit.WithPressure(monitor, bytes). Calls then keep their permits until
 	// their responses have left; see [WithHoldUntilSent].
-	Bytes *Bytes
+	Bytes *memory.Bytes
 }
 
 // Server returns server options for a guarded server, with all interceptors in the right

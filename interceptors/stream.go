@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/internal/hold"
 )
 
 // A serverStream is the stream that a handler gets.
@@ -22,7 +23,7 @@ type serverStream struct {
 	// leaveHost ends a stream that runs under the permit of another call. Otherwise it is nil.
 	leaveHost func()
 	sends     sends
-	transfer  *transfer   // nil if the stream does not keep its permit until its messages have left
+	held      *hold.Call  // nil if the stream does not keep its permit until its messages have left
 	timer     *time.Timer // for StreamSetup.After
 
 	isReady atomic.Bool // the set-up is over
@@ -42,7 +43,7 @@ func newStream(parent context.Context, ss grpc.ServerStream, info *grpc.StreamSe
 func (s *server) newStream(ss grpc.ServerStream, m *mark, info *grpc.StreamServerInfo, p plan) *serverStream {
 	st := newStream(m, ss, info, p)
 	st.server, st.mark, st.sends.member = s, m, s.member
-	st.transfer = s.transfer(ss.Context())
+	st.held = s.held(ss.Context())
 	return st
 }
 
@@ -76,12 +77,12 @@ func (s *serverStream) leave(o admit.Outcome) {
 	if s.leaveHost != nil {
 		s.leaveHost()
 	}
-	if s.transfer == nil || s.leaveHost != nil {
+	if s.held == nil || s.leaveHost != nil {
 		s.permit.Release(o)
 		return
 	}
 	s.permit.Finish(o)
-	s.transfer.keep(&s.permit, s.server.hold)
+	s.held.Keep(&s.permit, s.server.hold)
 }
 
 // outcomeOf maps the end of the set-up to an outcome for the limit.

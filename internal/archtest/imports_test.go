@@ -48,6 +48,7 @@ var rules = []rule{
 	{dir: "interceptors/breaker", may: []string{
 		"interceptors/internal/...", "internal/check", grpc + "/...", "github.com/sony/gobreaker/v2",
 	}},
+	{dir: "interceptors/memory", may: []string{"interceptors/internal/hold", "internal/check", grpc + "/..."}},
 	{dir: "interceptors/throttle", may: []string{"interceptors/internal/...", "internal/check", grpc + "/..."}},
 	{dir: "interceptors/retry", may: []string{
 		"interceptors/internal/places", "internal/check", grpc + "/...", protobuf + "/protoadapt", protobuf + "/proto",
@@ -59,8 +60,10 @@ var rules = []rule{
 	}},
 	{dir: "interceptors/internal/calltest", may: []string{ // for tests
 		"admit", "limit", "examples/demopb", "internal/grpctest", grpc + "/...", "google.golang.org/genproto/googleapis/rpc/errdetails",
+		protobuf + "/types/known/wrapperspb",
 	}},
 	{dir: "interceptors/internal/callctx", may: []string{"admit"}},
+	{dir: "interceptors/internal/hold", may: []string{"admit"}},
 	{dir: "interceptors/internal/places", may: []string{grpc}},
 	{dir: "interceptors/internal/latency", may: []string{"interceptors/internal/places", grpc}},
 	{dir: "interceptors/internal/peers", may: []string{grpc, grpc + "/peer"}},
