@@ -106,8 +106,6 @@ func (c *ClientConfig) validate(opts []ClientOption) error {
 		bad.From("client: Retry", err, retry.ErrConfig)
 	}
 	cfg := clientConfig(opts)
-	for _, err := range cfg.checkOptions(c.Gate, c.Streams) {
-		bad.That(false, "client: %w", err)
-	}
+	bad.From("client", cfg.checkOptions(c.Gate, c.Streams), nil)
 	return bad.Err(ErrConfig)
 }

@@ -31,10 +31,10 @@
 // [RefusalFrom] returns the reason and the delay of a refusal, and whether a server or this
 // process made it.
 //
-// Package memory below bounds the memory of a server. The other packages below hold the rest of
-// a client. Package breaker refuses calls to methods that
-// fail, package throttle refuses calls to servers that refuse them, and package retry
-// configures gRPC's retries.
+// The packages below hold the rest. For servers, package gates assigns methods to gates, and
+// package memory bounds the memory of messages. For clients, package breaker refuses calls to
+// methods that fail, package throttle refuses calls to servers that refuse them, and package
+// retry configures gRPC's retries.
 //
 // All interceptors are safe for concurrent use. None starts a goroutine.
 //

@@ -402,3 +402,22 @@ func ExampleClient() {
 	fmt.Println(resp.GetMessage(), err)
 	// Output: done <nil>
 }
+
+// One error names every mistake.
+func ExampleServer() {
+	gate, err := admit.New()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_, err = interceptors.Server(
+		interceptors.ServerConfig{Gate: gate, Streams: gate, MaxConcurrentStreams: 10},
+		interceptors.WithClassFor(admit.Critical, interceptors.Methods("shop.Checkout/Buy")),
+	)
+	fmt.Println(err)
+	// Output:
+	// interceptors: invalid configuration: server: Streams: got gate "default" with a limit that adapts, want a fixed one: it would learn nothing from streams
+	// server: Streams: got the gate of the calls, want one of its own, or nil
+	// server: MaxConcurrentStreams: got 10, want at least 64, which the gates let run and wait, or 0 (1000 here)
+	// server: WithClassFor(critical): Methods: got "shop.Checkout/Buy", want "/shop.Checkout/Buy"
+}

@@ -29,8 +29,8 @@ func WithHoldUntilSent(d time.Duration) ServerOption {
 	return serverOption(func(c *config) { c.hold = d })
 }
 
-// finish ends a call whose handler has returned a response, and returns its permit or keeps it
-// until the response has left.
+// finish ends a call after its handler, and returns its permit or keeps it until the response
+// has left.
 func (c *config) finish(ctx context.Context, p *admit.Permit, o admit.Outcome) {
 	h := c.held(ctx)
 	if h == nil {

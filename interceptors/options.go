@@ -2,7 +2,6 @@ package interceptors
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -10,6 +9,7 @@ import (
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/interceptors/internal/refusal"
+	"github.com/weir-go/weir/internal/check"
 )
 
 // A ServerOption configures [UnaryServer], [StreamServer] and [Tap].
@@ -115,7 +115,7 @@ type config struct {
 	refusals     *refusal.Maker
 	noExemptions bool
 	leaves       bool // on a client, where the class may come from the context of the call
-	wrong        []error
+	wrong        check.Errors
 }
 
 // A classRule assigns a class to the calls that match.
@@ -127,11 +127,9 @@ type classRule struct {
 func serverConfig(opts []ServerOption) config {
 	c := config{refusals: refusal.NewServer()}
 	for i, o := range opts {
-		if o == nil {
-			c.wrong = append(c.wrong, fmt.Errorf("option %d: got nil, want an option", i))
-			continue
+		if c.wrong.That(o != nil, "option %d: got nil, want an option", i); o != nil {
+			o.applyServer(&c)
 		}
-		o.applyServer(&c)
 	}
 	return c
 }
@@ -139,11 +137,9 @@ func serverConfig(opts []ServerOption) config {
 func clientConfig(opts []ClientOption) config {
 	c := config{refusals: refusal.NewClient(), leaves: true}
 	for i, o := range opts {
-		if o == nil {
-			c.wrong = append(c.wrong, fmt.Errorf("option %d: got nil, want an option", i))
-			continue
+		if c.wrong.That(o != nil, "option %d: got nil, want an option", i); o != nil {
+			o.applyClient(&c)
 		}
-		o.applyClient(&c)
 	}
 	return c
 }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/gates"
 	"github.com/weir-go/weir/interceptors/memory"
 	"github.com/weir-go/weir/internal/check"
 )
@@ -20,9 +21,9 @@ type ServerConfig struct {
 	// as metrics, recovery and authentication. OutsideStreams are the same for streams.
 	Outside        []grpc.UnaryServerInterceptor
 	OutsideStreams []grpc.StreamServerInterceptor
-	// Gates are gates for some of the calls and streams; see [Gates]. A call that matches
+	// Gates are gates for some of the calls and streams; see package gates. A call that matches
 	// none of them goes to Gate, and a stream to Streams.
-	Gates Gates
+	Gates gates.Rules
 	// Gate admits the unary calls that match none of Gates. It may be nil only if there are
 	// Gates. Then these calls are not limited.
 	Gate *admit.Gate
@@ -161,10 +162,10 @@ func (c *ServerConfig) validate(opts []ServerOption) error {
 	checkGate(&bad, "server: Gate", c.Gate, false)
 	checkGate(&bad, "server: Streams", c.Streams, lasting)
 	bad.That(c.Gate == nil || c.Gate != c.Streams, "server: Streams: got the gate of the calls, want one of its own, or nil")
-	c.Gates.validate(&bad, c, lasting)
-	streams := c.Streams != nil || slices.ContainsFunc(c.Gates, func(r GateRule) bool { return r.Streams })
+	c.validateGates(&bad, lasting)
+	streams := c.Streams != nil || slices.ContainsFunc(c.Gates, func(r gates.Rule) bool { return r.Streams })
 	bad.That(!c.Tap || !streams, "server: Tap: got it with Streams, want one of them")
-	calls := c.Gate != nil || slices.ContainsFunc(c.Gates, func(r GateRule) bool { return !r.Streams })
+	calls := c.Gate != nil || slices.ContainsFunc(c.Gates, func(r gates.Rule) bool { return !r.Streams })
 	bad.That(!c.Tap || calls, "server: Tap: got it without a gate for unary calls, want one")
 	without(&bad, "Outside", c.Outside)
 	without(&bad, "OutsideStreams", c.OutsideStreams)
@@ -176,9 +177,7 @@ func (c *ServerConfig) validate(opts []ServerOption) error {
 			most, need, c.roomy())
 	}
 	c.validateMemory(&bad)
-	for _, err := range cfg.checkOptions(c.gates()...) {
-		bad.That(false, "server: %w", err)
-	}
+	bad.From("server", cfg.checkOptions(c.gates()...), nil)
 	return bad.Err(ErrConfig)
 }
 

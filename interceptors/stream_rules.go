@@ -2,12 +2,14 @@ package interceptors
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
 	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 	"google.golang.org/grpc"
+
+	"github.com/weir-go/weir/interceptors/internal/match"
+	"github.com/weir-go/weir/internal/check"
 )
 
 // A streamRule sets a value for the streams that match. A nil matcher matches every stream.
@@ -32,27 +34,18 @@ func ruleFor[T any](ctx context.Context, rules []streamRule[T], info *grpc.Strea
 	return value, false
 }
 
-// check returns the mistakes of the rules.
-func (r *streamRules) check() (errs []error) {
-	matcher := func(name string, m Matcher) {
-		for _, err := range checkMatcher(m) {
-			errs = append(errs, fmt.Errorf("%s: %w", name, err))
-		}
-	}
+// check adds the mistakes of the rules.
+func (r *streamRules) check(bad *check.Errors) {
 	for _, rule := range r.stalls {
-		matcher("WithSendStall", rule.matcher)
-		if d := rule.value; d > 0 && d < shortestStall {
-			errs = append(errs, fmt.Errorf("WithSendStall: got %v, want 0 (%v), %v or more, or less than 0 (no bound)",
-				d, defaultSendStall, shortestStall))
-		}
+		bad.From("WithSendStall", match.Check(rule.matcher), nil)
+		d := rule.value
+		bad.That(d <= 0 || d >= shortestStall, "WithSendStall: got %v, want 0 (%v), %v or more, or less than 0 (no bound)",
+			d, defaultSendStall, shortestStall)
 	}
 	for _, rule := range r.setups {
-		matcher("WithStreamSetup", rule.matcher)
-		if rule.value.After < 0 {
-			errs = append(errs, fmt.Errorf("WithStreamSetup: After: got %v, want 0 (no such end) or more", rule.value.After))
-		}
+		bad.From("WithStreamSetup", match.Check(rule.matcher), nil)
+		bad.That(rule.value.After >= 0, "WithStreamSetup: After: got %v, want 0 (no such end) or more", rule.value.After)
 	}
-	return errs
 }
 
 // A plan is the result of the rules for one stream.

@@ -20,6 +20,7 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/gates"
 	"github.com/weir-go/weir/internal/grpctest"
 )
 
@@ -388,7 +389,7 @@ func TestServerWithSetups(t *testing.T) {
 	setup := interceptors.WithStreamSetup(interceptors.StreamSetup{FirstMessage: true}, nil)
 	for _, c := range []interceptors.ServerConfig{
 		{Gate: newGate(t), Streams: adaptive()},
-		{Gates: interceptors.Gates{{Gate: adaptive(), Streams: true}}},
+		{Gates: gates.Rules{{Gate: adaptive(), Streams: true}}},
 	} {
 		_, err := interceptors.Server(c)
 		wantWrong(t, err, `got gate "streams" with a limit that adapts`)
@@ -408,14 +409,14 @@ func TestServerWithSetups(t *testing.T) {
 // A document bounds the streams that are open, and changes that while they run.
 func TestMaxOpenInADocument(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		gates, err := interceptors.GatesFromJSON([]byte(`{"gates": [
+		rules, err := gates.FromJSON([]byte(`{"gates": [
 			{"name": "feed", "methods": ["/weir.test.Streams/"], "streams": true, "max_open": 1, "limit": {"algorithm": "fixed", "limit": 5}}
 		]}`))
 		if err != nil {
 			t.Fatal(err)
 		}
 		p := grpctest.Start(t, streams(watch(interceptors.StreamReady)),
-			grpctest.ServerOptions(server(t, interceptors.ServerConfig{Gate: newGate(t), Gates: gates})...))
+			grpctest.ServerOptions(server(t, interceptors.ServerConfig{Gate: newGate(t), Gates: rules})...))
 		if err := receive(startStream(t.Context(), t, p.Conn, downMethod)); err != nil {
 			t.Fatal(err)
 		}
@@ -423,7 +424,7 @@ func TestMaxOpenInADocument(t *testing.T) {
 		if r, ok := interceptors.RefusalFrom(err); !ok || r.Reason != "too_many_open" || r.Gate != "feed" || r.RetryAfter < 300*time.Millisecond {
 			t.Errorf("got %v (%+v), want too_many_open of the gate, with a delay", err, r)
 		}
-		if err := gates.Update([]byte(`{"gates": [{"name": "feed", "max_open": 2}]}`)); err != nil {
+		if err := rules.Update([]byte(`{"gates": [{"name": "feed", "max_open": 2}]}`)); err != nil {
 			t.Fatal(err)
 		}
 		if err := receive(startStream(t.Context(), t, p.Conn, downMethod)); err != nil {

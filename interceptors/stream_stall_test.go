@@ -18,6 +18,7 @@ import (
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/gates"
 	"github.com/weir-go/weir/internal/grpctest"
 )
 
@@ -70,7 +71,7 @@ func TestAPeerThatTakesNothing(t *testing.T) {
 			return server(t, interceptors.ServerConfig{Gate: newGate(t), Streams: g})
 		},
 		"Server with gates": func(t *testing.T, g *admit.Gate) []grpc.ServerOption {
-			return server(t, interceptors.ServerConfig{Gates: interceptors.Gates{{Gate: g, Streams: true}}})
+			return server(t, interceptors.ServerConfig{Gates: gates.Rules{{Gate: g, Streams: true}}})
 		},
 		"propagation": func(_ *testing.T, g *admit.Gate) []grpc.ServerOption {
 			return []grpc.ServerOption{grpc.StreamInterceptor(interceptors.StreamServer(g, interceptors.WithPropagation(nil)))}
@@ -117,7 +118,7 @@ func TestStreamsWithoutAGateAreWatched(t *testing.T) {
 		watched bool
 	}{
 		"only calls have a gate": {interceptors.ServerConfig{Gate: newGate(t)}, nil, true},
-		"gates for others":       {interceptors.ServerConfig{Gates: interceptors.Gates{{Gate: strict(t, 1), Streams: true, Match: other}}}, nil, true},
+		"gates for others":       {interceptors.ServerConfig{Gates: gates.Rules{{Gate: strict(t, 1), Streams: true, Match: other}}}, nil, true},
 		"a matcher":              {interceptors.ServerConfig{Gate: newGate(t)}, []interceptors.ServerOption{interceptors.WithMatcher(other)}, false},
 		"off":                    {interceptors.ServerConfig{Gate: newGate(t), SendStall: -1}, nil, false},
 		"off for the method": {

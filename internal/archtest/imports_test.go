@@ -48,6 +48,9 @@ var rules = []rule{
 	{dir: "interceptors/breaker", may: []string{
 		"interceptors/internal/...", "internal/check", grpc + "/...", "github.com/sony/gobreaker/v2",
 	}},
+	{dir: "interceptors/gates", may: []string{
+		"admit", "interceptors/internal/match", "internal/check", "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector",
+	}},
 	{dir: "interceptors/memory", may: []string{"interceptors/internal/hold", "internal/check", grpc + "/..."}},
 	{dir: "interceptors/throttle", may: []string{"interceptors/internal/...", "internal/check", grpc + "/..."}},
 	{dir: "interceptors/retry", may: []string{
@@ -66,6 +69,7 @@ var rules = []rule{
 	{dir: "interceptors/internal/hold", may: []string{"admit"}},
 	{dir: "interceptors/internal/places", may: []string{grpc}},
 	{dir: "interceptors/internal/latency", may: []string{"interceptors/internal/places", grpc}},
+	{dir: "interceptors/internal/match", may: []string{"internal/check", "github.com/grpc-ecosystem/go-grpc-middleware/v2/..."}},
 	{dir: "interceptors/internal/peers", may: []string{grpc, grpc + "/peer"}},
 	{dir: "interceptors/internal/observe", may: []string{grpc, grpc + "/metadata"}},
 	{dir: "broker", may: []string{

@@ -27,7 +27,7 @@ type Call struct {
 // Key is the key under which the context of a call holds a [Holder].
 type Key struct{}
 
-// A Holder is a call whose responses are watched.
+// A Holder is a value that belongs to a [Call].
 type Holder interface{ Held() *Call }
 
 // Of returns the Call of a context, nil if nothing watches its responses.
