@@ -176,15 +176,16 @@ func ExampleStreamServer() {
 }
 
 // While the gate is full, calls are turned away before they are read.
-func ExampleTap() {
+func ExampleServer_tap() {
 	gate, err := admit.New()
 	if err != nil {
 		log.Fatal(err)
 	}
-	client, stop := serve(grpc.NewServer(
-		grpc.InTapHandle(interceptors.Tap(gate)),
-		grpc.UnaryInterceptor(interceptors.UnaryServer(gate)), // decides; the tap is an addition
-	))
+	opts, err := interceptors.Server(interceptors.ServerConfig{Gate: gate, Tap: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	client, stop := serve(grpc.NewServer(opts...))
 	defer stop()
 
 	gate.Drain()
@@ -361,7 +362,7 @@ func ExampleWithPropagation() {
 	}
 	_ = grpc.NewServer(opts...)
 
-	dial, err := interceptors.Client(interceptors.ClientConfig{Propagation: &interceptors.PropagationConfig{}})
+	dial, err := interceptors.Client(interceptors.ClientConfig{Propagate: true})
 	if err != nil {
 		log.Fatal(err)
 	}

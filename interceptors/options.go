@@ -12,10 +12,10 @@ import (
 	"github.com/weir-go/weir/internal/check"
 )
 
-// A ServerOption configures [UnaryServer], [StreamServer] and [Tap].
+// A ServerOption configures [Server], [UnaryServer] and [StreamServer].
 type ServerOption interface{ applyServer(*config) }
 
-// A ClientOption configures [UnaryClient] and [StreamClient].
+// A ClientOption configures [Client], [UnaryClient] and [StreamClient].
 type ClientOption interface{ applyClient(*config) }
 
 // An Option configures interceptors of either side.
@@ -35,8 +35,8 @@ func (o serverOption) applyServer(c *config) { o(c) }
 
 // WithMatcher limits the gate to the calls that match. All others pass as if there were no
 // interceptor. The exemptions of a server still apply. Nil, the default, matches every
-// call. The matcher is called before a permit is taken, from many goroutines at once. [Tap]
-// describes the arguments that it gets in a tap.
+// call. The matcher is called before a permit is taken, from many goroutines at once. A
+// tap gives it less of the call; see "Taps" in the package documentation.
 func WithMatcher(m Matcher) Option {
 	return option(func(c *config) { c.matcher = m })
 }

@@ -40,8 +40,12 @@ type ServerConfig struct {
 	// streams.
 	Inside        []grpc.UnaryServerInterceptor
 	InsideStreams []grpc.StreamServerInterceptor
-	// Tap also refuses calls before they are read; see [Tap]. A tap cannot tell streams from
-	// unary calls, so it cannot be used with a gate for streams.
+	// Tap also refuses calls that the gate would refuse at once, before gRPC reads their message
+	// or starts a goroutine for them. Use it if refusals alone use up the processor. Do not use
+	// it if clients rely on the delay of the server, or if refusals are many and deadlines long
+	// (a minute or more). It improves neither goodput nor latency. See "Taps" in the package
+	// documentation. A tap cannot tell streams from unary calls, so it cannot be used with a
+	// gate for streams.
 	Tap bool
 	// MaxConcurrentStreams bounds calls and streams together for each connection. A call
 	// beyond it waits in the client, where no gate sees it. So it must not be less than the

@@ -273,7 +273,7 @@ func TestAReadyGuest(t *testing.T) {
 		opts := interceptors.WithPropagation(nil)
 		svc := &service{}
 		r := start(t, svc, append(unaryServers(interceptors.UnaryServer(g, opts)), grpc.StreamInterceptor(interceptors.StreamServer(g, opts))),
-			grpc.WithUnaryInterceptor(interceptors.UnaryPropagation(interceptors.PropagationConfig{})), grpc.WithStreamInterceptor(interceptors.StreamPropagation(interceptors.PropagationConfig{})))
+			grpc.WithUnaryInterceptor(interceptors.UnaryPropagation(0)), grpc.WithStreamInterceptor(interceptors.StreamPropagation(0)))
 		svc.OnExchange = func(s demopb.DemoService_ExchangeServer) error {
 			interceptors.StreamReady(s.Context())
 			if err := s.Send(&demopb.ExchangeResponse{}); err != nil {

@@ -21,8 +21,8 @@ type Rule struct {
 	// Gate must not be nil, and must not be in two rules.
 	Gate *admit.Gate
 	// Match chooses calls; nil chooses all of them. See interceptors.Methods for methods by
-	// name. It is called before a permit is taken, from many goroutines at once. In a tap it
-	// gets less of the call; see interceptors.Tap.
+	// name. It is called before a permit is taken, from many goroutines at once. A tap gives
+	// it less of the call; see "Taps" in the documentation of package interceptors.
 	Match selector.Matcher
 	// Streams makes this a gate for streams. Unary calls skip it, and streams skip the other
 	// gates.
