@@ -20,7 +20,7 @@ const (
 type counted struct {
 	at     time.Time
 	gates  map[*admit.Gate]admit.Stats
-	stalls map[*admit.Gate]uint64 // streams ended by interceptors.WithSendStall
+	stalls map[*admit.Gate]uint64 // streams ended by interceptors.StreamRule.SendStall
 	tries  map[*retry.Meter]retried
 }
 
@@ -65,7 +65,7 @@ type recent struct {
 	total   uint64                    // refused
 	ended   [admit.NumOutcomes]uint64 // calls, by outcome
 	left    uint64
-	stalls  uint64 // streams ended by interceptors.WithSendStall
+	stalls  uint64 // streams ended by interceptors.StreamRule.SendStall
 }
 
 // since counts the calls of a gate since c. If c is nil, or younger than recentFor, the

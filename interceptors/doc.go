@@ -127,17 +127,17 @@
 //
 // Every other end is ignored ([WithOutcome] changes that). An error of a gate, throttle or
 // breaker in this process is always ignored. So are streams, because the lifetime of a stream
-// is not a latency. Only the time until [StreamReady], or until the end of a [StreamSetup], is
+// is not a latency. Only the time until [StreamReady], or until a [StreamRule] makes it ready, is
 // a sample.
 //
 // # Streams
 //
 // By default a stream holds its permit until its handler returns. A watch is expensive to begin
-// and cheap to keep. [StreamReady] and [WithStreamSetup] return its permit when it is set up,
+// and cheap to keep. [StreamReady] and [WithStreams] return its permit when it is set up,
 // and admit.WithMaxOpen bounds how many streams are open.
 //
 // A stream ends if the transport takes none of its messages for two minutes; see
-// [WithSendStall]. To slow a handler down to the pace of its client, see package streamcredit.
+// StreamRule.SendStall. To slow a handler down to the pace of its client, see package streamcredit.
 //
 // # One gate, one permit
 //

@@ -78,7 +78,7 @@ func WithCost(f func(ctx context.Context, c CallMeta) int) Option {
 // WithOutcome sets the function that maps the error of a unary call to an outcome for the
 // limit. It gets the error of the handler or the invoker, nil included. It never gets an
 // error that a gate in this process made. If it panics, the call is ignored. With
-// [WithStreamSetup] or [StreamReady] it also maps the set-up of a stream, which has a nil error
+// [WithStreams] or [StreamReady] it also maps the set-up of a stream, which has a nil error
 // if the stream got ready. Nil restores the default, which the package documentation describes.
 func WithOutcome(f func(error) admit.Outcome) Option {
 	return option(func(c *config) { c.outcomeOf = f })
@@ -110,6 +110,7 @@ type config struct {
 	trust        func(context.Context) (admit.Class, bool)
 	shedRetries  bool
 	streams      streamRules
+	stall        time.Duration // of ServerConfig.SendStall
 	hold         time.Duration // see WithHoldUntilSent
 	outcomeOf    func(error) admit.Outcome
 	refusals     *refusal.Maker

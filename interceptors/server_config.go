@@ -29,10 +29,10 @@ type ServerConfig struct {
 	Gate *admit.Gate
 	// Streams admits the streams that match none of Gates. Nil admits all of them. Give
 	// streams a gate of their own, with a fixed limit. A stream holds its permit until its
-	// end, or with [WithStreamSetup] and [StreamReady] until it is set up.
+	// end, or with [WithStreams] and [StreamReady] until it is set up.
 	Streams *admit.Gate
-	// SendStall bounds how long the transport may take nothing of a stream; see
-	// [WithSendStall], which sets it for some methods. It also applies to streams without a
+	// SendStall bounds how long the transport may take nothing of a stream; see [StreamRule],
+	// which sets it for some methods. It also applies to streams without a
 	// gate, but not to exempt ones. Zero means two minutes, a negative duration no bound.
 	SendStall time.Duration
 	// Inside are the interceptors behind the gates, which run for admitted calls only, such
@@ -75,7 +75,7 @@ type ServerConfig struct {
 //   - one gate in two places (long streams would take the permits of calls), two gates
 //     with one name, or a gate that no call can reach;
 //   - a gate for streams with a limit that adapts, because it would learn nothing from
-//     streams and stay where it starts. With [WithStreamSetup] it learns from their set-ups;
+//     streams and stay where it starts. With [WithStreams] it may learn until they are ready;
 //   - a class that no gate has, or a wrong method name (see [Methods]);
 //   - a MaxConcurrentStreams that is too small for the gates;
 //   - a Memory of less than 16 MiB, or a zero Bytes.
@@ -113,9 +113,7 @@ func Server(c ServerConfig, opts ...ServerOption) ([]grpc.ServerOption, error) {
 // config returns the values of the options, and of the fields that are options too.
 func (c *ServerConfig) config(opts []ServerOption) config {
 	cfg := serverConfig(opts)
-	if c.SendStall != 0 {
-		cfg.streams.addStall(c.SendStall, nil)
-	}
+	cfg.stall = c.SendStall
 	if c.Bytes != nil && cfg.hold == 0 {
 		cfg.hold = defaultHold
 	}
@@ -161,7 +159,7 @@ func (c *ServerConfig) gates() (all []*admit.Gate) {
 func (c *ServerConfig) validate(opts []ServerOption) error {
 	var bad check.Errors
 	cfg := c.config(opts)
-	lasting := len(cfg.streams.setups) == 0
+	lasting := cfg.streams.lasting()
 	bad.That(c.Gate != nil || len(c.Gates) > 0, "server: Gate: got nil, want a gate, or Gates")
 	checkGate(&bad, "server: Gate", c.Gate, false)
 	checkGate(&bad, "server: Streams", c.Streams, lasting)
@@ -181,6 +179,7 @@ func (c *ServerConfig) validate(opts []ServerOption) error {
 			most, need, c.roomy())
 	}
 	c.validateMemory(&bad)
+	checkStall(&bad, "server: SendStall", c.SendStall)
 	bad.From("server", cfg.checkOptions(c.gates()...), nil)
 	return bad.Err(ErrConfig)
 }

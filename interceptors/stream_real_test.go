@@ -33,7 +33,7 @@ func TestAStoppedProcess(t *testing.T) {
 		ended <- err
 		return err
 	}), grpctest.OverSocket(), grpctest.ServerOptions(grpc.StreamInterceptor(
-		interceptors.StreamServer(g, interceptors.WithSendStall(3*time.Second, nil)))))
+		interceptors.StreamServer(g, interceptors.WithStreams(interceptors.StreamRule{SendStall: 3 * time.Second}, nil)))))
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), stoppedClient+"="+p.Addr)
 	out, err := cmd.StdoutPipe()
@@ -69,7 +69,7 @@ func TestAStoppedProcess(t *testing.T) {
 func TestServeHTTPHasNoBound(t *testing.T) {
 	g := strict(t, 1)
 	sent, ended := make(chan struct{}), make(chan error, 1)
-	s := grpc.NewServer(grpc.StreamInterceptor(interceptors.StreamServer(g, interceptors.WithSendStall(time.Millisecond, nil))))
+	s := grpc.NewServer(grpc.StreamInterceptor(interceptors.StreamServer(g, interceptors.WithStreams(interceptors.StreamRule{SendStall: time.Millisecond}, nil))))
 	streams(func(stream grpc.ServerStream) error {
 		err := stream.SendMsg(wrapperspb.Bytes(make([]byte, 1<<10)))
 		close(sent)

@@ -123,15 +123,26 @@ func TestStreamsWithoutAGateAreWatched(t *testing.T) {
 		"off":                    {interceptors.ServerConfig{Gate: newGate(t), SendStall: -1}, nil, false},
 		"off for the method": {
 			interceptors.ServerConfig{Gate: newGate(t)},
-			[]interceptors.ServerOption{interceptors.WithSendStall(-1, interceptors.Methods(downMethod))},
+			[]interceptors.ServerOption{interceptors.WithStreams(interceptors.StreamRule{SendStall: -1}, interceptors.Methods(downMethod))},
 			false,
 		},
 		"off for another method": {
-			interceptors.ServerConfig{Gate: newGate(t)}, []interceptors.ServerOption{interceptors.WithSendStall(-1, other)}, true,
+			interceptors.ServerConfig{Gate: newGate(t)}, []interceptors.ServerOption{interceptors.WithStreams(interceptors.StreamRule{SendStall: -1}, other)}, true,
+		},
+		"off, and a rule without a bound": {
+			interceptors.ServerConfig{Gate: newGate(t), SendStall: -1},
+			[]interceptors.ServerOption{interceptors.WithStreams(interceptors.StreamRule{UntilReady: true}, nil)},
+			false,
+		},
+		"off by a later rule": {
+			interceptors.ServerConfig{Gate: newGate(t)}, []interceptors.ServerOption{
+				interceptors.WithStreams(interceptors.StreamRule{UntilReady: true}, interceptors.Methods(downMethod)),
+				interceptors.WithStreams(interceptors.StreamRule{SendStall: -1}, nil),
+			}, true,
 		},
 		"on for the method": {
 			interceptors.ServerConfig{Gate: newGate(t), SendStall: -1},
-			[]interceptors.ServerOption{interceptors.WithSendStall(0, interceptors.Methods(downMethod))},
+			[]interceptors.ServerOption{interceptors.WithStreams(interceptors.StreamRule{SendStall: 2 * time.Minute}, interceptors.Methods(downMethod))},
 			true,
 		},
 	} {
@@ -449,16 +460,15 @@ func (*panickyStream) SendMsg(any) error { panic("boom") }
 
 func TestWrongStreamOptions(t *testing.T) {
 	for says, o := range map[string]interceptors.ServerOption{
-		"WithSendStall: got 120ns, want 0 (2m0s), 1ms or more": interceptors.WithSendStall(120, nil),
-		`WithSendStall: Methods: got "Watch"`:                  interceptors.WithSendStall(0, interceptors.Methods("Watch")),
-		`WithStreamSetup: Methods: got "Watch"`:                interceptors.WithStreamSetup(interceptors.StreamSetup{}, interceptors.Methods("Watch")),
-		"WithStreamSetup: After: got -1s, want 0":              interceptors.WithStreamSetup(interceptors.StreamSetup{After: -time.Second}, nil),
+		"WithStreams: SendStall: got 120ns, want 0 (the default), 1ms or more": interceptors.WithStreams(interceptors.StreamRule{SendStall: 120}, nil),
+		`WithStreams: Methods: got "Watch"`:                                    interceptors.WithStreams(interceptors.StreamRule{UntilReady: true}, interceptors.Methods("Watch")),
+		"WithStreams: ReadyAfter: got -1s, want 0":                             interceptors.WithStreams(interceptors.StreamRule{ReadyAfter: -time.Second}, nil),
 	} {
 		_, err := interceptors.Server(interceptors.ServerConfig{Gate: newGate(t)}, o)
 		wantWrong(t, err, says)
 	}
 	_, err := interceptors.Server(interceptors.ServerConfig{Gate: newGate(t), SendStall: 5})
-	wantWrong(t, err, "WithSendStall: got 5ns")
+	wantWrong(t, err, "server: SendStall: got 5ns, want 0 (the default), 1ms or more")
 }
 
 // A stall is counted for the gates of the stream that watch it, and for no others.
