@@ -28,7 +28,8 @@ type Gate struct {
 	sheds    atomic.Pointer[sheds] // nil without pressure
 	samples  samples
 	panics   atomic.Uint64
-	waiters  sync.Pool // of *waiter. Their timers must not leave a testing/synctest bubble.
+	stalls   atomic.Uint64 // see Stats.SendStalls
+	waiters  sync.Pool     // of *waiter. Their timers must not leave a testing/synctest bubble.
 	shortest shortestCalls
 	late     lateCalls
 	ready    atomic.Int64 // calls that go on without a permit: see Permit.Ready

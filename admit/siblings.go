@@ -24,8 +24,9 @@ func init() { //nolint:gochecknoinits // package inside cannot import this one
 		Below: func(g *Gate, c Class) Class {
 			return g.ofClasses(func(t *classTable) Class { return t.below(c) })
 		},
-		Room:   (*Gate).capacity,
-		Adapts: (*Gate).adapts,
+		Room:       (*Gate).capacity,
+		Adapts:     (*Gate).adapts,
+		CountStall: func(g *Gate) { g.stalls.Add(1) },
 		Stalled: func(ctx context.Context, g *Gate, method string, bound time.Duration) {
 			g.logStall(ctx, method, bound)
 		},

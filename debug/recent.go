@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/weir-go/weir/admit"
-	"github.com/weir-go/weir/interceptors"
 	"github.com/weir-go/weir/interceptors/retry"
 )
 
@@ -18,10 +17,9 @@ const (
 
 // counted are the counters of gates and of meters of retries at one moment.
 type counted struct {
-	at     time.Time
-	gates  map[*admit.Gate]admit.Stats
-	stalls map[*admit.Gate]uint64 // streams ended by interceptors.StreamRule.SendStall
-	tries  map[*retry.Meter]retried
+	at    time.Time
+	gates map[*admit.Gate]admit.Stats
+	tries map[*retry.Meter]retried
 }
 
 // A past keeps the counters of two earlier snapshots. While the page is looked at, the first
@@ -76,7 +74,7 @@ func (c *counted) since(g *admit.Gate, i *admit.Inspection, now time.Time) (r re
 		if before, ok := c.gates[g]; ok {
 			began = c.at
 			r.count(&i.Stats, &before)
-			r.stalls = interceptors.SendStalls(g) - c.stalls[g]
+			r.stalls = i.Stats.SendStalls - before.SendStalls
 		}
 	}
 	if r.over = now.Sub(began); r.over >= recentFor {

@@ -72,7 +72,7 @@ func ExampleWithStreams() {
 		return
 	}
 	fmt.Println(status.Convert(<-ended).Message())
-	fmt.Println("streams ended:", interceptors.SendStalls(gate))
+	fmt.Println("streams ended:", gate.Stats().SendStalls)
 	// Output:
 	// weir: the client does not take what is sent to it: no message for 20ms (gate "feed")
 	// streams ended: 1

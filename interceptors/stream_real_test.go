@@ -59,7 +59,7 @@ func TestAStoppedProcess(t *testing.T) {
 	for g.Stats().InFlight > 0 { // the handlers return
 		time.Sleep(time.Millisecond) // a real process has no virtual time
 	}
-	if got := interceptors.SendStalls(g); got != stoppedStreams {
+	if got := g.Stats().SendStalls; got != stoppedStreams {
 		t.Errorf("stalls: got %d, want %d", got, stoppedStreams)
 	}
 }
@@ -105,7 +105,7 @@ func TestServeHTTPHasNoBound(t *testing.T) {
 	if err := <-ended; err == nil || errors.Is(err, interceptors.ErrSendStalled) {
 		t.Errorf("Send: got %v, want an error of the client's end", err)
 	}
-	if got := interceptors.SendStalls(g); got != 0 {
+	if got := g.Stats().SendStalls; got != 0 {
 		t.Errorf("stalls: got %d, want 0", got)
 	}
 }

@@ -57,7 +57,7 @@ type StreamRule struct {
 	// and one message of the stream until the client reads them or disconnects. Package
 	// keepalive of gRPC disconnects dead clients.
 	//
-	// The gate of the stream counts it (see [SendStalls]) and logs it (see admit.WithLogger).
+	// The gate of the stream counts it (see admit.Stats.SendStalls) and logs it (see admit.WithLogger).
 	//
 	// There is no bound under grpc.Server.ServeHTTP, where a stuck write cannot be ended, and
 	// outside of grpc.Server. Unary calls need none, because the transport takes one response

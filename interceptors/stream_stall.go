@@ -4,12 +4,10 @@ import (
 	"context"
 	"sync/atomic"
 	"time"
-	"weak"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/interceptors/internal/refusal"
 	"github.com/weir-go/weir/internal/stall"
 )
@@ -25,15 +23,6 @@ const (
 // ErrSendStalled matches, with errors.Is, the error of SendMsg and RecvMsg on a stream that
 // was ended because its client did not take the messages. See StreamRule.SendStall.
 var ErrSendStalled = refusal.ErrSendStalled
-
-// SendStalls returns how many streams of a gate ended because of StreamRule.SendStall. It does
-// not block. It is 0 for a gate without interceptors.
-func SendStalls(g *admit.Gate) uint64 {
-	if v, ok := families.Load(weak.Make(g)); ok {
-		return v.(*family).stalls.Load() //nolint:forcetypeassert // the map holds nothing else
-	}
-	return 0
-}
 
 // sends watches the Sends of one stream.
 type sends struct {
@@ -90,7 +79,7 @@ func (s *sends) Stalled() {
 	gate := ""
 	if s.member != nil {
 		gate = s.member.gate.Name()
-		s.member.family.stalls.Add(1)
+		gateFuncs.CountStall(s.member.gate) // before the handler can see its error
 	}
 	err := refusal.Stalled(s.bound, gate)
 	s.ended.Store(err)

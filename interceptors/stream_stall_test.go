@@ -95,7 +95,7 @@ func TestAPeerThatTakesNothing(t *testing.T) {
 					wantTook(t, "Send", start, stallBound, stallBound+stallSlack)
 					synctest.Wait()
 					atRest(t, g, 1, 0, 0)
-					if got := interceptors.SendStalls(g); got != 1 {
+					if got := g.Stats().SendStalls; got != 1 {
 						t.Errorf("SendStalls: got %d, want 1", got)
 					}
 					peer.grant(1, 1<<20)
@@ -225,8 +225,8 @@ func TestAStallAndThePermit(t *testing.T) {
 				}), grpctest.ServerOptions(grpc.ChainStreamInterceptor(opts...)))
 				newRawPeer(t, p, true).open(1, downMethod)
 				time.Sleep(30 * time.Minute)
-				if got := g.Stats().InFlight; got != 1 || interceptors.SendStalls(g) != 1 {
-					t.Errorf("while the handler runs: got %d permits held and %d stalls, want 1 and 1", got, interceptors.SendStalls(g))
+				if got := g.Stats().InFlight; got != 1 || g.Stats().SendStalls != 1 {
+					t.Errorf("while the handler runs: got %d permits held and %d stalls, want 1 and 1", got, g.Stats().SendStalls)
 				}
 				time.Sleep(time.Hour)
 				atRest(t, g, 1, 0, 0)
@@ -328,9 +328,9 @@ func TestManyStreamsOfAConnection(t *testing.T) {
 			}
 		}
 		time.Sleep(10 * time.Minute)
-		if got := ended.Load(); got != count/2 || interceptors.SendStalls(g) != count/2 || g.Stats().InFlight != count/2 {
+		if got := ended.Load(); got != count/2 || g.Stats().SendStalls != count/2 || g.Stats().InFlight != count/2 {
 			t.Errorf("after ten minutes: got %d ended, %d stalls, %d in flight, want %d of each",
-				got, interceptors.SendStalls(g), g.Stats().InFlight, count/2)
+				got, g.Stats().SendStalls, g.Stats().InFlight, count/2)
 		}
 		_ = peer.conn.Close()
 		synctest.Wait()
@@ -417,8 +417,8 @@ func TestAStreamOutsideOfAServer(t *testing.T) {
 			func(_ any, stream grpc.ServerStream) error {
 				return stream.SendMsg("not a message of Protocol Buffers")
 			})
-		if err != nil || interceptors.SendStalls(g) != 0 {
-			t.Errorf("got %v and %d stalls, want no error and none", err, interceptors.SendStalls(g))
+		if err != nil || g.Stats().SendStalls != 0 {
+			t.Errorf("got %v and %d stalls, want no error and none", err, g.Stats().SendStalls)
 		}
 		atRest(t, g, 1, 0, 0)
 	})
@@ -474,9 +474,8 @@ func TestWrongStreamOptions(t *testing.T) {
 // A stall is counted for the gates of the stream that watch it, and for no others.
 func TestSendStallsOfOtherGates(t *testing.T) {
 	before := interceptors.Families()
-	var none *admit.Gate
-	if got := interceptors.SendStalls(none) + interceptors.SendStalls(strict(t, 1)); got != 0 {
-		t.Errorf("a nil gate, and one without interceptors: got %d, want 0", got)
+	if got := strict(t, 1).Stats().SendStalls; got != 0 {
+		t.Errorf("a gate without interceptors: got %d, want 0", got)
 	}
 	if got := interceptors.Families(); got > before {
 		t.Errorf("gates that are remembered: got %d, want %d as before", got, before)

@@ -118,7 +118,7 @@ var rules = []rule{
 // watched is what the packages import that only watch. Nobody may import them back, which the
 // other rows see to.
 var watched = []string{
-	"admit", "broker", "interceptors", "interceptors/breaker", "interceptors/retry", "interceptors/throttle", "pressure", "streamcredit",
+	"admit", "broker", "interceptors/breaker", "interceptors/retry", "interceptors/throttle", "pressure", "streamcredit",
 }
 
 // matches reports whether name is what the pattern names.
