@@ -36,8 +36,9 @@ type Gate struct {
 	shedder atomic.Pointer[shedder] // nil without pressure
 	open    openCalls
 	hooks   hookSet
-	waiters sync.Pool // of *waiter. Their timers must not leave a testing/synctest bubble.
-	record  recorder  // its type says which parts need the lock
+	stalls  atomic.Uint64 // see Stats.SendStalls
+	waiters sync.Pool     // of *waiter. Their timers must not leave a testing/synctest bubble.
+	record  recorder      // its type says which parts need the lock
 
 	looks     sync.Mutex // held during a look, so that two looks do not share the tenants
 	mu        sync.Mutex // guards the fields below

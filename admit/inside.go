@@ -27,7 +27,8 @@ func init() { //nolint:gochecknoinits // package inside cannot import this one
 		Room: func(g *Gate) int {
 			return configured(g, func(c *config) int { return c.room(g.Limit()) })
 		},
-		Adapts: func(g *Gate) bool { return configured(g, (*config).adapts) },
+		Adapts:     func(g *Gate) bool { return configured(g, (*config).adapts) },
+		CountStall: func(g *Gate) { g.stalls.Add(1) },
 		Stalled: func(ctx context.Context, g *Gate, method string, bound time.Duration) {
 			configured(g, func(c *config) *gateLog { return c.log }).streamStalled(ctx, g.Name(), method, bound)
 		},

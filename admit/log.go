@@ -10,7 +10,7 @@ import (
 
 // WithLogger logs changes of the state of the gate, and a sample of its refusals. The changes
 // are a limit that reaches the smallest value of its algorithm or leaves it, Drain, and a stream
-// that interceptors.WithSendStall ends. Stalls are logged at most once a second, and so are
+// that interceptors.WithStreams ends. Stalls are logged at most once a second, and so are
 // refusals for each reason, with the number since the last line. The attributes are gate,
 // method, class and reason. Tenants are not logged.
 //

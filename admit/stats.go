@@ -56,6 +56,9 @@ type Stats struct {
 	Left uint64
 	// RunningSeconds is the total time that the ended calls ran.
 	RunningSeconds float64
+	// SendStalls counts the streams that were ended because their clients took no messages;
+	// see interceptors.StreamRule.
+	SendStalls uint64
 	// Panics counts the panics of hooks and of the algorithm.
 	Panics uint64
 }
@@ -105,6 +108,7 @@ func (g *Gate) Stats() Stats {
 	for i := range MaxClasses {
 		s.Waiting[i], s.Held[i], s.Standing[i] = q.Waiting(i), q.Held(i), q.Standing(i)
 	}
+	s.SendStalls = g.stalls.Load()
 	g.record.counters.writeTo(&s)
 	return s
 }

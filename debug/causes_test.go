@@ -242,7 +242,7 @@ func TestStreamsThatWereEnded(t *testing.T) {
 			}
 		}}
 		p := grpctest.Start(t, sends.register, grpctest.ServerOptions(must(interceptors.Server(
-			interceptors.ServerConfig{Gate: must(admit.New())(t), Streams: streams}, interceptors.WithSendStall(20*time.Second, interceptors.Methods("/weir.demo.v1.StreamService/Subscribe"))))(t)...))
+			interceptors.ServerConfig{Gate: must(admit.New())(t), Streams: streams}, interceptors.WithStreams(interceptors.StreamRule{SendStall: 20 * time.Second}, interceptors.Methods("/weir.demo.v1.StreamService/Subscribe"))))(t)...))
 		h := must(debug.NewHandler(streams))(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()

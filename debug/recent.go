@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/weir-go/weir/admit"
-	"github.com/weir-go/weir/interceptors"
 	"github.com/weir-go/weir/interceptors/retry"
 )
 
@@ -18,10 +17,9 @@ const (
 
 // counted are the counters of gates and of meters of retries at one moment.
 type counted struct {
-	at     time.Time
-	gates  map[*admit.Gate]admit.Stats
-	stalls map[*admit.Gate]uint64 // streams ended by interceptors.WithSendStall
-	tries  map[*retry.Meter]retried
+	at    time.Time
+	gates map[*admit.Gate]admit.Stats
+	tries map[*retry.Meter]retried
 }
 
 // A past keeps the counters of two earlier snapshots. While the page is looked at, the first
@@ -65,7 +63,7 @@ type recent struct {
 	total   uint64                    // refused
 	ended   [admit.NumOutcomes]uint64 // calls, by outcome
 	left    uint64
-	stalls  uint64 // streams ended by interceptors.WithSendStall
+	stalls  uint64 // streams ended by interceptors.StreamRule.SendStall
 }
 
 // since counts the calls of a gate since c. If c is nil, or younger than recentFor, the
@@ -76,7 +74,7 @@ func (c *counted) since(g *admit.Gate, i *admit.Inspection, now time.Time) (r re
 		if before, ok := c.gates[g]; ok {
 			began = c.at
 			r.count(&i.Stats, &before)
-			r.stalls = interceptors.SendStalls(g) - c.stalls[g]
+			r.stalls = i.Stats.SendStalls - before.SendStalls
 		}
 	}
 	if r.over = now.Sub(began); r.over >= recentFor {

@@ -7,7 +7,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weir-go/weir/admit"
-	"github.com/weir-go/weir/interceptors"
 	"github.com/weir-go/weir/interceptors/retry"
 	debugpb "github.com/weir-go/weir/proto/weir/debug/v1"
 )
@@ -17,7 +16,7 @@ func (h *Handler) take(now time.Time) *debugpb.Snapshot {
 	s := &debugpb.Snapshot{At: timestamppb.New(now)}
 	var f findings
 	counts := &counted{
-		at: now, gates: map[*admit.Gate]admit.Stats{}, stalls: map[*admit.Gate]uint64{}, tries: map[*retry.Meter]retried{},
+		at: now, gates: map[*admit.Gate]admit.Stats{}, tries: map[*retry.Meter]retried{},
 	}
 	all := make(gates, len(h.sources.Gates))
 	for n, g := range h.sources.Gates {
@@ -26,9 +25,9 @@ func (h *Handler) take(now time.Time) *debugpb.Snapshot {
 	basis := h.past.basis(now)
 	for n, g := range h.sources.Gates {
 		i := &all[n]
-		s.Gates = append(s.Gates, h.gate(g, i, now))
+		s.Gates = append(s.Gates, h.gate(i, now))
 		f.gate(i, all, basis.since(g, i, now), now)
-		counts.gates[g], counts.stalls[g] = i.Stats, interceptors.SendStalls(g)
+		counts.gates[g] = i.Stats
 	}
 	for _, b := range h.sources.Breakers {
 		s.Circuits = append(s.Circuits, circuits(b, &f)...)
@@ -64,14 +63,14 @@ func (h *Handler) take(now time.Time) *debugpb.Snapshot {
 }
 
 // gate returns the state of a gate.
-func (h *Handler) gate(g *admit.Gate, i *admit.Inspection, now time.Time) *debugpb.Gate {
+func (h *Handler) gate(i *admit.Inspection, now time.Time) *debugpb.Gate {
 	s := &i.Stats
 	out := &debugpb.Gate{
 		Name: clean(s.Name), Limit: int32(s.Limit), InFlight: int32(s.InFlight),
 		Queue: int32(s.Queue), QueueCapacity: int32(s.QueueCapacity),
 		Ready: int32(s.Ready), Tenants: int32(s.Tenants), Draining: s.Draining, DryRun: s.DryRun,
 		Succeeded: int64(s.Ended[admit.Success]), Overloaded: int64(s.Ended[admit.Overload]), Ignored: int64(s.Ended[admit.Ignored]),
-		Left: int64(s.Left), Panics: int64(s.Panics), SendStalls: int64(interceptors.SendStalls(g)),
+		Left: int64(s.Left), Panics: int64(s.Panics), SendStalls: int64(s.SendStalls),
 		LastEndSeconds: -1, Unlisted: int32(i.Unlisted),
 		Running: h.calls(s, i.Running, now), Waiting: h.calls(s, i.Waiting, now),
 	}

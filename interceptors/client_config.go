@@ -1,6 +1,8 @@
 package interceptors
 
 import (
+	"time"
+
 	"google.golang.org/grpc"
 
 	"github.com/weir-go/weir/admit"
@@ -12,9 +14,18 @@ import (
 
 // A ClientConfig configures [Client]. Each field adds a protection, and a zero field adds none.
 type ClientConfig struct {
-	// Propagation passes on the class, the deadline and the permits of a call; see
-	// [UnaryPropagation]. Give it only to clients of your own services.
-	Propagation *PropagationConfig
+	// Propagate sends the class of each call, and passes for the permits of the call that it is
+	// made for, to servers with [WithPropagation]. The class is the one of [ContextWithClass],
+	// or of the call that is being served, or that of calls which wait for a permit of the
+	// served call if it is higher. A call that cannot end before its deadline fails at once with
+	// DEADLINE_EXCEEDED; see the package documentation.
+	//
+	// Set it only for clients of your own services. A service that gets a pass can use the
+	// permit while it is held.
+	Propagate bool
+	// DeadlineMargin is taken off the deadline of each call, to leave time for the work that
+	// follows its answer. It needs Propagate. Zero means no margin.
+	DeadlineMargin time.Duration
 	// Throttle refuses calls to targets that refuse them.
 	Throttle *throttle.Throttle
 	// Gate bounds how many unary calls are in flight, Streams how many streams are open.
@@ -58,9 +69,9 @@ func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 			stream = append(stream, retry.StreamGuard(c.SecondRetries))
 		}
 	}
-	if c.Propagation != nil {
-		unary = append(unary, UnaryPropagation(*c.Propagation))
-		stream = append(stream, StreamPropagation(*c.Propagation))
+	if c.Propagate {
+		unary = append(unary, unaryPropagation(c.DeadlineMargin))
+		stream = append(stream, streamPropagation(c.DeadlineMargin))
 	}
 	if c.Throttle != nil {
 		unary = append(unary, throttle.Unary(c.Throttle))
@@ -88,7 +99,7 @@ func Client(c ClientConfig, opts ...ClientOption) ([]grpc.DialOption, error) {
 
 func (c *ClientConfig) validate(opts []ClientOption) error {
 	var bad check.Errors
-	some := c.Retry != nil || c.Retries != nil || c.Propagation != nil ||
+	some := c.Retry != nil || c.Retries != nil || c.Propagate ||
 		c.Throttle != nil || c.Gate != nil || c.Streams != nil || c.Breaker != nil
 	bad.That(some, "client: got nothing configured, want at least one part")
 	checkGate(&bad, "client: Gate", c.Gate, false)
@@ -97,17 +108,13 @@ func (c *ClientConfig) validate(opts []ClientOption) error {
 	bad.That(c.Throttle == nil || c.Throttle.Name() != "", "client: Throttle: got a zero Throttle, want one from throttle.New")
 	bad.That(c.Breaker == nil || c.Breaker.Name() != "", "client: Breaker: got a zero Breaker, want one from breaker.New")
 	bad.That(c.Retries == nil || c.Retries.Name() != "", "client: Retries: got a zero or nameless Meter, want one from retry.NewMeter")
-	if c.Propagation != nil {
-		margin := c.Propagation.DeadlineMargin
-		bad.That(margin >= 0, "client: Propagation: DeadlineMargin: got %v, want 0 or more", margin)
-	}
+	bad.That(c.DeadlineMargin >= 0, "client: DeadlineMargin: got %v, want 0 or more", c.DeadlineMargin)
+	bad.That(c.DeadlineMargin <= 0 || c.Propagate, "client: DeadlineMargin: got %v without Propagate, want both or none", c.DeadlineMargin)
 	if c.Retry != nil {
 		_, err := c.Retry.ServiceConfig()
 		bad.From("client: Retry", err, retry.ErrConfig)
 	}
 	cfg := clientConfig(opts)
-	for _, err := range cfg.checkOptions(c.Gate, c.Streams) {
-		bad.That(false, "client: %w", err)
-	}
+	bad.From("client", cfg.checkOptions(c.Gate, c.Streams), nil)
 	return bad.Err(ErrConfig)
 }

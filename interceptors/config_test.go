@@ -43,7 +43,7 @@ func everything(t *testing.T) interceptors.ClientConfig {
 		t.Fatal(err)
 	}
 	return interceptors.ClientConfig{
-		Propagation:   &interceptors.PropagationConfig{},
+		Propagate:     true,
 		Throttle:      targets,
 		Gate:          newGate(t, admit.WithLimit(fixed(1000)), admit.WithQueue(admit.QueueConfig{Policy: admit.Block})),
 		Streams:       newGate(t, admit.WithLimit(fixed(1000))),
@@ -91,7 +91,7 @@ func TestAttemptsDoNotMultiply(t *testing.T) {
 // layer starts a service with a gate, and a client that retries, or has everything.
 func layer(t *testing.T, svc *service, all bool) *rig {
 	t.Helper()
-	c := interceptors.ClientConfig{Propagation: &interceptors.PropagationConfig{}, Retry: &retry.Config{}}
+	c := interceptors.ClientConfig{Propagate: true, Retry: &retry.Config{}}
 	if all {
 		c = everything(t)
 	}
@@ -216,7 +216,7 @@ func TestEverythingConcurrently(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := everything(t)
-		c.Propagation = &interceptors.PropagationConfig{DeadlineMargin: time.Millisecond}
+		c.Propagate, c.DeadlineMargin = true, time.Millisecond
 		c.Throttle = newThrottle(t, throttle.Config{Window: time.Second})
 		c.Breaker = newBreaker(t, breaker.Config{
 			Window: 50 * time.Millisecond, OpenFor: 5 * time.Millisecond, MinCalls: 5, SlowCall: time.Millisecond,

@@ -48,7 +48,7 @@ func ExampleStreamReady() {
 }
 
 // A client that does not read loses its stream.
-func ExampleWithSendStall() {
+func ExampleWithStreams() {
 	gate, err := admit.New(admit.WithName("feed"), admit.WithFixedLimit(100))
 	if err != nil {
 		log.Fatal(err)
@@ -63,7 +63,7 @@ func ExampleWithSendStall() {
 		}
 	}}
 	client, stop := serveWith(feed, grpc.NewServer(grpc.StreamInterceptor(interceptors.StreamServer(gate,
-		interceptors.WithSendStall(20*time.Millisecond, nil), // far too short for a real server
+		interceptors.WithStreams(interceptors.StreamRule{SendStall: 20 * time.Millisecond}, nil), // far too short for a real server
 	))))
 	defer stop()
 
@@ -72,7 +72,7 @@ func ExampleWithSendStall() {
 		return
 	}
 	fmt.Println(status.Convert(<-ended).Message())
-	fmt.Println("streams ended:", interceptors.SendStalls(gate))
+	fmt.Println("streams ended:", gate.Stats().SendStalls)
 	// Output:
 	// weir: the client does not take what is sent to it: no message for 20ms (gate "feed")
 	// streams ended: 1

@@ -176,15 +176,16 @@ func ExampleStreamServer() {
 }
 
 // While the gate is full, calls are turned away before they are read.
-func ExampleTap() {
+func ExampleServer_tap() {
 	gate, err := admit.New()
 	if err != nil {
 		log.Fatal(err)
 	}
-	client, stop := serve(grpc.NewServer(
-		grpc.InTapHandle(interceptors.Tap(gate)),
-		grpc.UnaryInterceptor(interceptors.UnaryServer(gate)), // decides; the tap is an addition
-	))
+	opts, err := interceptors.Server(interceptors.ServerConfig{Gate: gate, Tap: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	client, stop := serve(grpc.NewServer(opts...))
 	defer stop()
 
 	gate.Drain()
@@ -361,7 +362,7 @@ func ExampleWithPropagation() {
 	}
 	_ = grpc.NewServer(opts...)
 
-	dial, err := interceptors.Client(interceptors.ClientConfig{Propagation: &interceptors.PropagationConfig{}})
+	dial, err := interceptors.Client(interceptors.ClientConfig{Propagate: true})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -401,4 +402,23 @@ func ExampleClient() {
 	resp, err := client.Work(context.Background(), &demopb.WorkRequest{Name: "done"})
 	fmt.Println(resp.GetMessage(), err)
 	// Output: done <nil>
+}
+
+// One error names every mistake.
+func ExampleServer() {
+	gate, err := admit.New()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_, err = interceptors.Server(
+		interceptors.ServerConfig{Gate: gate, Streams: gate, MaxConcurrentStreams: 10},
+		interceptors.WithClassFor(admit.Critical, interceptors.Methods("shop.Checkout/Buy")),
+	)
+	fmt.Println(err)
+	// Output:
+	// interceptors: invalid configuration: server: Streams: got gate "default" with a limit that adapts, want a fixed one: it would learn nothing from streams
+	// server: Streams: got the gate of the calls, want one of its own, or nil
+	// server: MaxConcurrentStreams: got 10, want at least 64, which the gates let run and wait, or 0 (1000 here)
+	// server: WithClassFor(critical): Methods: got "shop.Checkout/Buy", want "/shop.Checkout/Buy"
 }

@@ -2,7 +2,9 @@ package interceptors
 
 import (
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/tap"
+
+	"github.com/weir-go/weir/admit"
 )
 
 // Families counts the gates that are remembered.
@@ -12,6 +14,18 @@ func Families() int {
 	return n
 }
 
+// UnaryPropagation and StreamPropagation are the interceptors for ClientConfig.Propagate.
+var (
+	UnaryPropagation  = unaryPropagation
+	StreamPropagation = streamPropagation
+)
+
+// Tap returns the tap handle of a server with one gate.
+func Tap(g *admit.Gate, opts ...ServerOption) tap.ServerInHandle {
+	c := serverConfig(opts)
+	return c.tap(g)
+}
+
 // UnaryRestore is the interceptor that gives calls back the refusals that gRPC lost.
 var UnaryRestore = unaryRestore
 
@@ -19,20 +33,3 @@ var UnaryRestore = unaryRestore
 func UnaryOf(c ServerConfig) grpc.UnaryServerInterceptor {
 	return c.router(unaryServer, c.Gate, serverConfig(nil)).unary
 }
-
-// Hold makes b hold n messages of one byte each.
-func Hold(b *Bytes, n int64) *Bytes {
-	b.messages.Store(n)
-	b.counts.Store(n)
-	return b
-}
-
-// Sending returns how many messages of b are between encoding and sending.
-func Sending(b *Bytes) int {
-	b.sending.mu.Lock()
-	defer b.sending.mu.Unlock()
-	return len(b.sending.parcels)
-}
-
-// Counting returns the codec that counts responses, around a registered codec.
-func Counting(b *Bytes, codec string) encoding.CodecV2 { return departures{codecOf(codec), b} }

@@ -15,6 +15,7 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/memory"
 	"github.com/weir-go/weir/pressure"
 )
 
@@ -53,15 +54,18 @@ func TestAHealthyDayWithPressure(t *testing.T) {
 
 func healthyDay(t *testing.T, tap bool) {
 	const permits, mean = 10, 10 * time.Millisecond // so 1,000 calls a second at most
-	memory := newDial(pressure.NameMemory, 0.6)
-	monitor, err := pressure.New(pressure.WithSignals(memory,
+	bytes, err := memory.NewBytes(64 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := newDial(pressure.NameMemory, 0.6)
+	monitor, err := pressure.New(pressure.WithSignals(used,
 		newDial(pressure.NameGC, 0.5), newDial(pressure.NameProcessors, 0.7), newDial("broken", math.NaN())))
 	if err != nil {
 		t.Fatal(err)
 	}
 	monitor.Start()
 	defer monitor.Stop()
-	bytes := newBytes(t, 64<<20)
 	gate := newGate(t, admit.WithFixedLimit(permits), admit.WithPressure(monitor, bytes))
 	opts, err := interceptors.Server(interceptors.ServerConfig{Gate: gate, Bytes: bytes, Memory: 256 << 20, Tap: tap},
 		interceptors.WithClassifier(byHeader))
@@ -88,7 +92,7 @@ func healthyDay(t *testing.T, tap bool) {
 					failures.Add(1)
 				}
 			})
-			memory.set(0.5 + 0.2*math.Mod(time.Since(begin).Seconds(), 1))
+			used.set(0.5 + 0.2*math.Mod(time.Since(begin).Seconds(), 1))
 		}
 		calls.Wait()
 		return made, failures.Load()
@@ -103,7 +107,7 @@ func healthyDay(t *testing.T, tap bool) {
 		memory     float64
 		background bool // admitted
 	}{{0.86, false}, {0.76, false}, {0.74, true}} {
-		memory.set(step.memory)
+		used.set(step.memory)
 		time.Sleep(200 * time.Millisecond) // a sample
 		synctest.Wait()
 		if err := call(admit.Background); (err == nil) != step.background {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/internal/hold"
 )
 
 // defaultHold is how long a call may keep its permit after its end.
@@ -28,22 +29,22 @@ func WithHoldUntilSent(d time.Duration) ServerOption {
 	return serverOption(func(c *config) { c.hold = d })
 }
 
-// finish ends a call whose handler has returned a response, and returns its permit or keeps it
-// until the response has left.
+// finish ends a call after its handler, and returns its permit or keeps it until the response
+// has left.
 func (c *config) finish(ctx context.Context, p *admit.Permit, o admit.Outcome) {
-	t := c.transfer(ctx)
-	if t == nil {
+	h := c.held(ctx)
+	if h == nil {
 		p.Release(o)
 		return
 	}
 	p.Finish(o)
-	t.keep(p, c.hold)
+	h.Keep(p, c.hold)
 }
 
-// transfer returns the transfer of a call that keeps its permit, otherwise nil.
-func (c *config) transfer(ctx context.Context) *transfer {
+// held returns the hold of a call that keeps its permit, otherwise nil.
+func (c *config) held(ctx context.Context) *hold.Call {
 	if c.hold <= 0 {
 		return nil
 	}
-	return transferOf(ctx)
+	return hold.Of(ctx)
 }

@@ -45,7 +45,6 @@ type family struct {
 	marked [kinds]atomic.Int64
 	// passes are for calls that come back through another process.
 	passes passes
-	stalls atomic.Uint64 // streams that were ended because a Send was stuck
 }
 
 const sampleEvery = 1024

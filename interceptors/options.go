@@ -2,7 +2,6 @@ package interceptors
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -10,12 +9,13 @@ import (
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/interceptors/internal/refusal"
+	"github.com/weir-go/weir/internal/check"
 )
 
-// A ServerOption configures [UnaryServer], [StreamServer] and [Tap].
+// A ServerOption configures [Server], [UnaryServer] and [StreamServer].
 type ServerOption interface{ applyServer(*config) }
 
-// A ClientOption configures [UnaryClient] and [StreamClient].
+// A ClientOption configures [Client], [UnaryClient] and [StreamClient].
 type ClientOption interface{ applyClient(*config) }
 
 // An Option configures interceptors of either side.
@@ -35,8 +35,8 @@ func (o serverOption) applyServer(c *config) { o(c) }
 
 // WithMatcher limits the gate to the calls that match. All others pass as if there were no
 // interceptor. The exemptions of a server still apply. Nil, the default, matches every
-// call. The matcher is called before a permit is taken, from many goroutines at once. [Tap]
-// describes the arguments that it gets in a tap.
+// call. The matcher is called before a permit is taken, from many goroutines at once. A
+// tap gives it less of the call; see "Taps" in the package documentation.
 func WithMatcher(m Matcher) Option {
 	return option(func(c *config) { c.matcher = m })
 }
@@ -78,7 +78,7 @@ func WithCost(f func(ctx context.Context, c CallMeta) int) Option {
 // WithOutcome sets the function that maps the error of a unary call to an outcome for the
 // limit. It gets the error of the handler or the invoker, nil included. It never gets an
 // error that a gate in this process made. If it panics, the call is ignored. With
-// [WithStreamSetup] or [StreamReady] it also maps the set-up of a stream, which has a nil error
+// [WithStreams] or [StreamReady] it also maps the set-up of a stream, which has a nil error
 // if the stream got ready. Nil restores the default, which the package documentation describes.
 func WithOutcome(f func(error) admit.Outcome) Option {
 	return option(func(c *config) { c.outcomeOf = f })
@@ -110,12 +110,13 @@ type config struct {
 	trust        func(context.Context) (admit.Class, bool)
 	shedRetries  bool
 	streams      streamRules
+	stall        time.Duration // of ServerConfig.SendStall
 	hold         time.Duration // see WithHoldUntilSent
 	outcomeOf    func(error) admit.Outcome
 	refusals     *refusal.Maker
 	noExemptions bool
 	leaves       bool // on a client, where the class may come from the context of the call
-	wrong        []error
+	wrong        check.Errors
 }
 
 // A classRule assigns a class to the calls that match.
@@ -127,11 +128,9 @@ type classRule struct {
 func serverConfig(opts []ServerOption) config {
 	c := config{refusals: refusal.NewServer()}
 	for i, o := range opts {
-		if o == nil {
-			c.wrong = append(c.wrong, fmt.Errorf("option %d: got nil, want an option", i))
-			continue
+		if c.wrong.That(o != nil, "option %d: got nil, want an option", i); o != nil {
+			o.applyServer(&c)
 		}
-		o.applyServer(&c)
 	}
 	return c
 }
@@ -139,11 +138,9 @@ func serverConfig(opts []ServerOption) config {
 func clientConfig(opts []ClientOption) config {
 	c := config{refusals: refusal.NewClient(), leaves: true}
 	for i, o := range opts {
-		if o == nil {
-			c.wrong = append(c.wrong, fmt.Errorf("option %d: got nil, want an option", i))
-			continue
+		if c.wrong.That(o != nil, "option %d: got nil, want an option", i); o != nil {
+			o.applyClient(&c)
 		}
-		o.applyClient(&c)
 	}
 	return c
 }

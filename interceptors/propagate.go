@@ -31,7 +31,7 @@ const (
 
 // WithPropagation makes a server pass on the class, the rest of the deadline and the permit
 // of its calls. They reach the calls that a handler makes with the context of its call,
-// through clients with [UnaryPropagation]. A call that comes back to this server while the
+// through clients with ClientConfig.Propagate. A call that comes back to this server while the
 // permit is held runs under that permit. Otherwise it would wait behind itself. At most 8
 // such calls run under one permit, and altogether at most as many as the limit.
 //
@@ -59,9 +59,8 @@ func WithRetriesBelow() ServerOption {
 	return serverOption(func(c *config) { c.shedRetries = true })
 }
 
-// ContextWithClass returns a context for calls of a class. [UnaryPropagation] and
-// [StreamPropagation] send the class to the server. A client's gate uses it if no option
-// sets a class.
+// ContextWithClass returns a context for calls of a class. A client with ClientConfig.Propagate
+// sends the class to the server. A client's gate uses it if no option sets a class.
 func ContextWithClass(ctx context.Context, c admit.Class) context.Context {
 	return callctx.WithClass(ctx, c)
 }
@@ -121,31 +120,10 @@ func retriable(err error) bool {
 	return c == codes.Unavailable || c == codes.ResourceExhausted
 }
 
-// A PropagationConfig configures [UnaryPropagation] and [StreamPropagation]. Its zero value
-// has the defaults.
-type PropagationConfig struct {
-	// DeadlineMargin is taken off the deadline of each call, to leave time for the work
-	// that follows its answer. The default is 0. A negative margin means 0.
-	DeadlineMargin time.Duration
-}
-
-// UnaryPropagation returns an interceptor that sends the class of a call, and passes for the
-// permits of the call that it is made for, to servers with [WithPropagation]. Use it only in
-// clients of your own services. A service that gets a pass can use the permit while it is
-// held. The interceptor stands outside of the others.
-//
-// The class is the one of [ContextWithClass], or of the call that is being served. It is
-// higher if calls of a higher class wait for a permit that the served call holds. They wait
-// for this call too, so it inherits their priority (Sha, Rajkumar and Lehoczky, "Priority
-// Inheritance Protocols", IEEE Transactions on Computers 39(9), 1990, section III).
-//
-// A call fails at once with DEADLINE_EXCEEDED if its remaining time, less the margin, is not
-// more than the shortest time of a successful call of its method in the last 10 to 20
-// seconds. The time for which calls waited in [UnaryClient] is left out, because the gate
-// judges that. If no call has succeeded for 100 ms, one call is sent anyway each 100 ms, because
-// the server may have become faster.
-func UnaryPropagation(c PropagationConfig) grpc.UnaryClientInterceptor {
-	p := newPropagation(c)
+// unaryPropagation returns the interceptor for ClientConfig.Propagate. The margin is taken off
+// the deadline of each call.
+func unaryPropagation(margin time.Duration) grpc.UnaryClientInterceptor {
+	p := newPropagation(margin)
 	return func(
 		ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
 	) error {
@@ -167,10 +145,10 @@ func UnaryPropagation(c PropagationConfig) grpc.UnaryClientInterceptor {
 	}
 }
 
-// StreamPropagation is [UnaryPropagation] for streams. The lifetime of a stream is not a
-// latency, so a stream fails at once only if its deadline, less the margin, has passed.
-func StreamPropagation(c PropagationConfig) grpc.StreamClientInterceptor {
-	p := newPropagation(c)
+// streamPropagation is unaryPropagation for streams. The lifetime of a stream is not a latency,
+// so a stream fails at once only if its deadline, less the margin, has passed.
+func streamPropagation(margin time.Duration) grpc.StreamClientInterceptor {
+	p := newPropagation(margin)
 	return func(
 		ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption,
 	) (grpc.ClientStream, error) {
@@ -196,13 +174,14 @@ func StreamPropagation(c PropagationConfig) grpc.StreamClientInterceptor {
 	}
 }
 
+// propagation is the part of a client that sends a class and passes.
 type propagation struct {
 	margin time.Duration
 	floors *places.Table[*latency.Minimum]
 }
 
-func newPropagation(c PropagationConfig) *propagation {
-	return &propagation{margin: max(c.DeadlineMargin, 0), floors: places.New(latency.NewMinimum)}
+func newPropagation(margin time.Duration) *propagation {
+	return &propagation{margin: margin, floors: places.New(latency.NewMinimum)}
 }
 
 // depart returns the context of a call that leaves. It fails if the call has no time left, or
@@ -246,7 +225,10 @@ func (w *waiting) since(start time.Time) { w.ns.Add(int64(time.Since(start))) }
 
 func (w *waiting) sum() time.Duration { return time.Duration(w.ns.Load()) }
 
-// inherited returns the class of a call that is made for the served one.
+// inherited returns the class of a call that is made for the served one. It is higher than c if
+// calls of a higher class wait for a permit that the served call holds. They wait for the new
+// call too, so it inherits their priority (Sha, Rajkumar and Lehoczky, "Priority Inheritance
+// Protocols", IEEE Transactions on Computers 39(9), 1990, section III).
 func (m *mark) inherited(c admit.Class) admit.Class {
 	for ; m != nil; m = m.outer {
 		if u, ok := gateFuncs.Urgent(m.member.gate); ok && !m.released.Load() {

@@ -36,7 +36,7 @@ func TestASlowMomentIsNotTheShortestTime(t *testing.T) {
 					time.Sleep(5 * time.Millisecond)
 					return nil
 				}), nil,
-					grpc.WithUnaryInterceptor(interceptors.UnaryPropagation(interceptors.PropagationConfig{})))
+					grpc.WithUnaryInterceptor(interceptors.UnaryPropagation(0)))
 				for time.Since(began) < c.slow { // patient callers
 					if _, err := r.Work(t.Context(), &demopb.WorkRequest{}); err != nil {
 						t.Fatal(err)
@@ -65,7 +65,7 @@ func TestASlowMomentIsNotTheShortestTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sent atomic.Int64
 		r := start(t, does(func(context.Context) error { sent.Add(1); time.Sleep(2 * time.Second); return nil }), nil,
-			grpc.WithUnaryInterceptor(interceptors.UnaryPropagation(interceptors.PropagationConfig{})))
+			grpc.WithUnaryInterceptor(interceptors.UnaryPropagation(0)))
 		if _, err := r.Work(t.Context(), &demopb.WorkRequest{}); err != nil {
 			t.Fatal(err)
 		}

@@ -37,8 +37,8 @@ func trustUpTo(c admit.Class) interceptors.ServerOption {
 }
 
 var propagating = []grpc.DialOption{
-	grpc.WithChainUnaryInterceptor(interceptors.UnaryPropagation(interceptors.PropagationConfig{})),
-	grpc.WithChainStreamInterceptor(interceptors.StreamPropagation(interceptors.PropagationConfig{})),
+	grpc.WithChainUnaryInterceptor(interceptors.UnaryPropagation(0)),
+	grpc.WithChainStreamInterceptor(interceptors.StreamPropagation(0)),
 }
 
 // asks is a service that calls another.
@@ -403,7 +403,7 @@ func TestRetriesBelow(t *testing.T) {
 func TestDeadlinesShrink(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		dial := []grpc.DialOption{grpc.WithChainUnaryInterceptor(interceptors.UnaryPropagation(interceptors.PropagationConfig{DeadlineMargin: 100 * time.Millisecond}))}
+		dial := []grpc.DialOption{grpc.WithChainUnaryInterceptor(interceptors.UnaryPropagation(100 * time.Millisecond))}
 		var left, calls atomic.Int64
 		third := start(t, does(func(ctx context.Context) error {
 			calls.Add(1)
@@ -640,7 +640,7 @@ func TestAdviceAfterASecondAttempt(t *testing.T) {
 
 // A failure that was not got over counts, whatever has been got over since.
 func TestAdviceAfterOneOfTwoFailures(t *testing.T) {
-	client := interceptors.UnaryPropagation(interceptors.PropagationConfig{})
+	client := interceptors.UnaryPropagation(0)
 	server := interceptors.UnaryServer(newGate(t), interceptors.WithPropagation(nil))
 	for calls, want := range map[string][]string{
 		"A!":           {"-1"},
@@ -699,7 +699,7 @@ func TestMarginHidesNoEnd(t *testing.T) {
 				return status.Error(codes.DeadlineExceeded, "my database did not answer")
 			}}
 			r := start(t, svc, nil, standBack(t, interceptors.ClientConfig{
-				Breaker: b, Propagation: &interceptors.PropagationConfig{DeadlineMargin: margin},
+				Breaker: b, Propagate: true, DeadlineMargin: margin,
 			})...)
 			for range 20 {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -722,7 +722,7 @@ func TestMarginEndsWithItsOpening(t *testing.T) {
 		aside(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 			t.Cleanup(cancel)
-			_, _ = interceptors.StreamPropagation(interceptors.PropagationConfig{DeadlineMargin: time.Second})(ctx, &grpc.StreamDesc{}, nil, work,
+			_, _ = interceptors.StreamPropagation(time.Second)(ctx, &grpc.StreamDesc{}, nil, work,
 				func(ctx context.Context, _ *grpc.StreamDesc, _ *grpc.ClientConn, _ string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
 					inside = ctx
 					leave()
@@ -740,8 +740,8 @@ func TestMarginEndsWithItsOpening(t *testing.T) {
 func TestShortestTimeIsWithoutWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := interceptors.ClientConfig{
-			Propagation: &interceptors.PropagationConfig{},
-			Gate:        newGate(t, admit.WithLimit(fixed(4)), admit.WithQueue(admit.QueueConfig{Policy: admit.Block, Capacity: 1000})),
+			Propagate: true,
+			Gate:      newGate(t, admit.WithLimit(fixed(4)), admit.WithQueue(admit.QueueConfig{Policy: admit.Block, Capacity: 1000})),
 		}
 		r := start(t, works(10*time.Millisecond), nil, standBack(t, c)...)
 		busy, cancel := context.WithTimeout(t.Context(), 25*time.Second)

@@ -10,8 +10,8 @@ import (
 type Refusal struct {
 	// Reason is the String of an [admit.Reason], "throttled" or "circuit_open". It is
 	// "send_stalled" for a stream that the server admitted and ended later; see
-	// [WithSendStall]. A newer server may send other reasons. It is never empty, and at most 64 letters, digits and
-	// underscores.
+	// StreamRule.SendStall. A newer server may send other reasons. It is never empty, and at
+	// most 64 letters, digits and underscores.
 	Reason string
 	// RetryAfter is the delay before a retry. The delay of a remote refusal is at most an
 	// hour. Zero means that the refusal has no delay.

@@ -185,7 +185,7 @@ func TestRefusalFromOthers(t *testing.T) {
 
 	late, cancel := context.WithTimeout(t.Context(), 0)
 	defer cancel()
-	err = interceptors.UnaryPropagation(interceptors.PropagationConfig{})(late, work, nil, nil, nil, nil)
+	err = interceptors.UnaryPropagation(0)(late, work, nil, nil, nil, nil)
 	wantFrom(t, err, interceptors.Refusal{Reason: "deadline_too_close"}, none)
 	wantText(t, err, "weir: this client did not send the call: its deadline is too close")
 }

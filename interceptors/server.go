@@ -31,11 +31,11 @@ func UnaryServer(g *admit.Gate, opts ...ServerOption) grpc.UnaryServerIntercepto
 // StreamServer returns an interceptor that bounds the number of open streams. A stream holds
 // a permit from before its handler is called until the handler returns, panics or calls
 // runtime.Goexit. Such a stream teaches the limit nothing, so give streams a gate of their own
-// with a fixed limit. With [StreamReady] or [WithStreamSetup] a stream holds its permit only
+// with a fixed limit. With [StreamReady] or [WithStreams] a stream holds its permit only
 // until it is set up.
 //
 // A stream ends if its client takes none of the messages for two minutes; see
-// [WithSendStall].
+// StreamRule.SendStall.
 //
 // With a nil gate, or a wrong option, every call fails with INTERNAL. [Server] reports that
 // at start.
@@ -113,10 +113,10 @@ func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	if s.propagates || s.shedRetries {
 		call, brought = s.arrive(ctx, call)
 	}
-	p := s.streams.plan(ctx, info)
+	rule := s.streams.find(ctx, info, s.stall)
 	if len(brought) > 0 {
 		if m, leave := s.comeBack(ctx, call, brought); leave != nil {
-			st := s.newStream(ss, m, info, p)
+			st := s.newStream(ss, m, info, rule)
 			st.leaveHost = leave
 			err := st.run(srv, handler)
 			s.advise(ctx, ss, m, err)
@@ -128,7 +128,7 @@ func (s *server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		return s.refuse(ctx, ss, err)
 	}
 	m := s.hop(ctx, call, brought)
-	st := s.newStream(ss, m, info, p)
+	st := s.newStream(ss, m, info, rule)
 	permit.MoveTo(&st.permit)
 	err = st.run(srv, handler)
 	s.advise(ctx, ss, m, err)

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/gates"
+	"github.com/weir-go/weir/interceptors/memory"
 	"github.com/weir-go/weir/internal/check"
 )
 
@@ -19,18 +21,18 @@ type ServerConfig struct {
 	// as metrics, recovery and authentication. OutsideStreams are the same for streams.
 	Outside        []grpc.UnaryServerInterceptor
 	OutsideStreams []grpc.StreamServerInterceptor
-	// Gates are gates for some of the calls and streams; see [Gates]. A call that matches
+	// Gates are gates for some of the calls and streams; see package gates. A call that matches
 	// none of them goes to Gate, and a stream to Streams.
-	Gates Gates
+	Gates gates.Rules
 	// Gate admits the unary calls that match none of Gates. It may be nil only if there are
 	// Gates. Then these calls are not limited.
 	Gate *admit.Gate
 	// Streams admits the streams that match none of Gates. Nil admits all of them. Give
 	// streams a gate of their own, with a fixed limit. A stream holds its permit until its
-	// end, or with [WithStreamSetup] and [StreamReady] until it is set up.
+	// end, or with [WithStreams] and [StreamReady] until it is set up.
 	Streams *admit.Gate
-	// SendStall bounds how long the transport may take nothing of a stream; see
-	// [WithSendStall], which sets it for some methods. It also applies to streams without a
+	// SendStall bounds how long the transport may take nothing of a stream; see [StreamRule],
+	// which sets it for some methods. It also applies to streams without a
 	// gate, but not to exempt ones. Zero means two minutes, a negative duration no bound.
 	SendStall time.Duration
 	// Inside are the interceptors behind the gates, which run for admitted calls only, such
@@ -38,8 +40,12 @@ type ServerConfig struct {
 	// streams.
 	Inside        []grpc.UnaryServerInterceptor
 	InsideStreams []grpc.StreamServerInterceptor
-	// Tap also refuses calls before they are read; see [Tap]. A tap cannot tell streams from
-	// unary calls, so it cannot be used with a gate for streams.
+	// Tap also refuses calls that the gate would refuse at once, before gRPC reads their message
+	// or starts a goroutine for them. Use it if refusals alone use up the processor. Do not use
+	// it if clients rely on the delay of the server, or if refusals are many and deadlines long
+	// (a minute or more). It improves neither goodput nor latency. See "Taps" in the package
+	// documentation. A tap cannot tell streams from unary calls, so it cannot be used with a
+	// gate for streams.
 	Tap bool
 	// MaxConcurrentStreams bounds calls and streams together for each connection. A call
 	// beyond it waits in the client, where no gate sees it. So it must not be less than the
@@ -48,17 +54,17 @@ type ServerConfig struct {
 	// that number if it is larger. It does not change when a limit grows. To bound
 	// connections more tightly, append grpc.MaxConcurrentStreams to the options.
 	MaxConcurrentStreams uint32
-	// Memory is the memory budget of the process in bytes, at least 16 MiB. [SizesFor] derives
+	// Memory is the memory budget of the process in bytes, at least 16 MiB. memory.SizesFor derives
 	// the largest request and the windows from it, and MaxConcurrentStreams if that is zero.
 	// Zero means gRPC's defaults. Other grpc.ServerOptions that you append override them.
 	Memory int64
-	// Chose, if not nil, is called once, by Server, with the sizes that follow from Memory, so that
+	// OnSizes, if not nil, is called once, by Server, with the sizes that follow from Memory, so that
 	// you can log them.
-	Chose func(Sizes)
+	OnSizes func(memory.Sizes)
 	// Bytes, if not nil, counts the bytes of the messages that the server holds. Give it to the
 	// gates too, with admit.WithPressure(monitor, bytes). Calls then keep their permits until
 	// their responses have left; see [WithHoldUntilSent].
-	Bytes *Bytes
+	Bytes *memory.Bytes
 }
 
 // Server returns server options for a guarded server, with all interceptors in the right
@@ -69,7 +75,7 @@ type ServerConfig struct {
 //   - one gate in two places (long streams would take the permits of calls), two gates
 //     with one name, or a gate that no call can reach;
 //   - a gate for streams with a limit that adapts, because it would learn nothing from
-//     streams and stay where it starts. With [WithStreamSetup] it learns from their set-ups;
+//     streams and stay where it starts. With [WithStreams] it may learn until they are ready;
 //   - a class that no gate has, or a wrong method name (see [Methods]);
 //   - a MaxConcurrentStreams that is too small for the gates;
 //   - a Memory of less than 16 MiB, or a zero Bytes.
@@ -107,9 +113,7 @@ func Server(c ServerConfig, opts ...ServerOption) ([]grpc.ServerOption, error) {
 // config returns the values of the options, and of the fields that are options too.
 func (c *ServerConfig) config(opts []ServerOption) config {
 	cfg := serverConfig(opts)
-	if c.SendStall != 0 {
-		cfg.streams.addStall(c.SendStall, nil)
-	}
+	cfg.stall = c.SendStall
 	if c.Bytes != nil && cfg.hold == 0 {
 		cfg.hold = defaultHold
 	}
@@ -155,15 +159,15 @@ func (c *ServerConfig) gates() (all []*admit.Gate) {
 func (c *ServerConfig) validate(opts []ServerOption) error {
 	var bad check.Errors
 	cfg := c.config(opts)
-	lasting := len(cfg.streams.setups) == 0
+	lasting := cfg.streams.lasting()
 	bad.That(c.Gate != nil || len(c.Gates) > 0, "server: Gate: got nil, want a gate, or Gates")
 	checkGate(&bad, "server: Gate", c.Gate, false)
 	checkGate(&bad, "server: Streams", c.Streams, lasting)
 	bad.That(c.Gate == nil || c.Gate != c.Streams, "server: Streams: got the gate of the calls, want one of its own, or nil")
-	c.Gates.validate(&bad, c, lasting)
-	streams := c.Streams != nil || slices.ContainsFunc(c.Gates, func(r GateRule) bool { return r.Streams })
+	c.validateGates(&bad, lasting)
+	streams := c.Streams != nil || slices.ContainsFunc(c.Gates, func(r gates.Rule) bool { return r.Streams })
 	bad.That(!c.Tap || !streams, "server: Tap: got it with Streams, want one of them")
-	calls := c.Gate != nil || slices.ContainsFunc(c.Gates, func(r GateRule) bool { return !r.Streams })
+	calls := c.Gate != nil || slices.ContainsFunc(c.Gates, func(r gates.Rule) bool { return !r.Streams })
 	bad.That(!c.Tap || calls, "server: Tap: got it without a gate for unary calls, want one")
 	without(&bad, "Outside", c.Outside)
 	without(&bad, "OutsideStreams", c.OutsideStreams)
@@ -175,9 +179,8 @@ func (c *ServerConfig) validate(opts []ServerOption) error {
 			most, need, c.roomy())
 	}
 	c.validateMemory(&bad)
-	for _, err := range cfg.checkOptions(c.gates()...) {
-		bad.That(false, "server: %w", err)
-	}
+	checkStall(&bad, "server: SendStall", c.SendStall)
+	bad.From("server", cfg.checkOptions(c.gates()...), nil)
 	return bad.Err(ErrConfig)
 }
 

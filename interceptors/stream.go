@@ -8,13 +8,14 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/internal/hold"
 )
 
 // A serverStream is the stream that a handler gets.
 type serverStream struct {
 	grpc.ServerStream
 	ctx    streamContext
-	plan   plan
+	rule   StreamRule
 	method string
 	server *server // nil if no gate admitted the stream
 	mark   *mark
@@ -22,27 +23,27 @@ type serverStream struct {
 	// leaveHost ends a stream that runs under the permit of another call. Otherwise it is nil.
 	leaveHost func()
 	sends     sends
-	transfer  *transfer   // nil if the stream does not keep its permit until its messages have left
-	timer     *time.Timer // for StreamSetup.After
+	held      *hold.Call  // nil if the stream does not keep its permit until its messages have left
+	timer     *time.Timer // for StreamRule.ReadyAfter
 
 	isReady atomic.Bool // the set-up is over
 }
 
 // newStream returns a stream with a context below parent.
-func newStream(parent context.Context, ss grpc.ServerStream, info *grpc.StreamServerInfo, p plan) *serverStream {
-	s := &serverStream{ServerStream: ss, plan: p, method: info.FullMethod}
+func newStream(parent context.Context, ss grpc.ServerStream, info *grpc.StreamServerInfo, r StreamRule) *serverStream {
+	s := &serverStream{ServerStream: ss, rule: r, method: info.FullMethod}
 	s.ctx = streamContext{parent, s}
 	if outer := streamOf(ss.Context()); outer == nil || outer.sends.bound <= 0 { // one watch is enough
-		s.sends.bound, s.sends.ctx = p.stall, ss.Context()
+		s.sends.bound, s.sends.ctx = r.SendStall, ss.Context()
 	}
 	return s
 }
 
 // newStream returns a stream that this gate has admitted. The caller adds the permit.
-func (s *server) newStream(ss grpc.ServerStream, m *mark, info *grpc.StreamServerInfo, p plan) *serverStream {
-	st := newStream(m, ss, info, p)
+func (s *server) newStream(ss grpc.ServerStream, m *mark, info *grpc.StreamServerInfo, r StreamRule) *serverStream {
+	st := newStream(m, ss, info, r)
 	st.server, st.mark, st.sends.member = s, m, s.member
-	st.transfer = s.transfer(ss.Context())
+	st.held = s.held(ss.Context())
 	return st
 }
 
@@ -51,15 +52,15 @@ func (s *server) newStream(ss grpc.ServerStream, m *mark, info *grpc.StreamServe
 func (s *serverStream) run(srv any, handler grpc.StreamHandler) error {
 	outcome := admit.Ignored
 	defer func() { s.leave(outcome) }()
-	if s.plan.setup.After > 0 {
-		s.timer = time.AfterFunc(s.plan.setup.After, func() { s.ready(false) })
+	if s.rule.ReadyAfter > 0 {
+		s.timer = time.AfterFunc(s.rule.ReadyAfter, func() { s.ready(false) })
 	}
 	err := handler(srv, s)
 	s.sends.watch.Stop() // after this the watch cannot end the stream any more
 	if why := s.sends.ended.Load(); why != nil {
 		err = why // the status that the client gets, whatever the handler returned
 	}
-	if err != nil && s.plan.setsUp && !s.isReady.Load() {
+	if err != nil && s.rule.untilReady() && !s.isReady.Load() {
 		outcome = s.outcomeOf(err)
 	}
 	return err
@@ -76,12 +77,12 @@ func (s *serverStream) leave(o admit.Outcome) {
 	if s.leaveHost != nil {
 		s.leaveHost()
 	}
-	if s.transfer == nil || s.leaveHost != nil {
+	if s.held == nil || s.leaveHost != nil {
 		s.permit.Release(o)
 		return
 	}
 	s.permit.Finish(o)
-	s.transfer.keep(&s.permit, s.server.hold)
+	s.held.Keep(&s.permit, s.server.hold)
 }
 
 // outcomeOf maps the end of the set-up to an outcome for the limit.
@@ -98,7 +99,7 @@ func (s *serverStream) Context() context.Context { return &s.ctx }
 // SendMsg implements grpc.ServerStream.
 func (s *serverStream) SendMsg(m any) error {
 	err := s.send(m)
-	if err == nil && s.plan.setup.FirstMessage && !s.isReady.Load() {
+	if err == nil && s.rule.ReadyAtFirstMessage && !s.isReady.Load() {
 		s.ready(true)
 	}
 	return err
@@ -122,10 +123,10 @@ func (c *config) withoutGate(srv any, ss grpc.ServerStream, info *grpc.StreamSer
 	if _, subject := c.serverCall(ctx, info.FullMethod, info, nil); !subject {
 		return handler(srv, ss)
 	}
-	p := c.streams.plan(ctx, info)
-	if p.stall <= 0 {
+	stall := c.streams.find(ctx, info, c.stall).SendStall
+	if stall <= 0 {
 		return handler(srv, ss)
 	}
-	p.setup = StreamSetup{} // there is no permit
-	return newStream(ctx, ss, info, p).run(srv, handler)
+	rule := StreamRule{SendStall: stall} // there is no permit
+	return newStream(ctx, ss, info, rule).run(srv, handler)
 }

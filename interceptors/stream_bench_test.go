@@ -54,7 +54,7 @@ func BenchmarkStreamSend(b *testing.B) {
 func inStream(tb testing.TB, bound time.Duration, f func(grpc.ServerStream)) {
 	tb.Helper()
 	ctx := grpc.NewContextWithServerTransportStream(context.Background(), &endable{})
-	i := interceptors.StreamServer(strict(tb, 1), interceptors.WithSendStall(bound, nil))
+	i := interceptors.StreamServer(strict(tb, 1), interceptors.WithStreams(interceptors.StreamRule{SendStall: bound}, nil))
 	err := i(nil, &quickStream{serverStream{ctx: ctx}}, &grpc.StreamServerInfo{FullMethod: downMethod},
 		func(_ any, stream grpc.ServerStream) error { f(stream); return nil })
 	if err != nil {
@@ -66,7 +66,7 @@ func inStream(tb testing.TB, bound time.Duration, f func(grpc.ServerStream)) {
 func BenchmarkStreamOpen(b *testing.B) {
 	for _, c := range sendBounds {
 		b.Run(c.name, func(b *testing.B) {
-			i := interceptors.StreamServer(strict(b, 1), interceptors.WithSendStall(c.bound, nil))
+			i := interceptors.StreamServer(strict(b, 1), interceptors.WithStreams(interceptors.StreamRule{SendStall: c.bound}, nil))
 			ss, info := &quickStream{serverStream{ctx: callContext(b)}}, &grpc.StreamServerInfo{FullMethod: downMethod}
 			b.ReportAllocs()
 			for b.Loop() {

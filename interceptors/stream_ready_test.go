@@ -24,8 +24,8 @@ func TestASetupEndsBesideItsHandler(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const rounds = 500
 				g := newGate(t, admit.WithLimit(fixed(2)), admit.WithoutQueue(), admit.WithMaxOpen(2))
-				server := interceptors.StreamServer(g, interceptors.WithStreamSetup(
-					interceptors.StreamSetup{FirstMessage: true, After: time.Microsecond}, nil))
+				server := interceptors.StreamServer(g, interceptors.WithStreams(
+					interceptors.StreamRule{ReadyAtFirstMessage: true, ReadyAfter: time.Microsecond}, nil))
 				handler := func(_ any, s grpc.ServerStream) error {
 					var all sync.WaitGroup
 					for range 2 {

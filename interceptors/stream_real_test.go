@@ -33,7 +33,7 @@ func TestAStoppedProcess(t *testing.T) {
 		ended <- err
 		return err
 	}), grpctest.OverSocket(), grpctest.ServerOptions(grpc.StreamInterceptor(
-		interceptors.StreamServer(g, interceptors.WithSendStall(3*time.Second, nil)))))
+		interceptors.StreamServer(g, interceptors.WithStreams(interceptors.StreamRule{SendStall: 3 * time.Second}, nil)))))
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), stoppedClient+"="+p.Addr)
 	out, err := cmd.StdoutPipe()
@@ -59,7 +59,7 @@ func TestAStoppedProcess(t *testing.T) {
 	for g.Stats().InFlight > 0 { // the handlers return
 		time.Sleep(time.Millisecond) // a real process has no virtual time
 	}
-	if got := interceptors.SendStalls(g); got != stoppedStreams {
+	if got := g.Stats().SendStalls; got != stoppedStreams {
 		t.Errorf("stalls: got %d, want %d", got, stoppedStreams)
 	}
 }
@@ -69,7 +69,7 @@ func TestAStoppedProcess(t *testing.T) {
 func TestServeHTTPHasNoBound(t *testing.T) {
 	g := strict(t, 1)
 	sent, ended := make(chan struct{}), make(chan error, 1)
-	s := grpc.NewServer(grpc.StreamInterceptor(interceptors.StreamServer(g, interceptors.WithSendStall(time.Millisecond, nil))))
+	s := grpc.NewServer(grpc.StreamInterceptor(interceptors.StreamServer(g, interceptors.WithStreams(interceptors.StreamRule{SendStall: time.Millisecond}, nil))))
 	streams(func(stream grpc.ServerStream) error {
 		err := stream.SendMsg(wrapperspb.Bytes(make([]byte, 1<<10)))
 		close(sent)
@@ -105,7 +105,7 @@ func TestServeHTTPHasNoBound(t *testing.T) {
 	if err := <-ended; err == nil || errors.Is(err, interceptors.ErrSendStalled) {
 		t.Errorf("Send: got %v, want an error of the client's end", err)
 	}
-	if got := interceptors.SendStalls(g); got != 0 {
+	if got := g.Stats().SendStalls; got != 0 {
 		t.Errorf("stalls: got %d, want 0", got)
 	}
 }

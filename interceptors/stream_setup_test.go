@@ -20,6 +20,7 @@ import (
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/gates"
 	"github.com/weir-go/weir/internal/grpctest"
 )
 
@@ -56,7 +57,7 @@ func wantStats(t testing.TB, g *admit.Gate, inFlight, ready int, ended ...uint64
 // A permit is for the set-up of a stream, however its end is known. The limit learns how long the
 // set-up took, where that is known, and the number of open streams has a bound of its own.
 func TestStreamSetup(t *testing.T) {
-	setup := interceptors.WithStreamSetup
+	setup := interceptors.WithStreams
 	for name, c := range map[string]struct {
 		opts    []interceptors.ServerOption
 		ready   func(context.Context)
@@ -64,25 +65,25 @@ func TestStreamSetup(t *testing.T) {
 		took    float64
 	}{
 		"StreamReady":              {nil, interceptors.StreamReady, 1, 1},
-		"StreamReady, option":      {[]interceptors.ServerOption{setup(interceptors.StreamSetup{}, nil)}, interceptors.StreamReady, 1, 1},
+		"StreamReady, option":      {[]interceptors.ServerOption{setup(interceptors.StreamRule{UntilReady: true}, nil)}, interceptors.StreamReady, 1, 1},
 		"StreamReady, propagation": {[]interceptors.ServerOption{interceptors.WithPropagation(nil)}, interceptors.StreamReady, 1, 1},
 		"StreamReady, no bound on Sends": {
-			[]interceptors.ServerOption{interceptors.WithSendStall(-1, nil)}, interceptors.StreamReady, 1, 1,
+			[]interceptors.ServerOption{interceptors.WithStreams(interceptors.StreamRule{SendStall: -1}, nil)}, interceptors.StreamReady, 1, 1,
 		},
 		"a context of its own": {nil, func(ctx context.Context) {
 			ctx, cancel := context.WithCancel(ctx)
 			defer cancel()
 			interceptors.StreamReady(ctx)
 		}, 1, 1},
-		"the first message": {[]interceptors.ServerOption{setup(interceptors.StreamSetup{FirstMessage: true}, nil)}, notReady, 1, 1},
+		"the first message": {[]interceptors.ServerOption{setup(interceptors.StreamRule{ReadyAtFirstMessage: true}, nil)}, notReady, 1, 1},
 		"the first message of the method": {[]interceptors.ServerOption{
-			setup(interceptors.StreamSetup{}, interceptors.Methods(bothMethod)),
-			setup(interceptors.StreamSetup{FirstMessage: true}, interceptors.Methods(downMethod)),
-			setup(interceptors.StreamSetup{}, nil),
+			setup(interceptors.StreamRule{UntilReady: true}, interceptors.Methods(bothMethod)),
+			setup(interceptors.StreamRule{ReadyAtFirstMessage: true}, interceptors.Methods(downMethod)),
+			setup(interceptors.StreamRule{UntilReady: true}, nil),
 		}, notReady, 1, 1},
-		"a time": {[]interceptors.ServerOption{setup(interceptors.StreamSetup{After: 300 * time.Millisecond}, nil)}, notReady, 0, 0.3},
+		"a time": {[]interceptors.ServerOption{setup(interceptors.StreamRule{ReadyAfter: 300 * time.Millisecond}, nil)}, notReady, 0, 0.3},
 		"whichever comes first": {[]interceptors.ServerOption{
-			setup(interceptors.StreamSetup{FirstMessage: true, After: 2 * time.Second}, nil),
+			setup(interceptors.StreamRule{ReadyAtFirstMessage: true, ReadyAfter: 2 * time.Second}, nil),
 		}, interceptors.StreamReady, 1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -126,7 +127,7 @@ func TestStreamSetup(t *testing.T) {
 func TestStreamsThatAreNeverReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := strict(t, 1)
-		other := interceptors.WithStreamSetup(interceptors.StreamSetup{FirstMessage: true}, interceptors.Methods(bothMethod))
+		other := interceptors.WithStreams(interceptors.StreamRule{ReadyAtFirstMessage: true}, interceptors.Methods(bothMethod))
 		p := grpctest.Start(t, streams(watch(notReady)), grpctest.ServerOptions(grpc.StreamInterceptor(interceptors.StreamServer(g, other))))
 		ctx, cancel := context.WithCancel(t.Context())
 		startStream(ctx, t, p.Conn, downMethod)
@@ -195,7 +196,7 @@ func TestASetupEndsOnce(t *testing.T) {
 	judged := 0
 	g := strict(t, 1)
 	server := interceptors.StreamServer(g,
-		interceptors.WithStreamSetup(interceptors.StreamSetup{FirstMessage: true}, nil),
+		interceptors.WithStreams(interceptors.StreamRule{ReadyAtFirstMessage: true}, nil),
 		interceptors.WithOutcome(func(error) admit.Outcome { judged++; return admit.Success }))
 	inner := &choosy{serverStream: serverStream{ctx: t.Context()}, err: errors.New("not encoded")}
 	err := server(nil, inner, &grpc.StreamServerInfo{FullMethod: downMethod}, func(_ any, stream grpc.ServerStream) error {
@@ -272,7 +273,7 @@ func TestAReadyGuest(t *testing.T) {
 		opts := interceptors.WithPropagation(nil)
 		svc := &service{}
 		r := start(t, svc, append(unaryServers(interceptors.UnaryServer(g, opts)), grpc.StreamInterceptor(interceptors.StreamServer(g, opts))),
-			grpc.WithUnaryInterceptor(interceptors.UnaryPropagation(interceptors.PropagationConfig{})), grpc.WithStreamInterceptor(interceptors.StreamPropagation(interceptors.PropagationConfig{})))
+			grpc.WithUnaryInterceptor(interceptors.UnaryPropagation(0)), grpc.WithStreamInterceptor(interceptors.StreamPropagation(0)))
 		svc.OnExchange = func(s demopb.DemoService_ExchangeServer) error {
 			interceptors.StreamReady(s.Context())
 			if err := s.Send(&demopb.ExchangeResponse{}); err != nil {
@@ -309,7 +310,7 @@ func TestWhatASetupTeaches(t *testing.T) {
 		return func(stream grpc.ServerStream) error { interceptors.StreamReady(stream.Context()); return err }
 	}
 	before := func(err error) func(grpc.ServerStream) error { return func(grpc.ServerStream) error { return err } }
-	once := interceptors.WithStreamSetup(interceptors.StreamSetup{}, nil)
+	once := interceptors.WithStreams(interceptors.StreamRule{UntilReady: true}, nil)
 	always := interceptors.WithOutcome(func(error) admit.Outcome { return admit.Overload })
 	for name, c := range map[string]struct {
 		opts    []interceptors.ServerOption
@@ -339,7 +340,7 @@ func TestReadyStreamsThatPanic(t *testing.T) {
 		for _, ready := range []bool{false, true} {
 			t.Run(name, func(t *testing.T) {
 				g := strict(t, 1)
-				setup := interceptors.WithStreamSetup(interceptors.StreamSetup{After: time.Hour}, nil)
+				setup := interceptors.WithStreams(interceptors.StreamRule{ReadyAfter: time.Hour}, nil)
 				over := make(chan struct{})
 				go func() {
 					defer close(over)
@@ -385,10 +386,10 @@ func TestStreamReadyWithAnOutcomeThatPanics(t *testing.T) {
 // streams that may be open.
 func TestServerWithSetups(t *testing.T) {
 	adaptive := func() *admit.Gate { return newGate(t, admit.WithName("streams")) }
-	setup := interceptors.WithStreamSetup(interceptors.StreamSetup{FirstMessage: true}, nil)
+	setup := interceptors.WithStreams(interceptors.StreamRule{ReadyAtFirstMessage: true}, nil)
 	for _, c := range []interceptors.ServerConfig{
 		{Gate: newGate(t), Streams: adaptive()},
-		{Gates: interceptors.Gates{{Gate: adaptive(), Streams: true}}},
+		{Gates: gates.Rules{{Gate: adaptive(), Streams: true}}},
 	} {
 		_, err := interceptors.Server(c)
 		wantWrong(t, err, `got gate "streams" with a limit that adapts`)
@@ -408,14 +409,14 @@ func TestServerWithSetups(t *testing.T) {
 // A document bounds the streams that are open, and changes that while they run.
 func TestMaxOpenInADocument(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		gates, err := interceptors.GatesFromJSON([]byte(`{"gates": [
+		rules, err := gates.FromJSON([]byte(`{"gates": [
 			{"name": "feed", "methods": ["/weir.test.Streams/"], "streams": true, "max_open": 1, "limit": {"algorithm": "fixed", "limit": 5}}
 		]}`))
 		if err != nil {
 			t.Fatal(err)
 		}
 		p := grpctest.Start(t, streams(watch(interceptors.StreamReady)),
-			grpctest.ServerOptions(server(t, interceptors.ServerConfig{Gate: newGate(t), Gates: gates})...))
+			grpctest.ServerOptions(server(t, interceptors.ServerConfig{Gate: newGate(t), Gates: rules})...))
 		if err := receive(startStream(t.Context(), t, p.Conn, downMethod)); err != nil {
 			t.Fatal(err)
 		}
@@ -423,7 +424,7 @@ func TestMaxOpenInADocument(t *testing.T) {
 		if r, ok := interceptors.RefusalFrom(err); !ok || r.Reason != "too_many_open" || r.Gate != "feed" || r.RetryAfter < 300*time.Millisecond {
 			t.Errorf("got %v (%+v), want too_many_open of the gate, with a delay", err, r)
 		}
-		if err := gates.Update([]byte(`{"gates": [{"name": "feed", "max_open": 2}]}`)); err != nil {
+		if err := rules.Update([]byte(`{"gates": [{"name": "feed", "max_open": 2}]}`)); err != nil {
 			t.Fatal(err)
 		}
 		if err := receive(startStream(t.Context(), t, p.Conn, downMethod)); err != nil {

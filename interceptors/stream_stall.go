@@ -4,19 +4,15 @@ import (
 	"context"
 	"sync/atomic"
 	"time"
-	"weak"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/interceptors/internal/refusal"
 	"github.com/weir-go/weir/internal/stall"
 )
 
 const (
-	defaultSendStall = 2 * time.Minute
-	shortestStall    = time.Millisecond
 	// stallRate is the least rate of a client that is not stalled, in bytes a second.
 	stallRate = 16 << 10
 	// unknownSize stands for the size of a message that does not tell it. By default no gRPC
@@ -25,47 +21,8 @@ const (
 )
 
 // ErrSendStalled matches, with errors.Is, the error of SendMsg and RecvMsg on a stream that
-// was ended because its client did not take the messages. See [WithSendStall].
+// was ended because its client did not take the messages. See StreamRule.SendStall.
 var ErrSendStalled = refusal.ErrSendStalled
-
-// WithSendStall bounds how long the SendMsg of a stream on a server may wait for the
-// transport, for the streams that match. A nil matcher matches every stream. Zero, the
-// default, means two minutes, a negative duration no bound. Otherwise the bound is at least a
-// millisecond. If the option is used several times, the first match wins.
-//
-// In gRPC, SendMsg has no deadline. A client that stops reading holds the handler, its memory
-// and its permit until it disconnects. With the bound, a stream ends when a SendMsg waits and
-// none has returned for that time, or up to an eighth longer. Its status is
-// RESOURCE_EXHAUSTED with the reason "send_stalled" (see [RefusalFrom]), and SendMsg returns
-// an error that matches [ErrSendStalled].
-//
-// Progress is a message that the transport takes, because gRPC does not show bytes. So the
-// bound grows by a second for each 16 KiB of the last message, which must leave first. A
-// message that is neither a Protocol Buffers message nor bytes counts as 4 MiB. A client
-// that works for longer than the bound between two calls of Recv needs a longer bound, or
-// credit (package streamcredit).
-//
-// The permit is returned when the handler has returned. The transport keeps up to 64 KiB and
-// one message of the stream until the client reads them or disconnects. Package keepalive of
-// gRPC disconnects dead clients.
-//
-// The gate of the stream counts it (see [SendStalls]) and logs it (see admit.WithLogger).
-//
-// There is no bound under grpc.Server.ServeHTTP, where a stuck write cannot be ended, and
-// outside of grpc.Server. Unary calls need none, because the transport takes one response at
-// once.
-func WithSendStall(d time.Duration, m Matcher) ServerOption {
-	return serverOption(func(c *config) { c.streams.addStall(d, m) })
-}
-
-// SendStalls returns how many streams of a gate [WithSendStall] has ended. It does not block. It is 0
-// for a gate without interceptors.
-func SendStalls(g *admit.Gate) uint64 {
-	if v, ok := families.Load(weak.Make(g)); ok {
-		return v.(*family).stalls.Load() //nolint:forcetypeassert // the map holds nothing else
-	}
-	return 0
-}
 
 // sends watches the Sends of one stream.
 type sends struct {
@@ -122,7 +79,7 @@ func (s *sends) Stalled() {
 	gate := ""
 	if s.member != nil {
 		gate = s.member.gate.Name()
-		s.member.family.stalls.Add(1)
+		gateFuncs.CountStall(s.member.gate) // before the handler can see its error
 	}
 	err := refusal.Stalled(s.bound, gate)
 	s.ended.Store(err)

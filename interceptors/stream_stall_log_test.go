@@ -27,7 +27,7 @@ func TestLogOfSendStalls(t *testing.T) {
 		peer.open(3, downMethod)
 		time.Sleep(2 * (stallBound + stallSlack))
 		synctest.Wait()
-		if got := interceptors.SendStalls(g); got != 2 {
+		if got := g.Stats().SendStalls; got != 2 {
 			t.Fatalf("SendStalls: got %d, want 2", got)
 		}
 		got := strings.Split(kept.Take(), "\n")

@@ -18,6 +18,7 @@ import (
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/gates"
 	"github.com/weir-go/weir/internal/grpctest"
 )
 
@@ -70,7 +71,7 @@ func TestAPeerThatTakesNothing(t *testing.T) {
 			return server(t, interceptors.ServerConfig{Gate: newGate(t), Streams: g})
 		},
 		"Server with gates": func(t *testing.T, g *admit.Gate) []grpc.ServerOption {
-			return server(t, interceptors.ServerConfig{Gates: interceptors.Gates{{Gate: g, Streams: true}}})
+			return server(t, interceptors.ServerConfig{Gates: gates.Rules{{Gate: g, Streams: true}}})
 		},
 		"propagation": func(_ *testing.T, g *admit.Gate) []grpc.ServerOption {
 			return []grpc.ServerOption{grpc.StreamInterceptor(interceptors.StreamServer(g, interceptors.WithPropagation(nil)))}
@@ -94,7 +95,7 @@ func TestAPeerThatTakesNothing(t *testing.T) {
 					wantTook(t, "Send", start, stallBound, stallBound+stallSlack)
 					synctest.Wait()
 					atRest(t, g, 1, 0, 0)
-					if got := interceptors.SendStalls(g); got != 1 {
+					if got := g.Stats().SendStalls; got != 1 {
 						t.Errorf("SendStalls: got %d, want 1", got)
 					}
 					peer.grant(1, 1<<20)
@@ -117,20 +118,31 @@ func TestStreamsWithoutAGateAreWatched(t *testing.T) {
 		watched bool
 	}{
 		"only calls have a gate": {interceptors.ServerConfig{Gate: newGate(t)}, nil, true},
-		"gates for others":       {interceptors.ServerConfig{Gates: interceptors.Gates{{Gate: strict(t, 1), Streams: true, Match: other}}}, nil, true},
+		"gates for others":       {interceptors.ServerConfig{Gates: gates.Rules{{Gate: strict(t, 1), Streams: true, Match: other}}}, nil, true},
 		"a matcher":              {interceptors.ServerConfig{Gate: newGate(t)}, []interceptors.ServerOption{interceptors.WithMatcher(other)}, false},
 		"off":                    {interceptors.ServerConfig{Gate: newGate(t), SendStall: -1}, nil, false},
 		"off for the method": {
 			interceptors.ServerConfig{Gate: newGate(t)},
-			[]interceptors.ServerOption{interceptors.WithSendStall(-1, interceptors.Methods(downMethod))},
+			[]interceptors.ServerOption{interceptors.WithStreams(interceptors.StreamRule{SendStall: -1}, interceptors.Methods(downMethod))},
 			false,
 		},
 		"off for another method": {
-			interceptors.ServerConfig{Gate: newGate(t)}, []interceptors.ServerOption{interceptors.WithSendStall(-1, other)}, true,
+			interceptors.ServerConfig{Gate: newGate(t)}, []interceptors.ServerOption{interceptors.WithStreams(interceptors.StreamRule{SendStall: -1}, other)}, true,
+		},
+		"off, and a rule without a bound": {
+			interceptors.ServerConfig{Gate: newGate(t), SendStall: -1},
+			[]interceptors.ServerOption{interceptors.WithStreams(interceptors.StreamRule{UntilReady: true}, nil)},
+			false,
+		},
+		"off by a later rule": {
+			interceptors.ServerConfig{Gate: newGate(t)}, []interceptors.ServerOption{
+				interceptors.WithStreams(interceptors.StreamRule{UntilReady: true}, interceptors.Methods(downMethod)),
+				interceptors.WithStreams(interceptors.StreamRule{SendStall: -1}, nil),
+			}, true,
 		},
 		"on for the method": {
 			interceptors.ServerConfig{Gate: newGate(t), SendStall: -1},
-			[]interceptors.ServerOption{interceptors.WithSendStall(0, interceptors.Methods(downMethod))},
+			[]interceptors.ServerOption{interceptors.WithStreams(interceptors.StreamRule{SendStall: 2 * time.Minute}, interceptors.Methods(downMethod))},
 			true,
 		},
 	} {
@@ -213,8 +225,8 @@ func TestAStallAndThePermit(t *testing.T) {
 				}), grpctest.ServerOptions(grpc.ChainStreamInterceptor(opts...)))
 				newRawPeer(t, p, true).open(1, downMethod)
 				time.Sleep(30 * time.Minute)
-				if got := g.Stats().InFlight; got != 1 || interceptors.SendStalls(g) != 1 {
-					t.Errorf("while the handler runs: got %d permits held and %d stalls, want 1 and 1", got, interceptors.SendStalls(g))
+				if got := g.Stats().InFlight; got != 1 || g.Stats().SendStalls != 1 {
+					t.Errorf("while the handler runs: got %d permits held and %d stalls, want 1 and 1", got, g.Stats().SendStalls)
 				}
 				time.Sleep(time.Hour)
 				atRest(t, g, 1, 0, 0)
@@ -316,9 +328,9 @@ func TestManyStreamsOfAConnection(t *testing.T) {
 			}
 		}
 		time.Sleep(10 * time.Minute)
-		if got := ended.Load(); got != count/2 || interceptors.SendStalls(g) != count/2 || g.Stats().InFlight != count/2 {
+		if got := ended.Load(); got != count/2 || g.Stats().SendStalls != count/2 || g.Stats().InFlight != count/2 {
 			t.Errorf("after ten minutes: got %d ended, %d stalls, %d in flight, want %d of each",
-				got, interceptors.SendStalls(g), g.Stats().InFlight, count/2)
+				got, g.Stats().SendStalls, g.Stats().InFlight, count/2)
 		}
 		_ = peer.conn.Close()
 		synctest.Wait()
@@ -405,8 +417,8 @@ func TestAStreamOutsideOfAServer(t *testing.T) {
 			func(_ any, stream grpc.ServerStream) error {
 				return stream.SendMsg("not a message of Protocol Buffers")
 			})
-		if err != nil || interceptors.SendStalls(g) != 0 {
-			t.Errorf("got %v and %d stalls, want no error and none", err, interceptors.SendStalls(g))
+		if err != nil || g.Stats().SendStalls != 0 {
+			t.Errorf("got %v and %d stalls, want no error and none", err, g.Stats().SendStalls)
 		}
 		atRest(t, g, 1, 0, 0)
 	})
@@ -448,24 +460,22 @@ func (*panickyStream) SendMsg(any) error { panic("boom") }
 
 func TestWrongStreamOptions(t *testing.T) {
 	for says, o := range map[string]interceptors.ServerOption{
-		"WithSendStall: got 120ns, want 0 (2m0s), 1ms or more": interceptors.WithSendStall(120, nil),
-		`WithSendStall: Methods: got "Watch"`:                  interceptors.WithSendStall(0, interceptors.Methods("Watch")),
-		`WithStreamSetup: Methods: got "Watch"`:                interceptors.WithStreamSetup(interceptors.StreamSetup{}, interceptors.Methods("Watch")),
-		"WithStreamSetup: After: got -1s, want 0":              interceptors.WithStreamSetup(interceptors.StreamSetup{After: -time.Second}, nil),
+		"WithStreams: SendStall: got 120ns, want 0 (the default), 1ms or more": interceptors.WithStreams(interceptors.StreamRule{SendStall: 120}, nil),
+		`WithStreams: Methods: got "Watch"`:                                    interceptors.WithStreams(interceptors.StreamRule{UntilReady: true}, interceptors.Methods("Watch")),
+		"WithStreams: ReadyAfter: got -1s, want 0":                             interceptors.WithStreams(interceptors.StreamRule{ReadyAfter: -time.Second}, nil),
 	} {
 		_, err := interceptors.Server(interceptors.ServerConfig{Gate: newGate(t)}, o)
 		wantWrong(t, err, says)
 	}
 	_, err := interceptors.Server(interceptors.ServerConfig{Gate: newGate(t), SendStall: 5})
-	wantWrong(t, err, "WithSendStall: got 5ns")
+	wantWrong(t, err, "server: SendStall: got 5ns, want 0 (the default), 1ms or more")
 }
 
 // A stall is counted for the gates of the stream that watch it, and for no others.
 func TestSendStallsOfOtherGates(t *testing.T) {
 	before := interceptors.Families()
-	var none *admit.Gate
-	if got := interceptors.SendStalls(none) + interceptors.SendStalls(strict(t, 1)); got != 0 {
-		t.Errorf("a nil gate, and one without interceptors: got %d, want 0", got)
+	if got := strict(t, 1).Stats().SendStalls; got != 0 {
+		t.Errorf("a gate without interceptors: got %d, want 0", got)
 	}
 	if got := interceptors.Families(); got > before {
 		t.Errorf("gates that are remembered: got %d, want %d as before", got, before)

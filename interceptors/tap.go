@@ -8,35 +8,8 @@ import (
 	"github.com/weir-go/weir/admit"
 )
 
-// Tap returns a handle for grpc.InTapHandle. It refuses calls that the gate would refuse at
-// once, before gRPC reads their message or starts a goroutine
-// for them. Use it in addition to the interceptors, which take the permits. Its refusals
-// count as refusals of the gate. It never waits.
-//
-// A tap can do less than an interceptor. Its status has the code of the reason, but no
-// details and no trailer. Clients get no delay and use their own backoff. A matcher or
-// classifier gets the metadata of the call in the context, but not the message and not the
-// values that an interceptor would add. Every call looks unary. If a matcher or classifier
-// panics in the tap, the call goes on to the interceptors.
-//
-// A refused call with a deadline keeps the timer of its context, about 300 bytes, until that
-// deadline, because grpc-go 1.85 does not cancel it.
-//
-// Use a tap if refusals alone use up the processor. Do not use one if clients rely on the
-// delay of the server, or if refusals are many and deadlines long (a minute or more). It
-// improves neither goodput nor latency. Compare on two quiet processors:
-//
-//	WEIR_BENCH_SECONDS=5 go test -run='^$' -bench='OneCore$' -benchtime=1x ./examples/internal/rawload
-//
-// With a nil gate every call fails with INTERNAL.
-func Tap(g *admit.Gate, opts ...ServerOption) tap.ServerInHandle {
-	c := serverConfig(opts)
-	if err := c.cannotWork(g); err != nil {
-		return func(ctx context.Context, _ *tap.Info) (context.Context, error) { return ctx, err }
-	}
-	return c.tap(g)
-}
-
+// tap returns the handle for ServerConfig.Tap. It runs in the transport's reader, so it never
+// waits.
 func (c *config) tap(g *admit.Gate) tap.ServerInHandle {
 	full := c.refusals.OfTap(g.Name())
 	return func(ctx context.Context, info *tap.Info) (context.Context, error) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/weir-go/weir/admit"
+	"github.com/weir-go/weir/interceptors/internal/match"
 	"github.com/weir-go/weir/interceptors/internal/refusal"
 	"github.com/weir-go/weir/internal/check"
 )
@@ -14,24 +15,20 @@ import (
 // wrong value, with the values that are allowed.
 var ErrConfig = errors.New("interceptors: invalid configuration")
 
-// checkOptions returns the mistakes of the options. A class must belong to at least one of
-// the gates. Gates that are not made are left out.
-func (c *config) checkOptions(gates ...*admit.Gate) []error {
-	errs := slices.Clone(c.wrong)
-	for _, err := range checkMatcher(c.matcher) {
-		errs = append(errs, fmt.Errorf("WithMatcher: %w", err))
-	}
-	errs = append(errs, c.streams.check()...)
+// checkOptions returns the mistakes of the options, joined. A class must belong to at least one
+// of the gates. Gates that are not made are left out.
+func (c *config) checkOptions(gates ...*admit.Gate) error {
+	bad := slices.Clone(c.wrong)
+	bad.From("WithMatcher", match.Check(c.matcher), nil)
+	c.streams.check(&bad)
+	known := classNames(gates)
 	for _, rule := range c.classes {
-		for _, err := range checkMatcher(rule.matcher) {
-			errs = append(errs, fmt.Errorf("WithClassFor(%v): %w", rule.class, err))
-		}
-		if known := classNames(gates); known != nil && !slices.Contains(known, rule.class) {
-			errs = append(errs, fmt.Errorf(
-				"WithClassFor(%v): got a class that no gate has, want one of %v, or admit.WithClassConfig for it", rule.class, known))
-		}
+		what := fmt.Sprintf("WithClassFor(%v)", rule.class)
+		bad.From(what, match.Check(rule.matcher), nil)
+		bad.That(known == nil || slices.Contains(known, rule.class),
+			"%s: got a class that no gate has, want one of %v, or admit.WithClassConfig for it", what, known)
 	}
-	return errs
+	return errors.Join(bad...)
 }
 
 // classNames returns the classes of the gates, nil if no gate is made.
@@ -58,8 +55,8 @@ func (c *config) cannotWork(g *admit.Gate) error {
 	if !made(g) {
 		return refusal.ErrNoGate
 	}
-	if errs := c.checkOptions(g); len(errs) > 0 {
-		return refusal.Misconfigured(errors.Join(errs...))
+	if err := c.checkOptions(g); err != nil {
+		return refusal.Misconfigured(err)
 	}
 	return nil
 }

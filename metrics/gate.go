@@ -8,7 +8,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-go/weir/admit"
-	"github.com/weir-go/weir/interceptors"
 )
 
 var gateReadings = []reading[admit.Stats]{
@@ -199,7 +198,7 @@ func (s *gateSeries) collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(s.held, prometheus.GaugeValue, float64(now.Held[c]), name)
 	}
 	counter(s.changes, s.limitChanges.Load())
-	counter(s.stalls, interceptors.SendStalls(s.gate))
+	counter(s.stalls, now.SendStalls)
 	s.readings.collect(ch, &now)
 	s.waits.Collect(ch)
 }

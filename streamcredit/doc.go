@@ -40,7 +40,7 @@
 // server-streaming or client-streaming method cannot become bidirectional in place, because its
 // generated code would change in every client. Keep it, and add a bidirectional method with the
 // same messages. One function can serve both; see the example of the second method. Until the
-// clients have moved, protect the old method with interceptors.WithSendStall, which ends streams
+// clients have moved, protect the old method with interceptors.WithStreams, which ends streams
 // whose clients read nothing, and with admit.WithMaxOpen, which bounds the number of streams.
 //
 // # How much is asked for

@@ -163,8 +163,8 @@ func (s *system) startPayments() (*grpc.ClientConn, error) {
 		return nil, err
 	}
 	dial, err := interceptors.Client(interceptors.ClientConfig{
-		Propagation: &interceptors.PropagationConfig{DeadlineMargin: 10 * time.Millisecond},
-		Throttle:    targets, Breaker: circuits, Retry: &retry.Config{}, Retries: again,
+		Propagate: true, DeadlineMargin: 10 * time.Millisecond,
+		Throttle: targets, Breaker: circuits, Retry: &retry.Config{}, Retries: again,
 	})
 	if err != nil {
 		return nil, err

@@ -196,10 +196,10 @@ func (s *shop) standBackWithWeir() ([]grpc.DialOption, error) {
 	}
 	s.sources = append(s.sources, targets, circuits)
 	return interceptors.Client(interceptors.ClientConfig{
-		Propagation: &interceptors.PropagationConfig{DeadlineMargin: 10 * time.Millisecond},
-		Throttle:    targets,
-		Breaker:     circuits,
-		Retry:       &retry.Config{},
+		Propagate: true, DeadlineMargin: 10 * time.Millisecond,
+		Throttle: targets,
+		Breaker:  circuits,
+		Retry:    &retry.Config{},
 	})
 }
 

@@ -48,6 +48,10 @@ var rules = []rule{
 	{dir: "interceptors/breaker", may: []string{
 		"interceptors/internal/...", "internal/check", grpc + "/...", "github.com/sony/gobreaker/v2",
 	}},
+	{dir: "interceptors/gates", may: []string{
+		"admit", "interceptors/internal/match", "internal/check", "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector",
+	}},
+	{dir: "interceptors/memory", may: []string{"interceptors/internal/hold", "internal/check", grpc + "/..."}},
 	{dir: "interceptors/throttle", may: []string{"interceptors/internal/...", "internal/check", grpc + "/..."}},
 	{dir: "interceptors/retry", may: []string{
 		"interceptors/internal/places", "internal/check", grpc + "/...", protobuf + "/protoadapt", protobuf + "/proto",
@@ -59,10 +63,13 @@ var rules = []rule{
 	}},
 	{dir: "interceptors/internal/calltest", may: []string{ // for tests
 		"admit", "limit", "examples/demopb", "internal/grpctest", grpc + "/...", "google.golang.org/genproto/googleapis/rpc/errdetails",
+		protobuf + "/types/known/wrapperspb",
 	}},
 	{dir: "interceptors/internal/callctx", may: []string{"admit"}},
+	{dir: "interceptors/internal/hold", may: []string{"admit"}},
 	{dir: "interceptors/internal/places", may: []string{grpc}},
 	{dir: "interceptors/internal/latency", may: []string{"interceptors/internal/places", grpc}},
+	{dir: "interceptors/internal/match", may: []string{"internal/check", "github.com/grpc-ecosystem/go-grpc-middleware/v2/..."}},
 	{dir: "interceptors/internal/peers", may: []string{grpc, grpc + "/peer"}},
 	{dir: "interceptors/internal/observe", may: []string{grpc, grpc + "/metadata"}},
 	{dir: "broker", may: []string{
@@ -114,7 +121,7 @@ var rules = []rule{
 // watched is what the packages import that only watch. Nobody may import them back, which the
 // other rows see to.
 var watched = []string{
-	"admit", "broker", "interceptors", "interceptors/breaker", "interceptors/retry", "interceptors/throttle", "pressure", "streamcredit",
+	"admit", "broker", "interceptors/breaker", "interceptors/retry", "interceptors/throttle", "pressure", "streamcredit",
 }
 
 // matches reports whether name is what the pattern names.

@@ -17,7 +17,7 @@ import (
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/examples/demopb"
-	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/gates"
 	"github.com/weir-go/weir/pressure"
 )
 
@@ -66,8 +66,8 @@ var readers = map[string]func(document []byte) error{
 		_, err := admit.FromJSON([]byte(`{"limit": ` + string(document) + `}`))
 		return err
 	},
-	"interceptors.GatesFromJSON": func(document []byte) error {
-		_, err := interceptors.GatesFromJSON(document)
+	"gates.FromJSON": func(document []byte) error {
+		_, err := gates.FromJSON(document)
 		return err
 	},
 	"pressure.FromJSON": func(document []byte) error {

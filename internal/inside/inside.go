@@ -41,6 +41,8 @@ type Gates[Gate, Call, Class, Reason, Option any] struct {
 	// Adapts reports whether the limit is one of package limit that learns from the
 	// calls that end. Such a limit learns nothing from streams.
 	Adapts func(Gate) bool
+	// CountStall counts a stream that was ended because its client took no messages.
+	CountStall func(Gate)
 	// Stalled logs that a stream was ended because its client took no messages, if the gate
 	// has a logger. It writes at most one line a second.
 	Stalled func(ctx context.Context, g Gate, method string, bound time.Duration)

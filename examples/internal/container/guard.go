@@ -5,6 +5,7 @@ import (
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/memory"
 	"github.com/weir-go/weir/pressure"
 )
 
@@ -21,11 +22,11 @@ func newGuard(c Config) (*guard, error) {
 	if err != nil {
 		return nil, err
 	}
-	sizes, err := interceptors.SizesFor(c.Memory)
+	sizes, err := memory.SizesFor(c.Memory)
 	if err != nil {
 		return nil, err
 	}
-	bytes, err := interceptors.NewBytes(sizes.Bytes)
+	bytes, err := memory.NewBytes(sizes.Bytes)
 	if err != nil {
 		return nil, err
 	}

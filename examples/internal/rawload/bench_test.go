@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"runtime"
@@ -82,7 +83,10 @@ func guard(c config) ([]grpc.ServerOption, error) {
 	opts := []grpc.ServerOption{grpc.ChainUnaryInterceptor(interceptors.UnaryServer(g))}
 	switch c.Guard {
 	case "tap":
-		opts = append(opts, grpc.InTapHandle(interceptors.Tap(g)))
+		if opts, err = interceptors.Server(interceptors.ServerConfig{Gate: g, Tap: true}); err != nil {
+			return nil, err
+		}
+		opts = append(opts, grpc.MaxConcurrentStreams(math.MaxUint32)) // as without it
 	case "draining":
 		g.Drain()
 	}

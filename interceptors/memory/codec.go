@@ -1,4 +1,4 @@
-package interceptors
+package memory
 
 import (
 	"google.golang.org/grpc/encoding"

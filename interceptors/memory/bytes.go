@@ -1,6 +1,7 @@
-package interceptors
+package memory
 
 import (
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -8,13 +9,17 @@ import (
 	encodingproto "google.golang.org/grpc/encoding/proto" // registers the codec
 )
 
+// ErrConfig is wrapped by the errors of [NewBytes] and [SizesFor].
+var ErrConfig = errors.New("memory: invalid configuration")
+
 // Bytes counts the bytes of the messages that a server holds, and makes gates refuse calls
-// while the number is close to its limit. A request counts from when it is decoded until its call ends. A
-// response counts from when it is encoded until the transport has written it. Until then its
-// call keeps the permit; see [WithHoldUntilSent]. Without Bytes a gate does not see a response
-// whose client does not read, because the handler has returned its permit.
+// while the number is close to its limit. A request counts from when it is decoded until its
+// call ends. A response counts from when it is encoded until the transport has written it.
+// Until then its call keeps the permit; see interceptors.WithHoldUntilSent. Without Bytes a
+// gate does not see a response whose client does not read, because the handler has returned
+// its permit.
 //
-// Bytes is an [admit.Pressure] for [admit.WithPressure]. Gates refuse classes below Default
+// Bytes is an admit.Pressure for admit.WithPressure. Gates refuse classes below Default
 // from 0.85 of the limit, Default from 0.92, and every call from twice the limit. The limit
 // can be exceeded, because admitted calls respond after the decision. Critical calls pass up
 // to twice the limit, so that such responses do not shut them out. Bytes is also a signal of
@@ -34,8 +39,8 @@ type Bytes struct {
 	sending  sending
 }
 
-// BytesStats is a snapshot of [Bytes].
-type BytesStats struct {
+// Stats is a snapshot of [Bytes].
+type Stats struct {
 	// Limit is the limit in bytes. Used is the number of bytes that are held, in a number of
 	// Messages.
 	Limit, Used, Messages int64
@@ -53,8 +58,8 @@ func NewBytes(limit int64) (*Bytes, error) {
 
 // ServerOptions returns the options that make a server count in b. They are a stats handler, and
 // the codec "proto" with a counter around it. A nil Bytes returns none. The server then uses that
-// codec for every message, so use Bytes only if all messages are protobuf. [Server] adds these
-// options for ServerConfig.Bytes.
+// codec for every message, so use Bytes only if all messages are protobuf. interceptors.Server
+// adds these options for ServerConfig.Bytes.
 func (b *Bytes) ServerOptions() []grpc.ServerOption {
 	if b == nil {
 		return nil
@@ -66,14 +71,14 @@ func (b *Bytes) ServerOptions() []grpc.ServerOption {
 }
 
 // Stats returns a snapshot. It does not block.
-func (b *Bytes) Stats() BytesStats {
+func (b *Bytes) Stats() Stats {
 	if b == nil {
-		return BytesStats{}
+		return Stats{}
 	}
-	return BytesStats{Limit: b.limit, Used: b.counts.Load() + b.beyond.Load(), Messages: b.messages.Load()}
+	return Stats{Limit: b.limit, Used: b.counts.Load() + b.beyond.Load(), Messages: b.messages.Load()}
 }
 
-// Pressure implements [admit.Pressure].
+// Pressure implements admit.Pressure.
 func (b *Bytes) Pressure() (level uint8, signal string) {
 	if b == nil || b.messages.Load() <= 1 {
 		return 0, b.Name()

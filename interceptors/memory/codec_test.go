@@ -1,4 +1,4 @@
-package interceptors_test
+package memory_test
 
 import (
 	"encoding/json"
@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 
-	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/memory"
 )
 
 // firstVersion is a codec of the first version of gRPC's interface, as vtprotobuf has one.
@@ -23,7 +23,7 @@ func (firstVersion) Unmarshal(data []byte, v any) error { return json.Unmarshal(
 func TestBytesWithACodecOfTheFirstVersion(t *testing.T) {
 	encoding.RegisterCodec(firstVersion{})
 	b := newBytes(t, 1<<20)
-	codec := interceptors.Counting(b, "weirtest-first")
+	codec := memory.Counting(b, "weirtest-first")
 	if got := codec.Name(); got != "weirtest-first" {
 		t.Errorf("got the name %q, want weirtest-first", got)
 	}

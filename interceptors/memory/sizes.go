@@ -1,9 +1,8 @@
-package interceptors
+package memory
 
 import (
 	"fmt"
 	"math"
-	"time"
 
 	"google.golang.org/grpc"
 
@@ -31,6 +30,7 @@ const (
 	mostMessage = 4 << 20 // gRPC's default
 	mostWindow  = 1 << 20
 	leastWindow = 64 << 10 // gRPC takes no less
+	mostStreams = 1000
 	// streamMemory is the assumed memory of an open stream and its handler.
 	streamMemory = 256 << 10
 )
@@ -50,14 +50,15 @@ const (
 // over long distances. A window of 256 KiB and a round trip of 20 ms allow 13 MB/s for each
 // stream. Without fixed windows, gRPC's grow up to 16 MiB for each stream.
 func SizesFor(memory int64) (Sizes, error) {
-	if memory < leastMemory {
-		return Sizes{}, fmt.Errorf("%w: memory: got %d bytes, want at least %d", ErrConfig, memory, leastMemory)
+	var bad check.Errors
+	if bad.That(memory >= leastMemory, "got %d bytes, want at least %d", memory, leastMemory); len(bad) > 0 {
+		return Sizes{}, bad.Err(ErrConfig)
 	}
 	window := min(max(memory/1024, leastWindow), mostWindow)
 	return Sizes{
 		Memory:               memory,
 		MaxRecvMsgSize:       int(min(memory/64, mostMessage)),
-		MaxConcurrentStreams: uint32(min(max(memory/streamMemory, 100), usualStreams)),
+		MaxConcurrentStreams: uint32(min(max(memory/streamMemory, 100), mostStreams)),
 		StreamWindow:         int32(window),
 		ConnWindow:           int32(4 * window),
 		Bytes:                memory / 4,
@@ -89,44 +90,4 @@ func size(n int64) string {
 		f, i = f/1024, i+1
 	}
 	return fmt.Sprintf("%v %s", math.Round(f*10)/10, units[i])
-}
-
-// sizes returns the sizes for the budget of a configuration, with room for its gates.
-func (c *ServerConfig) sizes() Sizes {
-	s, err := SizesFor(c.Memory)
-	if err != nil { // validate has found that
-		return Sizes{}
-	}
-	s.MaxConcurrentStreams = max(s.MaxConcurrentStreams, uint32(min(c.needed()+spareStreams, math.MaxInt32)))
-	if c.MaxConcurrentStreams > 0 {
-		s.MaxConcurrentStreams = c.MaxConcurrentStreams
-	}
-	return s
-}
-
-// remember returns the options for Memory and Bytes. hold is that of WithHoldUntilSent.
-func (c *ServerConfig) remember(hold time.Duration) (opts []grpc.ServerOption) {
-	if c.Memory > 0 {
-		s := c.sizes()
-		if c.Chose != nil {
-			c.Chose(s)
-		}
-		opts = s.ServerOptions()
-	}
-	bytes := c.Bytes
-	if bytes == nil && hold > 0 {
-		bytes = &Bytes{limit: math.MaxInt64}
-	}
-	if bytes != nil {
-		opts = append(opts, bytes.ServerOptions()...)
-	}
-	return opts
-}
-
-func (c *ServerConfig) validateMemory(bad *check.Errors) {
-	if c.Memory != 0 {
-		_, err := SizesFor(c.Memory)
-		bad.That(err == nil, "server: Memory: got %d bytes, want 0 (unknown) or at least %d", c.Memory, leastMemory)
-	}
-	bad.That(c.Bytes == nil || c.Bytes.limit > 0, "server: Bytes: got a zero Bytes, want one from NewBytes")
 }

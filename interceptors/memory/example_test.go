@@ -1,4 +1,4 @@
-package interceptors_test
+package memory_test
 
 import (
 	"fmt"
@@ -7,18 +7,19 @@ import (
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/memory"
 	"github.com/weir-go/weir/pressure"
 )
 
 // A server that bounds its memory to 256 MiB: by the sizes of its messages and windows, by
 // the bytes of messages that it holds, and by the pressure of the process.
 func ExampleSizesFor() {
-	sizes, err := interceptors.SizesFor(256 << 20)
+	sizes, err := memory.SizesFor(256 << 20)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	bytes, err := interceptors.NewBytes(sizes.Bytes)
+	bytes, err := memory.NewBytes(sizes.Bytes)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -41,7 +42,7 @@ func ExampleSizesFor() {
 	}
 	opts, err := interceptors.Server(interceptors.ServerConfig{
 		Gate: gate, Memory: sizes.Memory, Bytes: bytes, Tap: true,
-		Chose: func(s interceptors.Sizes) { fmt.Println(s) },
+		OnSizes: func(s memory.Sizes) { fmt.Println(s) },
 	}, interceptors.WithClassFor(admit.Critical, interceptors.Methods("/shop.Checkout/")))
 	if err != nil {
 		fmt.Println(err)

@@ -1,4 +1,4 @@
-package interceptors_test
+package memory_test
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/memory"
 	"github.com/weir-go/weir/internal/grpctest"
 )
 
@@ -25,7 +26,7 @@ const megab = 1 << 20
 type holder struct {
 	*grpctest.Pair
 	calls, streams *admit.Gate
-	bytes          *interceptors.Bytes
+	bytes          *memory.Bytes
 }
 
 // startHolder starts a server with handlers for calls and streams. A change may be nil.
@@ -34,7 +35,7 @@ func startHolder(
 	change func(*interceptors.ServerConfig), opts ...interceptors.ServerOption,
 ) *holder {
 	t.Helper()
-	bytes, err := interceptors.NewBytes(1 << 30)
+	bytes, err := memory.NewBytes(1 << 30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,9 +77,9 @@ func (h *holder) want(t testing.TB, when string, inFlight, bytes int64) {
 	if got := calls.InFlight + streams.InFlight + streams.Ready; got != int(inFlight) || held.Used/megab != bytes {
 		t.Errorf("%s: got %d in flight and %d bytes of %d messages, want %d and %d MiB", when, got, held.Used, held.Messages, inFlight, bytes)
 	}
-	if inFlight == 0 && (calls.Leaving+streams.Leaving+calls.Beyond != 0 || held.Messages != 0 && bytes == 0 || interceptors.Sending(h.bytes) != 0) {
+	if inFlight == 0 && (calls.Leaving+streams.Leaving+calls.Beyond != 0 || held.Messages != 0 && bytes == 0 || memory.Sending(h.bytes) != 0) {
 		t.Errorf("%s: got %d and %d leaving, %d messages held, %d about to be sent, want none", when,
-			calls.Leaving, streams.Leaving, held.Messages, interceptors.Sending(h.bytes))
+			calls.Leaving, streams.Leaving, held.Messages, memory.Sending(h.bytes))
 	}
 }
 

@@ -2,41 +2,9 @@ package interceptors
 
 import (
 	"context"
-	"slices"
-	"time"
 
 	"github.com/weir-go/weir/admit"
 )
-
-// A StreamSetup says when the set-up of a stream is over. A call of [StreamReady] always ends
-// it, and with the zero value nothing else does.
-type StreamSetup struct {
-	// FirstMessage ends the set-up when a SendMsg of the handler has returned without an
-	// error.
-	FirstMessage bool
-	// After ends the set-up after this time. The limit learns nothing from it then. Zero
-	// means no such end.
-	After time.Duration
-}
-
-// WithStreamSetup lets the streams that match hold a permit only while they are set up. A
-// nil matcher matches every stream. The permit is returned when the handler calls
-// [StreamReady], when the StreamSetup says so, or at the latest when the handler returns. If
-// the option is used several times, the first match wins.
-//
-//	interceptors.WithStreamSetup(interceptors.StreamSetup{FirstMessage: true}, interceptors.Methods("/shop.Feed/Watch"))
-//
-// The limit learns from a set-up as from a unary call. A stream that gets ready is a success,
-// and the time until then its latency. A stream that fails earlier counts by its error. So the
-// limit of the gate may adapt. A stream that ends without an error before it is ready is
-// ignored.
-//
-// The limit then does not bound the number of open streams. Use admit.WithMaxOpen for that.
-func WithStreamSetup(s StreamSetup, m Matcher) ServerOption {
-	return serverOption(func(c *config) {
-		c.streams.setups = append(slices.Clip(c.streams.setups), streamRule[StreamSetup]{m, s})
-	})
-}
 
 // StreamReady returns the permit of a stream while its handler goes on, because the stream is
 // set up. The limit learns the time until then. ctx is the context of the stream, or derived

@@ -1,4 +1,4 @@
-package interceptors
+package memory
 
 import (
 	"reflect"
@@ -104,7 +104,7 @@ func (p *parcel) attach(t *transfer) {
 	defer p.mu.Unlock()
 	if p.buffers > 0 {
 		p.call = t
-		t.unsent.Add(1)
+		t.Sending()
 		t.conn.add(p)
 	}
 }
@@ -147,7 +147,7 @@ func (p *parcel) leave() {
 	p.mu.Unlock()
 	if call != nil {
 		call.conn.remove(p)
-		call.sent()
+		call.Sent()
 	}
 }
 

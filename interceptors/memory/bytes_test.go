@@ -1,8 +1,7 @@
-package interceptors_test
+package memory_test
 
 import (
 	"context"
-	"errors"
 	"runtime"
 	"strings"
 	"testing"
@@ -13,48 +12,24 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/encoding/proto"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/interceptors"
+	"github.com/weir-go/weir/interceptors/internal/calltest"
+	"github.com/weir-go/weir/interceptors/memory"
 	"github.com/weir-go/weir/internal/grpctest"
 )
 
-const blobs = "/weirtest.Blobs/Get"
-
-type blob = wrapperspb.BytesValue
-
-// serveBlobs registers a method that takes and returns bytes, in a usual and a vital service.
-func serveBlobs(get func(ctx context.Context, req *blob) (*blob, error)) func(grpc.ServiceRegistrar) {
-	return func(r grpc.ServiceRegistrar) {
-		for _, service := range []string{"weirtest.Blobs", "weirtest.Vital"} {
-			r.RegisterService(&grpc.ServiceDesc{
-				ServiceName: service, HandlerType: (*any)(nil),
-				Methods: []grpc.MethodDesc{{MethodName: "Get", Handler: func(
-					srv any, ctx context.Context, dec func(any) error, via grpc.UnaryServerInterceptor,
-				) (any, error) {
-					req := new(blob)
-					if err := dec(req); err != nil {
-						return nil, err
-					}
-					return via(ctx, req, &grpc.UnaryServerInfo{Server: srv, FullMethod: "/" + service + "/Get"},
-						func(ctx context.Context, req any) (any, error) { return get(ctx, req.(*blob)) })
-				}}},
-			}, struct{}{})
-		}
-	}
-}
-
-func newBytes(t *testing.T, limit int64) *interceptors.Bytes {
+func newBytes(t *testing.T, limit int64) *memory.Bytes {
 	t.Helper()
-	b, err := interceptors.NewBytes(limit)
+	b, err := memory.NewBytes(limit)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
-func wantBytes(t *testing.T, b *interceptors.Bytes, when string, messages, least, most int64) {
+func wantBytes(t *testing.T, b *memory.Bytes, when string, messages, least, most int64) {
 	t.Helper()
 	if s := b.Stats(); s.Messages != messages || s.Used < least || s.Used > most {
 		t.Errorf("%s: got %d messages of %d bytes, want %d of %d to %d", when, s.Messages, s.Used, messages, least, most)
@@ -62,30 +37,15 @@ func wantBytes(t *testing.T, b *interceptors.Bytes, when string, messages, least
 }
 
 // startBlobs starts a server that is guarded by a gate with a bound of bytes.
-func startBlobs(t *testing.T, b *interceptors.Bytes, get func(context.Context, *blob) (*blob, error)) *grpctest.Pair {
+func startBlobs(t *testing.T, b *memory.Bytes, get func(context.Context, *blob) (*blob, error)) *grpctest.Pair {
 	t.Helper()
-	gate := newGate(t, admit.WithLimit(fixed(1000)), admit.WithPressure(b))
+	gate := newGate(t, admit.WithFixedLimit(1000), admit.WithPressure(b))
 	opts, err := interceptors.Server(interceptors.ServerConfig{Gate: gate, Bytes: b, Memory: 256 << 20},
 		interceptors.WithClassFor(admit.Critical, interceptors.Methods("/weirtest.Vital/")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return grpctest.Start(t, serveBlobs(get), grpctest.ServerOptions(opts...))
-}
-
-// askAndNotRead makes a call whose answer it never reads.
-func askAndNotRead(ctx context.Context, t *testing.T, conn *grpc.ClientConn) {
-	t.Helper()
-	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, blobs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.SendMsg(&blob{}); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.CloseSend(); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // Answers that nobody reads count after their handlers have returned, until they are too
@@ -186,96 +146,46 @@ func TestBytesLeavesAnswersAlone(t *testing.T) {
 }
 
 func TestBytesLevels(t *testing.T) {
-	var none *interceptors.Bytes
+	var none *memory.Bytes
 	if level, _ := none.Pressure(); level != 0 {
 		t.Errorf("nil: got level %d, want 0", level)
 	}
-	if level, _ := new(interceptors.Bytes).Pressure(); level != 0 {
+	if level, _ := new(memory.Bytes).Pressure(); level != 0 {
 		t.Errorf("zero: got level %d, want 0", level)
 	}
 	b := newBytes(t, 1)
 	for held, want := range []uint8{0, 0, 3} { // one may always run, and two of a byte are twice the limit
-		if level, signal := interceptors.Hold(b, int64(held)).Pressure(); level != want || signal != "bytes" {
+		if level, signal := memory.Hold(b, int64(held)).Pressure(); level != want || signal != "bytes" {
 			t.Errorf("%d messages: got level %d of %q, want %d of bytes", held, level, signal, want)
 		}
 	}
 	for share, want := range map[int64]uint8{84: 0, 85: 1, 91: 1, 92: 2, 199: 2, 200: 3} {
-		if level, _ := interceptors.Hold(newBytes(t, 100), share).Pressure(); level != want {
+		if level, _ := memory.Hold(newBytes(t, 100), share).Pressure(); level != want {
 			t.Errorf("%d %%: got level %d, want %d", share, level, want)
 		}
 	}
-	_, err := interceptors.NewBytes(0)
-	wantSaid(t, err, "bytes: got a limit of 0")
-	_, err = interceptors.Server(interceptors.ServerConfig{Gate: newGate(t), Memory: 1 << 20, Bytes: new(interceptors.Bytes)})
-	wantSaid(t, err, "server: Memory: got 1048576 bytes")
-	wantSaid(t, err, "server: Bytes: got a zero Bytes")
-	for name, b := range map[string]*interceptors.Bytes{"nil": nil, "zero": {}} {
+	_, err := memory.NewBytes(0)
+	calltest.WantConfigError(t, err, memory.ErrConfig, "bytes: got a limit of 0")
+	for name, b := range map[string]*memory.Bytes{"nil": nil, "zero": {}} {
 		share, err := b.Read()
-		if level, _ := b.Pressure(); level != 0 || share != 0 || err != nil || b.Stats() != (interceptors.BytesStats{}) {
+		if level, _ := b.Pressure(); level != 0 || share != 0 || err != nil || b.Stats() != (memory.Stats{}) {
 			t.Errorf("%s: got level %d, share %v, %v and %+v, want nothing held", name, level, share, err, b.Stats())
 		}
 	}
-	if got := (*interceptors.Bytes)(nil).ServerOptions(); len(got) != 0 {
+	if got := (*memory.Bytes)(nil).ServerOptions(); len(got) != 0 {
 		t.Errorf("options of nil: got %d, want none", len(got))
-	}
-}
-
-// The sizes follow from the memory, hold their bounds, and are said.
-func TestSizes(t *testing.T) {
-	for mib, want := range map[int64]string{
-		16:      "memory 16 MiB: requests up to 256 KiB, 100 streams a connection, windows of 64 KiB a stream and 256 KiB a connection, 4 MiB of messages",
-		256:     "memory 256 MiB: requests up to 4 MiB, 1000 streams a connection, windows of 256 KiB a stream and 1 MiB a connection, 64 MiB of messages",
-		4096:    "memory 4 GiB: requests up to 4 MiB, 1000 streams a connection, windows of 1 MiB a stream and 4 MiB a connection, 1 GiB of messages",
-		1 << 22: "memory 4 TiB: requests up to 4 MiB, 1000 streams a connection, windows of 1 MiB a stream and 4 MiB a connection, 1 TiB of messages",
-	} {
-		s, err := interceptors.SizesFor(mib << 20)
-		if err != nil || s.String() != want {
-			t.Errorf("%d MiB: got %v, %v, want %s", mib, s, err, want)
-		}
-	}
-	_, err := interceptors.SizesFor(-1)
-	wantSaid(t, err, "memory: got -1 bytes, want at least 16777216")
-	var got interceptors.Sizes
-	gate := newGate(t, admit.WithLimit(fixed(3000)), admit.WithQueue(admit.QueueConfig{Capacity: 500}))
-	if _, err := interceptors.Server(interceptors.ServerConfig{Gate: gate, Memory: 64 << 20, Chose: func(s interceptors.Sizes) { got = s }}); err != nil {
-		t.Fatal(err)
-	}
-	if want := uint32(3000 + 500 + 100); got.MaxConcurrentStreams != want || got.MaxRecvMsgSize != 1<<20 {
-		t.Errorf("got %v, want room for what the gate lets run and wait (%d), and 1 MiB", got, want)
-	}
-}
-
-// A request that is larger than the budget allows is refused by gRPC.
-func TestMemoryBoundsRequests(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		opts, err := interceptors.Server(interceptors.ServerConfig{Gate: newGate(t), Memory: 64 << 20})
-		if err != nil {
-			t.Fatal(err)
-		}
-		p := grpctest.Start(t, serveBlobs(func(context.Context, *blob) (*blob, error) { return &blob{}, nil }), grpctest.ServerOptions(opts...))
-		for size, want := range map[int]codes.Code{1<<20 - 100: codes.OK, 1<<20 + 100: codes.ResourceExhausted} {
-			wantCode(t, p.Conn.Invoke(t.Context(), blobs, &blob{Value: make([]byte, size)}, new(blob)), want)
-		}
-	})
-}
-
-// wantSaid checks that an error is one of configuration and says something.
-func wantSaid(t *testing.T, err error, says string) {
-	t.Helper()
-	if !errors.Is(err, interceptors.ErrConfig) || !strings.Contains(err.Error(), says) {
-		t.Errorf("got %v, want an error that wraps ErrConfig and says %q", err, says)
 	}
 }
 
 // The memory that counting adds to a response is the difference in B/op.
 func BenchmarkFootprint(b *testing.B) {
 	response := &blob{Value: make([]byte, 2<<10)}
-	counted, err := interceptors.NewBytes(1 << 30)
+	counted, err := memory.NewBytes(1 << 30)
 	if err != nil {
 		b.Fatal(err)
 	}
 	for name, codec := range map[string]encoding.CodecV2{
-		"response": encoding.GetCodecV2(proto.Name), "counted": interceptors.Counting(counted, proto.Name),
+		"response": encoding.GetCodecV2(proto.Name), "counted": memory.Counting(counted, proto.Name),
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

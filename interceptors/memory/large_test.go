@@ -1,4 +1,4 @@
-package interceptors_test
+package memory_test
 
 import (
 	"context"

@@ -18,6 +18,7 @@ import (
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
 	"github.com/weir-go/weir/interceptors/breaker"
+	"github.com/weir-go/weir/interceptors/gates"
 	"github.com/weir-go/weir/interceptors/retry"
 	"github.com/weir-go/weir/interceptors/throttle"
 	"github.com/weir-go/weir/internal/grpctest"
@@ -109,7 +110,7 @@ func TestGates(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			buy, orders, feed, rest := gateNamed(t, "buy", 1), gateNamed(t, "orders", 2), gateNamed(t, "feed", 1), gateNamed(t, "rest", 1)
 			c := interceptors.ServerConfig{
-				Gates: interceptors.Gates{
+				Gates: gates.Rules{
 					{Gate: feed, Match: interceptors.Methods("/shop.Orders/"), Streams: true},
 					{Gate: buy, Match: interceptors.Methods("/shop.Orders/Buy")},
 					{Gate: orders, Match: interceptors.Methods("/shop.Orders/")},
@@ -159,7 +160,7 @@ func TestGatesLeaveTheRestAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		buy := gateNamed(t, "buy", 1)
 		s := startShop(t, serverOptions(t, interceptors.ServerConfig{
-			Gates: interceptors.Gates{{Gate: buy, Match: interceptors.Methods("/shop.Orders/Buy")}},
+			Gates: gates.Rules{{Gate: buy, Match: interceptors.Methods("/shop.Orders/Buy")}},
 		}))
 		fill(t, buy)
 		wantCode(t, s.call(t.Context(), "/shop.Orders/Buy", 0), codes.Unavailable)
@@ -168,13 +169,13 @@ func TestGatesLeaveTheRestAlone(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) { // Gate alone is for what the streams' gates are not for
 		gate, feed := gateNamed(t, "calls", 1), gateNamed(t, "feed", 1)
-		s := startShop(t, serverOptions(t, interceptors.ServerConfig{Gates: interceptors.Gates{{Gate: feed, Streams: true}}, Gate: gate}))
+		s := startShop(t, serverOptions(t, interceptors.ServerConfig{Gates: gates.Rules{{Gate: feed, Streams: true}}, Gate: gate}))
 		fill(t, gate)
 		wantCode(t, s.call(t.Context(), "/shop.Orders/Buy", 0), codes.Unavailable)
 		wantCode(t, s.open(t.Context(), "/shop.Orders/Watch"), codes.OK)
 		wantCode(t, s.open(t.Context(), "/shop.Orders/Watch"), codes.Unavailable)
 	})
-	all := interceptors.Gates{{Gate: gateNamed(t, "all", 1), Match: interceptors.MatchFunc(func(context.Context, interceptors.CallMeta) bool { panic("boom") })}}
+	all := gates.Rules{{Gate: gateNamed(t, "all", 1), Match: interceptors.MatchFunc(func(context.Context, interceptors.CallMeta) bool { panic("boom") })}}
 	fill(t, all[0].Gate)
 	r := startShop(t, serverOptions(t, interceptors.ServerConfig{Gates: all, Tap: true, Outside: []grpc.UnaryServerInterceptor{
 		func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (_ any, err error) {
@@ -198,11 +199,11 @@ const shopGates = `{"gates": [
 ]}`
 
 // Gates from a document, changed by another while calls run.
-func TestGatesFromJSON(t *testing.T) {
+func TestGatesFromADocument(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var hooked []string
 		var mu sync.Mutex
-		gates, err := interceptors.GatesFromJSON([]byte(shopGates), admit.WithHooks(admit.Hooks{LimitChanged: func(from, to int) {
+		rules, err := gates.FromJSON([]byte(shopGates), admit.WithHooks(admit.Hooks{LimitChanged: func(from, to int) {
 			mu.Lock()
 			defer mu.Unlock()
 			hooked = append(hooked, fmt.Sprint(from, "->", to))
@@ -211,19 +212,19 @@ func TestGatesFromJSON(t *testing.T) {
 			t.Fatal(err)
 		}
 		tenant := interceptors.WithTenant(func(context.Context, interceptors.CallMeta) string { return "a" })
-		s := startShop(t, serverOptions(t, interceptors.ServerConfig{Gates: gates}, tenant))
-		buy := gates.All()[0]
+		s := startShop(t, serverOptions(t, interceptors.ServerConfig{Gates: rules}, tenant))
+		buy := rules.All()[0]
 		var running sync.WaitGroup
 		running.Go(func() { wantCode(t, s.call(t.Context(), "/shop.Orders/Buy", time.Second), codes.OK) })
 		time.Sleep(time.Millisecond)
 		wantCode(t, s.call(t.Context(), "/shop.Orders/Buy", 0), codes.Unavailable)
-		if err := gates.Update([]byte(strings.ReplaceAll(shopGates, `"limit": 1}`, `"limit": 2}`))); err != nil {
+		if err := rules.Update([]byte(strings.ReplaceAll(shopGates, `"limit": 1}`, `"limit": 2}`))); err != nil {
 			t.Fatal(err)
 		}
 		wantCode(t, s.call(t.Context(), "/shop.Orders/Buy", 0), codes.OK)
 		wantCode(t, s.call(t.Context(), "/shop.Orders/List", 0), codes.OK)
 		wantCode(t, s.call(t.Context(), "/shop.Search/Find", 0), codes.ResourceExhausted) // over the tenant's quota
-		if err := gates.Update([]byte(`{"gates": [{"name": "rest", "quotas": {"tenant": {"rate": 1000}}}]}`)); err != nil {
+		if err := rules.Update([]byte(`{"gates": [{"name": "rest", "quotas": {"tenant": {"rate": 1000}}}]}`)); err != nil {
 			t.Fatal(err)
 		}
 		running.Wait()
@@ -234,39 +235,7 @@ func TestGatesFromJSON(t *testing.T) {
 		if got := fmt.Sprint(hooked); got != "[1->2]" {
 			t.Errorf("hooks: got %s, want [1->2]", got)
 		}
-		for document, says := range map[string]string{
-			`{"gates": [{"name": "buy", "limit": {}}, {"name": "new"}]}`:                                         `line 1: gates[1]: got a gate "new", want one of those`,
-			`{"gates": [{"name": "buy", "limit": {}, "methods": ["/shop.Orders/"]}]}`:                            `line 1: gates[0].methods: got methods ["/shop.Orders/"], want those of the start`,
-			`{"gates": [{"name": "rest", "methods": ["/shop.Orders/"]}]}`:                                        "gates[0].methods: got methods",
-			`{"gates": [{"name": "rest", "streams": true}]}`:                                                     "gates[0].streams: got true, want false",
-			"{\"gates\": [{\"name\": \"buy\", \"limit\": {}},\n{\"name\": \"rest\", \"limit\": {\"min\": -1}}]}": "line 2: gates[1].limit.min: got -1",
-		} {
-			wantConfigError(t, gates.Update([]byte(document)), says)
-			if got := buy.Stats().Limit; got != 2 {
-				t.Errorf("%s: got a limit of %d, want 2 still", document, got)
-			}
-		}
 	})
-}
-
-func TestGatesFromJSONSayWhatIsWrong(t *testing.T) {
-	for document, says := range map[string]string{
-		"": "gates: document: line 1: got nothing",
-		"{\"gates\": [\n{\"name\": \"a\", \"methods\": [\"shop.Orders/Buy\"]}]}": `gates: document: line 2: gates[0].methods[0]: got "shop.Orders/Buy", want "/shop.Orders/Buy"`,
-		`{"gates": [{"name": "a", "methods": []}]}`:                              "gates[0].methods: got no method",
-		`{"gates": [{"name": "a", "methods": [""]}]}`:                            `gates[0].methods[0]: got "", want`,
-		`{"gates": [{"name": "a", "quotas": {"classes": {"b": {"rate": 1}}}}]}`:  "gates[0].quotas.classes.b: got a class that the gate does not have",
-	} {
-		gates, err := interceptors.GatesFromJSON([]byte(document))
-		wantConfigError(t, err, says)
-		if gates != nil {
-			t.Errorf("%s: got gates with the error, want none", document)
-		}
-	}
-	_, err := interceptors.GatesFromJSON([]byte(`{"gates": [{"name": "a", "methods": ["a"], "limit": {"min": 0}}, {}]}`))
-	for _, says := range []string{`gates[0].limit.min: got 0`, `gates[1]: got no "name"`, `gates[0].methods[0]: got "a"`} {
-		wantConfigError(t, err, says)
-	}
 }
 
 func adaptive(t *testing.T, name string) *admit.Gate {
@@ -281,27 +250,27 @@ func TestServerConfigSaysWhatIsWrong(t *testing.T) {
 		"server: Gate: got nil, want a gate, or Gates":              {},
 		"server: Gate: got a zero Gate, want one from admit.New":    {Gate: &admit.Gate{}},
 		"server: Streams: got a zero Gate":                          {Gate: g, Streams: &admit.Gate{}},
-		"server: Gates[0]: Gate: got nil":                           {Gates: interceptors.Gates{{}}},
-		"server: Gates[0]: Gate: got a zero Gate":                   {Gates: interceptors.Gates{{Gate: &admit.Gate{}}}},
-		"Gates[1]: Gate: got the gate of Gates[0], want one of its": {Gates: interceptors.Gates{{Gate: g, Match: buy}, {Gate: g}}},
-		"Gates[1]: Gate: got the gate of Gates[0], want one of":     {Gates: interceptors.Gates{{Gate: g, Match: buy}, {Gate: g, Match: orders, Streams: true}}},
-		"Gates[0]: Gate: got the gate of Gate or Streams":           {Gate: g, Gates: interceptors.Gates{{Gate: g, Match: buy}}},
-		"Gates[0]: Gate: got the gate of Gate or Streams, want":     {Gate: h, Streams: g, Gates: interceptors.Gates{{Gate: g, Match: buy}}},
-		`Gates[1]: Gate: got the name "g" of Gates[0]`:              {Gates: interceptors.Gates{{Gate: g, Match: buy}, {Gate: gateNamed(t, "g", 1)}}},
-		`Gates[0]: Gate: got the name "g" of Streams, want one`:     {Streams: gateNamed(t, "g", 1), Gates: interceptors.Gates{{Gate: gateNamed(t, "g", 1), Match: buy}}},
-		`Gates[0]: Gate: got the name "g" of Gate, want one`:        {Gate: g, Gates: interceptors.Gates{{Gate: gateNamed(t, "g", 1), Match: buy}}},
-		"Gates[1]: got a rule that no call reaches, want it before": {Gates: interceptors.Gates{{Gate: g}, {Gate: h, Match: buy}}},
+		"server: Gates[0]: Gate: got nil":                           {Gates: gates.Rules{{}}},
+		"server: Gates[0]: Gate: got a zero Gate":                   {Gates: gates.Rules{{Gate: &admit.Gate{}}}},
+		"Gates[1]: Gate: got the gate of Gates[0], want one of its": {Gates: gates.Rules{{Gate: g, Match: buy}, {Gate: g}}},
+		"Gates[1]: Gate: got the gate of Gates[0], want one of":     {Gates: gates.Rules{{Gate: g, Match: buy}, {Gate: g, Match: orders, Streams: true}}},
+		"Gates[0]: Gate: got the gate of Gate or Streams":           {Gate: g, Gates: gates.Rules{{Gate: g, Match: buy}}},
+		"Gates[0]: Gate: got the gate of Gate or Streams, want":     {Gate: h, Streams: g, Gates: gates.Rules{{Gate: g, Match: buy}}},
+		`Gates[1]: Gate: got the name "g" of Gates[0]`:              {Gates: gates.Rules{{Gate: g, Match: buy}, {Gate: gateNamed(t, "g", 1)}}},
+		`Gates[0]: Gate: got the name "g" of Streams, want one`:     {Streams: gateNamed(t, "g", 1), Gates: gates.Rules{{Gate: gateNamed(t, "g", 1), Match: buy}}},
+		`Gates[0]: Gate: got the name "g" of Gate, want one`:        {Gate: g, Gates: gates.Rules{{Gate: gateNamed(t, "g", 1), Match: buy}}},
+		"Gates[1]: got a rule that no call reaches, want it before": {Gates: gates.Rules{{Gate: g}, {Gate: h, Match: buy}}},
 		`Gates[1]: Match: got "/shop.Orders/Buy", which is for Gates[0] already`: {
-			Gates: interceptors.Gates{{Gate: g, Match: orders}, {Gate: h, Match: buy}},
+			Gates: gates.Rules{{Gate: g, Match: orders}, {Gate: h, Match: buy}},
 		},
 		`Gates[0]: Match: Methods: got "shop.Orders/Buy", want "/shop.Orders/Buy"`: {
-			Gates: interceptors.Gates{{Gate: g, Match: interceptors.Methods("shop.Orders/Buy")}},
+			Gates: gates.Rules{{Gate: g, Match: interceptors.Methods("shop.Orders/Buy")}},
 		},
-		"Gates[0]: Match: got a nil selector.":                                            {Gates: interceptors.Gates{{Gate: g, Match: interceptors.MatchFunc(nil)}}},
+		"Gates[0]: Match: got a nil selector.":                                            {Gates: gates.Rules{{Gate: g, Match: interceptors.MatchFunc(nil)}}},
 		`server: Streams: got gate "x" with a limit that adapts, want a fixed one`:        {Gate: g, Streams: adaptive(t, "x")},
-		`server: Gates[0]: Gate: got gate "y" with a limit that adapts`:                   {Gates: interceptors.Gates{{Gate: adaptive(t, "y"), Streams: true}}},
-		"server: Tap: got it with Streams, want one of them":                              {Gates: interceptors.Gates{{Gate: g}, {Gate: h, Streams: true}}, Tap: true},
-		"server: Tap: got it without a gate for unary calls":                              {Gates: interceptors.Gates{{Gate: h, Streams: true}}, Tap: true},
+		`server: Gates[0]: Gate: got gate "y" with a limit that adapts`:                   {Gates: gates.Rules{{Gate: adaptive(t, "y"), Streams: true}}},
+		"server: Tap: got it with Streams, want one of them":                              {Gates: gates.Rules{{Gate: g}, {Gate: h, Streams: true}}, Tap: true},
+		"server: Tap: got it without a gate for unary calls":                              {Gates: gates.Rules{{Gate: h, Streams: true}}, Tap: true},
 		"MaxConcurrentStreams: got 3, want at least 64, which the gates let run and wait": {Gate: adaptive(t, "z"), MaxConcurrentStreams: 3},
 		"MaxConcurrentStreams: got 2, want at least 3, which":                             {Gate: g, Streams: h, MaxConcurrentStreams: 2},
 	} {
@@ -314,7 +283,7 @@ func TestServerConfigSaysWhatIsWrong(t *testing.T) {
 	// One error that names every mistake.
 	_, err := interceptors.Server(interceptors.ServerConfig{
 		Outside: []grpc.UnaryServerInterceptor{nil},
-		Gates:   interceptors.Gates{{Gate: &admit.Gate{}, Match: interceptors.Methods("a b")}, {Gate: g, Streams: true}},
+		Gates:   gates.Rules{{Gate: &admit.Gate{}, Match: interceptors.Methods("a b")}, {Gate: g, Streams: true}},
 		Streams: g,
 	}, nil, interceptors.WithClassFor(6, interceptors.Methods("/shop.Orders")))
 	for _, says := range []string{
@@ -326,7 +295,7 @@ func TestServerConfigSaysWhatIsWrong(t *testing.T) {
 	// What is right.
 	own := newGate(t, admit.WithName("own"), admit.WithClassConfig(6, admit.ClassConfig{Name: "six"}))
 	_ = serverOptions(t, interceptors.ServerConfig{
-		Gates: interceptors.Gates{{Gate: g, Match: buy}, {Gate: h, Match: orders, Streams: true}, {Gate: own, Match: orders}}, Gate: adaptive(t, "rest"), MaxConcurrentStreams: 1 << 20,
+		Gates: gates.Rules{{Gate: g, Match: buy}, {Gate: h, Match: orders, Streams: true}, {Gate: own, Match: orders}}, Gate: adaptive(t, "rest"), MaxConcurrentStreams: 1 << 20,
 	}, interceptors.WithClassFor(6, nil), interceptors.WithMatcher(nil))
 }
 
@@ -367,8 +336,6 @@ func TestMethodsSaysWhatIsWrong(t *testing.T) {
 			if !strings.Contains(err.Error(), says) {
 				t.Errorf("got %v, want it to say %q", err, says)
 			}
-			_, err = interceptors.Tap(g, opt)(t.Context(), tapInfo(work))
-			wantCode(t, err, codes.Internal)
 		}
 	}
 	_, err := interceptors.Server(interceptors.ServerConfig{Gate: g}, interceptors.WithMatcher(interceptors.Methods()))
@@ -382,21 +349,21 @@ func TestMethodsSaysWhatIsWrong(t *testing.T) {
 	_, err = interceptors.UnaryServer(zero)(t.Context(), nil, workInfo, succeed)
 	wantCode(t, err, codes.Internal)
 	wantCode(t, interceptors.UnaryClient(zero)(t.Context(), work, nil, nil, nil, nil), codes.Internal)
-	_, err = interceptors.Tap(zero)(t.Context(), tapInfo(work))
-	wantCode(t, err, codes.Internal)
 }
 
 func TestClientConfigSaysWhatIsWrong(t *testing.T) {
-	_, err := interceptors.Client(interceptors.ClientConfig{
-		Propagation: &interceptors.PropagationConfig{DeadlineMargin: -1},
-		Throttle:    &throttle.Throttle{},
-		Gate:        &admit.Gate{},
-		Streams:     adaptive(t, "streams"),
-		Breaker:     &breaker.Breaker{},
-		Retry:       &retry.Config{MaxAttempts: 9, Multiplier: math.NaN()},
+	_, err := interceptors.Client(interceptors.ClientConfig{Retry: &retry.Config{}, DeadlineMargin: time.Second})
+	wantConfigError(t, err, "client: DeadlineMargin: got 1s without Propagate, want both or none")
+	_, err = interceptors.Client(interceptors.ClientConfig{
+		Propagate: true, DeadlineMargin: -1,
+		Throttle: &throttle.Throttle{},
+		Gate:     &admit.Gate{},
+		Streams:  adaptive(t, "streams"),
+		Breaker:  &breaker.Breaker{},
+		Retry:    &retry.Config{MaxAttempts: 9, Multiplier: math.NaN()},
 	}, nil, interceptors.WithClassFor(5, nil))
 	for _, says := range []string{
-		"client: Propagation: DeadlineMargin: got -1ns", "client: Throttle: got a zero Throttle, want one from throttle.New", "client: Gate: got a zero Gate",
+		"client: DeadlineMargin: got -1ns", "client: Throttle: got a zero Throttle, want one from throttle.New", "client: Gate: got a zero Gate",
 		`client: Streams: got gate "streams" with a limit that adapts`, "client: Breaker: got a zero Breaker", "client: Retry: MaxAttempts: got 9",
 		"client: Retry: Multiplier: got NaN", "client: option 0: got nil", "client: WithClassFor(class(5)): got a class that no gate has",
 	} {
@@ -457,15 +424,15 @@ func TestQuotaOverGRPC(t *testing.T) {
 }
 
 func BenchmarkGates(b *testing.B) {
-	gates := interceptors.Gates{}
+	var rules gates.Rules
 	for i := range 5 {
 		g, err := admit.New(admit.WithName(fmt.Sprint(i)))
 		if err != nil {
 			b.Fatal(err)
 		}
-		gates = append(gates, interceptors.GateRule{Gate: g, Match: interceptors.Methods(fmt.Sprintf("/shop.Service%d/", i))})
+		rules = append(rules, gates.Rule{Gate: g, Match: interceptors.Methods(fmt.Sprintf("/shop.Service%d/", i))})
 	}
-	i := interceptors.UnaryOf(interceptors.ServerConfig{Gates: gates})
+	i := interceptors.UnaryOf(interceptors.ServerConfig{Gates: rules})
 	info := &grpc.UnaryServerInfo{FullMethod: "/shop.Service4/Buy"}
 	b.ReportAllocs()
 	for b.Loop() {
