@@ -79,7 +79,7 @@ func FromJSON(document []byte, opts ...admit.Option) (Rules, error) {
 func (r Rules) Update(document []byte) error {
 	sections, err := admit.SectionsFromJSON(document)
 	if err != nil {
-		return fmt.Errorf("%w: %s", ErrConfig, withoutKind(err))
+		return check.One(ErrConfig, "%s", withoutKind(err))
 	}
 	var bad check.Errors
 	for _, s := range sections {
@@ -96,7 +96,7 @@ func (r Rules) Update(document []byte) error {
 		return err
 	}
 	if err := admit.UpdateFromJSON(document, r.All()...); err != nil {
-		return fmt.Errorf("%w: %s", ErrConfig, withoutKind(err))
+		return check.One(ErrConfig, "%s", withoutKind(err))
 	}
 	return nil
 }

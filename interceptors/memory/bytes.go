@@ -2,11 +2,12 @@ package memory
 
 import (
 	"errors"
-	"fmt"
 	"sync/atomic"
 
 	"google.golang.org/grpc"
 	encodingproto "google.golang.org/grpc/encoding/proto" // registers the codec
+
+	"github.com/weir-go/weir/internal/check"
 )
 
 // ErrConfig is wrapped by the errors of [NewBytes] and [SizesFor].
@@ -43,7 +44,8 @@ type Bytes struct {
 type Stats struct {
 	// Limit is the limit in bytes. Used is the number of bytes that are held, in a number of
 	// Messages.
-	Limit, Used, Messages int64
+	Limit, Used int64
+	Messages    int
 }
 
 // NewBytes returns a Bytes with a limit in bytes, more than 0. A quarter of the memory is a
@@ -51,7 +53,7 @@ type Stats struct {
 // wraps ErrConfig.
 func NewBytes(limit int64) (*Bytes, error) {
 	if limit <= 0 {
-		return nil, fmt.Errorf("%w: bytes: got a limit of %d, want more than 0", ErrConfig, limit)
+		return nil, check.One(ErrConfig, "bytes: got a limit of %d, want more than 0", limit)
 	}
 	return &Bytes{limit: limit}, nil
 }
@@ -75,7 +77,7 @@ func (b *Bytes) Stats() Stats {
 	if b == nil {
 		return Stats{}
 	}
-	return Stats{Limit: b.limit, Used: b.counts.Load() + b.beyond.Load(), Messages: b.messages.Load()}
+	return Stats{Limit: b.limit, Used: b.counts.Load() + b.beyond.Load(), Messages: int(b.messages.Load())}
 }
 
 // Pressure implements admit.Pressure.

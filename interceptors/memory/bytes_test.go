@@ -29,7 +29,7 @@ func newBytes(t *testing.T, limit int64) *memory.Bytes {
 	return b
 }
 
-func wantBytes(t *testing.T, b *memory.Bytes, when string, messages, least, most int64) {
+func wantBytes(t *testing.T, b *memory.Bytes, when string, messages int, least, most int64) {
 	t.Helper()
 	if s := b.Stats(); s.Messages != messages || s.Used < least || s.Used > most {
 		t.Errorf("%s: got %d messages of %d bytes, want %d of %d to %d", when, s.Messages, s.Used, messages, least, most)

@@ -8,7 +8,7 @@ import (
 )
 
 // mistakesElsewhere lists the packages that still make such errors by hand.
-var mistakesElsewhere = []string{"admit", "interceptors"}
+var mistakesElsewhere = []string{"admit"}
 
 // checkMistakes returns the calls of fmt.Errorf with ErrConfig or ErrInvalid. internal/check makes
 // the errors of configurations, so that all have one form and name every mistake.
