@@ -113,7 +113,8 @@ func asCalls[C interface {
 	GetMethod() string
 	GetAgeSeconds() float64
 	GetDeadlineLeftSeconds() float64
-}) {
+},
+) {
 	for _, c := range calls {
 		all = append(all, c)
 	}
@@ -260,7 +261,7 @@ func TestHostileErrors(t *testing.T) {
 				broker.ConsumeConfig{Meter: meter, Grace: time.Second, Logger: quiet})
 		}()
 		time.Sleep(10 * time.Second)
-		h := must(debug.NewHandler(failing, meter, hostileSource{text}))(t)
+		h := must(debug.NewHandler(failing, meter, hostileSource{strings.ToValidUTF8(text, "?")}))(t)
 		body := ask(h, http.MethodGet, "/?format=json").Body.String()
 		if len(body) > 256<<10 {
 			t.Errorf("JSON: got %d bytes, want megabytes cut off", len(body))

@@ -84,16 +84,17 @@ func TestMemoryThatRisesFast(t *testing.T) {
 
 // Collections between two reads hide the rise of such a moment. High still begins in time.
 func TestMemoryThatRisesBetweenCollections(t *testing.T) {
-	for _, every := range []time.Duration{25, 35, 45, 60, 80, 110} {
+	const ms = time.Millisecond
+	for _, every := range []time.Duration{25 * ms, 35 * ms, 45 * ms, 80 * ms, 110 * ms} {
 		synctest.Test(t, func(t *testing.T) {
 			rises := steady(0.6, 0.3)
 			c := climb(func(at time.Duration) float64 {
-				garbage := 0.5 * (at % (every * time.Millisecond)).Seconds()
+				garbage := 0.5 * (at % every).Seconds()
 				return rises(at) + min(garbage, 0.01)
 			})
 			m := run(t, pressure.WithSignals(c.signal()))
 			if got := begin(t, c, m, pressure.High); got < 0.88 || got > 0.9 {
-				t.Errorf("a collection each %d ms: got high at %.3f, want 0.88 to 0.9", every, got)
+				t.Errorf("a collection each %v: got high at %.3f, want 0.88 to 0.9", every, got)
 			}
 		})
 	}
@@ -101,13 +102,13 @@ func TestMemoryThatRisesBetweenCollections(t *testing.T) {
 
 // A collection that takes long does not delay a read of memory that rises fast.
 func TestMemoryThatRisesDuringACollection(t *testing.T) {
-	for _, takes := range []time.Duration{20, 40, 200, 2000} {
+	for _, takes := range []time.Duration{20 * time.Millisecond, 200 * time.Millisecond, 2 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			c := climb(steady(0, 1))
-			collect := func() { time.Sleep(takes * time.Millisecond) }
+			collect := func() { time.Sleep(takes) }
 			m := run(t, pressure.WithSignals(pressure.CollectingIn(c, noHeap, collect, pressure.MemoryConfig{KeepGoLimit: true})))
 			if got := begin(t, c, m, pressure.High); got > 0.9 {
-				t.Errorf("a collection of %d ms: got high at %.3f, want at most 0.9", takes, got)
+				t.Errorf("a collection of %v: got high at %.3f, want at most 0.9", takes, got)
 			}
 			m.Stop()
 			time.Sleep(2 * time.Second) // for the collection

@@ -121,8 +121,10 @@ const (
 )
 
 func (o boxOp) kind() int {
-	return weighed(o.Kind, []int{boxPut: 60, boxPutLarge: 6, boxRecv: 46, boxRequest: 46, boxConsume: 20, boxDrain: 6, boxInterrupt: 14,
-		boxShut: 12, boxOpen: 14, boxSleep: 6, boxClose: 6, boxCancel: 3, boxStop: 4, boxEnd: 3, boxBreak: 4})
+	return weighed(o.Kind, []int{
+		boxPut: 60, boxPutLarge: 6, boxRecv: 46, boxRequest: 46, boxConsume: 20, boxDrain: 6, boxInterrupt: 14,
+		boxShut: 12, boxOpen: 14, boxSleep: 6, boxClose: 6, boxCancel: 3, boxStop: 4, boxEnd: 3, boxBreak: 4,
+	})
 }
 
 func (o boxOp) String() string {
@@ -130,8 +132,10 @@ func (o boxOp) String() string {
 	if o.Hasty {
 		at = " at once"
 	}
-	return fmt.Sprintf("%s(%d)%s", [...]string{"put", "put large", "recv", "request", "consume", "drain", "interrupt", "shut", "open",
-		"sleep", "close", "cancel", "stop", "end", "break"}[o.kind()], o.Arg, at)
+	return fmt.Sprintf("%s(%d)%s", [...]string{
+		"put", "put large", "recv", "request", "consume", "drain", "interrupt", "shut", "open",
+		"sleep", "close", "cancel", "stop", "end", "break",
+	}[o.kind()], o.Arg, at)
 }
 
 // A boxMachine plays a script on an outbox and its receiver, and compares what it sees with what
@@ -154,7 +158,6 @@ type boxMachine struct {
 	puts    [slots]*call
 	recv    *call
 	close   *call
-	asked   int64
 	slept   time.Duration
 	drained *call
 
@@ -183,7 +186,7 @@ func newBoxMachine(t testing.TB, how boxSetting) (*boxMachine, error) {
 		valve: &valve{}, meter: streamcredit.NewMeter("box"), policy: 1 + streamcredit.Policy(how.Policy%5), size: 1 + int(how.Capacity%4),
 		pace: paceOf(how.Pace, k.framed()), large: map[int64]bool{},
 	}
-	receiver := append(m.pace.options(), streamcredit.WithMaxMessageBytes(largest))
+	receiver := append(m.options(), streamcredit.WithMaxMessageBytes(largest))
 	if how.Pace&32 != 0 {
 		m.budget = newBudget(t, streamcredit.BudgetConfig{Messages: 100})
 		receiver = append(receiver, streamcredit.WithBudget(m.budget))
@@ -363,7 +366,7 @@ func (m *boxMachine) request(arg int) error {
 // transport.
 func (m *boxMachine) receiver(f func() error) error {
 	if m.valve.isShut(1 - m.from) {
-		go f() //nolint:errcheck // it says the same as without a stuck transport
+		go f() // it says the same as without a stuck transport
 		return nil
 	}
 	return f()

@@ -63,8 +63,10 @@ func (o lineOp) String() string {
 	if o.Hasty {
 		at = " at once"
 	}
-	return fmt.Sprintf("%s(%d)%s", [...]string{"send", "recv", "request", "consume", "drain", "interrupt", "shut", "open", "hold", "sleep",
-		"end", "cancel", "stop", "fail", "break"}[o.kind()], o.Arg, at)
+	return fmt.Sprintf("%s(%d)%s", [...]string{
+		"send", "recv", "request", "consume", "drain", "interrupt", "shut", "open", "hold", "sleep",
+		"end", "cancel", "stop", "fail", "break",
+	}[o.kind()], o.Arg, at)
 }
 
 // A link is a stream between two stages.
@@ -130,7 +132,7 @@ func newLineMachine(t testing.TB, how lineSetting) *lineMachine {
 		} else {
 			l.ends = connect(t, framesUp, sender, receiver, l.valve.options()...)
 		}
-		l.out, l.in = l.ends.down()
+		l.out, l.in = l.down()
 		m.links = append(m.links, l)
 	}
 	m.source, m.sink = m.links[0].out, m.links[len(m.links)-1].in
@@ -312,7 +314,7 @@ func (m *lineMachine) note(n int64, err error) {
 func (m *lineMachine) receiver(f func() error) error {
 	l := m.links[len(m.links)-1]
 	if l.valve.isShut(clientEnd) || l.valve.isShut(serverEnd) {
-		go f() //nolint:errcheck // it says the same as without a stuck transport
+		go f() // it says the same as without a stuck transport
 		return nil
 	}
 	return f()
@@ -512,7 +514,7 @@ func (m *lineMachine) exhaust() error {
 		return nil
 	}
 	for i, p := range m.pipes {
-		if p.running() || !sameEnd(p.err, m.end) && (p.err != nil || m.end == errScript) { //nolint:errorlint // the script's own
+		if p.running() || !sameEnd(p.err, m.end) && (p.err != nil || m.end == errScript) {
 			return fmt.Errorf("pipe %d: returned %t with %w, want the end %w", i, !p.running(), p.err, m.end)
 		}
 	}

@@ -51,8 +51,10 @@ func (o topicOp) String() string {
 	if o.Hasty {
 		at = " at once"
 	}
-	return fmt.Sprintf("%s(%d)%s", [...]string{"publish", "publish large", "join", "recv", "request", "shut", "open", "sleep", "cancel",
-		"leave", "stop", "break", "close"}[o.kind()], o.Arg, at)
+	return fmt.Sprintf("%s(%d)%s", [...]string{
+		"publish", "publish large", "join", "recv", "request", "shut", "open", "sleep", "cancel",
+		"leave", "stop", "break", "close",
+	}[o.kind()], o.Arg, at)
 }
 
 // A listener is one subscriber of a topicMachine.
@@ -168,7 +170,7 @@ func (m *topicMachine) step(o topicOp) error {
 		return s.receiver(func() error { s.in.Cancel("the script says so"); return nil })
 	case topicLeave:
 		s.canceled, s.cut = true, true
-		go s.in.Close() //nolint:errcheck // it waits for the transport, and says nothing here
+		go s.in.Close() // it waits for the transport, and says nothing here
 	case topicStop:
 		s.stopped = true
 		s.serve.cancel()
@@ -217,7 +219,7 @@ func (s *listener) note(n int64, err error) {
 // transport.
 func (s *listener) receiver(f func() error) error {
 	if s.valve.isShut(clientEnd) {
-		go f() //nolint:errcheck // it says the same as without a stuck transport
+		go f() // it says the same as without a stuck transport
 		return nil
 	}
 	return f()

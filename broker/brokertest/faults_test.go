@@ -260,7 +260,9 @@ var rows = []row{
 	{"cannot take large messages", faults{fetcher: func(w *wireClient) broker.Fetcher {
 		return fetching{w, func(ctx context.Context, n int) ([]*broker.Message, error) {
 			msgs, err := w.Fetch(ctx, n)
-			return slices.DeleteFunc(msgs, func(m *broker.Message) bool { return w.consumer.ByteWindow > 0 && int64(len(m.Body)) > w.consumer.ByteWindow }), err
+			return slices.DeleteFunc(msgs, func(m *broker.Message) bool {
+				return w.consumer.ByteWindow > 0 && int64(len(m.Body)) > w.consumer.ByteWindow
+			}), err
 		}}
 	}}, []string{"large"}, ""},
 	{"lets one worker wait", faults{fetcher: func(w *wireClient) broker.Fetcher {
