@@ -8,7 +8,8 @@ import (
 	"github.com/weir-go/weir/limit"
 )
 
-// The methods of the Gate follow a call. It alone takes the lock, waits, and calls the hooks:
+// The methods of the Gate follow a call. They take the lock, wait, and call the hooks. Only a look
+// (look.go) takes the lock besides:
 //
 //   - acquire.go: a call comes. The gate admits it, refuses it, or lets it wait.
 //   - wait.go: a call waits until it is admitted or refused, or leaves.

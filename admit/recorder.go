@@ -11,8 +11,8 @@ import (
 // delays from it, and Stats, Inspect and pages show it. A call enters it when it begins to run, when
 // it ends, and when it is refused.
 //
-// Its methods begin and end take no lock, like the fields that they use. The gate's lock guards
-// everything else.
+// Its methods begin and end do not take the gate's lock, and neither do the fields that they use.
+// The gate's lock guards everything else.
 type recorder struct {
 	clock   *clock
 	permits *permits // samples of refusals show their state

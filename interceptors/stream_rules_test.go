@@ -56,7 +56,7 @@ func wantStats(t testing.TB, g *admit.Gate, inFlight, ready int, ended ...uint64
 
 // A permit is for the set-up of a stream, however its end is known. The limit learns how long the
 // set-up took, where that is known, and the number of open streams has a bound of its own.
-func TestStreamSetup(t *testing.T) {
+func TestStreamRules(t *testing.T) {
 	setup := interceptors.WithStreams
 	for name, c := range map[string]struct {
 		opts    []interceptors.ServerOption
