@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/weir-go/weir/admit"
 	"github.com/weir-go/weir/limit"
@@ -81,5 +82,28 @@ func TestGoexitInTheAlgorithm(t *testing.T) {
 			return
 		}
 		wantWhole(t, g, 2)
+	})
+}
+
+// The same with a caller that waits. Nobody receives its verdict, and the permit is not lost.
+func TestGoexitInTheAlgorithmWhileACallWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, 1, admit.WithLimit(&law{initial: 1, next: func(limit.Window) int { runtime.Goexit(); return 0 }}))
+		for range limit.WindowCalls {
+			take(t, g).Release(admit.Ignored)
+		}
+		held := take(t, g)
+		time.Sleep(2 * limit.WindowLength)
+		var caller sync.WaitGroup
+		caller.Go(func() {
+			_, err := g.Acquire(t.Context(), admit.Call{})
+			t.Errorf("Acquire: got %v, want the end of the goroutine", err)
+		})
+		caller.Wait()
+		held.Release(admit.Ignored)
+		if s := g.Stats(); s.InFlight != 0 || s.Queue != 0 {
+			t.Errorf("after it: got %d in flight and %d waiting, want none", s.InFlight, s.Queue)
+		}
+		wantWhole(t, g, 1)
 	})
 }

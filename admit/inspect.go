@@ -75,7 +75,7 @@ func (g *Gate) Inspect() Inspection {
 	g.beginLook(&i)
 	i.Waiting = l.waiting(&i.Stats)
 	runtime.Gosched()
-	i.Running, i.Unlisted = l.running(g.InFlight())
+	i.Running, i.Unlisted = l.running(g.InFlight)
 	runtime.Gosched()
 	i.Decisions, i.History, i.Refusals = l.decisions(), l.moments(), l.refusals()
 	return i

@@ -141,8 +141,9 @@ func (l *look) waitingOf(class, most int) []CallState {
 
 // running returns the calls that have run longest, and the number of permits in use that
 // no listed call holds.
-func (l *look) running(inUse int) (all []CallState, unlisted int) {
-	all, unlisted = l.listed(), inUse
+func (l *look) running(inUse func() int) (all []CallState, unlisted int) {
+	all = l.listed()
+	unlisted = inUse() // after the list, or calls that began meanwhile would hide others
 	for i := range all {
 		unlisted -= all[i].Cost
 	}

@@ -224,3 +224,24 @@ func TestLooksWhileCallsComeAndGo(t *testing.T) {
 		t.Errorf("at rest: got %d running, %d waiting, %d not listed, want none", len(i.Running), len(i.Waiting), i.Unlisted)
 	}
 }
+
+// Calls that begin during a look do not hide calls that are not listed.
+func TestCallsThatBeginDuringALook(t *testing.T) {
+	const early, listed = 30, 20
+	g := newGate(t, 1000)
+	for range early {
+		defer take(t, g).Release(admit.Success)
+	}
+	g.Inspect()
+	for range listed {
+		defer take(t, g).Release(admit.Success)
+	}
+	rests := 0
+	defer admit.OnRest(func() {
+		rests++
+		take(t, g) // is listed
+	})()
+	if i := g.Inspect(); rests < 2 || i.Unlisted != early {
+		t.Errorf("calls began in %d rests: got %d not listed, want the %d that nobody saw begin", rests, i.Unlisted, early)
+	}
+}

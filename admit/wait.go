@@ -66,7 +66,7 @@ func (g *Gate) queueLocked(a *arrival) (w *waiter, why Reason) {
 // has no end. It returns w to the pool.
 func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration, p *Permit) error {
 	if g.record.samples.isDue(w.Since) { // perhaps no call ends
-		g.learn(w.Since)
+		g.learnWaiting(w)
 	}
 	var tooLong <-chan time.Time
 	if patience > 0 && (w.Deadline == 0 || w.Since+patience < w.Deadline) {
@@ -102,6 +102,22 @@ func (g *Gate) wait(ctx context.Context, w *waiter, patience time.Duration, p *P
 	g.yield.maybe(g.InFlight())
 	p.gate, p.start, p.claim, p.pressed, p.wait, p.deadline = g, granted, got, pressed, granted-since, deadline
 	return nil
+}
+
+// learnWaiting is learn for a waiter. If the algorithm or a hook ends the goroutine with
+// runtime.Goexit, nobody receives the verdict, and the permits go to the next waiter.
+func (g *Gate) learnWaiting(w *waiter) {
+	learned := false
+	defer func() {
+		if learned {
+			return
+		}
+		if refused, left := g.withdraw(w, true); refused == nil && !left {
+			g.giveBack(w.claim, g.clock.now())
+		}
+	}()
+	g.learn(w.Since)
+	learned = true
 }
 
 func (w *waiter) startTimer(d time.Duration) <-chan time.Time {

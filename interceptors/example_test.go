@@ -157,7 +157,7 @@ func ExampleStreamClient() {
 
 // Streams that live long get a gate of their own, with a queue that suits them.
 func ExampleStreamServer() {
-		streams, err := admit.New(admit.WithName("streams"), admit.WithFixedLimit(1000), admit.WithoutQueue())
+	streams, err := admit.New(admit.WithName("streams"), admit.WithFixedLimit(1000), admit.WithoutQueue())
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package interceptors
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,7 +27,8 @@ type serverStream struct {
 	held      *hold.Call  // nil if the stream does not keep its permit until its messages have left
 	timer     *time.Timer // for StreamRule.ReadyAfter
 
-	isReady atomic.Bool // the set-up is over
+	readying sync.Mutex  // held while ready returns the permit
+	isReady  atomic.Bool // the set-up is over
 }
 
 // newStream returns a stream with a context below parent.
@@ -72,7 +74,9 @@ func (s *serverStream) leave(o admit.Outcome) {
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	s.isReady.Store(true) // a later StreamReady must not teach the limit
+	s.readying.Lock() // a StreamReady or timer that is under way still uses the permit
+	s.isReady.Store(true)
+	s.readying.Unlock()
 	s.mark.unwind(false)
 	if s.leaveHost != nil {
 		s.leaveHost()

@@ -26,6 +26,11 @@ func StreamReady(ctx context.Context) {
 
 // ready returns the permit. well is false if nothing is known about the set-up.
 func (s *serverStream) ready(well bool) {
+	if s.isReady.Load() { // also if WithOutcome's function calls StreamReady
+		return
+	}
+	s.readying.Lock()
+	defer s.readying.Unlock()
 	if !s.isReady.CompareAndSwap(false, true) {
 		return
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/weir-go/weir/examples/demopb"
 	"github.com/weir-go/weir/interceptors"
 	"github.com/weir-go/weir/interceptors/gates"
+	"github.com/weir-go/weir/interceptors/memory"
 	"github.com/weir-go/weir/internal/grpctest"
 )
 
@@ -505,4 +506,40 @@ func TestShutdownAfterAStall(t *testing.T) {
 		atRest(t, g, 1, 0, 0)
 		shutdown(t, &rig{Server: p.Server}, 10*time.Second, 10*time.Second, []string{"calls that no gate guards"}, g)
 	})
+}
+
+// A handler may return while another goroutine says StreamReady. The permit comes back once,
+// although the stream keeps it for messages that have not left.
+func TestAStreamThatEndsWhileItBecomesReady(t *testing.T) {
+	g := newGate(t, admit.WithLimit(fixed(1)))
+	asked, answer, over := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	bytes, err := memory.NewBytes(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts := append(bytes.ServerOptions(), grpc.StreamInterceptor(interceptors.StreamServer(g,
+		interceptors.WithStreams(interceptors.StreamRule{UntilReady: true}, nil),
+		interceptors.WithHoldUntilSent(time.Minute),
+		interceptors.WithOutcome(func(error) admit.Outcome {
+			close(asked)
+			<-answer
+			return admit.Success
+		}))))
+	p := grpctest.Start(t, streams(func(stream grpc.ServerStream) error {
+		go func() {
+			defer close(over)
+			interceptors.StreamReady(stream.Context())
+		}()
+		<-asked
+		time.AfterFunc(50*time.Millisecond, func() { close(answer) }) // the handler has returned by then
+		return nil
+	}), grpctest.ServerOptions(opts...))
+	if err := receive(startStream(t.Context(), t, p.Conn, downMethod)); !errors.Is(err, io.EOF) {
+		t.Errorf("the stream: got %v, want its end", err)
+	}
+	<-over
+	for g.Stats().Ready > 0 || g.InFlight() > 0 { // until the test's own deadline
+		time.Sleep(time.Millisecond)
+	}
+	wantStats(t, g, 0, 0, 0, 1, 0)
 }

@@ -89,18 +89,19 @@ func (u usage) share() float64 { return max(float64(u.used), 0) / float64(u.limi
 func (m *memory) Read() (float64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	h := m.sys.heap()
+	h, at := m.sys.heap(), time.Now()
 	u, err := m.measure(h)
 	if err != nil {
 		return 0, err
 	}
 	if m.worthCollecting(u, h) && m.collect() {
+		at = time.Now()
 		if u, err = m.measure(m.sys.heap()); err != nil {
 			return 0, err
 		}
 	}
 	m.setGoLimit(u)
-	m.pace.add(time.Now(), u)
+	m.pace.add(at, u)
 	return u.share(), nil
 }
 

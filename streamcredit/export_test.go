@@ -123,11 +123,13 @@ func (o *outgoing) play(events []ledger.OutEvent) {
 // A Counted is an open stream of a meter without a peer. It has sent Sent elements.
 type Counted struct {
 	Sent   uint64
+	Window int64
 	Looked func() // called when a look measures or describes it, or nil
 }
 
 func (c *Counted) measure(m *MeterStats) {
 	m.Sent += c.Sent
+	m.Window += c.Window
 	if c.Looked != nil {
 		c.Looked()
 	}

@@ -70,3 +70,28 @@ func TestCountersOfAMeterNeverFall(t *testing.T) {
 		last = s.Sent
 	}
 }
+
+// A stream that ends during a look is not open any more, so its window does not count.
+func TestAStreamThatEndsDuringALook(t *testing.T) {
+	const streams, window = 16, 64
+	m := streamcredit.NewMeter("feed")
+	measured := map[*streamcredit.Counted]bool{}
+	for range streams {
+		c := &streamcredit.Counted{Sent: 1, Window: window}
+		c.Looked = func() { measured[c] = true }
+		m.Join(c)
+		measured[c] = false
+	}
+	defer streamcredit.OnRest(func() {
+		for c, done := range measured {
+			if !done {
+				m.Leave(c)
+			}
+		}
+	})()
+	s := m.Stats()
+	if s.Window != int64(s.Streams)*window || s.Streams == streams || s.Sent != streams {
+		t.Errorf("got %d open streams with a window of %d and %d elements, want some of %d, %d each, and all elements",
+			s.Streams, s.Window, s.Sent, streams, window)
+	}
+}

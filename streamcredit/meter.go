@@ -148,9 +148,11 @@ func (m *Meter) leave(s metered) {
 	}
 	delete(m.open, s)
 	s.measure(&m.closed)
-	m.closed.forgetState()
+	m.closed.keepState(&MeterStats{})
 	if m.looking != nil && last != m.look {
+		before := *m.looking
 		s.measure(m.looking)
+		m.looking.keepState(&before) // it is not open any more
 	}
 }
 
@@ -173,9 +175,10 @@ func (m *Meter) failed(err error) {
 	}
 }
 
-// forgetState clears the fields that describe open streams.
-func (m *MeterStats) forgetState() {
-	m.Credit, m.Unbounded, m.Starving, m.Demand, m.Lag, m.Window = 0, 0, 0, 0, 0, 0
+// keepState sets the fields that describe open streams as they were before.
+func (m *MeterStats) keepState(before *MeterStats) {
+	m.Credit, m.Unbounded, m.Starving = before.Credit, before.Unbounded, before.Starving
+	m.Demand, m.Lag, m.Window = before.Demand, before.Lag, before.Window
 }
 
 // measure adds the counts and the state of the session to m.

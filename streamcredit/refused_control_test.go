@@ -114,3 +114,25 @@ func TestAnOpenThatIsRefused(t *testing.T) {
 		}
 	})
 }
+
+// A Complete that an interceptor refuses is lost, so the stream ends. Its sender does not take the
+// end for a proper one.
+func TestACompleteThatIsRefused(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kind) {
+		r := &refusal{}
+		out, _ := connect(t, k, nil, nil, withRefusal(r)...).down()
+		sendAll(t, out, 1, 3)
+		synctest.Wait()
+		r.left.Store(1)
+		first := out.Close()
+		if r.left.Load() > 0 {
+			return // a half-close takes its place
+		}
+		if first == nil {
+			t.Error("Close: got no error, want the one of the message that was not sent")
+		}
+		if err := out.Finish(within(t, time.Minute)); !errors.Is(err, errRefused) {
+			t.Errorf("Finish: got %v, want %v", err, errRefused)
+		}
+	})
+}

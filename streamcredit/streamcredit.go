@@ -231,13 +231,19 @@ func dial[O, I, CallOption any, S any](
 		return nil, invalid("open: got no method, want that of a generated client")
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	begun := false
+	defer func() {
+		if !begun { // also if open panics
+			cancel()
+		}
+	}()
 	stream, err := open(ctx, opts...)
 	if err != nil {
-		cancel()
 		return nil, err
 	}
 	carry(stream)
 	s := newSession(ctx, w, cancel, c)
+	begun = true           // from here on the session ends the call
 	_ = s.w.lockUntil(ctx) // does not wait, since nothing is written before Open
 	if err := s.join(); err != nil {
 		close(s.done) // there is no read loop
@@ -245,7 +251,7 @@ func dial[O, I, CallOption any, S any](
 		s.fail(err)
 		return nil, err
 	}
-	if err := s.w.writeOpenLocked(s.hello(), setup); err != nil {
+	if err := s.writeOpenLocked(setup); err != nil {
 		s.w.lostLocked(err)
 	}
 	s.after(c.handshake, func() {
@@ -261,6 +267,21 @@ func dial[O, I, CallOption any, S any](
 	go s.loop() // ends with the call, which Close and Finish wait for
 	s.w.opened()
 	return s, nil
+}
+
+// writeOpenLocked writes a client's Open. If that panics, there is no read loop yet, so it releases
+// the lock and ends the session.
+func (s *session[O, I]) writeOpenLocked(setup *O) (err error) {
+	returned := false
+	defer func() {
+		if !returned {
+			close(s.done)
+			s.w.release(&returned)
+		}
+	}()
+	err = s.w.writeOpenLocked(s.hello(), setup)
+	returned = true
+	return err
 }
 
 // setupOf returns the client's setup element, or nil if there is none. It returns an error if the

@@ -376,6 +376,7 @@ func TestATopicCountsWhatALeavingSubscriberMisses(t *testing.T) {
 			defer cancel()
 			err = topic.Serve(ctx, out, streamcredit.OutboxConfig{Capacity: 4})
 			<-gate
+			time.Sleep(time.Second) // or the stream ends before the write does
 			return err
 		}}.start(t)
 		in, err := streamcredit.DialReceive(t.Context(), client.Subscribe, streamcredit.WithWindow(64))

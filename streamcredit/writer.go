@@ -195,7 +195,11 @@ func (w *writer[O]) writePendingLocked(urgent bool) (paced bool, err error) {
 		case !w.mayWrite(frameControl): // dropped, since the peer would not read it
 		case half:
 			w.state = writerHalfClosed
-			return false, w.wire.writeHalfClose()
+			err := w.wire.writeHalfClose()
+			if err != nil {
+				w.lostLocked(err)
+			}
+			return false, err
 		case c != nil:
 			if err := w.writeControlLocked(c); err != nil {
 				w.lostLocked(err)
@@ -209,7 +213,8 @@ func (w *writer[O]) writePendingLocked(urgent bool) (paced bool, err error) {
 	return false, nil
 }
 
-// lostLocked ends the session after control could not be written, since the peer may wait for it.
+// lostLocked ends the session after control or an end could not be written, since the peer may wait
+// for it.
 // A stream that has ended needs no more control, and the read loop learns the cause.
 func (w *writer[O]) lostLocked(err error) {
 	if !isEOF(err) && w.ctx.Err() == nil {
@@ -274,7 +279,9 @@ func (w *writer[O]) writeTerminalLocked(of func(sent uint64) *creditpb.Control) 
 	}
 	sent, first := w.out.close() // from here on there may be a half-close to write, after the terminal
 	if first && w.state == writerOpen && err == nil {
-		err = w.writeControlLocked(of(sent))
+		if err = w.writeControlLocked(of(sent)); err != nil {
+			w.lostLocked(err)
+		}
 	}
 	return first, err
 }
