@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -165,5 +166,35 @@ func TestAMessageThatPanics(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A client's Open that panics in an interceptor leaves no call, no goroutine and no open stream.
+func TestAnOpenThatPanics(t *testing.T) {
+	for name, how := range abrupt {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bomb := &mine{how: how}
+				var ended atomic.Bool
+				bomb.left.Store(1)
+				client := handlers{subscribe: func(stream subscribeServer) error {
+					<-stream.Context().Done()
+					ended.Store(true)
+					return nil
+				}}.start(t, minedStreams(bomb, &mine{})...)
+				meter := streamcredit.NewMeter("feed")
+				var caller sync.WaitGroup
+				caller.Go(func() {
+					defer func() { _ = recover() }()
+					_, err := streamcredit.DialReceive(t.Context(), client.Subscribe, streamcredit.WithMeter(meter))
+					t.Errorf("DialReceive: got %v, want the panic of the interceptor", err)
+				})
+				caller.Wait()
+				time.Sleep(time.Minute)
+				if n := meter.Stats().Streams; n != 0 || !ended.Load() {
+					t.Errorf("a minute later: got %d open streams, a call that has ended %t, want 0 and true", n, ended.Load())
+				}
+			})
+		})
 	}
 }
