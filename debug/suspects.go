@@ -32,8 +32,8 @@ func (g gates) others(than string, now time.Time) string {
 		return fmt.Sprintf(" Also full: %s. Begin with the one that the others call.", some(full))
 	case len(idle) > 0:
 		return fmt.Sprintf(" The other gates (%s) have permits to spare, so it does not wait for them. "+
-			"Suspect calls that need a second permit of this gate, which interceptors.WithPropagation and ClientConfig.Propagate let pass, "+
-			"and resources without a gate.", some(idle))
+			"Suspect calls that need a second permit of this gate, which interceptors.WithPropagation "+
+			"and ClientConfig.Propagate let pass, and resources without a gate.", some(idle))
 	}
 	return ""
 }
