@@ -58,11 +58,10 @@ func someKinds(r *rand.Rand, workers int, load float64) []kind {
 // is refused and none ends late.
 func TestChangesOfTheMix(t *testing.T) {
 	t.Cleanup(admit.IgnoreScheduler())
-	seeds := uint64(12)
 	if racetest.Enabled {
-		seeds = 2
+		t.Skip("the law is the same under the race detector, and other tests show races")
 	}
-	for seed := range seeds {
+	for seed := range uint64(8) {
 		synctest.Test(t, func(t *testing.T) { changesOfTheMix(t, seed) })
 	}
 }
