@@ -27,11 +27,11 @@ var _ prometheus.Collector = (*Collector)(nil)
 // each gate with [admit.Gate.Update], and does not change the other sources. Hooks cannot be
 // removed, so make one collector for a gate and keep it, as you would a metric.
 //
-// The error wraps [ErrConfig] and names every mistake in the sources. There must be at least one. None may be
-// nil, zero or of another type. No two may share a kind and a name, and each name must be
-// valid UTF-8. After such an error no gate was changed. NewCollector also returns the
-// errors of Update. Collectors can share a registry. The registry refuses a second source
-// of one kind and name.
+// The error wraps [ErrConfig] and names every mistake in the sources. There must be at least
+// one. None may be nil, zero or of another type. No two may share a kind and a name, and each
+// name must be valid UTF-8. After such an error no gate was changed. NewCollector also returns
+// the errors of Update. Collectors can share a registry. The registry refuses a second source of
+// one kind and name.
 func NewCollector(sources ...Source) (*Collector, error) {
 	by, err := byKind(sources)
 	if err != nil {

@@ -116,6 +116,30 @@ func TestMemoryThatRisesDuringACollection(t *testing.T) {
 	}
 }
 
+// A rise counts only after a read that found one. So Extreme ends with the first read that finds
+// the memory below its end, however fast the memory rose before.
+func TestMemoryThatFalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var full atomic.Int64 // when Extreme began, since the start
+		rises := steady(0.5, 0.5)
+		c := climb(func(at time.Duration) float64 {
+			if top := full.Load(); top > 0 && at > time.Duration(top) {
+				return 0.9
+			}
+			return rises(at)
+		})
+		m := run(t, pressure.WithSignals(c.signal()))
+		begin(t, c, m, pressure.Extreme)
+		full.Store(int64(time.Since(c.began)))
+		for before := c.reads.Load(); m.Level() == pressure.Extreme; synctest.Wait() {
+			if n := c.reads.Load() - before; n > 0 {
+				t.Fatalf("Extreme after %d reads at 0.9: got it still, want its end", n)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+}
+
 // A rise that counts before it has happened never ends Calm, and neither does one jump begin
 // High: also a healthy server takes memory for a moment.
 func TestForecastDoesNoHarm(t *testing.T) {

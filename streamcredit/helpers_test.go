@@ -106,3 +106,21 @@ func stageOf(t *testing.T, opts []streamcredit.DuplexOption, run func(both *stre
 		return run(both, stream.Context())
 	}}.start(t)
 }
+
+// wrapped are the options of a connection with interceptors that wrap the streams of its ends.
+func wrapped(client func(grpc.ClientStream) grpc.ClientStream, server func(grpc.ServerStream) grpc.ServerStream) []grpctest.Option {
+	return []grpctest.Option{
+		grpctest.ServerOptions(grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+			return handler(srv, server(ss))
+		})),
+		grpctest.DialOptions(grpc.WithStreamInterceptor(func(
+			ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption,
+		) (grpc.ClientStream, error) {
+			cs, err := streamer(ctx, desc, cc, method, opts...)
+			if err != nil {
+				return nil, err
+			}
+			return client(cs), nil
+		})),
+	}
+}

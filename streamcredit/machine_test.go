@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"slices"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,7 +20,7 @@ import (
 // A machine plays a script on both ends of a stream, and compares what it sees with what
 // must hold: what was asked for, sent and received, and how it ended.
 type machine struct {
-	slept time.Duration
+	slept nap
 	ends  *ends
 	kind  kind
 	dirs  []*direction
@@ -127,37 +124,13 @@ func (p pace) options() (opts []streamcredit.DuplexOption) {
 	return opts
 }
 
-// A call is one that may wait.
-type call struct {
-	cancel  context.CancelFunc
-	stopped bool // cancel was called
-	over    atomic.Bool
-	err     error
-	n       int64
-}
-
-// start runs f, unless a call of that place still runs.
-func (m *machine) start(place **call, f func(ctx context.Context, c *call)) {
-	if *place != nil && !(*place).over.Load() {
-		return
-	}
-	c := &call{}
-	*place = c
-	var ctx context.Context
-	ctx, c.cancel = context.WithCancel(context.Background())
-	go func() {
-		defer c.cancel()
-		f(ctx, c)
-		c.over.Store(true)
-	}()
-}
-
 // slots is how many goroutines send in a direction, besides TrySend.
 const slots = 3
 
 // A direction is one of a stream's, and what is known of it.
 type direction struct {
 	pace
+	tape
 
 	name   string
 	out    outlet
@@ -170,18 +143,14 @@ type direction struct {
 	drain  *call
 	finish *call
 
-	mu       sync.Mutex // guards what follows while a step is hasty; at rest nobody else is there
+	// The lock of the tape guards these, too.
 	next     [slots + 1]int64
 	sent     [slots + 1][]int64 // by who sent it
-	got      []int64
-	asked    int64 // saturates
+	asked    int64              // saturates
 	burned   int64
-	blurred  bool // a drain's answer was not waited for
-	consumed int64
-
+	blurred  bool  // a drain's answer was not waited for
 	ended    error // how the sender has ended
 	canceled bool
-	last     error // what Recv returned at the end
 }
 
 func (d *direction) over() bool { return d.ended != nil || d.canceled }
@@ -208,26 +177,7 @@ func playSession(t testing.TB, how setting, script []op) error {
 		m.dirs = append(m.dirs, &direction{pace: up, name: "up", out: e.client.out, in: e.server.in, client: true, alone: !k.duplex()})
 	}
 	defer m.stop()
-	for i, o := range script {
-		if err := m.step(o); err != nil {
-			return fmt.Errorf("step %d, %v: %w", i, o, err)
-		}
-		if o.hasty() {
-			continue
-		}
-		synctest.Wait()
-		if err := m.check(); err != nil {
-			return fmt.Errorf("after step %d, %v: %w", i, o, err)
-		}
-	}
-	synctest.Wait()
-	if err := m.check(); err != nil {
-		return fmt.Errorf("after the last step: %w", err)
-	}
-	if err := m.settle(); err != nil {
-		return fmt.Errorf("at the end: %w", err)
-	}
-	return nil
+	return playScript(m, script)
 }
 
 func (m *machine) step(o op) error {
@@ -239,10 +189,7 @@ func (m *machine) step(o op) error {
 	case opTry:
 		return m.try(d)
 	case opRecv:
-		m.start(&d.recv, func(ctx context.Context, c *call) {
-			c.n, c.err = d.in.recv(ctx)
-			d.note(c.n, c.err)
-		})
+		d.receive(&d.recv, d.in, d.explicit)
 	case opAll:
 		m.all(d, arg)
 	case opRequest:
@@ -253,15 +200,9 @@ func (m *machine) step(o op) error {
 		return d.done(arg)
 	case opInterrupt:
 		places := []*call{d.sends[0], d.sends[1], d.sends[2], d.recv, d.drain, d.finish}
-		if c := places[arg%len(places)]; c != nil {
-			c.stopped = true
-			c.cancel()
-		}
+		places[arg%len(places)].interrupt()
 	case opSleep:
-		if d := time.Duration(arg) * time.Millisecond; m.slept+d < 20*time.Second { // less than FIRST_REQUEST_TIMEOUT
-			m.slept += d
-			time.Sleep(d)
-		}
+		m.slept.sleep(time.Duration(arg) * time.Millisecond)
 	case opEnd:
 		m.end(d, arg)
 	case opCancel:
@@ -278,7 +219,7 @@ func (m *machine) step(o op) error {
 }
 
 func (m *machine) send(d *direction, slot int) {
-	m.start(&d.sends[slot], func(ctx context.Context, c *call) {
+	begin(&d.sends[slot], func(ctx context.Context, c *call) {
 		n := d.next[slot]
 		d.next[slot]++
 		if c.err = d.out.send(ctx, number(slot, n)); c.err == nil {
@@ -316,21 +257,6 @@ func (d *direction) full() bool {
 	return d.bytes > 0 && (d.count()-int64(d.out.Consumed()))*8 >= d.bytes
 }
 
-// note keeps what Recv has returned.
-func (d *direction) note(n int64, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch {
-	case err == nil:
-		d.got = append(d.got, n)
-		if !d.explicit {
-			d.consumed++
-		}
-	case !errors.Is(err, context.Canceled):
-		d.last = err
-	}
-}
-
 // mark notes that the receiver wants no more.
 func (d *direction) mark() {
 	d.mu.Lock()
@@ -344,7 +270,7 @@ func (m *machine) all(d *direction, arg int) {
 	if left > 8 {
 		left = math.MaxInt
 	}
-	m.start(&d.recv, func(ctx context.Context, c *call) {
+	begin(&d.recv, func(ctx context.Context, c *call) {
 		d.in.all(ctx, func(n int64, err error) bool {
 			c.n, c.err = n, err
 			if left--; err == nil && left <= 0 {
@@ -354,7 +280,7 @@ func (m *machine) all(d *direction, arg int) {
 				d.canceled = true
 				return false
 			}
-			d.note(n, err)
+			d.note(n, err, d.explicit)
 			return true
 		})
 	})
@@ -401,7 +327,7 @@ func (m *machine) drain(d *direction) error {
 		}
 		return nil
 	}
-	m.start(&d.drain, func(ctx context.Context, c *call) {
+	begin(&d.drain, func(ctx context.Context, c *call) {
 		c.n, c.err = d.in.Drain(ctx)
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -414,7 +340,7 @@ func (m *machine) drain(d *direction) error {
 func (d *direction) done(arg int) error {
 	n := arg%4 + 1
 	synctest.Wait()
-	have := len(d.got) - int(d.consumed)
+	have := d.unconsumed()
 	err := d.in.Consume(n)
 	if !d.explicit || n > have {
 		if !errors.Is(err, streamcredit.ErrInvalid) {
@@ -433,21 +359,19 @@ var errScript = status.Error(codes.Aborted, "the script says so")
 
 // end has the sender end, in one way or another.
 func (m *machine) end(d *direction, arg int) {
-	how := [...]error{io.EOF, streamcredit.ErrGoingAway, errScript, io.EOF}[arg%4]
+	how, finish := arg%4, arg%4 == len(endings)
+	if finish {
+		how = 0 // and waits for the receiver
+	}
 	first := d.ended == nil
 	if first {
-		d.ended = how
+		d.ended = endings[how].end
 	}
 	var err error
-	switch arg % 4 {
-	case 0:
-		err = d.out.Close()
-	case 1:
-		err = d.out.CloseGoingAway()
-	case 2:
-		err = d.out.CloseWithError(errScript)
-	default:
-		m.start(&d.finish, func(ctx context.Context, c *call) { c.err = d.out.Finish(ctx) })
+	if !finish {
+		err = endings[how].by(d.out)
+	} else {
+		begin(&d.finish, func(ctx context.Context, c *call) { c.err = d.out.Finish(ctx) })
 		synctest.Wait() // so that no other end overtakes it
 	}
 	d.mu.Lock()
@@ -701,7 +625,7 @@ func (d *direction) exhaust() error {
 	defer cancel()
 	for ends := 0; ends < 2; {
 		n, err := d.in.recv(ctx)
-		if d.note(n, err); err == nil {
+		if d.note(n, err, d.explicit); err == nil {
 			continue
 		}
 		if err := d.checkEnd(false); err != nil {
@@ -712,11 +636,10 @@ func (d *direction) exhaust() error {
 		}
 		ends++
 	}
-	if have := len(d.got) - int(d.consumed); d.explicit && have > 0 && !d.canceled {
-		if err := d.in.Consume(have); err != nil {
+	if have := d.unconsumed(); d.explicit && have > 0 && !d.canceled {
+		if err := d.consume(d.in, have); err != nil {
 			return fmt.Errorf("Consume(%d): got %w, want no error", have, err)
 		}
-		d.consumed += int64(have)
 	}
 	return nil
 }
@@ -724,11 +647,7 @@ func (d *direction) exhaust() error {
 // stop lets everything go that a failed script has left.
 func (m *machine) stop() {
 	for _, d := range m.dirs {
-		for _, c := range slices.Concat(d.sends[:], []*call{d.recv, d.drain, d.finish}) {
-			if c != nil {
-				c.cancel()
-			}
-		}
+		letGo(append(d.sends[:], d.recv, d.drain, d.finish)...)
 	}
 	m.ends.end()
 	synctest.Wait()
@@ -739,15 +658,7 @@ func TestSessionIsItsModel(t *testing.T) {
 		return setting{Kind: rapid.Byte().Draw(t, "kind"), Down: rapid.Byte().Draw(t, "down"), Up: rapid.Byte().Draw(t, "up")}
 	})
 	step := rapid.Custom(func(t *rapid.T) op { return op{Kind: rapid.Byte().Draw(t, "kind"), Arg: rapid.Byte().Draw(t, "arg")} })
-	scripts := rapid.SliceOfN(step, 1, 120)
-	rapid.Check(t, func(rt *rapid.T) {
-		how, script := how.Draw(rt, "how"), scripts.Draw(rt, "script")
-		var err error
-		synctest.Test(t, func(t *testing.T) { err = playSession(t, how, script) })
-		if err != nil {
-			rt.Fatalf("%+v %v: %v", how, script, err)
-		}
-	})
+	checkScripts(t, how, step, 120, playSession)
 }
 
 // FuzzSession reads a script off the input, two bytes a step after three that say what

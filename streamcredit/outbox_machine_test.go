@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,32 +74,8 @@ func newBox(ctx context.Context, out outlet, c streamcredit.OutboxConfig) (numbe
 	return nil, fmt.Errorf("no outbox for %T", out)
 }
 
-// weighed returns the index of the weight that b falls on. Random bytes are small more often than
-// large, so they are spread first.
-func weighed(b byte, weights []int) int {
-	const odd = 151
-	b *= odd
-	sum := 0
-	for _, w := range weights {
-		sum += w
-	}
-	i := int(b) % sum
-	for k, w := range weights {
-		if i -= w; i < 0 {
-			return k
-		}
-	}
-	return 0
-}
-
 // A boxSetting is the shape of a boxMachine.
 type boxSetting struct{ Kind, Policy, Capacity, Pace byte }
-
-// A boxOp is one step of a boxMachine. A hasty step does not wait until all is at rest.
-type boxOp struct {
-	Kind, Arg byte
-	Hasty     bool
-}
 
 const (
 	boxPut = iota
@@ -120,28 +95,18 @@ const (
 	boxBreak
 )
 
-func (o boxOp) kind() int {
-	return weighed(o.Kind, []int{
-		boxPut: 60, boxPutLarge: 6, boxRecv: 46, boxRequest: 46, boxConsume: 20, boxDrain: 6, boxInterrupt: 14,
-		boxShut: 12, boxOpen: 14, boxSleep: 6, boxClose: 6, boxCancel: 3, boxStop: 4, boxEnd: 3, boxBreak: 4,
-	})
-}
-
-func (o boxOp) String() string {
-	at := ""
-	if o.Hasty {
-		at = " at once"
-	}
-	return fmt.Sprintf("%s(%d)%s", [...]string{
-		"put", "put large", "recv", "request", "consume", "drain", "interrupt", "shut", "open",
-		"sleep", "close", "cancel", "stop", "end", "break",
-	}[o.kind()], o.Arg, at)
+var boxKinds = []stepKind{
+	boxPut: {"put", 60}, boxPutLarge: {"put large", 6}, boxRecv: {"recv", 46}, boxRequest: {"request", 46},
+	boxConsume: {"consume", 20}, boxDrain: {"drain", 6}, boxInterrupt: {"interrupt", 14}, boxShut: {"shut", 12},
+	boxOpen: {"open", 14}, boxSleep: {"sleep", 6}, boxClose: {"close", 6}, boxCancel: {"cancel", 3}, boxStop: {"stop", 4},
+	boxEnd: {"end", 3}, boxBreak: {"break", 4},
 }
 
 // A boxMachine plays a script on an outbox and its receiver, and compares what it sees with what
 // must hold.
 type boxMachine struct {
 	pace
+	tape
 
 	ends   *ends
 	from   int // the end that sends
@@ -158,7 +123,7 @@ type boxMachine struct {
 	puts    [slots]*call
 	recv    *call
 	close   *call
-	slept   time.Duration
+	slept   nap
 	drained *call
 
 	canceled bool // the receiver wants no more
@@ -166,15 +131,12 @@ type boxMachine struct {
 	stopped  bool // the outbox's context has ended
 	broken   bool // the call has ended, or may end
 
-	mu       sync.Mutex // guards the fields below
+	// The lock of the tape guards these, too.
 	next     [slots]int64
 	accepted [slots][]int64
 	large    map[int64]bool
-	taken    int // elements for which Put returned nil
-	full     int // elements for which Put returned ErrOutboxFull
-	got      []int64
-	consumed int
-	last     error  // what Recv returned at the end
+	taken    int    // elements for which Put returned nil
+	full     int    // elements for which Put returned ErrOutboxFull
 	closing  uint64 // elements dropped when Close began
 	crossing int    // Puts that were made at the same time or later
 	closed   error  // what Close returned
@@ -212,70 +174,29 @@ func newBoxMachine(t testing.TB, how boxSetting) (*boxMachine, error) {
 }
 
 // playBox plays a script and returns what went wrong first. It runs in a bubble.
-func playBox(t testing.TB, how boxSetting, script []boxOp) error {
+func playBox(t testing.TB, how boxSetting, script []move) error {
 	m, err := newBoxMachine(t, how)
 	if err != nil {
 		return err
 	}
 	defer m.release()
-	for i, o := range script {
-		if err := m.step(o); err != nil {
-			return fmt.Errorf("step %d, %v: %w", i, o, err)
-		}
-		if o.Hasty {
-			continue
-		}
-		synctest.Wait()
-		if err := m.check(); err != nil {
-			return fmt.Errorf("after step %d, %v: %w", i, o, err)
-		}
-	}
-	synctest.Wait()
-	if err := m.check(); err != nil {
-		return fmt.Errorf("after the last step: %w", err)
-	}
-	if err := m.settle(); err != nil {
-		return fmt.Errorf("at the end: %w", err)
-	}
-	return nil
+	return playScript(m, script)
 }
 
-// running reports whether c has begun and not returned.
-func (c *call) running() bool { return c != nil && !c.over.Load() }
-
-// begin runs f, unless the call in that place still runs.
-func begin(place **call, f func(ctx context.Context, c *call)) {
-	if (*place).running() {
-		return
-	}
-	c := &call{}
-	*place = c
-	var ctx context.Context
-	ctx, c.cancel = context.WithCancel(context.Background())
-	go func() {
-		defer c.cancel()
-		f(ctx, c)
-		c.over.Store(true)
-	}()
-}
-
-func (m *boxMachine) step(o boxOp) error {
-	arg := int(o.Arg)
-	switch o.kind() {
+func (m *boxMachine) step(o move) error {
+	arg := o.arg
+	switch o.kind {
 	case boxPut, boxPutLarge:
-		m.put(arg%slots, o.kind() == boxPutLarge)
+		m.put(arg%slots, o.kind == boxPutLarge)
 	case boxRecv:
-		begin(&m.recv, func(ctx context.Context, c *call) {
-			c.n, c.err = m.in.recv(ctx)
-			m.note(c.n, c.err)
-		})
+		m.receive(&m.recv, m.in, m.explicit)
 	case boxRequest:
 		return m.request(arg)
 	case boxConsume:
 		synctest.Wait()
-		if n := len(m.got) - m.consumed; m.explicit && n > 0 {
+		if n := m.unconsumed(); m.explicit && n > 0 {
 			n = 1 + arg%n
-			m.consumed += n
+			m.consumed += int64(n)
 			return m.receiver(func() error { return m.in.Consume(n) })
 		}
 	case boxDrain:
@@ -284,19 +205,13 @@ func (m *boxMachine) step(o boxOp) error {
 		}
 	case boxInterrupt:
 		calls := []*call{m.puts[0], m.puts[1], m.puts[2], m.recv, m.drained, m.close}
-		if c := calls[arg%len(calls)]; c != nil {
-			c.stopped = true
-			c.cancel()
-		}
+		calls[arg%len(calls)].interrupt()
 	case boxShut:
 		m.valve.shut(arg % 2)
 	case boxOpen:
 		m.valve.open(arg % 2)
 	case boxSleep:
-		if d := time.Duration(arg) * 10 * time.Millisecond; m.slept+d < 20*time.Second {
-			m.slept += d
-			time.Sleep(d)
-		}
+		m.slept.sleep(time.Duration(arg) * 10 * time.Millisecond)
 	case boxClose:
 		m.shutBox()
 	case boxCancel:
@@ -307,7 +222,7 @@ func (m *boxMachine) step(o boxOp) error {
 		m.stop()
 	case boxEnd:
 		m.ended = true
-		go m.endSender(arg) // waits for the transport
+		go endings[arg%len(endings)].by(m.out) // waits for the transport
 	default:
 		m.breakCall(arg)
 	}
@@ -337,20 +252,6 @@ func (m *boxMachine) put(slot int, large bool) {
 	})
 }
 
-func (m *boxMachine) note(n int64, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch {
-	case err == nil:
-		m.got = append(m.got, n)
-		if !m.explicit {
-			m.consumed++
-		}
-	case !errors.Is(err, context.Canceled):
-		m.last = err
-	}
-}
-
 func (m *boxMachine) request(arg int) error {
 	n := int64(1 + arg%8)
 	if arg > 250 {
@@ -365,11 +266,7 @@ func (m *boxMachine) request(arg int) error {
 // receiver calls f, a method of the receiver that may write. It does not wait for a stuck
 // transport.
 func (m *boxMachine) receiver(f func() error) error {
-	if m.valve.isShut(1 - m.from) {
-		go f() // it says the same as without a stuck transport
-		return nil
-	}
-	return f()
+	return unless(m.valve.isShut(1-m.from), f)
 }
 
 // shutBox closes the outbox.
@@ -388,17 +285,6 @@ func (m *boxMachine) shutBox() {
 		defer m.mu.Unlock()
 		m.closed = c.err
 	})
-}
-
-func (m *boxMachine) endSender(arg int) {
-	switch arg % 3 {
-	case 0:
-		_ = m.out.Close()
-	case 1:
-		_ = m.out.CloseGoingAway()
-	default:
-		_ = m.out.CloseWithError(errScript)
-	}
 }
 
 func (m *boxMachine) breakCall(arg int) {
@@ -558,8 +444,7 @@ func (m *boxMachine) checkWaits() error {
 
 // settle ends what has not ended, takes all that there is, and looks for what is lost.
 func (m *boxMachine) settle() error {
-	m.valve.open(clientEnd)
-	m.valve.open(serverEnd)
+	m.valve.openBoth()
 	if m.close.running() && m.close.stopped {
 		time.Sleep(5 * time.Second)
 		if m.close.running() {
@@ -567,9 +452,7 @@ func (m *boxMachine) settle() error {
 		}
 	}
 	m.shutBox() // if it has not been
-	if m.recv != nil {
-		m.recv.cancel()
-	}
+	letGo(m.recv)
 	synctest.Wait()
 	if err := m.check(); err != nil {
 		return err
@@ -599,12 +482,7 @@ func (m *boxMachine) settle() error {
 	if s := m.box.Stats(); m.flight() != 0 || s.Queued != 0 {
 		return fmt.Errorf("taken %d, refused %d, sent %d, %+v: got %d in flight at the end", m.taken, m.full, m.out.Stats().Sent, s, m.flight())
 	}
-	if m.budget != nil {
-		if got := m.budget.Stats(); got != (streamcredit.BudgetStats{}) {
-			return fmt.Errorf("budget at the end: got %+v, want nothing taken", got)
-		}
-	}
-	return nil
+	return wantNothingTaken(m.budget)
 }
 
 // exhaust takes all elements, and looks at the end.
@@ -614,15 +492,8 @@ func (m *boxMachine) exhaust() error {
 	if m.manual {
 		_ = m.in.Request(math.MaxInt64)
 	}
-	for m.last == nil {
-		if have := len(m.got) - m.consumed; m.explicit && have > 0 && !m.canceled {
-			if err := m.in.Consume(have); err != nil {
-				return err
-			}
-			m.consumed += have
-		}
-		n, err := m.in.recv(ctx)
-		m.note(n, err)
+	if err := m.tape.exhaust(ctx, m.in, m.explicit, m.canceled); err != nil {
+		return err
 	}
 	synctest.Wait()
 	m.mu.Lock()
@@ -682,14 +553,9 @@ func (m *boxMachine) checkEnd() error {
 
 // release ends everything that a failed script has left.
 func (m *boxMachine) release() {
-	m.valve.open(clientEnd)
-	m.valve.open(serverEnd)
+	m.valve.openBoth()
 	m.stop()
-	for _, c := range append(m.puts[:], m.recv, m.close, m.drained) {
-		if c != nil {
-			c.cancel()
-		}
-	}
+	letGo(append(m.puts[:], m.recv, m.close, m.drained)...)
 	m.ends.end()
 	synctest.Wait()
 }
@@ -703,16 +569,5 @@ func TestAnOutboxIsItsModel(t *testing.T) {
 			Capacity: rapid.Byte().Draw(t, "capacity"), Pace: rapid.Byte().Draw(t, "pace"),
 		}
 	})
-	step := rapid.Custom(func(t *rapid.T) boxOp {
-		return boxOp{Kind: rapid.Byte().Draw(t, "kind"), Arg: rapid.Byte().Draw(t, "arg"), Hasty: rapid.Bool().Draw(t, "hasty")}
-	})
-	scripts := rapid.SliceOfN(step, 1, 60)
-	rapid.Check(t, func(rt *rapid.T) {
-		how, script := how.Draw(rt, "how"), scripts.Draw(rt, "script")
-		var err error
-		synctest.Test(t, func(t *testing.T) { err = playBox(t, how, script) })
-		if err != nil {
-			rt.Fatalf("%+v %v: %v", how, script, err)
-		}
-	})
+	checkScripts(t, how, moves(boxKinds), 60, playBox)
 }

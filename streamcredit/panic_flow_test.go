@@ -21,20 +21,10 @@ import (
 // minedStreams are the options of a connection with mines in what each end sends.
 func minedStreams(client, server *mine) []grpctest.Option {
 	never := &mine{}
-	return []grpctest.Option{
-		grpctest.ServerOptions(grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-			return handler(srv, minedServer{ss, server, never})
-		})),
-		grpctest.DialOptions(grpc.WithStreamInterceptor(func(
-			ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption,
-		) (grpc.ClientStream, error) {
-			cs, err := streamer(ctx, desc, cc, method, opts...)
-			if err != nil {
-				return nil, err
-			}
-			return minedClient{cs, client, never}, nil
-		})),
-	}
+	return wrapped(
+		func(cs grpc.ClientStream) grpc.ClientStream { return minedClient{cs, client, never} },
+		func(ss grpc.ServerStream) grpc.ServerStream { return minedServer{ss, server, never} },
+	)
 }
 
 // eachAbruptKind runs a test for each way to leave and for streams of messages both ways. A

@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/weir-go/weir/internal/grpctest"
 	"github.com/weir-go/weir/streamcredit"
 )
 
@@ -123,20 +122,17 @@ func TestAMessageThatPanics(t *testing.T) {
 							if sending {
 								send, recv = bomb, never
 							}
-							opts := []grpctest.Option{grpctest.ServerOptions(grpc.StreamInterceptor(
-								func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-									if atServer {
-										ss = minedServer{ss, send, recv}
-									}
-									return handler(srv, ss)
-								})), grpctest.DialOptions(grpc.WithStreamInterceptor(
-								func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-									cs, err := streamer(ctx, desc, cc, method, opts...)
-									if err == nil && !atServer {
-										cs = minedClient{cs, send, recv}
-									}
-									return cs, err
-								}))}
+							opts := wrapped(func(cs grpc.ClientStream) grpc.ClientStream {
+								if atServer {
+									return cs
+								}
+								return minedClient{cs, send, recv}
+							}, func(ss grpc.ServerStream) grpc.ServerStream {
+								if !atServer {
+									return ss
+								}
+								return minedServer{ss, send, recv}
+							})
 							e := connect(t, k, nil, opened(streamcredit.WithWindow(4)), opts...)
 							bomb.left.Store(nth)
 							ctx := within(t, time.Hour)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,12 +24,6 @@ type lineSetting struct {
 	Sink   byte   // the pace of the last receiver
 	Stage  byte   // the functions of the stages
 	Budget bool
-}
-
-// A lineOp is one step of a lineMachine. A hasty step does not wait until all is at rest.
-type lineOp struct {
-	Kind, Arg byte
-	Hasty     bool
 }
 
 const (
@@ -51,22 +44,11 @@ const (
 	lineBreak
 )
 
-func (o lineOp) kind() int {
-	return weighed(o.Kind, []int{
-		lineSend: 50, lineRecv: 40, lineRequest: 50, lineConsume: 16, lineDrain: 8, lineInterrupt: 14, lineShut: 16, lineOpen: 18,
-		lineHold: 8, lineSleep: 8, lineEnd: 6, lineCancel: 4, lineStop: 4, lineFail: 4, lineBreak: 4,
-	})
-}
-
-func (o lineOp) String() string {
-	at := ""
-	if o.Hasty {
-		at = " at once"
-	}
-	return fmt.Sprintf("%s(%d)%s", [...]string{
-		"send", "recv", "request", "consume", "drain", "interrupt", "shut", "open", "hold", "sleep",
-		"end", "cancel", "stop", "fail", "break",
-	}[o.kind()], o.Arg, at)
+var lineKinds = []stepKind{
+	lineSend: {"send", 50}, lineRecv: {"recv", 40}, lineRequest: {"request", 50}, lineConsume: {"consume", 16},
+	lineDrain: {"drain", 8}, lineInterrupt: {"interrupt", 14}, lineShut: {"shut", 16}, lineOpen: {"open", 18},
+	lineHold: {"hold", 8}, lineSleep: {"sleep", 8}, lineEnd: {"end", 6}, lineCancel: {"cancel", 4}, lineStop: {"stop", 4},
+	lineFail: {"fail", 4}, lineBreak: {"break", 4},
 }
 
 // A link is a stream between two stages.
@@ -82,6 +64,7 @@ type link struct {
 type lineMachine struct {
 	lineSetting
 	pace // of the sink
+	tape
 
 	budget *streamcredit.Budget
 	links  []*link
@@ -90,21 +73,18 @@ type lineMachine struct {
 	sink   inlet
 
 	send, recv, drained *call
-	slept               time.Duration
+	slept               nap
 	asked               int64 // saturates
 	end                 error // how the source has ended
 	canceled            bool  // the sink wants no more
 	cut                 bool  // something else has ended, or may end
 
-	mu       sync.Mutex // guards the fields below
-	hold     chan struct{}
-	fail     bool
-	next     int64
-	sent     []int64 // in order, without those that a stage skips
-	skipped  int64   // elements that a stage has skipped
-	got      []int64
-	consumed int
-	last     error // what Recv returned at the end
+	// The lock of the tape guards these, too.
+	hold    chan struct{}
+	fail    bool
+	next    int64
+	sent    []int64 // in order, without those that a stage skips
+	skipped int64   // elements that a stage has skipped
 }
 
 func newLineMachine(t testing.TB, how lineSetting) *lineMachine {
@@ -179,40 +159,20 @@ func (m *lineMachine) stage(ctx context.Context, i int, e []byte) ([]byte, error
 }
 
 // playLine plays a script and returns what went wrong first. It runs in a bubble.
-func playLine(t testing.TB, how lineSetting, script []lineOp) error {
+func playLine(t testing.TB, how lineSetting, script []move) error {
 	m := newLineMachine(t, how)
 	defer m.release()
-	for i, o := range script {
-		if err := m.step(o); err != nil {
-			return fmt.Errorf("step %d, %v: %w", i, o, err)
-		}
-		if o.Hasty {
-			continue
-		}
-		if err := m.check(); err != nil {
-			return fmt.Errorf("after step %d, %v: %w", i, o, err)
-		}
-	}
-	if err := m.check(); err != nil {
-		return fmt.Errorf("after the last step: %w", err)
-	}
-	if err := m.settle(); err != nil {
-		return fmt.Errorf("at the end: %w", err)
-	}
-	return nil
+	return playScript(m, script)
 }
 
-func (m *lineMachine) step(o lineOp) error {
-	arg := int(o.Arg)
+func (m *lineMachine) step(o move) error {
+	arg := o.arg
 	l := m.links[arg%len(m.links)]
-	switch arg /= len(m.links); o.kind() {
+	switch arg /= len(m.links); o.kind {
 	case lineSend:
 		m.sendNext()
 	case lineRecv:
-		begin(&m.recv, func(ctx context.Context, c *call) {
-			c.n, c.err = m.sink.recv(ctx)
-			m.note(c.n, c.err)
-		})
+		m.receive(&m.recv, m.sink, m.explicit)
 	case lineRequest:
 		if n := int64(1 + arg%8); m.manual {
 			if arg > 80 {
@@ -223,9 +183,9 @@ func (m *lineMachine) step(o lineOp) error {
 		}
 	case lineConsume:
 		synctest.Wait()
-		if n := len(m.got) - m.consumed; m.explicit && n > 0 {
+		if n := m.unconsumed(); m.explicit && n > 0 {
 			n = 1 + arg%n
-			m.consumed += n
+			m.consumed += int64(n)
 			return m.receiver(func() error { return m.sink.Consume(n) })
 		}
 	case lineDrain:
@@ -233,10 +193,7 @@ func (m *lineMachine) step(o lineOp) error {
 			begin(&m.drained, func(ctx context.Context, c *call) { c.n, c.err = m.sink.Drain(ctx) })
 		}
 	case lineInterrupt:
-		if c := [...]*call{m.send, m.recv, m.drained}[arg%3]; c != nil {
-			c.stopped = true
-			c.cancel()
-		}
+		[...]*call{m.send, m.recv, m.drained}[arg%3].interrupt()
 	case lineShut:
 		l.valve.shut(arg % 2)
 	case lineOpen:
@@ -245,10 +202,7 @@ func (m *lineMachine) step(o lineOp) error {
 	case lineHold:
 		m.setHold(true)
 	case lineSleep:
-		if d := time.Duration(arg) * 10 * time.Millisecond; m.slept+d < 20*time.Second {
-			m.slept += d
-			time.Sleep(d)
-		}
+		m.slept.sleep(time.Duration(arg) * 10 * time.Millisecond)
 	case lineEnd:
 		m.endSource(arg)
 	case lineCancel:
@@ -296,28 +250,9 @@ func (m *lineMachine) sendNext() {
 	})
 }
 
-func (m *lineMachine) note(n int64, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch {
-	case err == nil:
-		m.got = append(m.got, n)
-		if !m.explicit {
-			m.consumed++
-		}
-	case !errors.Is(err, context.Canceled):
-		m.last = err
-	}
-}
-
 // receiver calls f, a method of the sink that may write. It does not wait for a stuck transport.
 func (m *lineMachine) receiver(f func() error) error {
-	l := m.links[len(m.links)-1]
-	if l.valve.isShut(clientEnd) || l.valve.isShut(serverEnd) {
-		go f() // it says the same as without a stuck transport
-		return nil
-	}
-	return f()
+	return unless(m.links[len(m.links)-1].valve.isShutAnywhere(), f)
 }
 
 func (m *lineMachine) setHold(on bool) {
@@ -336,23 +271,15 @@ func (m *lineMachine) endSource(arg int) {
 	if m.end != nil {
 		return
 	}
-	m.end = [...]error{io.EOF, streamcredit.ErrGoingAway, errScript}[arg%3]
-	go func() { // waits for the transport
-		switch arg % 3 {
-		case 0:
-			_ = m.source.Close()
-		case 1:
-			_ = m.source.CloseGoingAway()
-		default:
-			_ = m.source.CloseWithError(errScript)
-		}
-	}()
+	how := endings[arg%len(endings)]
+	m.end = how.end
+	go how.by(m.source) // waits for the transport
 }
 
 // stuck reports whether a transport or a stage waits for the script.
 func (m *lineMachine) stuck() bool {
 	for _, l := range m.links {
-		if l.valve.isShut(clientEnd) || l.valve.isShut(serverEnd) {
+		if l.valve.isShutAnywhere() {
 			return true
 		}
 	}
@@ -360,7 +287,6 @@ func (m *lineMachine) stuck() bool {
 }
 
 func (m *lineMachine) check() error {
-	synctest.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.checkOrder(); err != nil {
@@ -434,13 +360,10 @@ func (m *lineMachine) checkDemand() error {
 // settle ends what has not ended, takes all that there is, and looks for what is lost.
 func (m *lineMachine) settle() error {
 	for _, l := range m.links {
-		l.valve.open(clientEnd)
-		l.valve.open(serverEnd)
+		l.valve.openBoth()
 	}
 	m.setHold(false)
-	if m.recv != nil {
-		m.recv.cancel()
-	}
+	letGo(m.recv)
 	synctest.Wait()
 	m.endSource(0)
 	if err := m.exhaust(); err != nil {
@@ -467,12 +390,7 @@ func (m *lineMachine) settle() error {
 	if m.drained.running() {
 		return errors.New("a Drain waits after the end, want it to return")
 	}
-	if m.budget != nil {
-		if got := m.budget.Stats(); got != (streamcredit.BudgetStats{}) {
-			return fmt.Errorf("budget at the end: got %+v, want nothing taken", got)
-		}
-	}
-	return nil
+	return wantNothingTaken(m.budget)
 }
 
 // exhaust takes all elements, and looks at the end.
@@ -482,15 +400,8 @@ func (m *lineMachine) exhaust() error {
 	if m.manual {
 		_ = m.sink.Request(math.MaxInt64)
 	}
-	for m.last == nil {
-		if have := len(m.got) - m.consumed; m.explicit && have > 0 && !m.canceled {
-			if err := m.sink.Consume(have); err != nil {
-				return err
-			}
-			m.consumed += have
-		}
-		n, err := m.sink.recv(ctx)
-		m.note(n, err)
+	if err := m.tape.exhaust(ctx, m.sink, m.explicit, m.canceled); err != nil {
+		return err
 	}
 	synctest.Wait()
 	m.mu.Lock()
@@ -525,14 +436,9 @@ func (m *lineMachine) exhaust() error {
 func (m *lineMachine) release() {
 	m.setHold(false)
 	for _, l := range m.links {
-		l.valve.open(clientEnd)
-		l.valve.open(serverEnd)
+		l.valve.openBoth()
 	}
-	for _, c := range append(slices.Clone(m.pipes), m.send, m.recv, m.drained) {
-		if c != nil {
-			c.cancel()
-		}
-	}
+	letGo(append(slices.Clone(m.pipes), m.send, m.recv, m.drained)...)
 	for _, l := range m.links {
 		l.end()
 	}
@@ -548,16 +454,5 @@ func TestAPipeIsItsModel(t *testing.T) {
 			Stage: rapid.Byte().Draw(t, "stage"), Budget: rapid.Bool().Draw(t, "budget"),
 		}
 	})
-	step := rapid.Custom(func(t *rapid.T) lineOp {
-		return lineOp{Kind: rapid.Byte().Draw(t, "kind"), Arg: rapid.Byte().Draw(t, "arg"), Hasty: rapid.Bool().Draw(t, "hasty")}
-	})
-	scripts := rapid.SliceOfN(step, 1, 60)
-	rapid.Check(t, func(rt *rapid.T) {
-		how, script := how.Draw(rt, "how"), scripts.Draw(rt, "script")
-		var err error
-		synctest.Test(t, func(t *testing.T) { err = playLine(t, how, script) })
-		if err != nil {
-			rt.Fatalf("%+v %v: %v", how, script, err)
-		}
-	})
+	checkScripts(t, how, moves(lineKinds), 60, playLine)
 }

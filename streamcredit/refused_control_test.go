@@ -53,20 +53,10 @@ func (s refusingClient) SendMsg(m any) error {
 
 // withRefusal are the options of a connection with r in what both ends send.
 func withRefusal(r *refusal) []grpctest.Option {
-	return []grpctest.Option{
-		grpctest.ServerOptions(grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-			return handler(srv, refusingServer{ss, r})
-		})),
-		grpctest.DialOptions(grpc.WithStreamInterceptor(func(
-			ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption,
-		) (grpc.ClientStream, error) {
-			cs, err := streamer(ctx, desc, cc, method, opts...)
-			if err != nil {
-				return nil, err
-			}
-			return refusingClient{cs, r}, nil
-		})),
-	}
+	return wrapped(
+		func(cs grpc.ClientStream) grpc.ClientStream { return refusingClient{cs, r} },
+		func(ss grpc.ServerStream) grpc.ServerStream { return refusingServer{ss, r} },
+	)
 }
 
 // A Request that an interceptor refuses is lost, so the stream ends. Neither end waits for ever.

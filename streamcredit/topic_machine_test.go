@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,12 +15,6 @@ import (
 
 	"github.com/weir-go/weir/streamcredit"
 )
-
-// A topicOp is one step of a topicMachine. A hasty step does not wait until all is at rest.
-type topicOp struct {
-	Kind, Arg byte
-	Hasty     bool
-}
 
 const (
 	topicPublish = iota
@@ -39,27 +32,17 @@ const (
 	topicClose
 )
 
-func (o topicOp) kind() int {
-	return weighed(o.Kind, []int{
-		topicPublish: 80, topicPublishLarge: 8, topicJoin: 20, topicRecv: 40, topicRequest: 40, topicShut: 12, topicOpen: 14,
-		topicSleep: 6, topicCancel: 4, topicLeave: 4, topicStop: 4, topicBreak: 4, topicClose: 2,
-	})
-}
-
-func (o topicOp) String() string {
-	at := ""
-	if o.Hasty {
-		at = " at once"
-	}
-	return fmt.Sprintf("%s(%d)%s", [...]string{
-		"publish", "publish large", "join", "recv", "request", "shut", "open", "sleep", "cancel",
-		"leave", "stop", "break", "close",
-	}[o.kind()], o.Arg, at)
+var topicKinds = []stepKind{
+	topicPublish: {"publish", 80}, topicPublishLarge: {"publish large", 8}, topicJoin: {"join", 20}, topicRecv: {"recv", 40},
+	topicRequest: {"request", 40}, topicShut: {"shut", 12}, topicOpen: {"open", 14}, topicSleep: {"sleep", 6},
+	topicCancel: {"cancel", 4}, topicLeave: {"leave", 4}, topicStop: {"stop", 4}, topicBreak: {"break", 4},
+	topicClose: {"close", 2},
 }
 
 // A listener is one subscriber of a topicMachine.
 type listener struct {
 	*ends
+	tape
 
 	valve  *valve
 	meter  *streamcredit.Meter
@@ -73,10 +56,6 @@ type listener struct {
 	canceled bool  // the receiver wants no more
 	cut      bool  // something else has ended, or may end
 	stopped  bool  // the context of Serve has ended
-
-	mu   sync.Mutex // guards the fields below
-	got  []int64
-	last error // what Recv returned at the end
 }
 
 // A topicMachine plays a script on a topic and its subscribers.
@@ -84,7 +63,7 @@ type topicMachine struct {
 	t           testing.TB
 	topic       streamcredit.Topic[[]byte]
 	subscribers []*listener
-	slept       time.Duration
+	slept       nap
 	next        int64
 	large       map[int64]bool
 	due         uint64 // published elements, times the subscribers of each
@@ -113,47 +92,25 @@ func (m *topicMachine) join(arg int) {
 }
 
 // playTopic plays a script and returns what went wrong first. It runs in a bubble.
-func playTopic(t testing.TB, script []topicOp) error {
+func playTopic(t testing.TB, _ struct{}, script []move) error {
 	m := &topicMachine{t: t, large: map[int64]bool{}}
 	defer m.release()
 	for i := range 2 {
 		m.join(i)
 	}
-	for i, o := range script {
-		if err := m.step(o); err != nil {
-			return fmt.Errorf("step %d, %v: %w", i, o, err)
-		}
-		if o.Hasty {
-			continue
-		}
-		synctest.Wait()
-		if err := m.check(); err != nil {
-			return fmt.Errorf("after step %d, %v: %w", i, o, err)
-		}
-	}
-	synctest.Wait()
-	if err := m.check(); err != nil {
-		return fmt.Errorf("after the last step: %w", err)
-	}
-	if err := m.settle(); err != nil {
-		return fmt.Errorf("at the end: %w", err)
-	}
-	return nil
+	return playScript(m, script)
 }
 
-func (m *topicMachine) step(o topicOp) error {
-	arg := int(o.Arg)
+func (m *topicMachine) step(o move) error {
+	arg := o.arg
 	s := m.subscribers[arg%len(m.subscribers)]
-	switch arg /= len(m.subscribers); o.kind() {
+	switch arg /= len(m.subscribers); o.kind {
 	case topicPublish, topicPublishLarge:
-		return m.publish(o.kind() == topicPublishLarge)
+		return m.publish(o.kind == topicPublishLarge)
 	case topicJoin:
-		m.join(int(o.Arg))
+		m.join(o.arg)
 	case topicRecv:
-		begin(&s.recv, func(ctx context.Context, c *call) {
-			c.n, c.err = s.in.recv(ctx)
-			s.note(c.n, c.err)
-		})
+		s.receive(&s.recv, s.in, false)
 	case topicRequest:
 		return s.receiver(func() error { return s.in.Request(int64(1 + arg%8)) })
 	case topicShut:
@@ -161,10 +118,7 @@ func (m *topicMachine) step(o topicOp) error {
 	case topicOpen:
 		s.valve.open(arg % 2)
 	case topicSleep:
-		if d := time.Duration(arg) * 10 * time.Millisecond; m.slept+d < 20*time.Second {
-			m.slept += d
-			time.Sleep(d)
-		}
+		m.slept.sleep(time.Duration(arg) * 10 * time.Millisecond)
 	case topicCancel:
 		s.canceled = true
 		return s.receiver(func() error { s.in.Cancel("the script says so"); return nil })
@@ -204,25 +158,10 @@ func (m *topicMachine) publish(large bool) error {
 	return nil
 }
 
-func (s *listener) note(n int64, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case err == nil:
-		s.got = append(s.got, n)
-	case !errors.Is(err, context.Canceled):
-		s.last = err
-	}
-}
-
 // receiver calls f, a method of the receiver that may write. It does not wait for a stuck
 // transport.
 func (s *listener) receiver(f func() error) error {
-	if s.valve.isShut(clientEnd) {
-		go f() // it says the same as without a stuck transport
-		return nil
-	}
-	return f()
+	return unless(s.valve.isShut(clientEnd), f)
 }
 
 func (m *topicMachine) check() error {
@@ -261,7 +200,7 @@ func (m *topicMachine) checkListener(s *listener) error {
 		}
 		last = n
 	}
-	open := !s.valve.isShut(serverEnd) && !s.valve.isShut(clientEnd)
+	open := !s.valve.isShutAnywhere()
 	if s.serve.running() && open && (s.canceled || s.cut || s.stopped) {
 		return fmt.Errorf("Serve waits at the end (canceled %t, cut %t, stopped %t), want it to return", s.canceled, s.cut, s.stopped)
 	}
@@ -277,11 +216,8 @@ func (m *topicMachine) checkListener(s *listener) error {
 // settle ends what has not ended, and looks for what is lost.
 func (m *topicMachine) settle() error {
 	for _, s := range m.subscribers {
-		s.valve.open(clientEnd)
-		s.valve.open(serverEnd)
-		if s.recv != nil {
-			s.recv.cancel()
-		}
+		s.valve.openBoth()
+		letGo(s.recv)
 	}
 	synctest.Wait()
 	m.closed = true
@@ -315,9 +251,8 @@ func (m *topicMachine) exhaust(s *listener) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	_ = s.in.Request(1000)
-	for s.last == nil {
-		n, err := s.in.recv(ctx)
-		s.note(n, err)
+	if err := s.exhaust(ctx, s.in, false, s.canceled); err != nil {
+		return err
 	}
 	synctest.Wait()
 	if ctx.Err() != nil {
@@ -353,12 +288,8 @@ func (m *topicMachine) exhaust(s *listener) error {
 // release ends everything that a failed script has left.
 func (m *topicMachine) release() {
 	for _, s := range m.subscribers {
-		s.valve.open(clientEnd)
-		s.valve.open(serverEnd)
-		s.serve.cancel()
-		if s.recv != nil {
-			s.recv.cancel()
-		}
+		s.valve.openBoth()
+		letGo(s.serve, s.recv)
 		s.end()
 	}
 	synctest.Wait()
@@ -367,16 +298,5 @@ func (m *topicMachine) release() {
 // Subscribers of all policies that come and go, with stuck transports: Publish never waits, each
 // gets its elements in order, every element is sent or counted, and each end is told.
 func TestATopicIsItsModel(t *testing.T) {
-	step := rapid.Custom(func(t *rapid.T) topicOp {
-		return topicOp{Kind: rapid.Byte().Draw(t, "kind"), Arg: rapid.Byte().Draw(t, "arg"), Hasty: rapid.Bool().Draw(t, "hasty")}
-	})
-	scripts := rapid.SliceOfN(step, 1, 60)
-	rapid.Check(t, func(rt *rapid.T) {
-		script := scripts.Draw(rt, "script")
-		var err error
-		synctest.Test(t, func(t *testing.T) { err = playTopic(t, script) })
-		if err != nil {
-			rt.Fatalf("%v: %v", script, err)
-		}
-	})
+	checkScripts(t, rapid.Just(struct{}{}), moves(topicKinds), 60, playTopic)
 }

@@ -49,6 +49,13 @@ func (v *valve) isShut(end int) bool {
 	return v.stuck[end] != nil
 }
 
+func (v *valve) openBoth() {
+	v.open(clientEnd)
+	v.open(serverEnd)
+}
+
+func (v *valve) isShutAnywhere() bool { return v.isShut(clientEnd) || v.isShut(serverEnd) }
+
 // pass waits while the valve is shut, like a write that the transport does not take.
 func (v *valve) pass(ctx context.Context, end int) error {
 	v.mu.Lock()
@@ -94,18 +101,8 @@ func (s valvedClient) SendMsg(m any) error {
 
 // options are those of a connection with the valve.
 func (v *valve) options() []grpctest.Option {
-	return []grpctest.Option{
-		grpctest.ServerOptions(grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-			return handler(srv, valvedServer{ss, v})
-		})),
-		grpctest.DialOptions(grpc.WithStreamInterceptor(func(
-			ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption,
-		) (grpc.ClientStream, error) {
-			cs, err := streamer(ctx, desc, cc, method, opts...)
-			if err != nil {
-				return nil, err
-			}
-			return valvedClient{cs, v}, nil
-		})),
-	}
+	return wrapped(
+		func(cs grpc.ClientStream) grpc.ClientStream { return valvedClient{cs, v} },
+		func(ss grpc.ServerStream) grpc.ServerStream { return valvedServer{ss, v} },
+	)
 }

@@ -21,7 +21,10 @@ func checkMistakes(t *testing.T, root fs.FS) (problems []string) {
 		for _, f := range sorted(p.files) {
 			ast.Inspect(f, func(n ast.Node) bool {
 				call, ok := n.(*ast.CallExpr)
-				if !ok || !isCall(call, "fmt", "Errorf") {
+				if !ok {
+					return true
+				}
+				if of, function := called(call); of != "fmt" || function != "Errorf" {
 					return true
 				}
 				for _, arg := range call.Args {
@@ -37,14 +40,14 @@ func checkMistakes(t *testing.T, root fs.FS) (problems []string) {
 	return problems
 }
 
-// isCall reports whether call calls the function of a package.
-func isCall(call *ast.CallExpr, pkg, function string) bool {
-	sel, ok := call.Fun.(*ast.SelectorExpr)
-	if !ok {
-		return false
+// called returns the function that call calls and its package or variable, or "" twice.
+func called(call *ast.CallExpr) (of, function string) {
+	if sel, ok := call.Fun.(*ast.SelectorExpr); ok {
+		if x, ok := sel.X.(*ast.Ident); ok {
+			return x.Name, sel.Sel.Name
+		}
 	}
-	x, ok := sel.X.(*ast.Ident)
-	return ok && x.Name == pkg && sel.Sel.Name == function
+	return "", ""
 }
 
 // lastName returns the name of a variable, without its package, or "" if e is none.

@@ -25,14 +25,9 @@ func checkStatuses(t *testing.T, root fs.FS) (problems []string) {
 				continue
 			}
 			ast.Inspect(f, func(n ast.Node) bool {
-				call, ok := n.(*ast.CallExpr)
-				if !ok {
-					return true
-				}
-				if sel, ok := call.Fun.(*ast.SelectorExpr); ok {
-					if x, ok := sel.X.(*ast.Ident); ok && x.Name == "status" {
-						problems = append(problems, fmt.Sprintf("%s: calls status.%s, want it in %s",
-							p.fset.Position(n.Pos()), sel.Sel.Name, home))
+				if call, ok := n.(*ast.CallExpr); ok {
+					if of, function := called(call); of == "status" {
+						problems = append(problems, fmt.Sprintf("%s: calls status.%s, want it in %s", p.fset.Position(n.Pos()), function, home))
 					}
 				}
 				return true
