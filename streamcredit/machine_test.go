@@ -384,27 +384,12 @@ func (m *machine) end(d *direction, arg int) {
 // breakCall ends the call in the middle.
 func (m *machine) breakCall(arg int) {
 	m.broken = true
-	switch arg % 4 {
-	case 0:
-		m.ends.cancel()
-	case 1, 2:
-		select {
-		case m.ends.leave <- [...]error{1: nil, 2: errScript}[arg%4]:
-		default:
-		}
-	default:
-		switch c := m.ends.client; {
-		case c.close != nil:
-			_ = c.close()
-		case c.in != nil:
-			_ = c.in.Close()
-		default:
-			m.ends.cancel()
-		}
-		for _, d := range m.dirs {
-			if !d.client {
-				d.mark()
-			}
+	if !m.ends.breakOff(arg) {
+		return
+	}
+	for _, d := range m.dirs {
+		if !d.client {
+			d.mark()
 		}
 	}
 }

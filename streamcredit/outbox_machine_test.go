@@ -224,7 +224,8 @@ func (m *boxMachine) step(o move) error {
 		m.ended = true
 		go endings[arg%len(endings)].by(m.out) // waits for the transport
 	default:
-		m.breakCall(arg)
+		m.broken = true
+		go m.ends.breakOff(arg) // waits for the transport
 	}
 	return nil
 }
@@ -285,30 +286,6 @@ func (m *boxMachine) shutBox() {
 		defer m.mu.Unlock()
 		m.closed = c.err
 	})
-}
-
-func (m *boxMachine) breakCall(arg int) {
-	m.broken = true
-	switch arg % 4 {
-	case 0:
-		m.ends.cancel()
-	case 1, 2:
-		select {
-		case m.ends.leave <- [...]error{1: nil, 2: errScript}[arg%4]:
-		default:
-		}
-	default:
-		go func() {
-			switch c := m.ends.client; {
-			case c.close != nil:
-				_ = c.close()
-			case c.in != nil:
-				_ = c.in.Close()
-			default:
-				m.ends.cancel()
-			}
-		}()
-	}
 }
 
 // done reports whether the sender can send nothing more.

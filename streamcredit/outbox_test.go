@@ -276,28 +276,46 @@ func TestAnOutboxEndsWithItsContext(t *testing.T) {
 	})
 }
 
+// An aftermath is what Close and the receiver got from an outbox, and its counts.
+type aftermath struct {
+	closed error
+	got    []int64
+	end    error
+	stats  streamcredit.OutboxStats
+}
+
+// oneTooLarge puts 1, an element that is too large for the receiver, and 2 into an outbox, and
+// closes it. between is called after each Put.
+func oneTooLarge(t *testing.T, policy streamcredit.Policy, between func()) (b aftermath) {
+	t.Helper()
+	e := connect(t, framesDown, opened(streamcredit.WithMaxMessageBytes(10)), nil)
+	box, err := streamcredit.NewOutbox(t.Context(), e.server.out.(outOf[[]byte]).Sender, streamcredit.OutboxConfig{Policy: policy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, element := range [][]byte{toBytes(1), make([]byte, 11), toBytes(2)} {
+		if err := box.Put(t.Context(), element); err != nil && !errors.Is(err, streamcredit.ErrTooLarge) {
+			t.Errorf("Put: got %v, want no error, or ErrTooLarge", err)
+		}
+		between()
+	}
+	synctest.Wait()
+	b.closed = box.Close(within(t, time.Minute))
+	b.got, b.end = rest(t, e.client.in)
+	b.stats = box.Stats()
+	return b
+}
+
 // An element that the receiver does not take must not look like the end of all.
 func TestAnOutboxThatCannotGoOnSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := connect(t, framesDown, opened(streamcredit.WithMaxMessageBytes(10)), nil)
-		b, err := streamcredit.NewOutbox(t.Context(), e.server.out.(outOf[[]byte]).Sender, streamcredit.OutboxConfig{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, element := range [][]byte{toBytes(1), make([]byte, 11), toBytes(2)} {
-			if err := b.Put(t.Context(), element); err != nil && !errors.Is(err, streamcredit.ErrTooLarge) {
-				t.Errorf("Put: got %v, want no error, or ErrTooLarge", err)
-			}
-		}
-		synctest.Wait()
-		closed := b.Close(within(t, time.Minute))
-		got, end := rest(t, e.client.in)
+		b := oneTooLarge(t, streamcredit.DefaultPolicy, func() {})
 		// Either it goes on with the next element, or both sides are told.
-		if slices.Equal(got, []int64{1, 2}) && errors.Is(end, io.EOF) {
+		if slices.Equal(b.got, []int64{1, 2}) && errors.Is(b.end, io.EOF) {
 			return
 		}
-		if !errors.Is(closed, streamcredit.ErrTooLarge) || errors.Is(end, io.EOF) {
-			t.Errorf("with an element that is too large: got %v, Close %v and the end %v, want 1 and 2 or an error on both sides", got, closed, end)
+		if !errors.Is(b.closed, streamcredit.ErrTooLarge) || errors.Is(b.end, io.EOF) {
+			t.Errorf("with an element that is too large: got %v, Close %v and the end %v, want 1 and 2 or an error on both sides", b.got, b.closed, b.end)
 		}
 	})
 }
@@ -426,29 +444,17 @@ func TestAnOutboxWithAnElementThatIsTooLarge(t *testing.T) {
 	for name, policy := range policies {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := connect(t, framesDown, opened(streamcredit.WithMaxMessageBytes(10)), nil)
-				b, err := streamcredit.NewOutbox(t.Context(), e.server.out.(outOf[[]byte]).Sender, streamcredit.OutboxConfig{Policy: policy})
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, element := range [][]byte{toBytes(1), make([]byte, 11), toBytes(2)} {
-					if err := b.Put(t.Context(), element); err != nil && !errors.Is(err, streamcredit.ErrTooLarge) {
-						t.Errorf("Put: got %v, want no error, or ErrTooLarge", err)
-					}
-					synctest.Wait()
-				}
-				closed := b.Close(within(t, time.Minute))
-				got, end := rest(t, e.client.in)
+				b := oneTooLarge(t, policy, synctest.Wait)
 				if policy == streamcredit.Block || policy == streamcredit.Fail {
-					if !errors.Is(closed, streamcredit.ErrTooLarge) || status.Code(end) != codes.ResourceExhausted || !slices.Equal(got, []int64{1}) {
-						t.Errorf("got %v, Close %v and the end %v, want 1 and that both say too large", got, closed, end)
+					if !errors.Is(b.closed, streamcredit.ErrTooLarge) || status.Code(b.end) != codes.ResourceExhausted || !slices.Equal(b.got, []int64{1}) {
+						t.Errorf("got %v, Close %v and the end %v, want 1 and that both say too large", b.got, b.closed, b.end)
 					}
 					return
 				}
-				if closed != nil || !errors.Is(end, io.EOF) || !slices.Equal(got, []int64{1, 2}) {
-					t.Errorf("got %v, Close %v and the end %v, want 1, 2 and a proper end", got, closed, end)
+				if b.closed != nil || !errors.Is(b.end, io.EOF) || !slices.Equal(b.got, []int64{1, 2}) {
+					t.Errorf("got %v, Close %v and the end %v, want 1, 2 and a proper end", b.got, b.closed, b.end)
 				}
-				if s := b.Stats(); s != (streamcredit.OutboxStats{Put: 3, Dropped: 1}) {
+				if s := b.stats; s != (streamcredit.OutboxStats{Put: 3, Dropped: 1}) {
 					t.Errorf("Stats: got %+v, want 3 put and 1 dropped", s)
 				}
 			})

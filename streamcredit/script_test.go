@@ -236,6 +236,31 @@ var endings = [...]struct {
 	{errScript, func(out outlet) error { return out.CloseWithError(errScript) }},
 }
 
+// breakOff ends the call in the middle: its context, its handler, or its client. It reports whether
+// it was the client.
+func (e *ends) breakOff(arg int) (client bool) {
+	switch arg % 4 {
+	case 0:
+		e.cancel()
+	case 1, 2:
+		select {
+		case e.leave <- [...]error{1: nil, 2: errScript}[arg%4]:
+		default:
+		}
+	default:
+		switch c := e.client; {
+		case c.close != nil:
+			_ = c.close()
+		case c.in != nil:
+			_ = c.in.Close()
+		default:
+			e.cancel()
+		}
+		return true
+	}
+	return false
+}
+
 // A nap is how long a script has slept. All of it is less than FIRST_REQUEST_TIMEOUT.
 type nap time.Duration
 
